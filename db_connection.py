@@ -1,0 +1,283 @@
+"""The MySQL side: connect, run the query, stream its rows in chunks.
+
+Owns the connection's life, the query file and the window's cut-off. Works with MySQL 8+ and
+MariaDB 10.6+. Every failure leaves here as a `SourceError`.
+Refuses to know what a row means and where it goes: no Iterable, no state, no retry.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import mysql.connector
+import orjson
+
+from mysql_source import Source, SourceError, open_session, to_source_error
+
+__all__ = ["DatabaseConnection", "RowStream", "SourceError", "window_start"]
+
+logger = logging.getLogger(__name__)
+
+QUERY_FILE = Path(__file__).resolve().parent / "sql" / "pro_users_recent_engagement.sql"
+# MYSQL_TYPE_JSON. MariaDB has no such type: its JSON columns are text, and arrive as text.
+JSON_TYPE = 245
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+def window_start(now: datetime, window_days: float, time_zone: str) -> datetime:
+    """Return the time `window_days` x 24 hours before `now`, as DATETIME columns would store it.
+
+    `now` is aware. The result is naive, in `time_zone` (IANA name), in whole seconds, rounded down.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now must be an aware datetime")
+    start = now.astimezone(timezone.utc) - timedelta(days=window_days)
+    return start.astimezone(ZoneInfo(time_zone)).replace(microsecond=0, tzinfo=None)
+
+
+class RowStream:
+    """The rows of one query in its order, as chunks: lists of tuples.
+
+    Holds one chunk at a time. Iterate once, then `close()`, or use it as a context manager.
+    Raises `SourceError` when something fails on the way: an iteration that ends without one has
+    read every row.
+    """
+
+    def __init__(self, database: DatabaseConnection, cursor: Any, chunk_rows: int) -> None:
+        self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
+        self._json_at = [i for i, column in enumerate(cursor.description) if column[1] == JSON_TYPE]
+        self._database = database
+        self._cursor = cursor
+        self._chunk_rows = chunk_rows
+        self._finished = False
+
+    def __iter__(self) -> RowStream:
+        return self
+
+    def __next__(self) -> list[tuple[Any, ...]]:
+        if self._finished:
+            raise StopIteration
+        try:
+            rows: list[tuple[Any, ...]] = self._cursor.fetchmany(self._chunk_rows)
+        except (mysql.connector.Error, ReferenceError, ValueError) as error:
+            # ReferenceError: the connection was closed. ValueError: a value with no Python form.
+            self.close()
+            raise self._database.failed(error) from error
+        if not rows:
+            self._finished = True
+            raise StopIteration
+        return [self._with_json(row) for row in rows] if self._json_at else rows
+
+    def _with_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = list(row)
+        for i in self._json_at:
+            if isinstance(values[i], str | bytes | bytearray):
+                values[i] = orjson.loads(values[i])
+        return tuple(values)
+
+    def close(self) -> None:
+        """Let go of the rows, read or not. Quick in either case, and harmless twice."""
+        if not self._finished:
+            self._finished = True
+            self._database.end_unread_rows()
+
+    def __enter__(self) -> RowStream:
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        self.close()
+
+
+class DatabaseConnection:
+    """One read-only session with the source database; for one thread, one open stream at a time.
+
+    `time_zone` (IANA name) is what stored DATETIME values mean; the session itself is always UTC.
+    With `ssl_ca` (a PEM file) the server's certificate must come from that CA and be for `host`;
+    without it TLS is used where the server offers it, unverified. `unix_socket` takes the place of
+    host and port. `read_timeout_seconds` is the longest silence that is waited for, which
+    includes the time that the server thinks before the first row. `use_pure` takes the slower
+    driver even where the C extension works.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        user: str,
+        password: str,
+        database: str,
+        *,
+        port: int = 3306,
+        unix_socket: str | None = None,
+        ssl_ca: str | Path | None = None,
+        time_zone: str = "UTC",
+        window_days: float = 7,
+        query_file: str | Path = QUERY_FILE,
+        connect_timeout_seconds: int = 10,
+        read_timeout_seconds: int = 300,
+        use_pure: bool = False,
+    ) -> None:
+        self.source = Source(
+            host=host,
+            port=port,
+            user=user,
+            password=password,
+            database=database,
+            unix_socket=unix_socket or None,
+            ssl_ca=str(ssl_ca) if ssl_ca else None,
+            connect_timeout_seconds=connect_timeout_seconds,
+            read_timeout_seconds=read_timeout_seconds,
+            use_pure=use_pure,
+        )
+        self.time_zone = time_zone
+        self.window_days = window_days
+        self.query_file = Path(query_file)
+        self._connection: Any = None
+        # Stands in a comment before every query, so that ours can be told from all others.
+        self._tag = f"mysql-to-iterable {secrets.token_hex(8)}"
+
+    def __enter__(self) -> DatabaseConnection:
+        self.open()
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        self.disconnect()
+
+    def __repr__(self) -> str:
+        return f"DatabaseConnection({self.source.user}@{self.source.place}/{self.source.database})"
+
+    @property
+    def driver(self) -> str:
+        """`C extension`, or `pure Python` where that cannot be loaded (a fifth of the speed)."""
+        has_extension: bool = mysql.connector.HAVE_CEXT
+        return "C extension" if has_extension and not self.source.use_pure else "pure Python"
+
+    def open(self) -> None:
+        """Connect, unless connected already; raises `SourceError`."""
+        if self._connection is None:
+            self._connection = open_session(self.source)
+
+    def connect(self) -> bool:
+        """Connect and say so in the log. False, and the reason in the log, when it fails."""
+        try:
+            self.open()
+        except SourceError as error:
+            logger.error("%s", error)
+            return False
+        logger.info("Connected to MySQL database %s on %s", self.source.database, self.source.place)
+        return True
+
+    def execute_query(self, query: str, params: Parameters | None = None) -> list[dict[str, Any]]:
+        """Return all rows of a small query as dicts; raises `SourceError`.
+
+        Parameters stand in the query as `%(name)s` for a mapping, `%s` for a sequence.
+        """
+        return _all_as_dicts(self.stream(query, params))
+
+    def get_pro_users_recent_engagement(self) -> list[dict[str, Any]]:
+        """Return the rows of the query file for the window that ends now; raises `SourceError`."""
+        return _all_as_dicts(self.stream_pro_users_recent_engagement())
+
+    def stream_pro_users_recent_engagement(
+        self, window_start: datetime | None = None, chunk_rows: int = 5000
+    ) -> RowStream:
+        """Stream the rows of the query file; `window_start` is naive, as `window_start()` gives it.
+
+        Without one the window ends now. Raises `SourceError`.
+        """
+        start = window_start or self.window_start_now()
+        return self.stream(self.query_text(), {"window_start": start}, chunk_rows)
+
+    def window_start_now(self) -> datetime:
+        """Return the start of the window that ends now, in this connection's time zone."""
+        return window_start(datetime.now(timezone.utc), self.window_days, self.time_zone)
+
+    def query_text(self) -> str:
+        """Return the query file's text; raises `SourceError` when it cannot be read."""
+        try:
+            return self.query_file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise SourceError(
+                f"Cannot read the query file {self.query_file} ({reason}): check QUERY_FILE."
+            ) from error
+
+    def explain(self, query: str, params: Parameters | None = None) -> list[dict[str, Any]]:
+        """Return the server's plan for a query, one dict a step; raises `SourceError`."""
+        return self.execute_query(f"EXPLAIN {query}", params)
+
+    def stream(
+        self, query: str, params: Parameters | None = None, chunk_rows: int = 5000
+    ) -> RowStream:
+        """Run one SELECT and return its rows as chunks of `chunk_rows`; raises `SourceError`.
+
+        Nothing else can be asked of this connection until the stream is read or closed.
+        """
+        if self._connection is None:
+            raise SourceError("Not connected to MySQL: call connect() first.")
+        if self._connection.unread_result:
+            raise SourceError("The rows of the last query are not all read: read or close them.")
+        text = f"/* {self._tag} */ {query.strip().rstrip(';')}"
+        try:
+            cursor = self._connection.cursor()
+            cursor.execute(text, params if params is not None else ())
+        except mysql.connector.Error as error:
+            raise self.failed(error) from error
+        except KeyError as error:
+            name = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+            raise SourceError(
+                f"The query asks for the parameter %({name})s, which it is not given; the query "
+                "file's only one is %(window_start)s."
+            ) from error
+        if cursor.description is None:
+            raise SourceError("The query returns no table of rows: make it one SELECT.")
+        return RowStream(self, cursor, chunk_rows)
+
+    def disconnect(self) -> None:
+        """Close the connection, quickly even when rows are still unread. Harmless twice."""
+        self.end_unread_rows()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(mysql.connector.Error):
+                connection.close()
+
+    def end_unread_rows(self) -> None:
+        """Replace a connection that still has rows to give by a fresh one, without reading them.
+
+        The C extension would read them all before it closes, so the server is told to stop sending:
+        by a KILL from a second connection, as Ctrl-C in the `mysql` program does. Only the session
+        whose query carries our tag is ended: behind a load balancer the second connection may
+        reach another server, where our connection's number is somebody else's.
+        """
+        busy = self._connection
+        if busy is None or not busy.unread_result:
+            return
+        self._connection = None
+        with suppress(SourceError, mysql.connector.Error):
+            self._connection = open_session(self.source)
+            cursor = self._connection.cursor()
+            cursor.execute("SHOW FULL PROCESSLIST")
+            sessions = cursor.fetchall()
+            for number in [s[0] for s in sessions if f"/* {self._tag} */" in str(s[7])]:
+                cursor.execute(f"KILL {int(number)}")
+        with suppress(mysql.connector.Error):
+            busy.close()
+
+    def failed(self, error: Exception) -> SourceError:
+        """Say what an exception of the connector means; let go of a connection it may have cost."""
+        said = to_source_error(error, self.source)
+        if said.transient:
+            self.disconnect()
+        return said
+
+
+def _all_as_dicts(stream: RowStream) -> list[dict[str, Any]]:
+    with stream as rows:
+        return [dict(zip(rows.columns, row, strict=True)) for chunk in rows for row in chunk]

@@ -1,0 +1,124 @@
+"""One HTTP exchange with Iterable, and nothing after it: no retry, no verdict, no pace.
+
+Owns the connections, the time-outs and the reading of whatever comes back; every trouble is an
+`Answer` too. `requests` takes about a millisecond a call to merge session, environment and
+redirects: here that is resolved once, each endpoint's request is prepared once and copied by
+hand, and the adapter is called in place of the session (no cookies, no hooks, no redirects).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from verdicts import Answer, named_wait_seconds
+
+TIMEOUT_SECONDS = (5.0, 30.0)  # to connect, and between two bytes of the answer
+MAX_ANSWER_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
+
+
+class IterableHTTP:
+    """Connections to one Iterable project. Thread-safe.
+
+    `connections` is how many are kept open; more may be in use. Proxies and the CA bundle are
+    taken from the environment (`HTTPS_PROXY`, `REQUESTS_CA_BUNDLE`), once.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str,
+        *,
+        connections: int = 16,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._key = api_key.encode()
+        self._headers = {
+            "Api-Key": api_key,
+            "Accept-Encoding": "identity",
+            "User-Agent": "mysql-to-iterable/1.0",
+        }
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        environment = requests.Session().merge_environment_settings(
+            self.base_url, {}, False, None, None
+        )
+        self._send_options: dict[str, Any] = {
+            **environment,
+            "timeout": urllib3.Timeout(connect=timeout_seconds[0], read=timeout_seconds[1]),
+            "stream": True,
+        }
+        self._prepared: dict[str, requests.PreparedRequest] = {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._adapter.close()
+
+    def post(self, endpoint: str, body: bytes) -> Answer:
+        """Send a JSON body to `/api/{endpoint}`. Never raises for what the network does."""
+        prepared = self._prepared.get(endpoint)
+        if prepared is None:
+            headers = {**self._headers, "Content-Type": "application/json"}
+            prepared = self._prepare("POST", endpoint, headers)
+            self._prepared[endpoint] = prepared
+        request = requests.PreparedRequest()
+        request.method, request.url, request.hooks = prepared.method, prepared.url, prepared.hooks
+        request.headers = prepared.headers.copy()
+        request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        return self._exchange(request)
+
+    def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> Answer:
+        """Ask for `/api/{endpoint}`. Never raises for what the network does."""
+        question = f"?{urlencode(query)}" if query else ""
+        return self._exchange(self._prepare("GET", endpoint + question, self._headers))
+
+    def _prepare(
+        self, method: str, path: str, headers: Mapping[str, str]
+    ) -> requests.PreparedRequest:
+        return requests.Request(method, f"{self.base_url}/api/{path}", headers=headers).prepare()
+
+    def _exchange(self, request: requests.PreparedRequest) -> Answer:
+        try:
+            response = self._adapter.send(request, **self._send_options)
+            content = self._read(response)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            return _no_answer(error)
+        status, headers = response.status_code, response.headers
+        try:
+            body = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            body = None
+        return Answer(
+            status,
+            body,
+            "" if isinstance(body, dict) else "not an API answer",
+            named_wait_seconds(headers.get("Retry-After"), body) if status >= 400 else None,
+            headers.get("Iterable-Request-Id"),
+            content,
+        )
+
+    def _read(self, response: requests.Response) -> bytes:
+        """Return the body with the key taken out: Iterable's error texts can echo a request."""
+        content: bytes = response.raw.read(MAX_ANSWER_BYTES)
+        if len(content) == MAX_ANSWER_BYTES:
+            response.raw.close()  # the rest is not waited for
+        else:
+            response.raw.release_conn()
+        if self._key in content:
+            content = content.replace(self._key, b"[api key]")
+        return content
+
+
+def _no_answer(error: Exception) -> Answer:
+    """Name what came instead of an answer, without its text: that can hold the request."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        trouble = "the server's certificate is not trusted"
+        return Answer(None, trouble=trouble, is_certificate_trouble=True)
+    return Answer(None, trouble=type(error).__name__)

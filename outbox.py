@@ -1,0 +1,330 @@
+"""Where rows wait to be sent, results are recorded, and what was delivered is remembered.
+
+Owns the three phases of a run in SQLite: fill (all rows, in one transaction), record (short
+transactions), clear (personal data leaves with the run). Knows neither HTTP nor MySQL. Used by
+one thread. Whatever is wrong with the file is a `StateError` (`state_file`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from outcomes import Failure, Finished, Half, PendingRow, RowState, SettledRow
+from records import InvalidRow, RowKey, RowMapping
+from run_history import RunHistory
+from state_file import open_for_reading, open_state, state_errors
+
+_PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
+_HISTORY_RUNS = 1_000  # kept; a run every ten minutes for a week
+
+_NOT_KNOWN = (None, None)
+_STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
+_TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
+
+
+_RECORD = {
+    Half.PROFILE: (
+        "UPDATE outbox SET update_verdict = ?, update_result = ?, settled_at = ? WHERE seq = ?"
+    ),
+    Half.EVENT: (
+        "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
+    ),
+}
+_REMEMBER = {
+    Half.PROFILE: """
+        INSERT INTO delivered (person, profile_hash, profile_at)
+        SELECT person, profile_hash, ? FROM outbox WHERE seq = ?
+        ON CONFLICT (person) DO UPDATE
+        SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
+    """,
+    Half.EVENT: """
+        INSERT INTO delivered (person, event_hash, event_id, event_at)
+        SELECT person, event_hash, event_id, ? FROM outbox WHERE seq = ?
+        ON CONFLICT (person) DO UPDATE SET event_hash = excluded.event_hash,
+            event_id = excluded.event_id, event_at = excluded.event_at
+    """,
+}
+
+
+class WaitingRow(NamedTuple):
+    """A row as it is put into the outbox."""
+
+    seq: int
+    user_id: int | str | None
+    email: str | None
+    person: int | None = None
+    event_at: int | None = None
+    kind: str | None = None
+    reason: str | None = None
+    profile: bytes | None = None
+    profile_hash: int | None = None
+    event: bytes | None = None
+    event_hash: int | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a fill found, told before the first call."""
+
+    total: int
+    to_send: int
+    in_the_future: int
+    mapping_changed: bool
+
+
+class Outbox:
+    """The outbox of one state file.
+
+    With `read_only` the file is only read (a dry run): the rows then wait in a temporary table
+    that vanishes with this object.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        if read_only:
+            self._database = open_for_reading(path)
+            schema = "SELECT sql FROM main.sqlite_schema WHERE name = 'outbox'"
+            table = self._database.execute(schema).fetchone()[0]
+            self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+        else:
+            self._database = open_state(path)
+        self.history = RunHistory(path, self._database)
+        self._is_read_only = read_only
+
+    def close(self) -> None:
+        """Close the file."""
+        with state_errors(self.path):
+            self._database.close()
+
+    def fill(
+        self,
+        chunks: Iterable[Sequence[Sequence[Any]]],
+        mapping: RowMapping,
+        *,
+        full_refresh: bool = False,
+        now: datetime | None = None,
+    ) -> Filled:
+        """Take in every row, in one transaction: whatever breaks it leaves nothing behind.
+
+        Rows whose two halves were delivered as they are become `unchanged` (not so with
+        `full_refresh`), of several rows of one person all but the latest event `duplicate`.
+        """
+        with state_errors(self.path), self._transaction():
+            self._database.execute("DELETE FROM outbox")
+            total = 0
+            for chunk in chunks:
+                self._append(chunk, mapping, total, full_refresh)
+                total += len(chunk)
+            self._mark_duplicates()
+            changed = self._remember_mapping(mapping.fingerprint)
+            now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
+            to_send, in_the_future = self._database.execute(
+                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?)"
+                " FROM outbox",
+                (now_us,),
+            ).fetchone()
+            return Filled(total, to_send, in_the_future, changed)
+
+    def _append(
+        self,
+        rows: Sequence[Sequence[Any]],
+        mapping: RowMapping,
+        rows_before: int,
+        full_refresh: bool,
+    ) -> None:
+        keys = [mapping.key(row) for row in rows]
+        known = {} if full_refresh else self._known(key.person for key in keys if key)
+        self._database.executemany(
+            f"INSERT INTO outbox ({', '.join(WaitingRow._fields)})"  # noqa: S608 - our own names
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                _to_waiting(seq, row, key, known, mapping)
+                for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before)
+            ],
+        )
+
+    def _known(self, persons: Iterable[int]) -> dict[int, tuple[int | None, int | None]]:
+        """Return what was delivered to these people, in one look-up for the whole chunk."""
+        found = self._database.execute(
+            "SELECT person, profile_hash, event_hash FROM delivered"
+            " WHERE person IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(list(persons)).decode(),),
+        )
+        return {person: (profile_hash, event_hash) for person, profile_hash, event_hash in found}
+
+    def _mark_duplicates(self) -> None:
+        """Keep one row a person: the latest event, the first such row where times are equal."""
+        self._database.execute(
+            """
+            WITH twice AS (
+                SELECT person FROM outbox WHERE person IS NOT NULL
+                GROUP BY person HAVING count(*) > 1
+            ), ranked AS (
+                SELECT seq, row_number() OVER latest AS place,
+                       first_value(user_id) OVER latest AS winner
+                FROM outbox WHERE person IN (SELECT person FROM twice)
+                WINDOW latest AS (PARTITION BY person ORDER BY event_at DESC, seq)
+            )
+            UPDATE outbox SET kind = 'duplicate', profile = NULL, event = NULL,
+                reason = 'the same e-mail as user ' || ranked.winner || ', whose event is later'
+            FROM ranked WHERE ranked.seq = outbox.seq AND ranked.place > 1
+            """
+        )
+
+    def _remember_mapping(self, fingerprint: str) -> bool:
+        """Note the mapping of this run; say whether what is remembered had another one."""
+        if self._is_read_only:
+            return self._mapping() not in (None, fingerprint)
+        before = self._mapping()
+        self._database.execute(
+            "INSERT OR REPLACE INTO remembered VALUES ('mapping', ?)", (fingerprint,)
+        )
+        return before not in (None, fingerprint)
+
+    def _mapping(self) -> str | None:
+        found = self._database.execute("SELECT value FROM remembered WHERE name = 'mapping'")
+        row = found.fetchone()
+        return None if row is None else str(row[0])
+
+    def pending(self) -> Iterator[PendingRow]:
+        """Yield the rows to be sent, in the query's order, a page at a time."""
+        last_seq = -1
+        while True:
+            with state_errors(self.path):
+                page = self._database.execute(
+                    "SELECT seq, user_id, email, profile, event FROM outbox"  # noqa: S608
+                    f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
+                    (last_seq, _PAGE_ROWS),
+                ).fetchall()
+            if not page:
+                return
+            yield from map(PendingRow._make, page)
+            last_seq = page[-1][0]
+
+    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
+        """Return the events of rows whose profiles are done with."""
+        with state_errors(self.path):
+            found = self._database.execute(
+                "SELECT seq, user_id, email, NULL, event FROM outbox"
+                " WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (orjson.dumps(list(seqs)).decode(),),
+            )
+            return [PendingRow._make(row) for row in found]
+
+    def record(self, finished: Sequence[Finished]) -> None:
+        """Write down what calls came to, in one transaction that is on the disk on return.
+
+        Only what Iterable took is remembered for the next run.
+        """
+        if not finished:
+            return
+        with state_errors(self.path), self._transaction():
+            for half in Half:
+                calls = [call for call in finished if call.half is half]
+                self._database.executemany(
+                    _RECORD[half],
+                    [
+                        (
+                            call.result.verdict.value,
+                            orjson.dumps(call.result.to_json()).decode(),
+                            call.finished_at,
+                            call.seq,
+                        )
+                        for call in calls
+                    ],
+                )
+                self._database.executemany(
+                    _REMEMBER[half],
+                    [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
+                )
+
+    def tally(self) -> list[tuple[RowState, int]]:
+        """Count the rows by the state that they are in."""
+        with state_errors(self.path):
+            groups = self._database.execute(
+                f"SELECT {_STATE}, count(*) FROM outbox GROUP BY 1, 2, 3, 4, 5"  # noqa: S608
+            )
+            return [(RowState(*state), count) for *state, count in groups]
+
+    def settled(self) -> Iterator[SettledRow]:
+        """Yield every row with what it has come to so far, in the query's order."""
+        with state_errors(self.path):
+            rows = self._database.execute(
+                f"SELECT {_STATE}, user_id, email, reason, update_result, event_result,"  # noqa: S608
+                " settled_at FROM outbox ORDER BY seq"
+            )
+            for row in rows:
+                yield SettledRow(RowState._make(row[:5]), *row[5:])
+
+    def failures(self) -> list[Failure]:
+        """Return the reasons why rows failed or were invalid, the commonest first."""
+        with state_errors(self.path):
+            found = self._database.execute(
+                """
+                SELECT 'users/update', json_extract(update_result, '$.verdict'),
+                    json_extract(update_result, '$.response.code'), count(*), min(user_id)
+                FROM outbox WHERE update_verdict <> 'delivered' GROUP BY 1, 2, 3
+                UNION ALL
+                SELECT 'events/track', json_extract(event_result, '$.verdict'),
+                    json_extract(event_result, '$.response.code'), count(*), min(user_id)
+                FROM outbox WHERE event_verdict <> 'delivered' GROUP BY 1, 2, 3
+                UNION ALL
+                SELECT 'row', 'invalid', reason, count(*), min(user_id)
+                FROM outbox WHERE kind = 'invalid' GROUP BY 1, 2, 3
+                ORDER BY 4 DESC
+                """
+            )
+            return [Failure(*row) for row in found]
+
+    def clear(self) -> None:
+        """Have personal data leave the file: what stays is hashes, event ids and times."""
+        with state_errors(self.path):
+            self._database.execute("DELETE FROM outbox")
+            # A deleted row's bytes stay in the file until it is written anew.
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # SQLite has ended the transaction by itself where the disk is full.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+def _to_waiting(
+    seq: int,
+    row: Sequence[Any],
+    key: RowKey | None,
+    known: Mapping[int, tuple[int | None, int | None]],
+    mapping: RowMapping,
+) -> WaitingRow:
+    """Decide what a row has to wait for: nothing, one of its halves, or both."""
+    had_profile, had_event = known.get(key.person, _NOT_KNOWN) if key else _NOT_KNOWN
+    if key and had_profile == key.profile_hash and had_event == key.event_hash:
+        return WaitingRow(seq, key.user_id, key.email, key.person, key.event_at, "unchanged")
+    record = mapping.to_record(row)
+    if key is None or isinstance(record, InvalidRow):
+        reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
+        return WaitingRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+    waiting = WaitingRow(seq, key.user_id, key.email, key.person, key.event_at)
+    if had_profile != key.profile_hash:
+        waiting = waiting._replace(profile=record.profile, profile_hash=key.profile_hash)
+    if had_event != key.event_hash:
+        waiting = waiting._replace(
+            event=record.event, event_hash=key.event_hash, event_id=record.event_id
+        )
+    return waiting

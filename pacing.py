@@ -1,0 +1,128 @@
+"""How fast, and when again: the pace of an endpoint and the wait before a retry.
+
+Owns permits, backoff and the reaction to a 429. Knows nothing of HTTP; the clock, the sleep
+and the random number are passed in, so that tests need no real time.
+
+Why our own limiter: Iterable's limit is per endpoint, a 429 has to slow every thread at once
+and let go step by step, and a second with one call too many is a 429. The libraries tried hold
+a pace but cannot change it under threads that already wait.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+BACKOFF_FIRST_SECONDS = 0.5
+BACKOFF_MOST_SECONDS = 30.0
+NAMED_WAIT_MOST_SECONDS = 60.0  # a longer Retry-After is not believed
+
+# A stall of the dispatcher (a commit, a garbage collection) is made up for, up to this much.
+_CATCH_UP_SECONDS = 0.2
+# One 429 is never alone: the calls in flight bring more, which say nothing new for a second.
+_SLOW_DOWN_EVERY_SECONDS = 1.0
+_SLOW_DOWN_FACTOR = 0.8
+_RECOVER_EVERY_SECONDS = 2.0
+_RECOVER_SHARE = 0.01  # of the full pace a step: half the pace is won back in 100 s
+_SLOWEST_SHARE = 0.01
+
+
+def backoff_seconds(
+    attempt: int, named_seconds: float | None = None, draw: Callable[[], float] = random.random
+) -> float:
+    """Return the wait after failed attempt `attempt` (1, 2, ...): exponential, full jitter.
+
+    `named_seconds`, what the server asked for, is a minimum, honoured up to 60 s.
+    """
+    doubled = BACKOFF_FIRST_SECONDS * 2.0 ** (attempt - 1)
+    jittered = draw() * min(BACKOFF_MOST_SECONDS, doubled)
+    return max(jittered, min(named_seconds or 0.0, NAMED_WAIT_MOST_SECONDS))
+
+
+class Pace:
+    """Permits for one endpoint: evenly spread, and never more than the limit in any second.
+
+    Thread-safe. The dispatcher asks with `try_acquire`; the threads that it started wait in
+    `acquire`, each for a time of its own, so that waking costs the same however many wait.
+    """
+
+    def __init__(
+        self,
+        permits_per_second: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.full_rate = permits_per_second
+        self.rate = permits_per_second
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due = 0.0  # when the next permit falls due in an even spread
+        self._paused_until = 0.0
+        self._booked: deque[float] = deque(maxlen=max(1, int(permits_per_second)))
+        self._generation = 0  # grows when bookings made before have lost their worth
+        self._slowed_at = self._recovered_at = float("-inf")
+
+    def try_acquire(self) -> float:
+        """Take a permit and return 0.0, or return the seconds until one may be had."""
+        with self._lock:
+            now = self._clock()
+            slot = self._next_slot(now)
+            if slot > now:
+                return slot - now
+            self._book(slot, now)
+            return 0.0
+
+    def acquire(self, wait: Callable[[float], bool]) -> bool:
+        """Take a permit, waiting for it with `wait(seconds)`; False where that returned True.
+
+        `wait` is `threading.Event.wait` of the event that ends all waits.
+        """
+        while True:
+            with self._lock:
+                now = self._clock()
+                slot = self._next_slot(now)
+                self._book(slot, now)
+                generation = self._generation
+            if slot > now and wait(slot - now):
+                return False
+            if generation == self._generation:
+                return True
+
+    def slow_down(self, pause_seconds: float = 0.0) -> None:
+        """Take a 429 in: nothing starts for `pause_seconds`, and the pace drops by a fifth."""
+        with self._lock:
+            now = self._clock()
+            paused_until = now + pause_seconds
+            slower = now - self._slowed_at >= _SLOW_DOWN_EVERY_SECONDS
+            if slower:
+                self._slowed_at = self._recovered_at = max(now, paused_until)
+                self.rate = max(self.rate * _SLOW_DOWN_FACTOR, self.full_rate * _SLOWEST_SHARE)
+            if slower or paused_until > self._paused_until:
+                self._paused_until = max(self._paused_until, paused_until)
+                self._due = now
+                while self._booked and self._booked[-1] > now:
+                    self._booked.pop()
+                self._generation += 1
+
+    def _next_slot(self, now: float) -> float:
+        if self.rate < self.full_rate:
+            self._recover(now)
+        slot = max(now, self._due, self._paused_until)
+        permits = max(1, int(self.rate))
+        if len(self._booked) >= permits:
+            slot = max(slot, self._booked[-permits] + permits / self.rate)
+        return slot
+
+    def _book(self, slot: float, now: float) -> None:
+        self._booked.append(slot)
+        self._due = max(self._due, now - _CATCH_UP_SECONDS) + 1 / self.rate
+
+    def _recover(self, now: float) -> None:
+        steps = int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS)
+        if steps > 0:
+            self._recovered_at += steps * _RECOVER_EVERY_SECONDS
+            gained = steps * self.full_rate * _RECOVER_SHARE
+            self.rate = min(self.full_rate, self.rate + gained)

@@ -1,0 +1,1 @@
+"""The two neighbours of the program, on loopback: an Iterable API and a MySQL server."""

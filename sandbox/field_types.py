@@ -1,0 +1,186 @@
+"""The types of data fields: fixed by the first value a project ever received.
+
+Owns the type of every user field and, per event name, of every event field; judges new values
+against them. Refuses to know users, events and HTTP.
+
+Rules: string, long, double, boolean, object; a list has its elements' type; an object's members are
+typed by their dotted names. null and empty lists fix nothing and fit everything. A long fits a
+double, nothing else is converted. `date` exists only where it was preset: such a field takes
+`yyyy-MM-dd`, `yyyy-MM-dd HH:mm:ss` with or without a zone, and `T` forms only with milliseconds
+and a zone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FIELD_TYPES = ("string", "long", "double", "boolean", "object", "date")
+TEXT_LIMIT = 32_000  # characters in one value; Iterable's limit on a data field
+
+# What every Iterable project has from the start.
+BUILT_IN_USER_FIELDS = {
+    "email": "string",
+    "userId": "string",
+    "signupDate": "date",
+    "signupSource": "string",
+    "profileUpdatedAt": "date",
+}
+
+_TYPE_OF: dict[type, str] = {
+    str: "string",
+    int: "long",
+    float: "double",
+    bool: "boolean",
+    dict: "object",
+}
+_SCALARS = frozenset({"long", "double", "boolean"})
+_ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
+_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d"
+    rf"(?: \d\d:\d\d:\d\d(?: {_ZONE})?|T\d\d:\d\d:\d\d\.\d{{3}}{_ZONE})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """One value that does not fit its field's type."""
+
+    field: str
+    expected_type: str
+    incoming_types: tuple[str, ...]
+    offending_value: object
+
+    def to_validation_error(self, category: str) -> dict[str, object]:
+        """Give the entry of `params.validationErrors`, as recorded from api.iterable.com."""
+        return {
+            "incomingTypes": list(self.incoming_types),
+            "expectedType": self.expected_type,
+            "_type": "UnexpectedType",
+            "offendingValue": self.offending_value,
+            "category": category,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """One text over the limit."""
+
+    field: str
+    character_count: int
+
+
+class FieldTypes:
+    """The types that one project has learned; `presets` are there before the first value.
+
+    A preset `NAME` types that field of the profile and of every event; `EVENT:NAME` types it for
+    events of that name only.
+    """
+
+    def __init__(self, presets: Mapping[str, str] | None = None) -> None:
+        self._event_presets: dict[str, str] = {}
+        self.of_users: dict[str, str] = dict(BUILT_IN_USER_FIELDS)
+        self._of_events: dict[str, dict[str, str]] = {}
+        for name, type_name in (presets or {}).items():
+            if type_name not in FIELD_TYPES:
+                known = ", ".join(FIELD_TYPES)
+                raise ValueError(f"field type {name}={type_name}: the types are {known}")
+            event_name, separator, field = name.rpartition(":")
+            if separator:
+                self.of_events(event_name)[field] = type_name
+            else:
+                self.of_users[name] = type_name
+                self._event_presets[name] = type_name
+        for known_types in self._of_events.values():
+            for name, type_name in self._event_presets.items():
+                known_types.setdefault(name, type_name)
+
+    def of_events(self, event_name: str) -> dict[str, str]:
+        """Give the field types of one event name, a live dict."""
+        types = self._of_events.get(event_name)
+        if types is None:
+            types = self._of_events[event_name] = dict(self._event_presets)
+        return types
+
+
+class Admission:
+    """Judges the rows of one call; what they teach counts only once all of them fit."""
+
+    def __init__(self, creates_fields: bool) -> None:
+        self.creates_fields = creates_fields
+        self.problems: list[tuple[str, Clash | TooLong]] = []
+        self.filtered_out_fields: set[str] = set()
+        self._learned: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+
+    def admit(self, category: str, known: dict[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the fields of the row that the project takes, and note what is wrong with them."""
+        fields: dict[str, Any] = row.get("dataFields") or {}
+        if not self.creates_fields and not fields.keys() <= known.keys():
+            self.filtered_out_fields |= fields.keys() - known.keys()
+            fields = {name: value for name, value in fields.items() if name in known}
+        teaching = self._learned.get(category)
+        if teaching is None:
+            teaching = self._learned[category] = (known, {})
+        problems = judge_fields(known, fields, teaching[1])
+        if problems:
+            self.problems += [(category, problem) for problem in problems]
+        return fields
+
+    def commit(self) -> list[str]:
+        """Fix the types of the new fields; give their names."""
+        created: dict[str, None] = {}
+        for known, learned in self._learned.values():
+            known.update(learned)
+            created.update(dict.fromkeys(learned))
+        return list(created)
+
+
+def judge_fields(
+    known: Mapping[str, str], fields: Mapping[str, Any], learned: dict[str, str]
+) -> list[Clash | TooLong]:
+    """Judge one row's fields; add the types of new ones to `learned`, leave `known` alone."""
+    problems: list[Clash | TooLong] = []
+    for name, value in fields.items():
+        # The way of nearly every value, kept short: a known scalar, or a text that fits.
+        expected = known.get(name)
+        type_name = _TYPE_OF.get(type(value))
+        if type_name == "string" == expected:
+            if len(value) <= TEXT_LIMIT:
+                continue
+        elif type_name == expected and expected in _SCALARS:
+            continue
+        _judge_value(name, value, known, learned, problems)
+    return problems
+
+
+def _judge_value(
+    name: str,
+    value: Any,
+    known: Mapping[str, str],
+    learned: dict[str, str],
+    problems: list[Clash | TooLong],
+) -> None:
+    if value is None:
+        return
+    if type(value) is list:
+        for element in value:
+            _judge_value(name, element, known, learned, problems)
+        return
+    type_name = _TYPE_OF[type(value)]
+    expected = known.get(name) or learned.setdefault(name, type_name)
+    if not _fits(expected, type_name, value):
+        incoming = ("string", "keyword") if type_name == "string" else (type_name,)
+        problems.append(Clash(name, expected, incoming, value))
+    elif type_name == "string" and len(value) > TEXT_LIMIT:
+        problems.append(TooLong(name, len(value)))
+    elif type_name == "object":
+        for member, inner in value.items():
+            _judge_value(f"{name}.{member}", inner, known, learned, problems)
+
+
+def _fits(expected: str, type_name: str, value: Any) -> bool:
+    if expected == "date":
+        return type_name == "string" and _DATE.fullmatch(value) is not None
+    return type_name == expected or (expected == "double" and type_name == "long")

@@ -1,0 +1,193 @@
+"""A MySQL server for the demo and for tests, inside this process: real protocol, small engine.
+
+Owns the thread, the login and the session; mysql-mimic speaks the protocol, so the program's
+own connector connects to it as to any MySQL. SQL is run by SQLite, in memory (`sandbox.tables`).
+Refuses to know what the tables mean. Loopback only; made for hundreds of rows, not for millions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import sqlglot
+from mysql_mimic import (
+    ColumnType,
+    IdentityProvider,
+    MysqlServer,
+    NativePasswordAuthPlugin,
+    ResultColumn,
+    Session,
+    User,
+)
+from mysql_mimic.errors import ErrorCode, MysqlError
+from sqlglot import expressions as exp
+
+from sandbox.tables import JsonText, Tables, TablesError
+
+SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
+SAMPLE_FILES = (SQL_FOLDER / "schema.sql", SQL_FOLDER / "sample_data.sql")
+_START_SECONDS = 10.0
+
+# What a client did wrong is told to the client; here it would only disturb the demo's console.
+logging.getLogger("mysql_mimic").setLevel(logging.CRITICAL)
+
+
+class MySQLSandbox:
+    """A MySQL server on a free port of 127.0.0.1, in a daemon thread; a context manager.
+
+    `sql_files` are run at the start, in order (MySQL's own dialect); `rows` are then added, table
+    by table, each row a sequence in the order of the table's columns.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        sql_files: Sequence[Path] = SAMPLE_FILES,
+        *,
+        rows: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+        user: str = "sandbox",
+        password: str = "sandbox-password",  # noqa: S107 - guards sample data on loopback
+        database: str = "sandbox",
+    ) -> None:
+        self.user = user
+        self.password = password
+        self.database = database
+        self.port = 0
+        self._sql_files = tuple(sql_files)
+        self._rows = dict(rows or {})
+        self._tables: Tables | None = None
+        self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="mysql-sandbox", daemon=True)
+
+    def __enter__(self) -> MySQLSandbox:
+        self._thread.start()
+        self._started.result(_START_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_START_SECONDS)
+        self._loop = None
+
+    def run_sql(self, script: str) -> None:
+        """Run statements in MySQL's dialect as the server itself, e.g. to add rows in a test."""
+        loop, tables = self._loop, self._tables
+        if loop is None or tables is None:
+            raise RuntimeError("the MySQL sandbox is not running")
+
+        async def run_there() -> None:
+            tables.run_script(script)
+
+        asyncio.run_coroutine_threadsafe(run_there(), loop).result(_START_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for the start
+            if not self._started.done():
+                self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # A client that leaves without a goodbye (a killed process) is nothing to report.
+        self._loop.set_exception_handler(lambda loop, context: None)  # noqa: ARG005
+        self._stop = asyncio.Event()
+        # Made here: SQLite wants its connection to stay in one thread.
+        self._tables = tables = Tables()
+        for path in self._sql_files:
+            tables.run_script(path.read_text(encoding="utf-8"))
+        for table, rows in self._rows.items():
+            tables.insert(table, rows)
+        server = MysqlServer(
+            session_factory=lambda: _SandboxSession(tables, self.database),
+            identity_provider=_OneUser(self.user, self.password),
+        )
+        await server.start_server(host=self.host, port=0)
+        self.port = server.sockets()[0].getsockname()[1]
+        self._started.set_result(None)
+        await self._stop.wait()
+        server.close()
+        tables.close()
+
+
+class _OneUser(IdentityProvider):  # type: ignore[misc]
+    """One name, one password; every other name has a password that nobody knows."""
+
+    def __init__(self, name: str, password: str) -> None:
+        self._name = name
+        self._auth_string = NativePasswordAuthPlugin.create_auth_string(password)
+
+    async def get_user(self, username: str) -> Any:
+        known = username == self._name
+        return User(
+            name=username,
+            auth_string=self._auth_string if known else "00" * 20,
+            auth_plugin=NativePasswordAuthPlugin.name,
+        )
+
+
+class _SandboxSession(Session):  # type: ignore[misc]
+    """What one client sees; mysql-mimic answers SET, SHOW and SELECT without FROM by itself."""
+
+    def __init__(self, tables: Tables, database: str) -> None:
+        super().__init__()
+        self._tables = tables
+        self._only_database = database
+
+    async def handle_query(self, sql: str, attrs: dict[str, str]) -> Any:
+        if self.database != self._only_database:
+            # mysql-mimic has no place for this in the login; it is the answer to the first query.
+            raise _mysql_error(1049, f"Unknown database '{self.database}'")
+        return await super().handle_query(sql, attrs)
+
+    def _parse(self, sql: str) -> list[Any]:
+        try:
+            statements = super()._parse(sql)
+        except sqlglot.ParseError as error:
+            near = error.errors[0].get("highlight", "") if error.errors else ""
+            raise _mysql_error(
+                1064, f"You have an error in your SQL syntax near '{near}'"
+            ) from error
+        if len(statements) > 1:
+            raise _mysql_error(1064, "You have an error in your SQL syntax near ';'")
+        return list(statements)
+
+    async def query(self, expression: Any, sql: str, attrs: dict[str, str]) -> Any:  # noqa: ARG002
+        reads = isinstance(expression, exp.Query | exp.Describe)
+        if not reads and self.variables.get("transaction_read_only"):
+            raise _mysql_error(1792, "Cannot execute statement in a READ ONLY transaction")
+        try:
+            rows, names = self._tables.run(expression)
+        except TablesError as error:
+            raise _mysql_error(error.mysql_errno, str(error)) from error
+        # mysql-mimic infers all other types from the values.
+        return rows, [
+            ResultColumn(name, ColumnType.JSON)
+            if any(isinstance(row[i], JsonText) for row in rows)
+            else name
+            for i, name in enumerate(names)
+        ]
+
+
+def _mysql_error(errno: int, message: str) -> Exception:
+    """Make mysql-mimic's exception for a number that its enumeration lacks."""
+    code = int.__new__(ErrorCode, errno)
+    code._name_, code._value_ = f"ER_{errno}", errno
+    error: Exception = MysqlError(message, code=code)
+    return error

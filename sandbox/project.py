@@ -1,0 +1,268 @@
+"""One Iterable project in memory: its users, events, field types and rules.
+
+Owns what each call does to the project, singly and in bulk. Refuses to know HTTP, faults, limits
+and whether a body fits its schema (`bodies` has seen to that); `answers` words what it says.
+
+Simplified: users are keyed by lower-cased e-mail; an event does not create its user; a type clash
+anywhere in a batch refuses the batch; everything is applied at once, in the order received.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from sandbox import answers
+from sandbox.answers import Answer, BatchAnswer, Refusal
+from sandbox.field_types import Admission, FieldTypes
+from sandbox.profiles import Event, Fields, User
+
+_PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+# TrackRequest.id: "cannot be longer than 512 bytes"; letters, digits and hyphens.
+_EVENT_ID = re.compile(r"[A-Za-z0-9-]{1,512}")
+
+Body = Mapping[str, Any]
+
+
+class Project:
+    """The users and events of one project, changed only by its calls; not thread-safe.
+
+    The sets of e-mails are compared lower-cased; `field_types` are presets (see `FieldTypes`).
+    """
+
+    def __init__(
+        self,
+        *,
+        forgotten: Iterable[str] = (),
+        invalid_emails: Iterable[str] = (),
+        invalid_data_emails: Iterable[str] = (),
+        conflict_emails: Iterable[str] = (),
+        disallowed_events: Iterable[str] = (),
+        field_types: Mapping[str, str] | None = None,
+        drop_unknown_fields: bool = False,
+        sparse_bulk_answers: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._refusals: dict[str, Refusal] = {}
+        for emails, refusal in (
+            (conflict_emails, Refusal.CONFLICT),
+            (invalid_data_emails, Refusal.INVALID_DATA),
+            (forgotten, Refusal.FORGOTTEN),
+            (invalid_emails, Refusal.INVALID_EMAIL),
+        ):
+            self._refusals.update((email.lower(), refusal) for email in emails)
+        self._disallowed_events = frozenset(disallowed_events)
+        self._type_presets = dict(field_types or {})
+        self._drops_unknown_fields = drop_unknown_fields
+        self._answers_sparsely = sparse_bulk_answers
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every user, event, learned type and count; keep the presets."""
+        self.users: dict[str, User] = {}
+        self.events: dict[str, Event] = {}
+        # Built when first asked for after a change: writing must stay cheap.
+        self._events_by_email: dict[str, list[Event]] = {}
+        self.types = FieldTypes(self._type_presets)
+        self.unchanged_update_count = 0
+        self.repeated_event_count = 0
+        self.event_id_collision_count = 0
+
+    def update_user(self, body: Body) -> Answer:
+        """Answer POST users/update."""
+        refusal = self._refusal_of(body["email"])
+        if refusal is not None:
+            return answers.refused_user(body["email"], refusal)
+        admission = Admission(self._creates_fields(body))
+        fields = admission.admit("user", self.types.of_users, body)
+        if admission.problems:
+            return answers.bad_fields(admission.problems)
+        created_fields = admission.commit()
+        repeated = not self._apply_user(body, fields)
+        return answers.user_updated(created_fields, repeated=repeated)
+
+    def track_event(self, body: Body) -> Answer:
+        """Answer POST events/track."""
+        refusal = self._event_refusal_of(body["email"])
+        if refusal is not None:
+            return answers.refused_event(body["email"], refusal)
+        event_name = body["eventName"]
+        if event_name in self._disallowed_events:
+            return answers.disallowed_event(event_name)
+        if not _has_good_id(body):
+            return answers.bad_params("Event id must be 1-512 letters, digits and hyphens")
+        admission = Admission(self._creates_fields(body))
+        fields = admission.admit(event_name, self.types.of_events(event_name), body)
+        if admission.problems:
+            return answers.bad_fields(admission.problems)
+        admission.commit()
+        event_id = body.get("id") or uuid4().hex
+        repeated = not self._apply_event(event_id, body, fields)
+        return answers.event_tracked(event_id, repeated=repeated)
+
+    def bulk_update_users(self, body: Body) -> Answer:
+        """Answer POST users/bulkUpdate."""
+        if not body["users"]:
+            return answers.bad_params("users must not be empty")
+        batch = BatchAnswer(of_users=True, sparse=self._answers_sparsely)
+        admission = Admission(self._creates_fields(body))
+        admitted: list[tuple[Body, Fields]] = []
+        for user in body["users"]:
+            refusal = self._refusal_of(user["email"])
+            if refusal is not None:
+                batch.fail(user["email"], refusal)
+            else:
+                fields = admission.admit("user", self.types.of_users, user)
+                admitted.append((user, fields))
+        if admission.problems:
+            return answers.bad_fields(admission.problems)
+        created_fields = admission.commit()
+        changed_count = sum(self._apply_user(user, fields) for user, fields in admitted)
+        return batch.to_answer(
+            applied_count=len(admitted),
+            repeated_count=len(admitted) - changed_count,
+            created_fields=created_fields,
+            filtered_out_fields=admission.filtered_out_fields,
+        )
+
+    def track_events(self, body: Body) -> Answer:
+        """Answer POST events/trackBulk."""
+        batch = BatchAnswer(of_users=False, sparse=self._answers_sparsely)
+        admission = Admission(not self._drops_unknown_fields)
+        admitted: list[tuple[Body, Fields]] = []
+        for event in body["events"]:
+            event_name = event["eventName"]
+            refusal = self._event_refusal_of(event["email"])
+            if refusal is not None:
+                batch.fail(event["email"], refusal)
+            elif event_name in self._disallowed_events:
+                batch.disallow(event_name)
+            elif not _has_good_id(event):
+                return answers.bad_params("Event id must be 1-512 letters, digits and hyphens")
+            else:
+                admission.creates_fields = self._creates_fields(event)
+                fields = admission.admit(event_name, self.types.of_events(event_name), event)
+                admitted.append((event, fields))
+        if admission.problems:
+            return answers.bad_fields(admission.problems)
+        created_fields = admission.commit()
+        changed_count = sum(
+            self._apply_event(event.get("id") or uuid4().hex, event, fields)
+            for event, fields in admitted
+        )
+        return batch.to_answer(
+            applied_count=len(admitted),
+            repeated_count=len(admitted) - changed_count,
+            created_fields=created_fields,
+            filtered_out_fields=admission.filtered_out_fields,
+        )
+
+    def user_by_email(self, email: str) -> Fields:
+        """Answer GET users/getByEmail and users/{email}: `{}` for an unknown user."""
+        user = self.users.get(email.lower())
+        return {} if user is None else {"user": user.to_profile()}
+
+    def events_of(self, email: str, limit: int) -> Fields:
+        """Answer GET events/{email}, newest first."""
+        if not self._events_by_email:
+            for event in self.events.values():
+                self._events_by_email.setdefault(event.email.lower(), []).append(event)
+        events = self._events_by_email.get(email.lower(), [])
+        newest = sorted(events, key=lambda event: event.created_at, reverse=True)
+        return {"events": [event.to_listed() for event in newest[:limit]]}
+
+    def user_fields(self) -> Fields:
+        """Answer GET users/getFields."""
+        return {"fields": dict(self.types.of_users)}
+
+    def _refusal_of(self, email: str) -> Refusal | None:
+        refusal = self._refusals.get(email.lower())
+        if refusal is None and _PLAUSIBLE_EMAIL.fullmatch(email) is None:
+            return Refusal.INVALID_EMAIL
+        return refusal
+
+    def _event_refusal_of(self, email: str) -> Refusal | None:
+        # The document knows no invalidDataEmails and conflictEmails for events.
+        refusal = self._refusal_of(email)
+        if refusal is Refusal.INVALID_DATA or refusal is Refusal.CONFLICT:
+            return None
+        return refusal
+
+    def _creates_fields(self, body: Body) -> bool:
+        asked: bool | None = body.get("createNewFields")
+        return not self._drops_unknown_fields if asked is None else asked
+
+    def _apply_user(self, body: Body, fields: Fields) -> bool:
+        """Merge the fields into the profile; null clears one. Say whether anything changed."""
+        now = self._clock()
+        email: str = body["email"]
+        user = self.users.get(email.lower())
+        changed = user is None
+        profile: Fields = {}
+        if user is None:
+            user = self.users[email.lower()] = User(email, now, now)
+        else:
+            profile = user.data_fields
+            if body.get("mergeNestedObjects"):
+                fields = _merge_objects(profile, fields)
+        profile.update(fields)
+        if None in profile.values():
+            profile = {name: value for name, value in profile.items() if value is not None}
+        fields_json = orjson.dumps(profile).decode()
+        if fields_json != user.fields_json:
+            user.fields_json = fields_json
+            changed = True
+        user.applied_count += 1
+        user.updated_at = now
+        self.unchanged_update_count += not changed
+        return changed
+
+    def _apply_event(self, event_id: str, body: Body, fields: Fields) -> bool:
+        """Add the event, or replace the one of that id. Say whether anything changed."""
+        email: str = body["email"]
+        event_name: str = body["eventName"]
+        created_at: int | None = body.get("createdAt")
+        fields_json = orjson.dumps(fields).decode()
+        known = self.events.get(event_id)
+        if known is None:
+            at = int(self._clock()) if created_at is None else created_at
+            self.events[event_id] = Event(event_id, email, event_name, at, fields_json)
+            self._events_by_email = {}
+            return True
+        known.applied_count += 1
+        at = known.created_at if created_at is None else created_at
+        if (
+            known.fields_json == fields_json
+            and known.created_at == at
+            and known.event_name == event_name
+            and known.email == email
+        ):
+            self.repeated_event_count += 1
+            return False
+        # Ids are unique over the project: such an event was another person's.
+        self.event_id_collision_count += known.email.lower() != email.lower()
+        known.email, known.event_name = email, event_name
+        known.created_at, known.fields_json = at, fields_json
+        self._events_by_email = {}
+        return True
+
+
+def _merge_objects(profile: Fields, fields: Fields) -> Fields:
+    """Merge the top-level objects that both have, instead of overwriting them."""
+    return {
+        name: {**profile[name], **value}
+        if isinstance(value, dict) and isinstance(profile.get(name), dict)
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _has_good_id(event: Body) -> bool:
+    event_id = event.get("id")
+    return event_id is None or _EVENT_ID.fullmatch(event_id) is not None

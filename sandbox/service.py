@@ -1,0 +1,246 @@
+"""The Iterable API without its sockets: one call in, one reply out.
+
+Owns the order in which a call is judged (fault, key, limit, size, schema, project), the counts and
+the recorded calls. Refuses to know aiohttp, waiting and threads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from sandbox import answers
+from sandbox.answers import Answer
+from sandbox.bodies import body_problems
+from sandbox.calls import ENDPOINTS, POST_ENDPOINTS, UNKNOWN_ENDPOINT, Call, CallRecord
+from sandbox.faults import CallFacts, FaultScript
+from sandbox.project import Project
+from sandbox.replies import Reply, spoil, to_reply
+from sandbox.traffic import BusiestSecond, EndpointTraffic, Limit, RateLimit, whole_seconds
+
+BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOptions:
+    """How the API behaves.
+
+    `latency_seconds` is the whole service time, give or take `jitter_seconds`; `failure_rate` is
+    the share of calls that get a random 500, 502, 503 or 504; `limits` are calls a second per
+    endpoint, or `{"per_second": N, "burst": N}`; `retry_after` and `rate_limit_reset` say which
+    hints their 429 carries; `api_key` None accepts any key that is not empty; `keep_calls` is how
+    many of the last requests are recorded. The rest: see `Project` and `FaultScript`.
+    """
+
+    latency_seconds: float = 0.0
+    jitter_seconds: float = 0.0
+    failure_rate: float = 0.0
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    retry_after: bool = False
+    rate_limit_reset: bool = True
+    faults: Sequence[Mapping[str, Any]] = ()
+    seed: int = 1
+    api_key: str | None = field(default=None, repr=False)
+    forgotten: Collection[str] = ()
+    invalid_emails: Collection[str] = ()
+    invalid_data_emails: Collection[str] = ()
+    conflict_emails: Collection[str] = ()
+    disallowed_events: Collection[str] = ()
+    field_types: Mapping[str, str] = field(default_factory=dict)
+    drop_unknown_fields: bool = False
+    sparse_bulk_answers: bool = False
+    keep_calls: int = 0
+
+
+@dataclass(slots=True)
+class Service:
+    """What the API decided about one call: the reply, and how long after its arrival it is due."""
+
+    reply: Reply
+    service_seconds: float
+    request_id: str
+    traffic: EndpointTraffic
+    record: CallRecord | None
+
+    def finish(self, outcome: str) -> None:
+        """Count the call as ended: `outcome` is its status, or what became of it instead."""
+        self.traffic.in_flight_count -= 1
+        self.traffic.answers[outcome] += 1
+        if self.record is not None and outcome.isdigit():
+            self.record.status = int(outcome)
+
+
+class ApiService:
+    """The API of one project; not thread-safe. Times are monotonic seconds."""
+
+    def __init__(self, options: ApiOptions) -> None:
+        self._options = options
+        self.project = Project(
+            forgotten=options.forgotten,
+            invalid_emails=options.invalid_emails,
+            invalid_data_emails=options.invalid_data_emails,
+            conflict_emails=options.conflict_emails,
+            disallowed_events=options.disallowed_events,
+            field_types=options.field_types,
+            drop_unknown_fields=options.drop_unknown_fields,
+            sparse_bulk_answers=options.sparse_bulk_answers,
+        )
+        # Repeatable randomness, not a secret.
+        self._rng = random.Random(options.seed)  # noqa: S311
+        self._posts: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+            "users/update": self.project.update_user,
+            "events/track": self.project.track_event,
+            "users/bulkUpdate": self.project.bulk_update_users,
+            "events/trackBulk": self.project.track_events,
+        }
+        self._limits: dict[str, RateLimit] = {}
+        self.set_limits(options.limits)
+        self.set_faults(options.faults)
+        # Unique over all sandboxes, and cheap: one random part, one count.
+        self._request_prefix = uuid4().hex[:16]
+        self._request_count = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget users, events, learned types, counts and calls; keep faults and limits."""
+        self.project.reset()
+        self.calls: deque[CallRecord] = deque(maxlen=self._options.keep_calls)
+        self._traffic = {name: EndpointTraffic() for name in (*ENDPOINTS, UNKNOWN_ENDPOINT)}
+        self._busiest = BusiestSecond()
+        self.reset_connection_count = 0
+        self.redirect_followed_count = 0
+
+    def set_faults(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the fault script; its clock starts now. ValueError names what is wrong."""
+        # Checked alone first: the numbers in its complaints are those of the caller's list.
+        FaultScript(rules)
+        failures: list[Mapping[str, Any]] = []
+        if self._options.failure_rate:
+            rate = self._options.failure_rate
+            failures = [{"fault": "status", "status": "any", "probability": rate}]
+        seed, now = self._options.seed, time.monotonic()
+        self.faults = FaultScript([*rules, *failures], seed=seed, installed_at=now)
+
+    def set_limits(self, limits: Mapping[str, Limit | None]) -> None:
+        """Replace the limits of the endpoints that are named; None lifts one."""
+        unknown = sorted(set(limits) - set(ENDPOINTS))
+        if unknown:
+            known = ", ".join(ENDPOINTS)
+            raise ValueError(f"no endpoint {', '.join(unknown)}; the endpoints are {known}")
+        replaced = {name: RateLimit(limit) for name, limit in limits.items() if limit is not None}
+        kept = {name: limit for name, limit in self._limits.items() if name not in limits}
+        self._limits = {**kept, **replaced}
+
+    def next_request_id(self) -> str:
+        """Give an `Iterable-Request-Id` that no other answer carries."""
+        self._request_count += 1
+        return f"{self._request_prefix}{self._request_count:016x}"
+
+    def serve(self, call: Call, request_text: Callable[[], str]) -> Service:
+        """Decide the call: apply it where that is due, and give what to send when."""
+        options = self._options
+        traffic = self._traffic[call.endpoint]
+        traffic.arrive(call.arrived_at)
+        self._busiest.arrive(call.arrived_at)
+        service_seconds = options.latency_seconds
+        if options.jitter_seconds:
+            service_seconds += self._rng.uniform(-options.jitter_seconds, options.jitter_seconds)
+        rule = None
+        if self.faults.has_call_rules:
+            facts = CallFacts(call.endpoint, call.emails)
+            delay_seconds, rule = self.faults.choose(facts, call.arrived_at)
+            service_seconds += delay_seconds
+        if rule is None:
+            reply = to_reply(self._apply(call, traffic))
+        else:
+            reply = spoil(rule, partial(self._apply, call, traffic), request_text, self.faults.rng)
+        traffic.rate_limited_count += reply.status == 429
+        record = None
+        request_id = self.next_request_id()
+        if options.keep_calls:
+            record = CallRecord(call.endpoint, call.email, call.body, time.time(), request_id)
+            record.fault = None if rule is None else rule.fault
+            self.calls.append(record)
+        return Service(reply, service_seconds, request_id, traffic, record)
+
+    def is_down(self, now: float) -> bool:
+        """Say whether a connection that wants to talk is to be reset at once, and count it."""
+        if not self.faults.has_down_rules or not self.faults.is_down(now):
+            return False
+        self.reset_connection_count += 1
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Give every count, as GET /sandbox/state shows them."""
+        project = self.project
+        traffic = {name: each for name, each in self._traffic.items() if each.received_count}
+        for name in POST_ENDPOINTS:
+            traffic.setdefault(name, self._traffic[name])
+        return {
+            "users": len(project.users),
+            "events": len(project.events),
+            "calls": sum(each.received_count for each in self._traffic.values()),
+            "applies": sum(each.applied_count for each in self._traffic.values()),
+            "repeated_applies": sum(each.repeated_count for each in self._traffic.values()),
+            "event_id_collisions": project.event_id_collision_count,
+            "max_requests_in_one_second": self._busiest.most,
+            "reset_connections": self.reset_connection_count,
+            "redirects_followed": self.redirect_followed_count,
+            "faults": self.faults.to_list(),
+            "endpoints": {name: each.to_dict() for name, each in sorted(traffic.items())},
+        }
+
+    def _apply(self, call: Call, traffic: EndpointTraffic) -> Answer:
+        answer = self._judge(call)
+        traffic.applied_count += answer.applied_count
+        traffic.repeated_count += answer.repeated_count
+        return answer
+
+    def _judge(self, call: Call) -> Answer:
+        endpoint = call.endpoint
+        if endpoint == UNKNOWN_ENDPOINT:
+            return answers.not_found(call.path)
+        if not call.api_key or self._options.api_key not in (None, call.api_key):
+            return answers.bad_api_key(endpoint)
+        limit = self._limits.get(endpoint)
+        wait_seconds = limit.wait_seconds(call.arrived_at) if limit is not None else 0.0
+        if limit is not None and wait_seconds:
+            return self._rate_limited(limit, wait_seconds)
+        apply = self._posts.get(endpoint)
+        if apply is None:
+            return self._look_up(endpoint, call.parameters)
+        if len(call.raw) > BODY_LIMIT_BYTES:
+            return answers.body_too_large(len(call.raw), BODY_LIMIT_BYTES)
+        body = call.body
+        if body is None:
+            return answers.bad_body(endpoint, None)
+        problems = body_problems(endpoint, body)
+        return answers.bad_body(endpoint, problems) if problems else apply(body)
+
+    def _rate_limited(self, limit: RateLimit, wait_seconds: float) -> Answer:
+        seconds = whole_seconds(wait_seconds)
+        return answers.rate_limited(
+            limit=limit.per_second,
+            remaining=limit.remaining,
+            reset_seconds=seconds if self._options.rate_limit_reset else None,
+            retry_after=str(seconds) if self._options.retry_after else None,
+        )
+
+    def _look_up(self, endpoint: str, parameters: Mapping[str, str]) -> Answer:
+        if endpoint == "users/getFields":
+            return Answer(200, self.project.user_fields())
+        email = parameters.get("email")
+        if not email:
+            return answers.bad_params("email is required")
+        if endpoint != "events/{email}":
+            return Answer(200, self.project.user_by_email(email))
+        limit = parameters.get("limit", "30")
+        if not limit.isdecimal() or not 1 <= int(limit) <= 200:
+            return answers.bad_params("limit must be a number from 1 to 200")
+        return Answer(200, self.project.events_of(email, int(limit)))

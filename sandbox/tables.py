@@ -1,0 +1,174 @@
+"""MySQL statements run by SQLite, in memory: the engine under the sandbox's MySQL server.
+
+Owns the translation (sqlglot, and the few things that it leaves: column types, relative times) and
+MySQL's numbers for SQLite's complaints. Refuses to know clients, sessions and the protocol.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import sqlglot
+from sqlglot import expressions as exp
+
+# Declared types of columns whose text is more than text; SQLite finds the converter by the name.
+_MOMENT = "MYSQL_MOMENT"
+_JSON = "MYSQL_JSON"
+_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400, "WEEK": 604_800}
+_UNKNOWN_ERROR = 1105
+_ERRNOS = (
+    (re.compile(r"no such table: (.*)"), 1146, "Table '{}' doesn't exist"),
+    (re.compile(r"no such column: (.*)"), 1054, "Unknown column '{}' in the query"),
+    (re.compile(r"ambiguous column name: (.*)"), 1052, "Column '{}' is ambiguous"),
+    (re.compile(r"no such function: (.*)"), 1305, "FUNCTION {} does not exist"),
+)
+
+
+class TablesError(Exception):
+    """SQLite refused a statement; `mysql_errno` is the number that MySQL would give."""
+
+    def __init__(self, message: str, mysql_errno: int) -> None:
+        super().__init__(message)
+        self.mysql_errno = mysql_errno
+
+
+class JsonText(str):
+    """The text of a value in a JSON column."""
+
+    __slots__ = ()
+
+
+class Tables:
+    """An empty database in memory. For one thread. Times are UTC, as in the program's sessions."""
+
+    def __init__(self) -> None:
+        sqlite3.register_converter(_MOMENT, _to_datetime)
+        sqlite3.register_converter(_JSON, lambda stored: JsonText(stored, "utf-8"))
+        self._connection = sqlite3.connect(
+            ":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES
+        )
+        self._connection.execute("PRAGMA foreign_keys = ON")
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._connection.close()
+
+    def run_script(self, script: str) -> None:
+        """Run statements in MySQL's dialect; SET is passed over."""
+        for statement in sqlglot.parse(script, dialect="mysql"):
+            if statement is not None and not isinstance(statement, exp.Set):
+                self.run(statement)
+
+    def execute(self, query: str) -> list[tuple[Any, ...]]:
+        """Run one query in MySQL's dialect and return its rows."""
+        return self.run(sqlglot.parse_one(query, dialect="mysql"))[0]
+
+    def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows whose values stand in the order of the table's columns."""
+        name = exp.to_identifier(table, quoted=True).sql(dialect="sqlite")
+        for row in rows:
+            marks = ", ".join("?" * len(row))
+            stored = [_to_text(value) for value in row]
+            self._connection.execute(f"INSERT INTO {name} VALUES ({marks})", stored)  # noqa: S608
+
+    def run(self, statement: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
+        """Run one parsed statement; returns rows and column names. Raises `TablesError`."""
+        try:
+            cursor = self._connection.execute(_to_sqlite(statement))
+            names = [column[0] for column in cursor.description or ()]
+            return cursor.fetchall(), names
+        except sqlite3.Error as error:
+            raise _to_tables_error(error) from error
+
+
+def _to_sqlite(statement: Any) -> str:
+    if isinstance(statement, exp.Create) and statement.kind == "TABLE":
+        return _create_table(statement)
+    prefix = ""
+    if isinstance(statement, exp.Describe):
+        prefix, statement = "EXPLAIN QUERY PLAN ", statement.this
+    text: str = statement.transform(_without_intervals).sql(dialect="sqlite")
+    return prefix + text
+
+
+def _create_table(statement: Any) -> str:
+    """Keep names, types, keys and references; engines, indexes and collations are MySQL's own."""
+    parts = []
+    for part in statement.this.expressions:
+        if isinstance(part, exp.ColumnDef):
+            kinds = [constraint.kind for constraint in part.constraints]
+            collated = next(
+                (k.this.name for k in kinds if isinstance(k, exp.CollateColumnConstraint)), ""
+            )
+            # MySQL's usual collations do not tell upper from lower case.
+            collation = "BINARY" if collated.endswith(("_bin", "_cs")) else "NOCASE"
+            default = next((k for k in kinds if isinstance(k, exp.DefaultColumnConstraint)), None)
+            text = f'"{part.name}" {_column_type(part)} COLLATE {collation}'
+            if any(isinstance(k, exp.PrimaryKeyColumnConstraint) for k in kinds):
+                text += " PRIMARY KEY"
+            if any(
+                isinstance(k, exp.NotNullColumnConstraint) and not k.args.get("allow_null")
+                for k in kinds
+            ):
+                text += " NOT NULL"
+            if default is not None:
+                text += f" DEFAULT {default.this.sql(dialect='sqlite')}"
+            parts.append(text)
+        elif isinstance(part, exp.PrimaryKey | exp.ForeignKey):
+            parts.append(part.sql(dialect="sqlite"))
+        elif isinstance(part, exp.Constraint):
+            parts.extend(inner.sql(dialect="sqlite") for inner in part.expressions)
+    return f'CREATE TABLE "{statement.this.this.name}" ({", ".join(parts)})'
+
+
+def _column_type(column: Any) -> str:
+    kind = column.kind
+    if kind.is_type(*exp.DataType.INTEGER_TYPES, *exp.DataType.REAL_TYPES):
+        # So spelled, a primary key becomes the row's number and counts up by itself.
+        return "INTEGER" if kind.is_type(*exp.DataType.INTEGER_TYPES) else "REAL"
+    if kind.is_type(exp.DataType.Type.JSON):
+        return _JSON
+    return _MOMENT if kind.is_type(*exp.DataType.TEMPORAL_TYPES) else "TEXT"
+
+
+def _without_intervals(node: Any) -> Any:
+    moment = _moment(node) if isinstance(node, exp.Sub | exp.Add) else None
+    return node if moment is None else exp.Literal.string(_to_text(moment))
+
+
+def _moment(node: Any) -> datetime | None:
+    """Work out `CURRENT_TIMESTAMP - INTERVAL 3 HOUR` and the like; None for all else."""
+    if isinstance(node, exp.CurrentTimestamp):
+        return datetime.now(timezone.utc).replace(tzinfo=None)
+    if isinstance(node, exp.Literal) and node.is_string:
+        try:
+            return datetime.fromisoformat(node.name)
+        except ValueError:
+            return None
+    if not isinstance(node, exp.Sub | exp.Add) or not isinstance(node.expression, exp.Interval):
+        return None
+    start, unit = _moment(node.this), node.expression.text("unit").upper()
+    if start is None or unit not in _SECONDS:
+        return None
+    step = timedelta(seconds=int(node.expression.name) * _SECONDS[unit])
+    return start - step if isinstance(node, exp.Sub) else start + step
+
+
+def _to_text(value: Any) -> Any:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
+
+
+def _to_datetime(stored: bytes) -> datetime:
+    return datetime.fromisoformat(stored.decode("ascii"))
+
+
+def _to_tables_error(error: sqlite3.Error) -> TablesError:
+    for pattern, errno, text in _ERRNOS:
+        found = pattern.match(str(error))
+        if found:
+            return TablesError(text.format(found.group(1)), errno)
+    return TablesError(str(error), 1064 if "syntax error" in str(error) else _UNKNOWN_ERROR)

@@ -1,0 +1,317 @@
+"""The environment, read once into one frozen `Settings`, or the list of all that is wrong.
+
+Owns names, defaults and checks of the settings (the README's table and `.env.example` name the
+same ones; a test compares). Knows not where a value is used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from fields import (
+    DEFAULT_EVENT_FIELDS,
+    DEFAULT_USER_FIELDS,
+    RESERVED_EVENT_FIELDS,
+    RESERVED_USER_FIELDS,
+    Field,
+    parse_fields,
+)
+
+PROJECT_FOLDER = Path(__file__).resolve().parent
+REQUIRED = ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY")
+MAY_BE_EMPTY = ("DB_PASSWORD",)
+SYNC_MODES = ("per-user", "bulk")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+# Name -> default, in the order of the README's table.
+DEFAULTS: Mapping[str, str] = {
+    "DB_PORT": "3306",
+    "DB_UNIX_SOCKET": "",
+    "DB_SSL_CA": "",
+    "DB_TIMEZONE": "UTC",
+    "ENGAGEMENT_WINDOW_DAYS": "7",
+    "QUERY_FILE": "sql/pro_users_recent_engagement.sql",
+    "USER_FIELDS": DEFAULT_USER_FIELDS,
+    "EVENT_FIELDS": DEFAULT_EVENT_FIELDS,
+    "ITERABLE_API_BASE_URL": "https://api.iterable.com",
+    "SYNC_MODE": "per-user",
+    "USERS_UPDATE_RPS": "500",
+    "EVENTS_TRACK_RPS": "2000",
+    "BULK_UPDATE_RPS": "5",
+    "TRACK_BULK_RPS": "10",
+    "BULK_BATCH_SIZE": "1000",
+    "MAX_ATTEMPTS": "5",
+    "STATE_FILE": "sync_state.sqlite3",
+    "RESULTS_DIR": ".",
+    "LOG_LEVEL": "INFO",
+    "LOG_FILE": "iterable_integration.log",
+    "LOG_PAYLOADS": "true",
+    "SEND_NULLS": "false",
+    "EVENT_DELAY_SECONDS": "0",
+    "RESULTS_KEEP": "100",
+    "REPORT": "false",
+    "HEALTHCHECK_URL": "",
+    "METRICS_FILE": "",
+}
+NAMES = (*REQUIRED, *DEFAULTS)
+
+
+class ConfigError(Exception):
+    """Settings or flags that cannot be used: every problem, in the operator's words."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, checked, with paths absolute. Secrets stay out of `repr`."""
+
+    db_host: str
+    db_user: str
+    db_password: str = field(repr=False)
+    db_name: str
+    iterable_api_key: str = field(repr=False)
+    db_port: int
+    db_unix_socket: str
+    db_ssl_ca: str
+    db_timezone: tzinfo
+    engagement_window_days: float
+    query_file: Path
+    user_fields: tuple[Field, ...]
+    event_fields: tuple[Field, ...]
+    iterable_api_base_url: str
+    sync_mode: str
+    users_update_rps: float
+    events_track_rps: float
+    bulk_update_rps: float
+    track_bulk_rps: float
+    bulk_batch_size: int
+    max_attempts: int
+    state_file: Path
+    results_dir: Path
+    log_level: str
+    log_file: Path
+    log_payloads: bool
+    send_nulls: bool
+    event_delay_seconds: float
+    results_keep: int
+    report: bool
+    healthcheck_url: str = field(repr=False)  # such an address is a key to itself
+    metrics_file: Path | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Check every setting and return them; raises ConfigError with all problems at once."""
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        for name in NAMES:
+            text = environment.get(name, "")
+            text = text if name == "DB_PASSWORD" else text.strip()
+            try:
+                values[name.lower()] = _checked(name, text, name in environment)
+            except ValueError as problem:
+                problems.extend(f"{name} {line}" for line in str(problem).splitlines())
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+
+def _checked(name: str, text: str, is_set: bool) -> Any:
+    """Return the value of one setting, or raise ValueError with what completes "NAME ..."."""
+    if text.startswith("your_") and text.endswith("_here"):
+        raise ValueError("still holds the template's placeholder: put your own value there")
+    if name in REQUIRED:
+        if not is_set or (not text and name not in MAY_BE_EMPTY):
+            raise ValueError("is missing: set it in .env (see .env.example)")
+    elif not text:
+        text = DEFAULTS[name]
+    return _READERS.get(name, _text)(text)
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _secret_key(text: str) -> str:
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("holds characters that no API key has: copy it again")
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"must be a whole number, not {text!r}") from None
+        if not least <= number <= most:
+            raise ValueError(f"must be from {least:,} to {most:,}, not {text}")
+        return number
+
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            raise ValueError(f"must be a number, not {text!r}")
+        if not least <= number <= most:
+            raise ValueError(f"must be from {least:g} to {most:g}, not {text}")
+        return number
+
+    return read
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
+
+    return read
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(f"must be true or false, not {text!r}")
+
+
+def _time_zone(text: str) -> tzinfo:
+    if text.upper() == "UTC":
+        return timezone.utc
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            f"names no time zone: {text!r}; use an IANA name like Europe/Berlin"
+        ) from None
+
+
+def _path(text: str) -> Path:
+    """Read a path; a relative one starts at the project folder, as cron starts anywhere."""
+    return PROJECT_FOLDER / Path(text).expanduser()
+
+
+def _existing_file(text: str) -> Path:
+    path = _path(text)
+    if not path.is_file():
+        raise ValueError(f"names no file: {path}")
+    return path
+
+
+def _ca_file(text: str) -> str:
+    return str(_existing_file(text)) if text else ""
+
+
+def _optional_path(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _fields(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
+    return lambda text: parse_fields(text, reserved)
+
+
+def _api_url(text: str) -> str:
+    """The key never travels over plain http to another machine."""
+    parts = _web_url(text)
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        raise ValueError("must start with https:// (plain http is for this machine only)")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("must be a plain address such as https://api.eu.iterable.com")
+    return text.rstrip("/").removesuffix("/api")
+
+
+def _ping_url(text: str) -> str:
+    if text:
+        _web_url(text)
+    return text.rstrip("/")
+
+
+def _web_url(text: str) -> Any:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("is not a web address such as https://api.iterable.com")
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "ITERABLE_API_KEY": _secret_key,
+    "DB_PORT": _whole(1, 65_535),
+    "DB_SSL_CA": _ca_file,
+    "DB_TIMEZONE": _time_zone,
+    "ENGAGEMENT_WINDOW_DAYS": _number(0, 36_500),
+    "QUERY_FILE": _existing_file,
+    "USER_FIELDS": _fields(RESERVED_USER_FIELDS),
+    "EVENT_FIELDS": _fields(RESERVED_EVENT_FIELDS),
+    "ITERABLE_API_BASE_URL": _api_url,
+    "SYNC_MODE": _one_of(SYNC_MODES),
+    "USERS_UPDATE_RPS": _number(0.01, 100_000),
+    "EVENTS_TRACK_RPS": _number(0.01, 100_000),
+    "BULK_UPDATE_RPS": _number(0.01, 10_000),
+    "TRACK_BULK_RPS": _number(0.01, 10_000),
+    "BULK_BATCH_SIZE": _whole(1, 10_000),
+    "MAX_ATTEMPTS": _whole(1, 100),
+    "STATE_FILE": _path,
+    "RESULTS_DIR": _path,
+    "LOG_LEVEL": _one_of(LOG_LEVELS),
+    "LOG_FILE": _path,
+    "LOG_PAYLOADS": _flag,
+    "SEND_NULLS": _flag,
+    "EVENT_DELAY_SECONDS": _number(0, 86_400),
+    "RESULTS_KEEP": _whole(0, 1_000_000),
+    "REPORT": _flag,
+    "HEALTHCHECK_URL": _ping_url,
+    "METRICS_FILE": _optional_path,
+}
+
+
+def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Return the settings that are set: those of the `.env` file, overruled by real ones.
+
+    `env_file` defaults to `.env` beside this file, which may be absent; one that is named must
+    exist. Raises ConfigError where it cannot be read.
+    """
+    from dotenv import dotenv_values  # 20 ms that `--help` does not need
+
+    path = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
+    if env_file and not path.is_file():
+        raise ConfigError([f"--env-file {path} names no file"])
+    try:
+        in_file = dotenv_values(path, interpolate=False) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError([f"{path} cannot be read: {problem}"]) from None
+    return {
+        name: value
+        for name in NAMES
+        if (value := os.environ.get(name, in_file.get(name))) is not None
+    }

@@ -1,0 +1,197 @@
+"""The SQLite file that remembers: opening, schema, upgrades, the lock, the past runs.
+
+Owns everything about the file as a file; what waits and what was delivered is `outbox`. Every
+trouble with it is a `StateError` that says what to do, and a file that is not ours, is damaged
+or was made by a newer version is never written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+APPLICATION_ID = 0x4D324954  # "M2IT", in the file's header: how we know our own
+CACHE_KIBIBYTES = 32_000
+
+# Version n of the schema is what the first n steps make; an older file is taken further by the
+# steps that it lacks, all in one transaction.
+SCHEMA_STEPS = (
+    """
+    CREATE TABLE delivered (  -- one row a person: what Iterable has, as hashes
+        person INTEGER PRIMARY KEY,
+        profile_hash INTEGER, profile_at INTEGER,
+        event_hash INTEGER, event_id TEXT, event_at INTEGER
+    );
+    CREATE TABLE outbox (  -- one row a row of the query; empty between runs
+        seq INTEGER PRIMARY KEY,
+        user_id, email TEXT, person INTEGER, event_at INTEGER,
+        kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
+        profile BLOB, profile_hash INTEGER,  -- NULL: nothing to send for this half
+        event BLOB, event_hash INTEGER, event_id TEXT,
+        update_verdict TEXT, update_result TEXT,
+        event_verdict TEXT, event_result TEXT,
+        settled_at REAL
+    );
+    CREATE TABLE remembered (name TEXT PRIMARY KEY, value TEXT);
+    """,
+    """
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, mode TEXT, started_at TEXT, finished_at TEXT,
+        status TEXT, reason TEXT, counts TEXT
+    );
+    """,
+)
+
+
+class StateError(Exception):
+    """The state file cannot be used; the text says why and what to do."""
+
+
+@contextlib.contextmanager
+def state_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's and the file system's errors into `StateError`s in the operator's words."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise StateError(_explain(path, error)) from error
+
+
+def _explain(path: Path, error: Exception) -> str:
+    text = str(error)
+    if "full" in text or "No space" in text or "quota" in text:
+        return f"The disk of the state file {path} is full: make room and run again."
+    if "readonly" in text or "Read-only" in text or "Permission" in text:
+        return f"The state file {path} cannot be written: check its owner and mode."
+    if "malformed" in text or "not a database" in text:
+        return (
+            f"The state file {path} is damaged. Restore it, or move it away: the next run then "
+            "sends everything once more."
+        )
+    if "locked" in text:
+        return f"The state file {path} is in use by another program: close it and run again."
+    return f"The state file {path} cannot be used: {text}"
+
+
+def open_state(path: Path) -> sqlite3.Connection:
+    """Open the file, made (mode 0600) or upgraded where need be. Raises StateError."""
+    with state_errors(path):
+        if not path.parent.is_dir():
+            raise StateError(f"The folder of the state file {path} does not exist: create it.")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+            _check_magic(path, os.pread(descriptor, 16, 0))
+        finally:
+            os.close(descriptor)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+        try:
+            _make_ready(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open the file without ever changing it; one that does not exist reads as empty."""
+    with state_errors(path):
+        if not path.exists() or path.stat().st_size == 0:
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            _upgrade(connection, 0)
+            return connection
+        with path.open("rb") as file:
+            _check_magic(path, file.read(16))
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        version = _checked_version(path, connection)
+        if version != len(SCHEMA_STEPS):
+            connection.close()
+            raise StateError(
+                f"The state file {path} is of an older version: a real run upgrades it."
+            )
+        return connection
+
+
+def _check_magic(path: Path, first_bytes: bytes) -> None:
+    if first_bytes and first_bytes != b"SQLite format 3\0":
+        raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
+
+
+def _checked_version(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the schema version, 0 for a new file; raises StateError for a foreign one."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    is_new = application_id == 0 and not connection.execute("PRAGMA schema_version").fetchone()[0]
+    if not is_new and application_id != APPLICATION_ID:
+        raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
+    if version > len(SCHEMA_STEPS):
+        raise StateError(f"{path} was made by a newer version of this program: use that one.")
+    return version
+
+
+def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
+    version = _checked_version(path, connection)
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+    if version < len(SCHEMA_STEPS):
+        # Before WAL mode, so that the file is known for ours from its first commit on.
+        _upgrade(connection, version)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A commit is on the disk when it returns: one every half a second, and a power cut takes
+    # no more than what came after it.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    steps = "".join(SCHEMA_STEPS[version:])
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID};"
+        f"PRAGMA user_version = {len(SCHEMA_STEPS)}; COMMIT;"
+    )
+
+
+class RunLock:
+    """One run at a time for a state file: a lock that dies with its process.
+
+    Held on a file of its own beside it, whose text names the owner. Raises StateError, naming
+    the run that holds it.
+    """
+
+    def __init__(self, state_path: Path) -> None:
+        self.path = state_path.with_name(state_path.name + ".lock")
+        self._descriptor = -1
+
+    def __enter__(self) -> RunLock:
+        with state_errors(self.path):
+            if not self.path.parent.is_dir():
+                raise StateError(f"The folder {self.path.parent} does not exist: create it.")
+            self._descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(self._descriptor, 500, 0).decode("utf-8", "replace").strip()
+                os.close(self._descriptor)
+                raise StateError(
+                    f"Another run is at work ({owner or 'just started'}): wait for its end."
+                ) from None
+            started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
+            owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, owner.encode(), 0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)

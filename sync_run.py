@@ -1,0 +1,347 @@
+"""One run: fill the outbox from MySQL, drain it into Iterable, report.
+
+Owns the order of the phases and what becomes of the run when one of them breaks: whatever
+happens after the lock is taken, the rows are accounted for in a results file, and the history
+knows the ending. Knows no flags and no exit statuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from bulk import BulkSender
+from db_connection import DatabaseConnection, SourceError, window_start
+from delivery import MAX_THREADS, Delivery, PerUserSender, RunAborted, Sender
+from iterable_client import IterableClient
+from outbox import Filled, Outbox
+from outcomes import Failure
+from read_ahead import ReadAhead
+from records import RowMapping
+from results import (
+    ResultsError,
+    RunSummary,
+    entries,
+    remove_old_results,
+    summarize,
+    write_results,
+)
+from settings import ConfigError, Settings
+from state_file import RunLock, StateError
+from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+
+logger = logging.getLogger(__name__)
+
+MAX_READS = 3  # a read that breaks midway is begun again this often in all
+_CHUNK_ROWS = 5_000
+
+
+class Interrupted(Exception):
+    """A stop signal came while nothing was being sent."""
+
+
+class StopSignal:
+    """What SIGINT and SIGTERM do: ask politely, and end at once where nothing is lost by it.
+
+    Installed as the signals' handler. While rows are read, and at the second signal,
+    it raises `Interrupted`; while they are delivered it sets `event`.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.number: int | None = None
+        self.ends_at_once = True
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        is_repeated = self.number is not None
+        self.number = number
+        self.event.set()
+        if self.ends_at_once or is_repeated:
+            raise Interrupted
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.number).name if self.number else ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the flags ask of one run."""
+
+    dry_run: bool = False
+    limit: int | None = None
+    full_refresh: bool = False
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended. `error` is what cut it short, None when it came to its end."""
+
+    summary: RunSummary
+    failures: Sequence[Failure]
+    results_path: Path | None
+    error: Exception | None
+
+
+@dataclass
+class _Ending:
+    """How the phases ended, so far."""
+
+    status: str = "completed"
+    reason: str | None = None
+    error: Exception | None = None
+
+    def abort(self, error: Exception) -> None:
+        if self.error is None:
+            self.status, self.reason, self.error = "aborted", str(error), error
+
+
+class SyncRun:
+    """One run with these settings. `execute` once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        stop: StopSignal,
+        *,
+        show_payload: Callable[[str, bytes], None] = lambda _endpoint, _body: None,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._stop = stop
+        self._show_payload = show_payload
+        self._started_at = datetime.now(timezone.utc)
+        self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._client = IterableClient(
+            settings.iterable_api_key,
+            settings.iterable_api_base_url,
+            paces={
+                USERS_UPDATE: settings.users_update_rps,
+                EVENTS_TRACK: settings.events_track_rps,
+                USERS_BULK_UPDATE: settings.bulk_update_rps,
+                EVENTS_TRACK_BULK: settings.track_bulk_rps,
+            },
+            max_attempts=settings.max_attempts,
+            log_payloads=settings.log_payloads,
+            connections=MAX_THREADS,
+            stop=stop.event,
+        )
+
+    def execute(self) -> RunReport:
+        """Run to the end, whatever it is.
+
+        Raises ConfigError (the query lacks columns) and StateError (the state file cannot be
+        used at all, or another run holds it): nothing was sent then.
+        """
+        dry_run = self._options.dry_run
+        with contextlib.ExitStack() as stack:
+            if not dry_run:
+                stack.enter_context(RunLock(self._settings.state_file))
+            outbox = Outbox(self._settings.state_file, read_only=dry_run)
+            stack.callback(outbox.close)
+            stack.callback(self._client.close)
+            if not dry_run:
+                outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
+            ending = _Ending()
+            try:
+                self._phases(outbox, ending)
+            except ConfigError as error:
+                if not dry_run:
+                    outbox.history.end(
+                        self._run_id, datetime.now(timezone.utc), "aborted", str(error), {}
+                    )
+                raise
+            return self._report(outbox, ending)
+
+    def _phases(self, outbox: Outbox, ending: _Ending) -> None:
+        try:
+            filled = self._fill(outbox)
+            self._announce(filled)
+            self._stop.ends_at_once = False
+            if self._options.dry_run:
+                self._show_payloads(outbox)
+            else:
+                self._deliver(outbox)
+        except (SourceError, RunAborted, StateError) as error:
+            ending.abort(error)
+        except Interrupted:
+            pass
+        finally:
+            self._stop.ends_at_once = False
+        if self._stop.number is not None and ending.error is None:
+            ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
+
+    def _fill(self, outbox: Outbox) -> Filled:
+        """Take in all rows; a read that breaks is begun again, from the first row."""
+        for reads in range(1, MAX_READS + 1):
+            try:
+                return self._fill_once(outbox)
+            except SourceError as error:
+                if not error.transient or reads == MAX_READS:
+                    raise
+                logger.warning("%s Reading again, from the start.", error)
+                self._stop.event.wait(2.0**reads)
+        raise AssertionError("unreachable")
+
+    def _fill_once(self, outbox: Outbox) -> Filled:
+        settings = self._settings
+        reading = ReadAhead(self._read)
+        try:
+            items = iter(reading)
+            columns = next(items)
+            mapping = RowMapping(
+                columns,
+                user_fields=settings.user_fields,
+                event_fields=settings.event_fields,
+                zone=settings.db_timezone,
+                send_nulls=settings.send_nulls,
+            )
+            if mapping.missing_columns:
+                raise ConfigError(
+                    [
+                        f"{settings.query_file} returns no column "
+                        + ", ".join(map(repr, mapping.missing_columns))
+                        + ": add it to the query, or take it out of USER_FIELDS and EVENT_FIELDS"
+                    ]
+                )
+            return outbox.fill(items, mapping, full_refresh=self._options.full_refresh)
+        finally:
+            reading.close()
+
+    def _read(self) -> Iterator[Sequence[Any]]:
+        """Yield the columns, then the rows in chunks; the connection is closed at the end."""
+        settings = self._settings
+        database = DatabaseConnection(
+            settings.db_host,
+            settings.db_user,
+            settings.db_password,
+            settings.db_name,
+            port=settings.db_port,
+            unix_socket=settings.db_unix_socket or None,
+            ssl_ca=settings.db_ssl_ca or None,
+            time_zone=str(settings.db_timezone),
+            window_days=settings.engagement_window_days,
+            query_file=settings.query_file,
+        )
+        start = window_start(
+            self._started_at, settings.engagement_window_days, str(settings.db_timezone)
+        )
+        limit = self._options.limit
+        with database:
+            chunk_rows = min(_CHUNK_ROWS, limit or _CHUNK_ROWS)
+            with database.stream_pro_users_recent_engagement(start, chunk_rows) as stream:
+                yield stream.columns
+                left = limit
+                for chunk in stream:
+                    yield chunk if left is None else chunk[:left]
+                    if left is not None:
+                        left -= len(chunk)
+                        if left <= 0:
+                            return
+
+    def _announce(self, filled: Filled) -> None:
+        settings = self._settings
+        logger.info(
+            "%s rows read, %s to send (%s, run %s)",
+            f"{filled.total:,}",
+            f"{filled.to_send:,}",
+            "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
+            self._run_id,
+        )
+        if not filled.total:
+            logger.warning(
+                "The query returned nothing for the last %g days: see its plan and pages in %s, "
+                "and ENGAGEMENT_WINDOW_DAYS.",
+                settings.engagement_window_days,
+                settings.query_file.name,
+            )
+        if filled.mapping_changed:
+            logger.warning(
+                "USER_FIELDS or EVENT_FIELDS changed since the last run: every row counts as "
+                "changed and is sent again."
+            )
+        if filled.in_the_future:
+            logger.warning(
+                "%s events lie in the future: is DB_TIMEZONE=%s right?",
+                f"{filled.in_the_future:,}",
+                settings.db_timezone,
+            )
+
+    def _show_payloads(self, outbox: Outbox) -> None:
+        if self._options.limit is None:
+            return
+        for row in outbox.pending():
+            if row.profile is not None:
+                self._show_payload(USERS_UPDATE, row.profile)
+            if row.event is not None:
+                self._show_payload(EVENTS_TRACK, row.event)
+
+    def _deliver(self, outbox: Outbox) -> None:
+        settings = self._settings
+        holds_back = settings.event_delay_seconds > 0
+        sender: Sender
+        if settings.sync_mode == "bulk":
+            sender = BulkSender(
+                self._client,
+                batch_size=settings.bulk_batch_size,
+                holds_events_back=holds_back,
+            )
+        else:
+            sender = PerUserSender(self._client, holds_events_back=holds_back)
+        Delivery(
+            outbox,
+            sender,
+            self._stop.event,
+            event_delay_seconds=settings.event_delay_seconds,
+        ).run()
+
+    def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
+        """Account for every row, as far as disks allow, and let personal data go."""
+        finished_at = datetime.now(timezone.utc)
+        path: Path | None = None
+        failures: Sequence[Failure] = ()
+        summarize_as = partial(
+            summarize,
+            run_id=self._run_id,
+            dry_run=self._options.dry_run,
+            mode=self._settings.sync_mode,
+            started_at=self._started_at,
+            finished_at=finished_at,
+            api_calls=self._client.call_count,
+            retries=self._client.retry_count,
+        )
+        try:
+            tally = outbox.tally()
+            failures = outbox.failures()
+        except StateError as error:
+            ending.abort(error)
+            tally = []
+        summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+        why = ending.reason or ("dry run" if self._options.dry_run else "the run ended before it")
+        try:
+            folder = self._settings.results_dir
+            path = write_results(folder, summary, entries(outbox.settled(), why))
+            remove_old_results(folder, self._settings.results_keep)
+        except (ResultsError, StateError) as error:
+            ending.abort(error)
+            summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+        if not self._options.dry_run:
+            try:
+                outbox.history.end(
+                    self._run_id, finished_at, summary.status, summary.reason, summary.to_json()
+                )
+                outbox.clear()
+            except StateError as error:
+                ending.abort(error)
+        return RunReport(summary, failures, path, ending.error)
