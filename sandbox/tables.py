@@ -96,33 +96,35 @@ def _to_sqlite(statement: Any) -> str:
 
 
 def _create_table(statement: Any) -> str:
-    """Keep names, types, keys and references; engines, indexes and collations are MySQL's own."""
-    parts = []
+    """Keep names, types, keys and references; engines and indexes are MySQL's own affair."""
+    parts: list[str] = []
     for part in statement.this.expressions:
         if isinstance(part, exp.ColumnDef):
-            kinds = [constraint.kind for constraint in part.constraints]
-            collated = next(
-                (k.this.name for k in kinds if isinstance(k, exp.CollateColumnConstraint)), ""
-            )
-            # MySQL's usual collations do not tell upper from lower case.
-            collation = "BINARY" if collated.endswith(("_bin", "_cs")) else "NOCASE"
-            default = next((k for k in kinds if isinstance(k, exp.DefaultColumnConstraint)), None)
-            text = f'"{part.name}" {_column_type(part)} COLLATE {collation}'
-            if any(isinstance(k, exp.PrimaryKeyColumnConstraint) for k in kinds):
-                text += " PRIMARY KEY"
-            if any(
-                isinstance(k, exp.NotNullColumnConstraint) and not k.args.get("allow_null")
-                for k in kinds
-            ):
-                text += " NOT NULL"
-            if default is not None:
-                text += f" DEFAULT {default.this.sql(dialect='sqlite')}"
-            parts.append(text)
-        elif isinstance(part, exp.PrimaryKey | exp.ForeignKey):
+            parts.append(_column(part))
+        elif isinstance(part, exp.PrimaryKey):
             parts.append(part.sql(dialect="sqlite"))
-        elif isinstance(part, exp.Constraint):
-            parts.extend(inner.sql(dialect="sqlite") for inner in part.expressions)
+        elif isinstance(part, exp.Constraint | exp.ForeignKey):
+            keys = part.find_all(exp.ForeignKey)
+            parts.extend(key.sql(dialect="sqlite") for key in keys)
     return f'CREATE TABLE "{statement.this.this.name}" ({", ".join(parts)})'
+
+
+def _column(column: Any) -> str:
+    kinds = {type(constraint.kind): constraint.kind for constraint in column.constraints}
+    collate = kinds.get(exp.CollateColumnConstraint)
+    not_null = kinds.get(exp.NotNullColumnConstraint)
+    default = kinds.get(exp.DefaultColumnConstraint)
+    # MySQL's usual collations do not tell upper from lower case.
+    strict = collate is not None and collate.this.name.endswith(("_bin", "_cs"))
+    words = [f'"{column.name}"', _column_type(column)]
+    words += ["COLLATE", "BINARY" if strict else "NOCASE"]
+    if exp.PrimaryKeyColumnConstraint in kinds:
+        words.append("PRIMARY KEY")
+    if not_null is not None and not not_null.args.get("allow_null"):
+        words.append("NOT NULL")
+    if default is not None:
+        words.append(f"DEFAULT {default.this.sql(dialect='sqlite')}")
+    return " ".join(words)
 
 
 def _column_type(column: Any) -> str:

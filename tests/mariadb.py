@@ -95,6 +95,7 @@ class PrivateMariaDB:
             "--no-defaults",
             f"--user={_account()}",
             f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self._socket_folder}",
             f"--socket={self.unix_socket}",
             f"--pid-file={self._socket_folder / 'pid'}",
             f"--log-error={self.log_file}",

@@ -92,6 +92,9 @@ class TestTheServer:
             ask(server, statement)
         assert caught.value.errno == errno
 
+    def test_explains_a_query(self, server: MySQLSandbox) -> None:
+        assert "customers" in str(ask(server, "EXPLAIN SELECT id FROM customers"))
+
     def test_serves_several_clients_at_once(self, server: MySQLSandbox) -> None:
         counts: list[Any] = []
         clients = [
@@ -157,10 +160,31 @@ class TestTheTables:
         assert abs(now - seen - age) < timedelta(minutes=1)
         tables.close()
 
-    def test_an_interval_it_cannot_work_out_is_an_error(self) -> None:
+    def test_a_moment_may_be_written_out(self) -> None:
+        tables = Tables()
+        tables.run_script(
+            "CREATE TABLE t (seen DATETIME);"
+            "INSERT INTO t VALUES ('2026-01-13 14:30:45' + INTERVAL 20 SECOND)"
+        )
+        ((seen,),) = tables.execute("SELECT seen FROM t")
+        assert str(seen) == "2026-01-13 14:31:05"
+        tables.close()
+
+    @pytest.mark.parametrize(
+        "moment", ["CURRENT_TIMESTAMP - INTERVAL 1 MONTH", "'x' + INTERVAL 1 DAY"]
+    )
+    def test_an_interval_it_cannot_work_out_is_an_error(self, moment: str) -> None:
         tables = Tables()
         with pytest.raises(TablesError):
-            tables.run_script("SELECT CURRENT_TIMESTAMP - INTERVAL 1 MONTH FROM t")
+            tables.run_script(f"SELECT {moment} FROM t")
+        tables.close()
+
+    def test_numbers_stay_numbers_and_sums_stay_sums(self) -> None:
+        tables = Tables()
+        tables.run_script(
+            "CREATE TABLE t (id INT PRIMARY KEY, price DOUBLE); INSERT INTO t (price) VALUES (1.5)"
+        )
+        assert tables.execute("SELECT id + 1, price - 1 FROM t") == [(2, 0.5)]
         tables.close()
 
     def test_texts_are_compared_as_their_collation_says(self) -> None:
