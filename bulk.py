@@ -217,8 +217,8 @@ class BulkSender:
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
         updates = self._deliver(Half.PROFILE, profiles, report, has_permit)
-        if len(updates) < len(profiles):
-            return  # stopped
+        if any(updates.get(row.seq) is None for row in profiles):
+            return  # stopped before the batch was through
         events = [
             row
             for row in unit
@@ -256,10 +256,9 @@ class BulkSender:
             self._tell_fields(half, call)
             now = time.time()
             finished = [Finished(seq, half, result, now) for seq, result in reading.settled.items()]
-            report(Reported(call, finished))
             settled.update(reading.settled)
             parts.extend(reversed(reading.again))
-            if call.verdict is Verdict.REFUSED:
+            if not report(Reported(call, finished)) or call.verdict is Verdict.REFUSED:
                 break
         return settled
 

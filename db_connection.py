@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -251,10 +251,7 @@ class DatabaseConnection:
     def end_unread_rows(self) -> None:
         """Replace a connection that still has rows to give by a fresh one, without reading them.
 
-        The C extension would read them all before it closes, so the server is told to stop sending:
-        by a KILL from a second connection, as Ctrl-C in the `mysql` program does. Only the session
-        whose query carries our tag is ended: behind a load balancer the second connection may
-        reach another server, where our connection's number is somebody else's.
+        The C extension would read them all before it closes, so the server is told to stop sending.
         """
         busy = self._connection
         if busy is None or not busy.unread_result:
@@ -262,11 +259,7 @@ class DatabaseConnection:
         self._connection = None
         with suppress(SourceError, mysql.connector.Error):
             self._connection = open_session(self.source)
-            cursor = self._connection.cursor()
-            cursor.execute("SHOW FULL PROCESSLIST")
-            sessions = cursor.fetchall()
-            for number in [s[0] for s in sessions if f"/* {self._tag} */" in str(s[7])]:
-                cursor.execute(f"KILL {int(number)}")
+            self._kill_our_query(self._connection)
         with suppress(mysql.connector.Error):
             busy.close()
 
@@ -275,7 +268,25 @@ class DatabaseConnection:
         said = to_source_error(error, self.source)
         if said.transient:
             self.disconnect()
+            # After a time-out the server still works on an answer that nobody waits for.
+            with (
+                suppress(SourceError, mysql.connector.Error),
+                closing(open_session(self.source)) as second,
+            ):
+                self._kill_our_query(second)
         return said
+
+    def _kill_our_query(self, second: Any) -> None:
+        """End our session from a second one, as Ctrl-C in the `mysql` program does: by KILL.
+
+        Only a session whose query carries our tag is ended: behind a load balancer the second
+        one may be on another server, where our connection's number is somebody else's.
+        """
+        cursor = second.cursor()
+        cursor.execute("SHOW FULL PROCESSLIST")
+        sessions = cursor.fetchall()
+        for number in [s[0] for s in sessions if f"/* {self._tag} */" in str(s[7])]:
+            cursor.execute(f"KILL {int(number)}")
 
 
 def _all_as_dicts(stream: RowStream) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class HeldBack(NamedTuple):
     seqs: Sequence[int]
 
 
-Report = Callable[[Reported | HeldBack], None]
+Report = Callable[[Reported | HeldBack], bool]  # False: make no further call
 Rows = Sequence[PendingRow]
 
 
@@ -105,8 +105,9 @@ class PerUserSender:
             has_permit = False
             if not update.attempts:
                 return  # stopped before it was sent
-            report(Reported(update, [Finished(row.seq, Half.PROFILE, update, time.time())]))
-            if row.event is None or not event_may_follow(update):
+            finished = Finished(row.seq, Half.PROFILE, update, time.time())
+            goes_on = report(Reported(update, [finished]))
+            if row.event is None or not goes_on or not event_may_follow(update):
                 return
             if self._holds_events_back and update.delivered:
                 report(HeldBack([row.seq]))
@@ -144,6 +145,7 @@ class Delivery:
         self._unrecorded: list[Finished] = []
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
+        self._is_aborted = False  # rows in flight are not even finished then
 
     def run(self) -> None:
         """Send everything that is pending. Raises RunAborted; the rest can be sent next time."""
@@ -157,6 +159,7 @@ class Delivery:
                     self._collect()
             self._deliver(units)
         except BaseException:
+            self._is_aborted = True
             self._stop.set()
             raise
         finally:
@@ -191,10 +194,14 @@ class Delivery:
             unit, has_permit = task
             if not self._stop.is_set():
                 try:
-                    self._sender.send(unit, self._reports.put, has_permit=has_permit)
+                    self._sender.send(unit, self._report, has_permit=has_permit)
                 except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
                     self._reports.put(bug)
             self._reports.put(None)
+
+    def _report(self, report: Reported | HeldBack) -> bool:
+        self._reports.put(report)
+        return not self._is_aborted
 
     def _send_held_back(self) -> None:
         while self._held_back and self._held_back[0][0] <= time.monotonic():

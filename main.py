@@ -197,10 +197,11 @@ def _show_payload(endpoint: str, body: bytes) -> None:
 def _history(environment: Mapping[str, str]) -> int:
     """Print the past runs of the state file, the newest first."""
     from outbox import Outbox
-    from settings import DEFAULTS, PROJECT_FOLDER
+    from setting_values import any_path
+    from settings import DEFAULTS
 
     name = environment.get("STATE_FILE") or DEFAULTS["STATE_FILE"]
-    outbox = Outbox(PROJECT_FOLDER / Path(name).expanduser(), read_only=True)
+    outbox = Outbox(any_path(name), read_only=True)
     with contextlib.closing(outbox):
         runs = outbox.history.runs()
     if not runs:

@@ -6,27 +6,22 @@ same ones; a test compares). Knows not where a value is used.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timezone, tzinfo
-from ipaddress import ip_address
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
+import setting_values as read
 from fields import (
     DEFAULT_EVENT_FIELDS,
     DEFAULT_USER_FIELDS,
     RESERVED_EVENT_FIELDS,
     RESERVED_USER_FIELDS,
     Field,
-    parse_fields,
 )
 
-PROJECT_FOLDER = Path(__file__).resolve().parent
 REQUIRED = ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY")
 MAY_BE_EMPTY = ("DB_PASSWORD",)
 SYNC_MODES = ("per-user", "bulk")
@@ -136,162 +131,37 @@ def _checked(name: str, text: str, is_set: bool) -> Any:
             raise ValueError("is missing: set it in .env (see .env.example)")
     elif not text:
         text = DEFAULTS[name]
-    return _READERS.get(name, _text)(text)
-
-
-def _text(text: str) -> str:
-    return text
-
-
-def _secret_key(text: str) -> str:
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("holds characters that no API key has: copy it again")
-    return text
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(f"must be a whole number, not {text!r}") from None
-        if not least <= number <= most:
-            raise ValueError(f"must be from {least:,} to {most:,}, not {text}")
-        return number
-
-    return read
-
-
-def _number(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if math.isnan(number):
-            raise ValueError(f"must be a number, not {text!r}")
-        if not least <= number <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}, not {text}")
-        return number
-
-    return read
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        for choice in choices:
-            if text.lower() == choice.lower():
-                return choice
-        raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
-
-    return read
-
-
-def _flag(text: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise ValueError(f"must be true or false, not {text!r}")
-
-
-def _time_zone(text: str) -> tzinfo:
-    if text.upper() == "UTC":
-        return timezone.utc
-    try:
-        return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
-        raise ValueError(
-            f"names no time zone: {text!r}; use an IANA name like Europe/Berlin"
-        ) from None
-
-
-def _path(text: str) -> Path:
-    """Read a path; a relative one starts at the project folder, as cron starts anywhere."""
-    return PROJECT_FOLDER / Path(text).expanduser()
-
-
-def _existing_file(text: str) -> Path:
-    path = _path(text)
-    if not path.is_file():
-        raise ValueError(f"names no file: {path}")
-    return path
-
-
-def _ca_file(text: str) -> str:
-    return str(_existing_file(text)) if text else ""
-
-
-def _optional_path(text: str) -> Path | None:
-    return _path(text) if text else None
-
-
-def _fields(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
-    return lambda text: parse_fields(text, reserved)
-
-
-def _api_url(text: str) -> str:
-    """The key never travels over plain http to another machine."""
-    parts = _web_url(text)
-    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise ValueError("must start with https:// (plain http is for this machine only)")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError("must be a plain address such as https://api.eu.iterable.com")
-    return text.rstrip("/").removesuffix("/api")
-
-
-def _ping_url(text: str) -> str:
-    if text:
-        _web_url(text)
-    return text.rstrip("/")
-
-
-def _web_url(text: str) -> Any:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("is not a web address such as https://api.iterable.com")
-    return parts
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return _READERS.get(name, read.plain_text)(text)
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
-    "ITERABLE_API_KEY": _secret_key,
-    "DB_PORT": _whole(1, 65_535),
-    "DB_SSL_CA": _ca_file,
-    "DB_TIMEZONE": _time_zone,
-    "ENGAGEMENT_WINDOW_DAYS": _number(0, 36_500),
-    "QUERY_FILE": _existing_file,
-    "USER_FIELDS": _fields(RESERVED_USER_FIELDS),
-    "EVENT_FIELDS": _fields(RESERVED_EVENT_FIELDS),
-    "ITERABLE_API_BASE_URL": _api_url,
-    "SYNC_MODE": _one_of(SYNC_MODES),
-    "USERS_UPDATE_RPS": _number(0.01, 100_000),
-    "EVENTS_TRACK_RPS": _number(0.01, 100_000),
-    "BULK_UPDATE_RPS": _number(0.01, 10_000),
-    "TRACK_BULK_RPS": _number(0.01, 10_000),
-    "BULK_BATCH_SIZE": _whole(1, 10_000),
-    "MAX_ATTEMPTS": _whole(1, 100),
-    "STATE_FILE": _path,
-    "RESULTS_DIR": _path,
-    "LOG_LEVEL": _one_of(LOG_LEVELS),
-    "LOG_FILE": _path,
-    "LOG_PAYLOADS": _flag,
-    "SEND_NULLS": _flag,
-    "EVENT_DELAY_SECONDS": _number(0, 86_400),
-    "RESULTS_KEEP": _whole(0, 1_000_000),
-    "REPORT": _flag,
-    "HEALTHCHECK_URL": _ping_url,
-    "METRICS_FILE": _optional_path,
+    "ITERABLE_API_KEY": read.secret_key,
+    "DB_PORT": read.whole(1, 65_535),
+    "DB_SSL_CA": read.ca_file,
+    "DB_TIMEZONE": read.time_zone,
+    "ENGAGEMENT_WINDOW_DAYS": read.number(0, 36_500),
+    "QUERY_FILE": read.existing_file,
+    "USER_FIELDS": read.field_list(RESERVED_USER_FIELDS),
+    "EVENT_FIELDS": read.field_list(RESERVED_EVENT_FIELDS),
+    "ITERABLE_API_BASE_URL": read.api_url,
+    "SYNC_MODE": read.one_of(SYNC_MODES),
+    "USERS_UPDATE_RPS": read.number(0.01, 100_000),
+    "EVENTS_TRACK_RPS": read.number(0.01, 100_000),
+    "BULK_UPDATE_RPS": read.number(0.01, 10_000),
+    "TRACK_BULK_RPS": read.number(0.01, 10_000),
+    "BULK_BATCH_SIZE": read.whole(1, 10_000),
+    "MAX_ATTEMPTS": read.whole(1, 100),
+    "STATE_FILE": read.path_in_a_folder,
+    "RESULTS_DIR": read.folder,
+    "LOG_LEVEL": read.one_of(LOG_LEVELS),
+    "LOG_FILE": read.path_in_a_folder,
+    "LOG_PAYLOADS": read.flag,
+    "SEND_NULLS": read.flag,
+    "EVENT_DELAY_SECONDS": read.number(0, 86_400),
+    "RESULTS_KEEP": read.whole(0, 1_000_000),
+    "REPORT": read.flag,
+    "HEALTHCHECK_URL": read.ping_url,
+    "METRICS_FILE": read.optional_path,
 }
 
 
@@ -303,7 +173,7 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
     """
     from dotenv import dotenv_values  # 20 ms that `--help` does not need
 
-    path = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
+    path = Path(env_file) if env_file else read.PROJECT_FOLDER / ".env"
     if env_file and not path.is_file():
         raise ConfigError([f"--env-file {path} names no file"])
     try:
