@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -78,6 +80,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="print only errors")
     loudness.add_argument("--verbose", action="store_true", help="print everything")
+    parser.add_argument(
+        "--json", action="store_true", help="print the results file's head on stdout"
+    )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {__version__}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
@@ -102,7 +107,7 @@ def _run(argv: Sequence[str]) -> int:
         return int(said.code or 0)
     try:
         return _act(arguments)
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - nothing may leave as a traceback
         return _ending(error)
@@ -127,23 +132,32 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.mode:
         settings = replace(settings, sync_mode=arguments.mode)
     _set_up_log(settings, arguments)
+    import orjson
+
     from sync_run import Interrupted, Options, StopSignal, SyncRun
 
     stop = StopSignal()
     with _signals(stop):
         options = Options(arguments.dry_run, arguments.limit, arguments.full_refresh)
+        show_payload = partial(_show_payload, sys.stderr if arguments.json else sys.stdout)
         try:
-            report = SyncRun(settings, options, stop, show_payload=_show_payload).execute()
+            report = SyncRun(settings, options, stop, show_payload=show_payload).execute()
         except Interrupted:
             return 128 + (stop.number or signal.SIGINT)
     if not arguments.quiet:
-        _print_summary(report)
+        _print_summary(report, sys.stderr if arguments.json else sys.stdout)
+    if arguments.json:
+        _print(orjson.dumps(report.summary.to_json(), option=orjson.OPT_INDENT_2).decode())
     if report.error is not None:
         return _ending(report.error)
     if stop.number is not None:
         _say(f"Stopped by {stop.name}: run again to carry on.")
         return 128 + stop.number
-    return OK if report.summary.status == "completed" else SOME_FAILED
+    if report.summary.status == "completed":
+        return OK
+    if arguments.quiet:
+        _say(f"Some rows failed or were invalid: see {report.results_path}")
+    return SOME_FAILED
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -171,12 +185,12 @@ def _signals(stop: StopSignal) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_summary(report: RunReport) -> None:
+def _print_summary(report: RunReport, out: TextIO) -> None:
     from results import summary_lines
 
     files = [path for path in (report.results_path,) if path is not None]
     for line in summary_lines(report.summary, report.failures, files, _what_next(report)):
-        _print(line)
+        _print(line, out)
 
 
 def _what_next(report: RunReport) -> str:
@@ -188,15 +202,16 @@ def _what_next(report: RunReport) -> str:
     return ""
 
 
-def _show_payload(endpoint: str, body: bytes) -> None:
+def _show_payload(out: TextIO, endpoint: str, body: bytes) -> None:
     from logger_config import printable
 
-    _print(f"{endpoint} {printable(body.decode())}")
+    _print(f"{endpoint} {printable(body.decode())}", out)
 
 
 def _history(environment: Mapping[str, str]) -> int:
     """Print the past runs of the state file, the newest first."""
     from outbox import Outbox
+    from run_history import history_lines
     from setting_values import any_path
     from settings import DEFAULTS
 
@@ -204,28 +219,9 @@ def _history(environment: Mapping[str, str]) -> int:
     outbox = Outbox(any_path(name), read_only=True)
     with contextlib.closing(outbox):
         runs = outbox.history.runs()
-    if not runs:
-        _print("No run yet.")
-    for run in runs:
-        counts = run.counts
-        seconds = counts.get("duration_seconds")
-        _print(
-            f"{run.started_at[:19]}  {run.mode:<8}  {run.status:<23}"
-            + (f"  {seconds:>9,.1f} s" if seconds is not None else " " * 13)
-            + "".join(
-                f"  {counts[key]:,} {key.replace('_', ' ')}"
-                for key in ("total_users", *_COUNTS)
-                if counts.get(key)
-            )
-            + (f"  ({run.reason})" if run.reason else "")
-        )
+    for line in history_lines(runs):
+        _print(line)
     return OK
-
-
-_COUNTS = (
-    *("successful", "partial_failures", "total_failures"),
-    *("unchanged", "invalid", "duplicates", "not_attempted"),
-)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -290,9 +286,14 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, (SourceError, RunAborted, StateError, ResultsError))
 
 
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+def _print(line: str, out: TextIO | None = None) -> None:
+    """Print a line; a reader that has left (`| head`) ends the printing, not the program."""
+    out = out or sys.stdout
+    try:
+        out.write(f"{line}\n")
+        out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _say(line: str) -> None:

@@ -233,11 +233,7 @@ def summary_lines(
 ) -> list[str]:
     """Word the end of a run for the operator."""
     status = summary.status.replace("_", " ")
-    lines = [
-        f"{'Dry run' if summary.dry_run else 'Run'} {status}"
-        + (f": {summary.reason}" if summary.reason else ""),
-        "",
-    ]
+    lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
     named = {
         "users": summary.total_users,
         "successful": summary.successful,

@@ -6,6 +6,7 @@ Owns the table `runs` of the state file. Knows nothing of rows.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,3 +83,28 @@ class RunHistory:
                 " FROM runs ORDER BY rowid DESC"
             )
             return [PastRun._make((*row[:-1], orjson.loads(row[-1]))) for row in found]
+
+
+_COUNTS = (
+    *("total_users", "successful", "partial_failures", "total_failures"),
+    *("unchanged", "invalid", "duplicates", "not_attempted"),
+)
+
+
+def history_lines(runs: Sequence[PastRun]) -> list[str]:
+    """Word the past runs, a line each; counts of zero are left out."""
+    lines = []
+    for run in runs:
+        seconds = run.counts.get("duration_seconds")
+        counted = [
+            f"{run.counts[name]:,} {name.replace('_', ' ')}"
+            for name in _COUNTS
+            if run.counts.get(name)
+        ]
+        lines.append(
+            f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"
+            + ("" if seconds is None else f"  {seconds:,.1f} s  ")
+            + ", ".join(counted)
+            + (f"  ({run.reason})" if run.reason else "")
+        )
+    return lines or ["No run yet."]
