@@ -54,8 +54,8 @@ prepare_venv() {
         echo "Installing what requirements-dev.txt names (about a minute) ..." >&2
         if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input \
             -r requirements-dev.txt >.venv/pip.log 2>&1; then
-            cat .venv/pip.log >&2
-            stop "" "Installing failed; pip's words stand above. Is the network there?"
+            grep -v WARNING .venv/pip.log | tail -n 8 | cut -c 1-300 >&2
+            stop "" "Installing failed: see above, and .venv/pip.log. Is the network there?"
         fi
         printf '%s\n' "$wanted" >.venv/requirements.cksum
     fi

@@ -43,6 +43,7 @@ def make_ca(folder: Path) -> Path:
     ca = folder / "ca.pem"
     openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=A test CA"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists on it
         *("-keyout", folder / "ca.key", "-out", ca),
     )
     return ca
@@ -51,14 +52,16 @@ def make_ca(folder: Path) -> Path:
 def make_certificate(ca: Path, host: str) -> tuple[Path, Path]:
     folder = ca.parent
     key, request, certificate = folder / "key.pem", folder / "request.pem", folder / "server.pem"
-    (folder / "names").write_text(f"subjectAltName=DNS:{host}\n", encoding="ascii")
+    (folder / "extensions").write_text(
+        f"subjectAltName=DNS:{host}\nauthorityKeyIdentifier=keyid\n", encoding="ascii"
+    )
     openssl(
         *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}"),
         *("-keyout", key, "-out", request),
     )
     openssl(
         *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", folder / "ca.key", "-days", "2"),
-        *("-CAcreateserial", "-extfile", folder / "names", "-out", certificate),
+        *("-CAcreateserial", "-extfile", folder / "extensions", "-out", certificate),
     )
     return certificate, key
 

@@ -1,0 +1,106 @@
+"""Customers with a page view each, for tests of the whole program, and what Iterable should have.
+
+Owns the rows and, written down independently of the program, the profile and the event that
+follow from each. Person n is the same in every test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sandbox.project import Project
+
+FIRST_VIEW_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
+# The views lie in the past of every test run to come, and far from 1970.
+WINDOW = {"ENGAGEMENT_WINDOW_DAYS": "18000"}
+_ROWS_A_STATEMENT = 1_000
+
+
+def add_people(run_sql: Callable[[str], None], numbers: Iterable[int]) -> None:
+    """Insert these customers and their views."""
+    waiting = list(numbers)
+    for start in range(0, len(waiting), _ROWS_A_STATEMENT):
+        part = waiting[start : start + _ROWS_A_STATEMENT]
+        customers = ", ".join(
+            f"({n}, '{email_of(n)}', 'First{n}', 'Last{n}', 'pro', '{_candidate(n)}')" for n in part
+        )
+        views = ", ".join(
+            f"({n}, '{_page(n)}', 'desktop', 'Chrome', 'City {n}, CA', '{_viewed_at(n):%F %T}')"
+            for n in part
+        )
+        run_sql(
+            "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate)"
+            f" VALUES {customers}; INSERT INTO page_views"
+            f" (user_id, page, device, browser, location, event_time) VALUES {views}"
+        )
+
+
+def add_person(
+    run_sql: Callable[[str], None], number: int, email: str | None, *, first_name: str | None = "X"
+) -> None:
+    """Insert one customer who is odd in some way, with an ordinary view."""
+    run_sql(
+        "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES"
+        f" ({number}, {_quoted(email)}, {_quoted(first_name)}, NULL, 'pro', NULL);"
+        " INSERT INTO page_views (user_id, page, device, browser, location, event_time) VALUES"
+        f" ({number}, 'pricing', NULL, NULL, NULL, '{_viewed_at(number):%F %T}')"
+    )
+
+
+def email_of(n: int) -> str:
+    return f"user{n}@example.com"
+
+
+def profile_of(n: int) -> dict[str, Any]:
+    """What Iterable should have as person n's profile."""
+    return {
+        "first_name": f"First{n}",
+        "last_name": f"Last{n}",
+        "plan_type": "pro",
+        "recent_page_view": True,
+        "candidate": _candidate(n),
+    }
+
+
+def event_of(n: int) -> dict[str, Any]:
+    """What Iterable should have as the fields of person n's event."""
+    return {
+        "page": _page(n),
+        "browser": "desktop",
+        "location": f"City {n}, CA",
+        "timestamp": f"{_viewed_at(n):%F %T}",
+        "candidate": _candidate(n),
+    }
+
+
+def check_project(project: Project, numbers: Iterable[int]) -> None:
+    """Check that Iterable has exactly these people, each with the right profile and one event."""
+    expected = {email_of(n): n for n in numbers}
+    assert set(project.users) == set(expected)
+    wrong = {e for e, n in expected.items() if project.users[e].data_fields != profile_of(n)}
+    assert not wrong
+    assert sorted(event.email for event in project.events.values()) == sorted(expected)
+    for event in project.events.values():
+        n = expected[event.email]
+        assert event.event_name == "page_view"
+        assert event.data_fields == event_of(n)
+        assert event.created_at == int(_viewed_at(n).timestamp())
+    assert project.event_id_collision_count == 0
+
+
+def _viewed_at(n: int) -> datetime:
+    return FIRST_VIEW_AT + timedelta(seconds=n)
+
+
+def _candidate(n: int) -> str:
+    return "yes" if n % 2 else "no"
+
+
+def _page(n: int) -> str:
+    return "pricing" if n % 3 else "settings"
+
+
+def _quoted(text: str | None) -> str:
+    return "NULL" if text is None else "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
