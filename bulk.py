@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4_000_000
 _ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two
 
-_ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[(\d+)\]")
+_ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 
 
 @dataclass(frozen=True)

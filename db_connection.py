@@ -53,6 +53,8 @@ class RowStream:
 
     def __init__(self, database: DatabaseConnection, cursor: Any, chunk_rows: int) -> None:
         self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
+        # The numbers of MySQL's protocol (MYSQL_TYPE_...), one a column.
+        self.type_codes: tuple[int, ...] = tuple(int(column[1]) for column in cursor.description)
         self._json_at = [i for i, column in enumerate(cursor.description) if column[1] == JSON_TYPE]
         self._database = database
         self._cursor = cursor

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from outcomes import CallResult, Finished, Half, PendingRow, Verdict, event_may_follow
@@ -128,7 +128,7 @@ class Delivery:
         stop: threading.Event,
         *,
         event_delay_seconds: float = 0.0,
-        on_progress: Callable[[int], None] = lambda _finished_calls: None,
+        on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
         max_threads: int = MAX_THREADS,
     ) -> None:
         self._outbox = outbox
@@ -138,11 +138,12 @@ class Delivery:
         self._on_progress = on_progress
         self._max_threads = max_threads
         self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
-        self._reports: SimpleQueue[Reported | HeldBack | BaseException | None] = SimpleQueue()
+        self._reports: SimpleQueue[Reported | HeldBack | BaseException | int] = SimpleQueue()
         self._thread_count = 0
         self._in_flight = 0
         self._held_back: deque[tuple[float, Sequence[int]]] = deque()
-        self._unrecorded: list[Finished] = []
+        self._unrecorded: list[Reported] = []
+        self._rows_done = 0  # nothing more will be sent for them
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
         self._is_aborted = False  # rows in flight are not even finished then
@@ -192,12 +193,14 @@ class Delivery:
         """Send units until told to end; what goes wrong here is told to the dispatcher."""
         while (task := self._tasks.get()) is not None:
             unit, has_permit = task
+            rows_done = 0
             if not self._stop.is_set():
                 try:
                     self._sender.send(unit, self._report, has_permit=has_permit)
+                    rows_done = len(unit)
                 except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
                     self._reports.put(bug)
-            self._reports.put(None)
+            self._reports.put(rows_done)
 
     def _report(self, report: Reported | HeldBack) -> bool:
         self._reports.put(report)
@@ -211,57 +214,65 @@ class Delivery:
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
     def _collect(self) -> None:
-        """Take in what the threads reported; write it down when half a second has passed."""
-        try:
-            while True:
-                report = self._reports.get_nowait()
-                if report is None:
-                    self._in_flight -= 1
-                elif isinstance(report, Reported):
-                    self._unrecorded += report.finished
-                    self._watch(report.call)
-                elif isinstance(report, HeldBack):
-                    due_at = time.monotonic() + self._event_delay_seconds
-                    self._held_back.append((due_at, report.seqs))
-                else:
-                    raise report
-        except Empty:
-            pass
+        """Take in what the threads reported; write it down when half a second has passed.
+
+        Raises the first trouble that was reported, once all reports are taken in.
+        """
+        trouble: BaseException | None = None
+        while not self._reports.empty():
+            report = self._reports.get()
+            if isinstance(report, int):
+                self._in_flight -= 1
+                self._rows_done += report
+            elif isinstance(report, Reported):
+                self._unrecorded.append(report)
+                trouble = trouble or self._judge(report.call)
+            elif isinstance(report, HeldBack):
+                self._rows_done -= len(report.seqs)
+                due_at = time.monotonic() + self._event_delay_seconds
+                self._held_back.append((due_at, report.seqs))
+            else:
+                trouble = trouble or report
+        if trouble is not None:
+            raise trouble
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
 
     def _record(self) -> None:
-        finished, self._unrecorded = self._unrecorded, []
         self._recorded_at = time.monotonic()
-        self._outbox.record(finished)
-        self._on_progress(len(finished))
+        self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
+        calls, self._unrecorded = self._unrecorded, []  # kept where that failed
+        self._on_progress(calls, self._rows_done)
 
-    def _watch(self, call: CallResult) -> None:
-        """End the run where nothing more will be accepted, or nobody answers any more."""
+    def _judge(self, call: CallResult) -> RunAborted | None:
+        """Say what ends the run: nothing more will be accepted, or nobody answers any more."""
         if call.verdict is Verdict.REFUSED:
-            raise RunAborted(_why_refused(call))
+            return RunAborted(_why_refused(call))
         if call.verdict is not Verdict.UNAVAILABLE:
             self._unavailable_in_a_row = 0
-            return
+            return None
         self._unavailable_in_a_row += 1
-        if self._unavailable_in_a_row >= ERROR_BUDGET and not self._stop.is_set():
-            raise RunAborted(
-                f"{ERROR_BUDGET} calls in a row failed after all their attempts (the last: "
-                f"{call.http_status or call.code}). Iterable seems to be down: run again later."
-            )
+        if self._unavailable_in_a_row < ERROR_BUDGET or self._stop.is_set():
+            return None
+        return RunAborted(
+            f"{ERROR_BUDGET} calls in a row failed after all their attempts (the last: "
+            f"{call.http_status or call.code}). Iterable seems to be down: run again later."
+        )
 
     def _finish(self) -> None:
         """Let the calls in flight come home, for a while, and write down what they brought."""
         deadline = time.monotonic() + GRACE_SECONDS
-        while self._in_flight and time.monotonic() < deadline:
-            time.sleep(_TICK_SECONDS)
-            try:
-                self._collect()
-            except RunAborted as second:
-                logger.debug("while stopping: %s", second)
-        for _ in range(self._thread_count):
-            self._tasks.put(None)
-        self._record()
+        try:
+            while self._in_flight and time.monotonic() < deadline:
+                time.sleep(_TICK_SECONDS)
+                try:
+                    self._collect()
+                except RunAborted as second:
+                    logger.debug("while stopping: %s", second)
+        finally:
+            for _ in range(self._thread_count):
+                self._tasks.put(None)
+            self._record()
 
 
 def _why_refused(call: CallResult) -> str:

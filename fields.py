@@ -45,7 +45,9 @@ def parse_fields(text: str, reserved: frozenset[str]) -> tuple[Field, ...]:
         if not entry:
             continue
         target, has_column, column = (part.strip() for part in entry.partition("="))
-        column, _, cast = (part.strip() for part in (column or target).partition(":"))
+        column, _, cast = (
+            part.strip() for part in (column if has_column else target).partition(":")
+        )
         if not has_column:
             target = column
         if not target or not column or "." in target:

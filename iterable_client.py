@@ -174,6 +174,7 @@ class IterableClient:
         """
         pace = self.paces[endpoint]
         started_at = self._clock()
+        limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0
         answer, verdict = Answer(None, trouble="stopped before it was sent"), Verdict.UNAVAILABLE
         while has_permit or pace.acquire(self._stop.wait):
@@ -193,10 +194,11 @@ class IterableClient:
             if verdict is Verdict.DELIVERED:
                 break
             if answer.status == 429:
+                limited_at = min(limited_at, self._clock())
                 pace.slow_down(answer.named_wait_seconds or 0.0)
             else:
                 failures += 1
-            wait_seconds = self._wait_before_retry(verdict, answer, attempts, failures, started_at)
+            wait_seconds = self._wait_before_retry(verdict, answer, attempts, failures, limited_at)
             self._log_failure(endpoint, answer, verdict, subject, attempts, wait_seconds)
             if wait_seconds is None or self._stop.wait(wait_seconds):
                 break
@@ -207,7 +209,7 @@ class IterableClient:
         return _to_result(endpoint, answer, verdict, attempts, elapsed_seconds)
 
     def _wait_before_retry(
-        self, verdict: Verdict, answer: Answer, attempts: int, failures: int, started_at: float
+        self, verdict: Verdict, answer: Answer, attempts: int, failures: int, limited_at: float
     ) -> float | None:
         """Return the seconds to wait before another attempt, None when this was the last."""
         if verdict is not Verdict.UNAVAILABLE or self._stop.is_set():
@@ -217,18 +219,17 @@ class IterableClient:
                 return None
             return backoff_seconds(failures, answer.named_wait_seconds)
         wait_seconds = backoff_seconds(attempts, answer.named_wait_seconds)
-        waited_seconds = self._clock() - started_at
+        waited_seconds = self._clock() - limited_at
         return wait_seconds if waited_seconds + wait_seconds <= RATE_LIMITED_MOST_SECONDS else None
 
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
         """Judge and log an answer made elsewhere, as `call` judges its own."""
         try:
-            body = response.json()
-        except ValueError:
+            body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
+        except (ValueError, TypeError):
             body = None
-        answer = Answer(
-            response.status_code, body, "" if isinstance(body, dict) else "not an API answer"
-        )
+        trouble = "" if isinstance(body, dict) else "not an API answer"
+        answer = Answer(response.status_code, body, trouble)
         verdict = verdict_of(endpoint, answer)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, answer, verdict, "", 1, None)
@@ -264,14 +265,15 @@ class IterableClient:
     ) -> None:
         details = [subject] if subject else []
         details += [answer.code] if answer.code and answer.status is not None else []
-        if self._log_payloads and answer.status is not None and answer.message:
+        if self._log_payloads and answer.message not in ("", answer.trouble):
             details.append(answer.message[:200])
         if wait_seconds is not None:
             details.append(f"attempt {attempt}, again in {wait_seconds:.1f} s")
         elif attempt > 1:
             details.append(f"attempt {attempt}, the last")
         level = log_level(verdict, is_last=wait_seconds is None)
-        logger.log(level, "%s (%s)", error_line(endpoint, answer), "; ".join(details))
+        said = f" ({'; '.join(details)})" if details else ""
+        logger.log(level, "%s%s", error_line(endpoint, answer), said)
 
 
 def _to_result(

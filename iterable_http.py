@@ -8,6 +8,7 @@ hand, and the adapter is called in place of the session (no cookies, no hooks, n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +22,12 @@ from verdicts import Answer, named_wait_seconds
 
 TIMEOUT_SECONDS = (5.0, 30.0)  # to connect, and between two bytes of the answer
 MAX_ANSWER_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
+_MIN_KEY_CHARACTERS = 4  # to take a shorter one out would spoil every other word
+_CERTIFICATE_TROUBLES = {  # what the error's text holds, and what it means
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
+    "TLS CA certificate bundle": "the CA bundle does not exist",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
+}
 
 
 class IterableHTTP:
@@ -39,7 +46,10 @@ class IterableHTTP:
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._key = api_key.encode()
+        if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+            raise ValueError("the API key holds characters that no key has")
+        forms = {api_key, json.dumps(api_key)[1:-1]} if len(api_key) >= _MIN_KEY_CHARACTERS else ()
+        self._key_forms = [form.encode() for form in forms]
         self._headers = {
             "Api-Key": api_key,
             "Accept-Encoding": "identity",
@@ -49,6 +59,8 @@ class IterableHTTP:
         environment = requests.Session().merge_environment_settings(
             self.base_url, {}, False, None, None
         )
+        if not self.base_url.lower().startswith("https:"):
+            environment["proxies"] = {}  # the key would travel to the proxy in plain sight
         self._send_options: dict[str, Any] = {
             **environment,
             "timeout": urllib3.Timeout(connect=timeout_seconds[0], read=timeout_seconds[1]),
@@ -111,14 +123,19 @@ class IterableHTTP:
             response.raw.close()  # the rest is not waited for
         else:
             response.raw.release_conn()
-        if self._key in content:
-            content = content.replace(self._key, b"[api key]")
+        return self.without_key(content)
+
+    def without_key(self, content: bytes) -> bytes:
+        """Return `content` with the API key taken out."""
+        for form in self._key_forms:
+            if form in content:
+                content = content.replace(form, b"[api key]")
         return content
 
 
 def _no_answer(error: Exception) -> Answer:
     """Name what came instead of an answer, without its text: that can hold the request."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        trouble = "the server's certificate is not trusted"
-        return Answer(None, trouble=trouble, is_certificate_trouble=True)
+    for sign, trouble in _CERTIFICATE_TROUBLES.items():
+        if sign in str(error):
+            return Answer(None, trouble=trouble, is_certificate_trouble=True)
     return Answer(None, trouble=type(error).__name__)

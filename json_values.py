@@ -14,14 +14,16 @@ from typing import Any
 import orjson
 
 MAX_TEXT_CHARACTERS = 32_000  # Iterable's limit for one field
+MAX_NESTING = 100  # of JSON in JSON: MySQL's own limit, well under those of `orjson` and Python
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # what JSON numbers may hold in `orjson`
 
 
-def to_json_value(value: Any, zone: tzinfo = timezone.utc) -> Any:
+def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> Any:
     """Return the JSON form of a value that MySQL's driver returns.
 
-    `zone` is what naive datetimes mean. Raises ValueError, saying what the value is, where
-    there is no JSON form or Iterable would not take it.
+    `zone` is what naive datetimes mean, `depth` how deep in another value this one is. Raises
+    ValueError, saying what the value is, where there is no JSON form or Iterable would not
+    take it.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -52,10 +54,15 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc) -> Any:
         return _clock_time(value)
     if isinstance(value, (set, frozenset)):
         return sorted(to_json_value(item, zone) for item in value)
+    if isinstance(value, (list, tuple, dict)) and depth >= MAX_NESTING:
+        raise ValueError(f"is nested more than {MAX_NESTING} deep")
     if isinstance(value, (list, tuple)):
-        return [to_json_value(item, zone) for item in value]
+        return [to_json_value(item, zone, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {_checked_text(str(key)): to_json_value(item, zone) for key, item in value.items()}
+        return {
+            _checked_text(str(key)): to_json_value(item, zone, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise ValueError("is binary, which JSON cannot say")
     raise ValueError(f"is of type {type(value).__name__}, which JSON cannot say")

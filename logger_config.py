@@ -8,20 +8,23 @@ characters, which could forge a line or drive a terminal, appear as `\\x1b`.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
+import stat
 import sys
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
+FILE_ONLY = {"file_only": True}  # `extra` of what the console is told in other words
 MIN_SECRET_CHARACTERS = 4  # a shorter one would black out half of every line
 
 _secrets: dict[str, str] = {}  # secret -> what is written in its place
@@ -31,15 +34,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 def hide_secret(secret: str, shown_as: str) -> None:
     """Have `shown_as` written wherever `secret` would be, from now on, in every logger."""
     if len(secret) >= MIN_SECRET_CHARACTERS:
-        for form in (secret, repr(secret)[1:-1]):
+        for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
             _secrets[form] = f"[{shown_as}]"
 
 
 def without_secrets(text: str) -> str:
     """Return `text` with every known secret taken out."""
-    for secret, shown_as in _secrets.items():
+    for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
         if secret in text:
-            text = text.replace(secret, shown_as)
+            text = text.replace(secret, _secrets[secret])
     return text
 
 
@@ -63,6 +66,7 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
     file_handler.setLevel(logging.DEBUG)
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(log_level.upper())
+    console.addFilter(lambda record: not getattr(record, "file_only", False))
     logger = logging.getLogger(name)
     for former in logger.handlers[:]:
         logger.removeHandler(former)
@@ -89,6 +93,11 @@ class _SafeFormatter(logging.Formatter):
         record.message = printable(record.message)
         return super().formatMessage(record)
 
+    def formatException(self, ei: Any) -> str:
+        """Indent a traceback: no line of an exception's text can pass for one of the log."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
+
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
 
@@ -102,13 +111,24 @@ class _PrivateRotatingFile(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
             descriptor = os.open(path, flags, 0o600)
-            with contextlib.suppress(OSError):  # someone else's file, or a device
-                os.fchmod(descriptor, 0o600)
+            with contextlib.suppress(OSError):  # someone else's file
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not /dev/null, for everybody
+                    os.fchmod(descriptor, 0o600)
             return descriptor
 
-        stream: TextIO = open(self.baseFilename, "a", encoding="utf-8", opener=private)  # noqa: SIM115
+        stream: TextIO = open(  # noqa: SIM115
+            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private
+        )
         assert isinstance(stream, TextIOWrapper)  # noqa: S101
         return stream
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk ends the log, not the run, and is not a traceback on the console."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - so called
+        """A full disk ends the log, not the run, and is not a traceback on the console.
+
+        What could not be written is dropped with the stream, or it would be tried again, and
+        complained of, at the end of the process. The next line opens the file anew.
+        """
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.close()

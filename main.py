@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="main.py",
         description="Read the pro users with their latest engagement from MySQL, update each "
         "profile in Iterable and track the page view. Safe to repeat at any time.",
@@ -92,11 +92,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_SETTINGS, f"{message} (main.py --help lists the flags)\n")
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or not 1 <= len(text) <= 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -256,22 +260,23 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _ending(error: Exception) -> int:
-    """Say in a line or two what ended the program, and return its exit status."""
+    """Say in a line or two what ended the program, in the log too; return its exit status."""
+    from logger_config import FILE_ONLY
     from settings import ConfigError
 
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            _say(problem)
-        return BAD_SETTINGS
-    if _is_expected(error):
-        _say(str(error))
-        return STOPPED_EARLY
-    logger.critical("A bug ended the run", exc_info=error)
     log_files = [
         handler.baseFilename
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.FileHandler)
     ]
+    if isinstance(error, ConfigError) or _is_expected(error):
+        for line in str(error).splitlines():
+            if log_files:
+                logger.error("%s", line, extra=FILE_ONLY)
+            _say(line)
+        return BAD_SETTINGS if isinstance(error, ConfigError) else STOPPED_EARLY
+    if log_files:
+        logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
     where = f"the traceback is in {log_files[0]}" if log_files else "there is no log yet"
     _say(f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered.")
     return BUG

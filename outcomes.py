@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 JSON = dict[str, Any]
@@ -113,6 +114,11 @@ def row_outcome(
     return Outcome.TOTAL_FAILURE
 
 
+def iso_time(moment: datetime) -> str:
+    """Write an aware time as the results file does: ISO 8601 with milliseconds."""
+    return moment.isoformat(timespec="milliseconds")
+
+
 def row_entry(
     user_id: int | str | None,
     email: str | None,
@@ -120,17 +126,17 @@ def row_entry(
     reason: str | None = None,
     update: JSON | None = None,
     event: JSON | None = None,
-    settled_at: datetime | None = None,
+    timestamp: str | None = None,
 ) -> JSON:
     """Return a row as it stands in `records[]` of the results file.
 
-    `update` and `event` are `CallResult.to_json()`, None where no call was made.
+    `update` and `event` are `CallResult.to_json()`, None where no call was made; `timestamp` is
+    when the row was settled (ISO 8601), now if None.
     """
-    settled_at = settled_at or datetime.now(timezone.utc)
     return {
         "user_id": user_id,
         "email": email,
-        "timestamp": settled_at.isoformat(timespec="milliseconds"),
+        "timestamp": timestamp or iso_time(datetime.now(timezone.utc)),
         "outcome": outcome.value,
         "overall_success": outcome in (Outcome.SUCCESSFUL, Outcome.UNCHANGED),
         "reason": reason,
@@ -176,14 +182,19 @@ class RowState(NamedTuple):
 
     @property
     def outcome(self) -> Outcome:
-        if self.kind is not None:
-            return Outcome(self.kind)
-        return row_outcome(
-            Verdict(self.update) if self.update else None,
-            Verdict(self.event) if self.event else None,
-            profile_in_place=bool(self.profile_in_place),
-            event_in_place=bool(self.event_in_place),
-        )
+        return _outcome_of(self)
+
+
+@cache  # of a few dozen states, however many rows
+def _outcome_of(state: RowState) -> Outcome:
+    if state.kind is not None:
+        return Outcome(state.kind)
+    return row_outcome(
+        Verdict(state.update) if state.update else None,
+        Verdict(state.event) if state.event else None,
+        profile_in_place=bool(state.profile_in_place),
+        event_in_place=bool(state.event_in_place),
+    )
 
 
 class SettledRow(NamedTuple):

@@ -75,7 +75,7 @@ class Pace:
             slot = self._next_slot(now)
             if slot > now:
                 return slot - now
-            self._book(slot, now)
+            self._book(slot)
             return 0.0
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
@@ -87,7 +87,7 @@ class Pace:
             with self._lock:
                 now = self._clock()
                 slot = self._next_slot(now)
-                self._book(slot, now)
+                self._book(slot)
                 generation = self._generation
             if slot > now and wait(slot - now):
                 return False
@@ -95,17 +95,20 @@ class Pace:
                 return True
 
     def slow_down(self, pause_seconds: float = 0.0) -> None:
-        """Take a 429 in: nothing starts for `pause_seconds`, and the pace drops by a fifth."""
+        """Take a 429 in: the pace drops by a fifth, and nothing starts for `pause_seconds`.
+
+        Of a longer pause, 60 s are believed.
+        """
         with self._lock:
             now = self._clock()
-            paused_until = now + pause_seconds
+            paused_until = now + min(pause_seconds, NAMED_WAIT_MOST_SECONDS)
             slower = now - self._slowed_at >= _SLOW_DOWN_EVERY_SECONDS
             if slower:
                 self._slowed_at = self._recovered_at = max(now, paused_until)
                 self.rate = max(self.rate * _SLOW_DOWN_FACTOR, self.full_rate * _SLOWEST_SHARE)
             if slower or paused_until > self._paused_until:
                 self._paused_until = max(self._paused_until, paused_until)
-                self._due = now
+                self._due = self._paused_until
                 while self._booked and self._booked[-1] > now:
                     self._booked.pop()
                 self._generation += 1
@@ -120,9 +123,9 @@ class Pace:
             slot = max(slot, self._booked[-permits] + window_seconds)
         return slot
 
-    def _book(self, slot: float, now: float) -> None:
+    def _book(self, slot: float) -> None:
         self._booked.append(slot)
-        self._due = max(self._due, now - _CATCH_UP_SECONDS) + 1 / self.rate
+        self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
 
     def _recover(self, now: float) -> None:
         steps = int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS)

@@ -95,7 +95,7 @@ def is_email(text: str) -> bool:
     from email_validator import EmailNotValidError, validate_email  # 50 ms to import, rarely needed
 
     try:
-        validate_email(text, check_deliverability=False)
+        validate_email(text, check_deliverability=False, strict=True)
     except (EmailNotValidError, ValueError):
         return False
     return True
@@ -231,7 +231,7 @@ class RowMapping:
 
     def _hash(self, values: Sequence[Any]) -> int:
         digest = self._seed.copy()
-        digest.update(orjson.dumps(values, default=repr))
+        digest.update(orjson.dumps(values, default=_told_apart))
         return int.from_bytes(digest.digest(), "big", signed=True)
 
 
@@ -252,6 +252,11 @@ def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Sequence[Any]
     if len(distinct) == 1:
         return lambda row: (row[distinct[0]],)
     return itemgetter(*distinct)
+
+
+def _told_apart(value: object) -> str:
+    """Return the same text in every process for what JSON has no form of; a set has no order."""
+    return repr(sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value)
 
 
 def _to_user_id(value: object) -> int | str | None:
@@ -286,11 +291,14 @@ def _to_datetime(value: object, zone: tzinfo) -> datetime:
         raise ValueError("no event time")
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value.strip())
+            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))  # 3.10: no Z
         except ValueError:
             raise ValueError("the event time is not a time") from None
     if isinstance(value, datetime):
-        return value.astimezone(zone).replace(tzinfo=None) if value.tzinfo else value
+        try:
+            return value.astimezone(zone).replace(tzinfo=None) if value.tzinfo else value
+        except OverflowError:  # year 1 or 9999, and an offset beyond it
+            raise ValueError("the event time is not a time") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - as stored, zoneless
     raise ValueError("the event time is not a time")

@@ -25,6 +25,7 @@ from outcomes import (
     Outcome,
     RowState,
     SettledRow,
+    iso_time,
     row_entry,
 )
 
@@ -94,8 +95,8 @@ def summarize(
         reason=reason,
         dry_run=dry_run,
         mode=mode,
-        started_at=started_at.isoformat(timespec="milliseconds"),
-        finished_at=finished_at.isoformat(timespec="milliseconds"),
+        started_at=iso_time(started_at),
+        finished_at=iso_time(finished_at),
         total_users=total,
         successful=counts[Outcome.SUCCESSFUL],
         partial_failures=counts[Outcome.PARTIAL_FAILURE],
@@ -113,7 +114,7 @@ def summarize(
 
 def entries(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[JSON]:
     """Turn rows into entries of `records[]`; the text is the reason of what was not sent."""
-    now = datetime.now(timezone.utc)
+    now = iso_time(datetime.now(timezone.utc))
     for row in rows:
         state, outcome, reason = row.state, row.state.outcome, row.reason
         if outcome is Outcome.NOT_ATTEMPTED:
@@ -128,7 +129,9 @@ def entries(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[JSON
             reason,
             _as_json(row.update_result),
             _as_json(row.event_result),
-            now if settled_at is None else datetime.fromtimestamp(settled_at, timezone.utc),
+            now
+            if settled_at is None
+            else iso_time(datetime.fromtimestamp(settled_at, timezone.utc)),
         )
 
 
@@ -153,8 +156,10 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
     name = started_at.strftime("integration_results_%Y%m%d_%H%M%S")
     part = folder / f".{name}.{os.getpid()}.part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        part.unlink(missing_ok=True)  # of a dead process with our number, or somebody's link
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
+            os.fchmod(descriptor, 0o600)  # whatever the umask
             with open(descriptor, "wb") as file:
                 file.writelines(_lines(summary, records))
                 file.flush()

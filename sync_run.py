@@ -21,13 +21,13 @@ from types import FrameType
 from typing import Any
 
 from bulk import BulkSender
-from db_connection import DatabaseConnection, SourceError, window_start
+from db_connection import SourceError, window_start
 from delivery import MAX_THREADS, Delivery, PerUserSender, RunAborted, Sender
 from iterable_client import IterableClient
+from logger_config import FILE_ONLY
 from outbox import Filled, Outbox
-from outcomes import Failure
+from outcomes import Failure, RowState
 from read_ahead import ReadAhead
-from records import RowMapping
 from results import (
     ResultsError,
     RunSummary,
@@ -39,6 +39,7 @@ from results import (
 from settings import ConfigError, Settings
 from state_file import RunLock, StateError
 from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from wiring import to_database, to_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class SyncRun:
         self._stop = stop
         self._show_payload = show_payload
         self._started_at = datetime.now(timezone.utc)
+        self._has_rows = False  # what the outbox holds before is of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = IterableClient(
             settings.iterable_api_key,
@@ -167,6 +169,7 @@ class SyncRun:
     def _phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
             filled = self._fill(outbox)
+            self._has_rows = True
             self._announce(filled)
             self._stop.ends_at_once = False
             if self._options.dry_run:
@@ -200,21 +203,7 @@ class SyncRun:
         try:
             items = iter(reading)
             columns = next(items)
-            mapping = RowMapping(
-                columns,
-                user_fields=settings.user_fields,
-                event_fields=settings.event_fields,
-                zone=settings.db_timezone,
-                send_nulls=settings.send_nulls,
-            )
-            if mapping.missing_columns:
-                raise ConfigError(
-                    [
-                        f"{settings.query_file} returns no column "
-                        + ", ".join(map(repr, mapping.missing_columns))
-                        + ": add it to the query, or take it out of USER_FIELDS and EVENT_FIELDS"
-                    ]
-                )
+            mapping = to_mapping(settings, columns)
             return outbox.fill(items, mapping, full_refresh=self._options.full_refresh)
         finally:
             reading.close()
@@ -222,18 +211,7 @@ class SyncRun:
     def _read(self) -> Iterator[Sequence[Any]]:
         """Yield the columns, then the rows in chunks; the connection is closed at the end."""
         settings = self._settings
-        database = DatabaseConnection(
-            settings.db_host,
-            settings.db_user,
-            settings.db_password,
-            settings.db_name,
-            port=settings.db_port,
-            unix_socket=settings.db_unix_socket or None,
-            ssl_ca=settings.db_ssl_ca or None,
-            time_zone=str(settings.db_timezone),
-            window_days=settings.engagement_window_days,
-            query_file=settings.query_file,
-        )
+        database = to_database(settings)
         start = window_start(
             self._started_at, settings.engagement_window_days, str(settings.db_timezone)
         )
@@ -310,6 +288,7 @@ class SyncRun:
         """Account for every row, as far as disks allow, and let personal data go."""
         finished_at = datetime.now(timezone.utc)
         path: Path | None = None
+        tally: Sequence[tuple[RowState, int]] = ()
         failures: Sequence[Failure] = ()
         summarize_as = partial(
             summarize,
@@ -322,16 +301,18 @@ class SyncRun:
             retries=self._client.retry_count,
         )
         try:
-            tally = outbox.tally()
-            failures = outbox.failures()
+            if self._has_rows:
+                tally = outbox.tally()
+                failures = outbox.failures()
         except StateError as error:
             ending.abort(error)
-            tally = []
+            tally, self._has_rows = [], False
         summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
         why = ending.reason or ("dry run" if self._options.dry_run else "the run ended before it")
         try:
             folder = self._settings.results_dir
-            path = write_results(folder, summary, entries(outbox.settled(), why))
+            rows = entries(outbox.settled(), why) if self._has_rows else ()
+            path = write_results(folder, summary, rows)
             remove_old_results(folder, self._settings.results_keep)
         except (ResultsError, StateError) as error:
             ending.abort(error)
@@ -344,4 +325,12 @@ class SyncRun:
                 outbox.clear()
             except StateError as error:
                 ending.abort(error)
+        logger.info("Run %s: %s", summary.status, _in_one_line(summary), extra=FILE_ONLY)
         return RunReport(summary, failures, path, ending.error)
+
+
+def _in_one_line(summary: RunSummary) -> str:
+    counts = {name: n for name, n in summary.to_json().items() if type(n) is int and n}
+    del counts["schema_version"]
+    said = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()]
+    return ", ".join([*said, f"{summary.duration_seconds:.1f} seconds"])

@@ -100,7 +100,7 @@ def named_wait_seconds(
             waits.extend(_seconds_until(retry_after, now or datetime.now(timezone.utc)))
     params = body.get("params") if isinstance(body, dict) else None
     reset = params.get("rateLimitReset") if isinstance(params, dict) else None
-    if isinstance(reset, (int, float)) and not isinstance(reset, bool):
+    if isinstance(reset, (int, float)) and not isinstance(reset, bool) and 0 <= reset < 1e12:
         waits.append(float(reset))
     # NaN and the like compare false and fall out here.
     return max((wait for wait in waits if 0 <= wait < float("inf")), default=None)

@@ -51,3 +51,34 @@ def page_views(count: int, now: datetime | None = None) -> Iterator[Row]:
             _LOCATIONS[number % len(_LOCATIONS)],
             seen_at.isoformat(" "),
         )
+
+
+def query_of_people(count: int, changed_every: int = 0, now: datetime | None = None) -> str:
+    """Return a query, for `QUERY_FILE`, that makes the same people up (MariaDB's `seq_` tables).
+
+    Every `changed_every`th has another first name. A percent sign is the driver's: hence MOD.
+    """
+    midnight = (now or datetime.now(timezone.utc)).replace(hour=0, minute=0, second=0)
+    return f"""
+SELECT
+    seq AS id,
+    CONCAT('customer.', LPAD(seq, 7, '0'), '@example-mail.com') AS email,
+    CONCAT({_pick(_FIRST_NAMES)}, IF(MOD(seq, {changed_every or count + 1}) = 0, ' II', ''))
+        AS first_name,
+    {_pick(_LAST_NAMES)} AS last_name,
+    'pro' AS plan_type,
+    IF(MOD(seq, 3), 'yes', 'no') AS candidate,
+    IF(MOD(seq, 4), 'pricing', 'settings') AS page,
+    IF(MOD(seq, 5), 'desktop', 'mobile') AS device,
+    IF(MOD(seq, 2), 'Chrome', 'Safari') AS browser,
+    {_pick(_LOCATIONS)} AS location,
+    TIMESTAMP'{midnight:%Y-%m-%d 00:00:00}' - INTERVAL MOD(seq * 7919, {_SPREAD_SECONDS}) SECOND
+        AS event_time
+FROM seq_1_to_{count}
+WHERE %(window_start)s IS NOT NULL
+"""  # noqa: S608 - numbers and our own names
+
+
+def _pick(names: tuple[str, ...]) -> str:
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"ELT(MOD(seq, {len(names)}) + 1, {quoted})"

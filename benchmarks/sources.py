@@ -1,21 +1,26 @@
-"""The database that a benchmark reads: filled, measured with, and gone at the end.
+"""The database that a benchmark reads: filled, read, changed, and gone at the end.
 
-Owns loading and changing the people's rows, and the settings that lead the program to them.
-Refuses to know what is measured. No server runs in this process: its memory would count as the
-program's (see `processes`).
+Owns loading the people and the settings that lead the program to them. Refuses to know what is
+measured. No server runs in this process: its memory would count as the program's (`processes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks.people import Row, customers, page_views
+import mysql.connector
+
+from benchmarks.people import Row, customers, page_views, query_of_people
+from benchmarks.processes import PROJECT_FOLDER, background
 from tests.mariadb import PrivateMariaDB
 
-PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
 _DATABASE = "benchmark"
 # Room for a million rows of both tables and their indexes: what is measured is the program.
 _MARIADB_OPTIONS = (
@@ -26,45 +31,81 @@ _MARIADB_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class MariaDBSource:
-    """A filled database on a private MariaDB."""
+class Source:
+    """A database with people in it: what leads the program there, and how to change some.
 
-    server: PrivateMariaDB
-    rows: int
+    `change(every)` gives every `every`th person another first name.
+    """
 
-    def settings(self) -> dict[str, str]:
-        """Return the settings that lead the program here."""
-        return {
-            "DB_HOST": self.server.host,
-            "DB_PORT": str(self.server.port),
-            "DB_USER": self.server.user,
-            "DB_PASSWORD": self.server.password,
-            "DB_NAME": _DATABASE,
-        }
-
-    def change(self, every: int) -> int:
-        """Give every `every`th customer another name, and return how many that are."""
-        self.server.run_sql(
-            "UPDATE customers SET first_name = CONCAT(first_name, ' changed')"
-            f" WHERE id % {every} = 0",
-            _DATABASE,
-        )
-        return self.rows // every
+    name: str
+    settings: dict[str, str] = field(repr=False)
+    change: Callable[[int], None]
 
 
 @contextmanager
-def mariadb(rows: int) -> Iterator[MariaDBSource]:
-    """Start a private MariaDB with `rows` people."""
-    with PrivateMariaDB(options=_MARIADB_OPTIONS) as server:
-        server.create_database(_DATABASE, PROJECT_FOLDER / "sql" / "schema.sql")
+def mariadb(rows: int) -> Iterator[Source]:
+    """Start a private MariaDB with so many people in its tables."""
+    with _mariadb_server() as (server, settings):
+        server.run_sql(SCHEMA.read_text(encoding="utf-8"), _DATABASE)
         _load(server, "customers", customers(rows))
         _load(server, "page_views", page_views(rows))
         server.run_sql("ANALYZE TABLE customers, page_views", _DATABASE)
-        yield MariaDBSource(server, rows)
+        yield Source(
+            f"MariaDB {_version(settings)}", settings, lambda every: _change(settings, every)
+        )
+
+
+@contextmanager
+def generated(rows: int) -> Iterator[Source]:
+    """Start a private MariaDB that makes the people up as they are read, from no table.
+
+    What is left to measure is the program, and there is nothing to load.
+    """
+    with _mariadb_server() as (_server, settings), TemporaryDirectory() as folder:
+        query_file = Path(folder) / "people.sql"
+        settings["QUERY_FILE"] = str(query_file)
+        query_file.write_text(query_of_people(rows), encoding="utf-8")
+
+        def change(every: int) -> None:
+            query_file.write_text(query_of_people(rows, every), encoding="utf-8")
+
+        yield Source(f"MariaDB {_version(settings)}, rows made up", settings, change)
+
+
+@contextmanager
+def embedded(rows: int) -> Iterator[Source]:
+    """Start the sandbox's MySQL server with so many people: thousands, not millions."""
+    command = [sys.executable, "-m", "benchmarks.embedded", str(rows)]
+    with background(command) as first_line:
+        settings = dict(part.split("=", 1) for part in first_line.split())
+        yield Source("the embedded server", settings, lambda every: _change(settings, every))
+
+
+SOURCES: dict[str, Callable[[int], AbstractContextManager[Source]]] = {
+    "mariadb": mariadb,
+    "embedded": embedded,
+    "generated": generated,
+}
+
+
+@contextmanager
+def _mariadb_server() -> Iterator[tuple[PrivateMariaDB, dict[str, str]]]:
+    with PrivateMariaDB(options=_MARIADB_OPTIONS) as server:
+        server.create_database(_DATABASE)
+        yield (
+            server,
+            {
+                "DB_HOST": server.host,
+                "DB_PORT": str(server.port),
+                "DB_USER": server.user,
+                "DB_PASSWORD": server.password,
+                "DB_NAME": _DATABASE,
+            },
+        )
 
 
 def _load(server: PrivateMariaDB, table: str, rows: Iterator[Row]) -> None:
-    """Take rows in at the speed of a file."""
+    """Take rows in from a file: a million in ten seconds, a statement each would take minutes."""
     path = server.folder / f"{table}.tsv"
     with path.open("w", encoding="utf-8") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
@@ -74,3 +115,35 @@ def _load(server: PrivateMariaDB, table: str, rows: Iterator[Row]) -> None:
         _DATABASE,
     )
     path.unlink()
+
+
+def _change(settings: dict[str, str], every: int) -> None:
+    _run(
+        settings,
+        "UPDATE customers SET first_name = CONCAT(first_name, ' II') "  # noqa: S608 - a number
+        f"WHERE id % {int(every)} = 0",
+    )
+
+
+def _version(settings: dict[str, str]) -> str:
+    found = re.match(r"[\d.]+", _run(settings, "SELECT VERSION()"))
+    return found.group() if found else "?"
+
+
+def _run(settings: dict[str, str], statement: str) -> str:
+    """Run a statement, and return the first value of what it finds, if anything."""
+    connection = mysql.connector.connect(
+        host=settings["DB_HOST"],
+        port=int(settings["DB_PORT"]),
+        user=settings["DB_USER"],
+        password=settings["DB_PASSWORD"],
+        database=settings["DB_NAME"],
+        collation="utf8mb4_general_ci",
+        autocommit=True,
+    )
+    try:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        return str(cursor.fetchone()[0]) if cursor.with_rows else ""
+    finally:
+        connection.close()

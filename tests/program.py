@@ -17,7 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tests.people import WINDOW
+
+if TYPE_CHECKING:
+    from sandbox.iterable_api import IterableSandbox
+    from tests.conftest import SourceDatabase
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 API_KEY = "0123456789abcdef0123456789abcdef"
@@ -99,12 +105,29 @@ class Program:
             **settings,
         }
 
+    @classmethod
+    def between(
+        cls, folder: Path, source: SourceDatabase, iterable: IterableSandbox, **settings: str
+    ) -> Program:
+        """Return the program that syncs this database to this Iterable."""
+        return cls(
+            folder,
+            {
+                **source.settings(),
+                **WINDOW,
+                "ITERABLE_API_KEY": API_KEY,
+                "ITERABLE_API_BASE_URL": iterable.url,
+                **settings,
+            },
+        )
+
     def start(
         self,
         *flags: str,
         settings: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
         reads_env_file: bool = True,
+        umask: int = 0o022,
     ) -> Running:
         """Start it; `settings` replace or add to its own, None takes one away."""
         changed = {**self.settings, **(settings or {})}
@@ -120,6 +143,7 @@ class Program:
                 encoding="utf-8",
                 env=environment,
                 cwd=cwd or self.folder,
+                umask=umask,
             )
         )
 

@@ -1,0 +1,101 @@
+"""`python -m benchmarks`: measure this program on this machine, and print a table.
+
+Owns the flags and the order of things. Refuses to know how anything is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks.baselines import Loop, measure_baselines
+from benchmarks.delivering import MODES, measure_delivery
+from benchmarks.machine import commit, machine_line, today, versions_line
+from benchmarks.processes import BenchmarkError
+from benchmarks.rerun import measure_rerun
+from benchmarks.sources import SOURCES
+from benchmarks.startup import ROWS as STARTUP_ROWS
+from benchmarks.startup import measure_startup
+from benchmarks.table import Section, append_record, console_lines
+from tests.mariadb import MariaDBUnavailable
+
+DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startup": STARTUP_ROWS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; return 0 when all was measured, 1 when something could not be."""
+    arguments = _parser().parse_args(argv)
+    notes = [machine_line(), versions_line()]
+    _print([*notes, ""])
+    try:
+        sections = _measure(arguments)
+    except (BenchmarkError, MariaDBUnavailable) as error:
+        sys.stderr.write(f"{error}\n")
+        if isinstance(error, MariaDBUnavailable):
+            sys.stderr.write("Without MariaDB: --source embedded\n")
+        return 1
+    if arguments.record:
+        append_record(f"{today()}, {commit()}", notes, sections)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> list[Section]:
+    modes = tuple(DEFAULT_ROWS) if arguments.mode == "all" else (arguments.mode,)
+    loops = None
+    if arguments.baseline and any(mode in MODES for mode in modes):
+        loops = measure_baselines(arguments.baseline_rows, arguments.latency_ms)
+    sections = []
+    for mode in modes:
+        section = _measure_mode(mode, arguments, loops)
+        _print(console_lines(section))
+        sections.append(section)
+    return sections
+
+
+def _measure_mode(
+    mode: str, arguments: argparse.Namespace, loops: tuple[Loop, Loop] | None
+) -> Section:
+    rows = DEFAULT_ROWS[mode]
+    if arguments.rows and mode != "startup":
+        rows = arguments.rows
+    with SOURCES[arguments.source](rows) as source:
+        if mode == "rerun":
+            return measure_rerun(rows, source)
+        if mode == "startup":
+            return measure_startup(source)
+        return measure_delivery(mode, rows, arguments.latency_ms, source, loops)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run the program as a process against the sandbox and a private MariaDB, on "
+        "this machine, and print what it reaches beside what it must.",
+    )
+    defaults = ", ".join(f"{mode} {rows:,}" for mode, rows in DEFAULT_ROWS.items())
+    add = parser.add_argument
+    add("--mode", choices=(*DEFAULT_ROWS, "all"), default="all", help="default: all")
+    add("--rows", type=_at_least_one, metavar="N", help=f"default: {defaults} (always)")
+    add("--latency-ms", type=float, default=300.0, metavar="N", help="of a call, default 300")
+    add("--source", choices=tuple(SOURCES), default="mariadb", help="of the rows: see the README")
+    add("--no-baseline", dest="baseline", action="store_false", help="leave the two loops out")
+    add("--baseline-rows", type=_at_least_one, default=200, metavar="N", help="default 200")
+    add("--record", action="store_true", help="append the figures to benchmarks/RESULTS.md")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _print(lines: Sequence[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

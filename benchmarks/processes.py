@@ -1,0 +1,187 @@
+"""The processes of a benchmark: the program, measured, and the sandbox beside it.
+
+Owns starting, measuring and stopping them, each by its own id. Refuses to know what the
+figures mean. A child's peak memory begins with that of the process it is forked from, so this
+process has to stay small: it holds no rows, and no server runs in it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import orjson
+import requests
+
+from settings import NAMES
+
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+_STOP_SECONDS = 30.0
+_MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class BenchmarkError(Exception):
+    """A figure cannot be had; the text says why."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a process came to. CPU and peak memory are its own, from the kernel's accounts."""
+
+    exit_status: int
+    started_at: float  # unix seconds
+    wall_seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+
+
+def run_measured(command: Sequence[str]) -> Ended:
+    """Run a command to its end."""
+    with TemporaryFile() as output:
+        started_at, start = time.time(), time.monotonic()
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, cwd=PROJECT_FOLDER, stdout=output, stderr=subprocess.STDOUT, env=_environment()
+        )
+        try:
+            _pid, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        wall_seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)  # `wait4` took it from Popen
+        output.seek(0)
+        return Ended(
+            process.returncode,
+            started_at,
+            wall_seconds,
+            used.ru_utime + used.ru_stime,
+            used.ru_maxrss * _MAXRSS_UNIT_BYTES,
+            output.read().decode("utf-8", "replace"),
+        )
+
+
+@contextmanager
+def background(command: Sequence[str]) -> Iterator[str]:
+    """Run a command beside this process, and give the first line that it prints."""
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command, cwd=PROJECT_FOLDER, stdout=subprocess.PIPE, text=True, env=_environment()
+    )
+    try:
+        line = process.stdout.readline() if process.stdout is not None else ""
+        if not line:
+            raise BenchmarkError(f"{' '.join(command[1:])} did not start")
+        yield line
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without settings: those of a benchmark stand in its own file."""
+    return {name: value for name, value in os.environ.items() if name not in NAMES}
+
+
+class Sandbox:
+    """The sandbox's API in a process of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def endpoints(self) -> dict[str, Any]:
+        """Return what each endpoint received."""
+        found: dict[str, Any] = self._get("state")["endpoints"]
+        return found
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the last calls, as many as are kept."""
+        found: list[dict[str, Any]] = self._get("calls?limit=1000000")["calls"]
+        return found
+
+    def reset(self) -> None:
+        """Forget all calls."""
+        requests.post(f"{self.url}/sandbox/reset", timeout=60).raise_for_status()
+
+    def _get(self, what: str) -> dict[str, Any]:
+        answer = requests.get(f"{self.url}/sandbox/{what}", timeout=60)
+        answer.raise_for_status()
+        content: dict[str, Any] = orjson.loads(answer.content)
+        return content
+
+
+@contextmanager
+def sandbox(latency_ms: float, keep_calls: int = 0) -> Iterator[Sandbox]:
+    """Run `python -m sandbox` on a free port."""
+    command = [sys.executable, "-m", "sandbox", "--latency-ms", f"{latency_ms:g}"]
+    with background([*command, "--keep-calls", str(keep_calls)]) as first_line:
+        yield Sandbox(first_line.split()[-1])
+
+
+@dataclass(frozen=True)
+class ProgramRun:
+    """One run of the program: the process, and what its results file says."""
+
+    process: Ended
+    counts: Mapping[str, Any]
+    settled: Mapping[str, int]  # when (ISO 8601, UTC) -> rows settled then
+
+
+class Program:
+    """The program with its settings in a folder of its own; the state stays between runs."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._settings = {
+            "ITERABLE_API_KEY": "benchmark-key",
+            "STATE_FILE": str(folder / "state.sqlite3"),
+            "RESULTS_DIR": str(folder),
+            "LOG_FILE": str(folder / "log"),
+            **settings,
+        }
+
+    def run(self, *flags: str, **settings: str) -> ProgramRun:
+        """Run it to its end; `settings` are for this run. Every row must be delivered."""
+        for former in self._folder.glob("integration_results_*"):
+            former.unlink()
+        env_file = self._folder / "env"
+        lines = [f"{name}='{value}'\n" for name, value in {**self._settings, **settings}.items()]
+        env_file.write_text("".join(lines), encoding="utf-8")
+        command = [sys.executable, "main.py", "--env-file", str(env_file), *flags]
+        ended = run_measured(command)
+        if ended.exit_status != 0:
+            said = ended.output[-2_000:]
+            raise BenchmarkError(f"the program ended with exit status {ended.exit_status}:\n{said}")
+        (results,) = self._folder.glob("integration_results_*.json")
+        return ProgramRun(ended, *_read_results(results))
+
+
+def _read_results(path: Path) -> tuple[dict[str, Any], Counter[str]]:
+    """Read the counts, and when rows were settled, a line at a time."""
+    head = b""
+    settled: Counter[str] = Counter()
+    with path.open("rb") as file:
+        for line in file:
+            if b'"records": [' in line:
+                break
+            head += line
+        for line in file:
+            if line.startswith(b"    {"):
+                settled[orjson.loads(line.rstrip(b",\n"))["timestamp"]] += 1
+    counts: dict[str, Any] = orjson.loads(head.rstrip().rstrip(b",") + b"}")
+    return counts, settled

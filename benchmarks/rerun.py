@@ -1,0 +1,75 @@
+"""How fast a run is that finds nothing changed, and whether it then sends just what did.
+
+Owns the three runs: the first delivers all rows (in bulk, at twice the limits, no latency, only
+to have it done), the second is the figure, the third follows a change of a thousandth.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.delivering import MEGABYTE, PEAK_MEGABYTES
+from benchmarks.people import email_of
+from benchmarks.processes import BenchmarkError, Program, Sandbox, sandbox
+from benchmarks.sources import Source
+from benchmarks.table import Line, Section, at_least, at_most
+
+REQUIRED_ROWS_PER_SECOND = 50_000
+_CHANGED_EVERY = 1_000
+# Not a hundred times: batches would pile up in memory faster than one core can send them.
+_HASTE = {"BULK_UPDATE_RPS": "10", "TRACK_BULK_RPS": "20"}
+
+
+def measure_rerun(rows: int, source: Source) -> Section:
+    """Run three times over the rows of `source`."""
+    every = min(_CHANGED_EVERY, rows)
+    with TemporaryDirectory() as folder:
+        with sandbox(0) as api:
+            program = Program(Path(folder), {**source.settings, "ITERABLE_API_BASE_URL": api.url})
+            first = program.run("--mode", "bulk", **_HASTE)
+            api.reset()
+            second = program.run()
+            calls = _call_count(api)
+        source.change(every)
+        with sandbox(0, keep_calls=rows) as api:
+            third = program.run("--mode", "per-user", ITERABLE_API_BASE_URL=api.url)
+            updated = [call["email"] for call in api.calls() if call["endpoint"] == "users/update"]
+            calls_then = _call_count(api)
+    expected = [email_of(number) for number in range(every, rows + 1, every)]
+    if second.counts["unchanged"] != rows or third.counts["successful"] != len(expected):
+        raise BenchmarkError(f"not as it should be: {second.counts}, {third.counts}")
+    seconds = second.process.wall_seconds
+    is_exact = sorted(updated) == expected and calls_then == len(expected)
+    return Section(
+        "rerun",
+        f"{rows:,} rows of which nothing changed, {source.name}",
+        [
+            at_least("rows/s, end to end", rows / seconds, REQUIRED_ROWS_PER_SECOND, digits=0),
+            Line("wall time", f"{seconds:.1f} s"),
+            Line("CPU", f"{second.process.cpu_seconds:.1f} s"),
+            at_most("peak memory", second.process.peak_bytes / MEGABYTE, PEAK_MEGABYTES, " MB"),
+            Line("calls", f"{calls:,}", "0", calls == 0),
+            Line(
+                f"calls after {len(expected):,} profiles changed",
+                f"{calls_then:,}",
+                f"these {len(expected):,}",
+                is_exact,
+            ),
+            Line("wall time of that run", f"{third.process.wall_seconds:.1f} s"),
+            Line(
+                "first delivery, bulk at 10 requests/s: wall time",
+                f"{first.process.wall_seconds:.1f} s",
+            ),
+            at_most(
+                "first delivery: peak memory",
+                first.process.peak_bytes / MEGABYTE,
+                PEAK_MEGABYTES,
+                " MB",
+            ),
+        ],
+    )
+
+
+def _call_count(api: Sandbox) -> int:
+    return sum(endpoint["received"] for endpoint in api.endpoints().values())

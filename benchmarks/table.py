@@ -1,0 +1,96 @@
+"""How figures are shown: on the console in columns, in `RESULTS.md` as a table.
+
+Owns words and widths. Refuses to know how anything is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS_FILE = Path(__file__).resolve().parent / "RESULTS.md"
+_HEAD = ("", "program", "required", "", "plain loop", "loop with session")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure; `plain` and `session` are what the two baselines came to."""
+
+    what: str
+    measured: str
+    required: str = ""
+    is_met: bool | None = None  # None: nothing is required
+    plain: str = ""
+    session: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the line's cells, in the order of the table's head."""
+        verdict = "" if self.is_met is None else "met" if self.is_met else "MISSED"
+        return (self.what, self.measured, self.required, verdict, self.plain, self.session)
+
+
+@dataclass(frozen=True)
+class Section:
+    """The figures of one mode."""
+
+    mode: str
+    title: str
+    lines: Sequence[Line]
+
+
+def at_least(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
+    """Make the line of a figure that must reach something."""
+    return Line(
+        what,
+        f"{value:,.{digits}f}{unit}",
+        f">= {required:,.{_digits(required)}f}{unit}",
+        value >= required,
+    )
+
+
+def at_most(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
+    """Make the line of a figure that must not exceed something."""
+    return Line(
+        what,
+        f"{value:,.{digits}f}{unit}",
+        f"<= {required:,.{_digits(required)}f}{unit}",
+        value <= required,
+    )
+
+
+def _digits(number: float) -> int:
+    return 0 if number == int(number) else 2 if round(number, 1) != number else 1
+
+
+def console_lines(section: Section) -> list[str]:
+    """Return a section for the console."""
+    rows = [_HEAD, *(line.cells() for line in section.lines)]
+    used = [i for i in range(len(_HEAD)) if any(row[i] for row in rows[1:])]
+    widths = {i: max(len(row[i]) for row in rows) for i in used}
+    shown = [f"{section.mode}: {section.title}"]
+    for row in rows:
+        cells = [row[i].ljust(widths[i]) if i in (0, 3) else row[i].rjust(widths[i]) for i in used]
+        shown.append(f"  {'  '.join(cells)}".rstrip())
+    return [*shown, ""]
+
+
+def markdown(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
+    """Return a record of all sections for `RESULTS.md`."""
+    text = [f"## {heading}", "", *(f"- {note}" for note in notes), ""]
+    for section in sections:
+        text += [
+            f"**{section.mode}**: {section.title}",
+            "",
+            "| figure | program | required | | plain loop | loop with session |",
+            "|---|--:|--:|---|--:|--:|",
+            *(f"| {' | '.join(line.cells())} |" for line in section.lines),
+            "",
+        ]
+    return "\n".join(text)
+
+
+def append_record(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> None:
+    """Add a record to the end of `RESULTS.md`."""
+    with RESULTS_FILE.open("a", encoding="utf-8") as file:
+        file.write("\n" + markdown(heading, notes, sections))

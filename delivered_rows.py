@@ -1,0 +1,117 @@
+"""Which rows of the query Iterable must have exactly as they are now.
+
+Owns the look into the state file's memory, which it never changes: a row whose values hash to what
+was remembered was delivered with just those values. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from itertools import count as numbers
+from typing import Any, NamedTuple
+
+import orjson
+
+from records import InvalidRow, RowMapping, SyncRecord
+from run_history import RunHistory
+from settings import Settings
+from state_file import open_for_reading, state_errors
+from wiring import to_database, to_mapping
+
+_CHUNK_ROWS = 5_000
+
+
+class DeliveredRow(NamedTuple):
+    """A row, and when (unix seconds) each half of it was delivered; None: not as it is now."""
+
+    record: SyncRecord
+    profile_at: int | None
+    event_at: int | None
+
+    @property
+    def latest_at(self) -> int:
+        return max(self.profile_at or 0, self.event_at or 0)
+
+
+class _Remembered(NamedTuple):
+    profile_hash: int | None
+    profile_at: int | None
+    event_hash: int | None
+    event_at: int | None
+
+
+def choose_delivered_rows(
+    settings: Settings, most: int, draw: Callable[[], float] = random.random
+) -> list[DeliveredRow]:
+    """Choose up to `most` rows at random, those that the last run delivered before all others.
+
+    Reads the whole query once, holding no more than is chosen. Raises SourceError, StateError, and
+    ConfigError where columns are missing.
+    """
+    path = settings.state_file
+    with state_errors(path), closing(open_for_reading(path)) as memory:
+        runs = RunHistory(path, memory).runs()
+        last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
+        tie_breakers = numbers()
+        # The worst of the chosen is on top of the heap.
+        chosen: list[tuple[bool, float, int, DeliveredRow]] = []
+        for row, mapping, remembered in _rows_with_memory(settings, memory):
+            profile_at, event_at = _still_so(row, mapping, remembered)
+            if profile_at is None and event_at is None:
+                continue
+            rank = (max(profile_at or 0, event_at or 0) >= last_run_at, draw())
+            if len(chosen) == most and rank <= chosen[0][:2]:
+                continue
+            record = mapping.to_record(row)
+            if isinstance(record, InvalidRow):
+                continue
+            entry = (*rank, next(tie_breakers), DeliveredRow(record, profile_at, event_at))
+            if len(chosen) < most:
+                heapq.heappush(chosen, entry)
+            else:
+                heapq.heapreplace(chosen, entry)
+    return [entry[-1] for entry in sorted(chosen, reverse=True)]
+
+
+def _rows_with_memory(
+    settings: Settings, memory: sqlite3.Connection
+) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
+    """Yield the rows of people whom the state file knows."""
+    with (
+        to_database(settings) as database,
+        database.stream_pro_users_recent_engagement(chunk_rows=_CHUNK_ROWS) as stream,
+    ):
+        mapping = to_mapping(settings, stream.columns)
+        for chunk in stream:
+            keys = [mapping.key(row) for row in chunk]
+            known = _known(memory, (key.person for key in keys if key))
+            for row, key in zip(chunk, keys, strict=True):
+                if key and key.person in known:
+                    yield row, mapping, known[key.person]
+
+
+def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:
+    found = memory.execute(
+        "SELECT person, profile_hash, profile_at, event_hash, event_at FROM delivered"
+        " WHERE person IN (SELECT value FROM json_each(?))",
+        (orjson.dumps(list(persons)).decode(),),
+    )
+    return {person: _Remembered(*rest) for person, *rest in found}
+
+
+def _still_so(
+    row: Sequence[Any], mapping: RowMapping, remembered: _Remembered
+) -> tuple[int | None, int | None]:
+    """Say when each half was delivered with the values that it has now."""
+    key = mapping.key(row)
+    if key is None:
+        return None, None
+    return (
+        remembered.profile_at if key.profile_hash == remembered.profile_hash else None,
+        remembered.event_at if key.event_hash == remembered.event_hash else None,
+    )

@@ -1,0 +1,51 @@
+"""A run to look at: one self-contained HTML page beside the results file.
+
+Owns its safe writing. A page that cannot be written is a line in the log, no more: everything
+it shows is in the results file too. Knows not what is on it (`report_page`, `report_charts`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from measurements import Measurements
+from outcomes import Failure
+from report_page import page
+from results import RunSummary
+from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    path: Path,
+    summary: RunSummary,
+    failures: Sequence[Failure],
+    measured: Measurements,
+    settings: Settings,
+) -> bool:
+    """Write the page and say whether that went well: mode 0600, whole or not at all.
+
+    `path` is that of the results file with the suffix `.html`. Never raises.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        content = page(summary, failures, measured, settings, path.with_suffix(".json").name)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with open(os.open(part, flags, 0o600), "wb") as file:
+                file.write(content.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        logger.warning("The report %s cannot be written: %s", path, reason)
+        logger.debug("while writing the report", exc_info=error)
+        return False
+    return True

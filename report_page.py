@@ -1,0 +1,324 @@
+"""The page that a run's report is: what the numbers are called and where they stand.
+
+Owns the words and the sections; every text from outside passes `shown`. Knows neither files nor
+how anything was measured. The page is well-formed XML too, which a test reads it as.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import report_charts
+from fields import Field
+from measurements import Measurements, percentile_seconds
+from outcomes import Failure
+from results import RunSummary
+from settings import Settings
+
+MOST_FAILURES = 50  # reasons that are shown; the page does not grow with the rows
+_MOST_CHARACTERS = 500  # of one text from outside
+_LEAST_SECRET_CHARACTERS = 4
+
+# Nothing is loaded and nothing runs, whatever finds its way into the page.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+_STYLE = Path(__file__).with_name("report.css")
+
+_STATUS = {
+    "completed": ("good", "✓ completed", "Everything is in place"),
+    "completed_with_failures": ("warn", "! completed with failures", "Some users need a look"),
+    "interrupted": ("warn", "‖ interrupted", "Stopped before its end"),
+    "aborted": ("bad", "✕ aborted", "Broke off before its end"),
+}
+_OUTCOMES = {
+    "successful": "every call that was needed was delivered",
+    "unchanged": "in place since an earlier run, no call needed",
+    "partial_failures": "one of profile and event is in place, the other is not",
+    "total_failures": "neither profile nor event is in place",
+    "invalid": "the row cannot be sent as it is",
+    "duplicates": "the same e-mail as another row, whose event is later",
+    "not_attempted": "left for the next run",
+}
+_VERDICTS = {
+    "rejected": "Iterable will not take it as it is: correct the value.",
+    "unavailable": "No good answer after all attempts: the next run tries again.",
+    "refused": "Nothing was accepted: the key, the data centre or the URL is wrong.",
+    "invalid": "Never sent: correct the row in the database.",
+}
+# What XML cannot hold, what would turn the direction of the text, and half characters.
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+Shown = Callable[[object], str]
+
+
+def page(
+    summary: RunSummary,
+    failures: Sequence[Failure],
+    measured: Measurements,
+    settings: Settings,
+    results_name: str,
+) -> str:
+    """Return the whole page. `results_name` is the file with every row."""
+    shown = _without_secrets_of(settings)
+    kind, badge, gist = _STATUS[summary.status]
+    if summary.dry_run:
+        gist = "A dry run: nothing was sent"
+    began = _moment(summary.started_at)
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        '<meta name="robots" content="noindex"/>\n<link rel="icon" href="data:,"/>\n'
+        f"<title>{shown(badge[2:].capitalize())} - {began}</title>\n"
+        f"<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n"
+    )
+    body = "\n".join(
+        [
+            *_header(summary, kind, badge, gist, shown),
+            *_tiles(summary, measured),
+            *_outcomes(summary),
+            *_failures(failures, results_name, shown),
+            *_throughput(measured),
+            *_latencies(measured),
+            *_settings(settings, shown),
+        ]
+    )
+    return (
+        f"{head}<body>\n<main>\n{body}\n</main>\n<footer>\n<p>Every row with its answers stands "
+        f"in <code>{shown(results_name)}</code>, in the folder of this page. This page holds user "
+        "ids but no e-mail addresses, no key and no password, and loads nothing from anywhere."
+        "</p>\n</footer>\n</body>\n</html>\n"
+    )
+
+
+def _without_secrets_of(settings: Settings) -> Shown:
+    """Return what makes a text from outside fit to be shown."""
+    values = [getattr(settings, field.name) for field in fields(settings) if not field.repr]
+    secrets = sorted(
+        (value for value in values if len(str(value)) >= _LEAST_SECRET_CHARACTERS), key=len
+    )
+
+    def shown(text: object) -> str:
+        words = str(text)
+        for secret in reversed(secrets):
+            words = words.replace(secret, "[secret]")
+        if len(words) > _MOST_CHARACTERS:
+            words = words[:_MOST_CHARACTERS] + "..."
+        return escape(_UNFIT.sub(lambda unfit: f"\\u{ord(unfit.group()):04x}", words))
+
+    return shown
+
+
+def _header(summary: RunSummary, kind: str, badge: str, gist: str, shown: Shown) -> Iterator[str]:
+    yield f'<header>\n<p><span class="badge {kind}">{badge}</span></p>\n<h1>{gist}</h1>'
+    in_place = summary.successful + summary.unchanged
+    if not summary.total_users:
+        yield "<p>The query returned no rows.</p>"
+    elif not summary.dry_run:
+        yield (
+            f"<p>Profile and event are in place for <strong>{in_place:,}</strong> of "
+            f"<strong>{summary.total_users:,}</strong> users.</p>"
+        )
+    if summary.reason:
+        yield f'<p class="reason {kind}">{shown(summary.reason)}</p>'
+    yield (
+        f'<p class="soft">{_moment(summary.started_at)} to {_moment(summary.finished_at)}, '
+        f"{shown(summary.mode)} mode, run <code>{shown(summary.run_id)}</code></p>\n</header>"
+    )
+
+
+def _tiles(summary: RunSummary, measured: Measurements) -> Iterator[str]:
+    per_second = summary.users_per_second
+    calls = max(summary.api_calls, 1)
+    tiles = [
+        ("Duration", report_charts.length(summary.duration_seconds), "from start to end"),
+        ("Users a second", f"{per_second:,.1f}", "reading and reporting included"),
+        ("API calls", f"{summary.api_calls:,}", "retries included"),
+        ("Retries", f"{summary.retries:,}", f"{_percent(summary.retries / calls)} of the calls"),
+    ]
+    rows = sum(sample.rows for sample in measured.samples)
+    if rows:
+        seconds = sum(sample.seconds for sample in measured.samples)
+        share = rows / seconds / measured.ceiling_rows_per_second
+        tiles.insert(
+            2,
+            (
+                "Share of the limit",
+                _percent(share),
+                f"{rows / seconds:,.0f} of {measured.ceiling_rows_per_second:,g} a second "
+                "while sending",
+            ),
+        )
+    drawn = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>\n"
+        for name, value, note in tiles
+    )
+    yield f'<dl class="tiles">\n{drawn}</dl>'
+
+
+def _outcomes(summary: RunSummary) -> Iterator[str]:
+    counts = {name: int(getattr(summary, name)) for name in _OUTCOMES}
+    total = max(summary.total_users, 1)
+    yield '<section class="card" aria-labelledby="users">\n<h2 id="users">Users</h2>'
+    yield report_charts.shares(counts, "Users by what became of them")
+    yield (
+        "<table>\n<caption>What became of the rows of the query</caption>\n<thead><tr>"
+        '<th scope="col">Outcome</th><th scope="col" class="number">Users</th>'
+        '<th scope="col" class="number">Share</th><th scope="col" class="wide">Meaning</th>'
+        "</tr></thead>\n<tbody>"
+    )
+    for name, meaning in _OUTCOMES.items():
+        count = counts[name]
+        yield (
+            f'<tr{"" if count else _NONE}><th scope="row">'
+            f'<svg class="swatch" aria-hidden="true"><rect class="{name}" width="100%" '
+            f'height="100%"/></svg>{name.replace("_", " ")}</th>'
+            f'<td class="number">{count:,}</td><td class="number">{_percent(count / total)}</td>'
+            f'<td class="wide small">{meaning}</td></tr>'
+        )
+    yield (
+        f'</tbody>\n<tfoot><tr><th scope="row">all</th><td class="number">'
+        f'{summary.total_users:,}</td><td></td><td class="wide"></td></tr></tfoot>\n'
+        "</table>\n</section>"
+    )
+
+
+_NONE = ' class="none"'
+
+
+def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> Iterator[str]:
+    yield '<section class="card long" aria-labelledby="failures">\n<h2 id="failures">Failures</h2>'
+    if not failures:
+        yield "<p>None.</p>\n</section>"
+        return
+    most = max(failure.rows for failure in failures)
+    yield (
+        '<table class="stack">\n<caption>By reason, the commonest first. A user whose profile and '
+        "event both failed is counted at each.</caption>\n<thead><tr>"
+        '<th scope="col">Reason</th><th scope="col">Where</th><th scope="col">What it means</th>'
+        '<th scope="col">Users</th><th scope="col">For example</th></tr></thead>\n<tbody>'
+    )
+    for failure in failures[:MOST_FAILURES]:
+        where = "the row itself" if failure.endpoint == "row" else failure.endpoint
+        example = failure.example_user_id
+        yield (
+            f'<tr><th scope="row"><strong>{shown(failure.code or failure.verdict)}</strong></th>'
+            f'<td class="name">{shown(where)}</td>'
+            f'<td class="small">{_VERDICTS.get(failure.verdict, shown(failure.verdict))}</td>'
+            f'<td data-name="users:">{failure.rows:,}{report_charts.meter(failure.rows / most)}'
+            f'</td><td data-name="for example">{"" if example is None else "user "}'
+            f"{'no id' if example is None else shown(example)}</td></tr>"
+        )
+    yield "</tbody>\n</table>"
+    rest = failures[MOST_FAILURES:]
+    if rest:
+        yield (
+            f"<p>And {len(rest):,} rarer reasons with "
+            f"{sum(failure.rows for failure in rest):,} users.</p>"
+        )
+    yield (
+        '<p class="soft">All of them: <code>records[]</code> of '
+        f"<code>{shown(results_name)}</code>, where <code>overall_success</code> is false.</p>\n"
+        "</section>"
+    )
+
+
+def _throughput(measured: Measurements) -> Iterator[str]:
+    yield '<section class="card" aria-labelledby="speed">\n<h2 id="speed">Throughput</h2>'
+    if not measured.samples:
+        yield "<p>Nothing was sent.</p>\n</section>"
+        return
+    yield (
+        '<figure>\n<figcaption class="small"><span class="key"><svg aria-hidden="true">'
+        '<rect class="bars" width="100%" height="100%"/></svg>users a second</span>'
+        '<span class="key"><svg aria-hidden="true"><line class="limit" x1="0" x2="100%" '
+        'y1="50%" y2="50%"/></svg>the limit of the settings, '
+        f"{measured.ceiling_rows_per_second:,g}</span></figcaption>"
+    )
+    yield report_charts.throughput(measured)
+    yield (
+        '</figure>\n<details>\n<summary>The figures</summary>\n<div class="scroll" tabindex="0">'
+        "<table>\n<caption>Throughput, from the first call on</caption>\n<thead><tr>"
+        '<th scope="col">From second</th><th scope="col" class="number">Users</th>'
+        '<th scope="col" class="number">Users/s</th><th scope="col" class="number">Retries</th>'
+        "</tr></thead>\n<tbody>"
+    )
+    for sample in measured.samples:
+        yield (
+            f'<tr><th scope="row">{sample.starts_at_seconds:,g}</th><td class="number">'
+            f'{sample.rows:,.0f}</td><td class="number">{sample.rows_per_second:,.1f}</td>'
+            f'<td class="number">{sample.retries:,.0f}</td></tr>'
+        )
+    yield "</tbody>\n</table></div>\n</details>\n</section>"
+
+
+def _latencies(measured: Measurements) -> Iterator[str]:
+    if not measured.latencies:
+        return
+    named = ((0.5, "half"), (0.9, "90 %"), (0.99, "99 %"))
+    within = ", ".join(
+        f"{name} within <strong>{report_charts.length(percentile_seconds(measured, share))}"
+        "</strong>"
+        for share, name in named
+    )
+    yield (
+        '<section class="card" aria-labelledby="waits">\n<h2 id="waits">How long calls took</h2>\n'
+        f"<p>{within}; the slowest {report_charts.length(measured.slowest_seconds)}.</p>\n"
+        '<figure>\n<figcaption class="small">Calls by the time from their turn to their last '
+        "answer: retries, and the waits before them, are part of it.</figcaption>"
+    )
+    yield report_charts.latencies(measured.latencies, measured.slowest_seconds)
+    yield "</figure>\n</section>"
+
+
+def _settings(settings: Settings, shown: Shown) -> Iterator[str]:
+    yield (
+        '<section class="card long" aria-labelledby="settings">\n<h2 id="settings">Settings</h2>\n'
+        '<table class="settings">\n<caption>As they were in this run; secrets are left out'
+        '</caption>\n<thead><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead>\n'
+        "<tbody>"
+    )
+    for field in fields(settings):
+        if field.repr:
+            yield (
+                f'<tr><th scope="row" class="name">{field.name.upper()}</th>'
+                f'<td class="name">{shown(_as_set(getattr(settings, field.name)))}</td></tr>'
+            )
+    yield "</tbody>\n</table>\n</section>"
+
+
+def _as_set(value: Any) -> str:
+    """Write a setting's value as it would stand in the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ",".join(_field_as_set(each) for each in value)
+    return "" if value is None else str(value)
+
+
+def _field_as_set(field: Field) -> str:
+    text = field.target if field.target == field.column else f"{field.target}={field.column}"
+    return f"{text}:{field.cast}" if field.cast else text
+
+
+def _moment(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _percent(share: float) -> str:
+    """Word a share; one that is not quite nothing or all does not read as that."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return "&lt; 0.1 %"
+    if 99.9 < percent < 100:
+        return "&gt; 99.9 %"
+    return f"{percent:.1f} %" if 0 < percent < 10 or 99 < percent < 100 else f"{percent:.0f} %"
