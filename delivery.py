@@ -23,7 +23,7 @@ from verdicts import EVENTS_TRACK, USERS_UPDATE
 logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # calls in a row that stay unavailable end the run
-MAX_THREADS = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB a thread
+MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB each
 COMMIT_EVERY_SECONDS = 0.5  # of finished work at risk in a crash; the contract allows 1 s
 GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
 
@@ -53,6 +53,8 @@ Rows = Sequence[PendingRow]
 
 class Sender(Protocol):
     """How rows become calls: one by one, or in bulk."""
+
+    max_in_flight: int  # units at once, each in a thread of its own
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         """Group the rows into what is sent together; the first unit is the first row alone."""
@@ -86,6 +88,8 @@ class Calls(Protocol):
 
 class PerUserSender:
     """One update and one event a row, in this order."""
+
+    max_in_flight = MAX_ROWS_IN_FLIGHT
 
     def __init__(self, client: Calls, *, holds_events_back: bool = False) -> None:
         self._client = client
@@ -129,14 +133,12 @@ class Delivery:
         *,
         event_delay_seconds: float = 0.0,
         on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
-        max_threads: int = MAX_THREADS,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
-        self._max_threads = max_threads
         self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
         self._reports: SimpleQueue[Reported | HeldBack | BaseException | int] = SimpleQueue()
         self._thread_count = 0
@@ -171,7 +173,7 @@ class Delivery:
         while not self._stop.is_set():
             self._send_held_back()
             wait_seconds = _TICK_SECONDS
-            while unit is not None and self._in_flight < self._max_threads:
+            while unit is not None and self._in_flight < self._sender.max_in_flight:
                 wait_seconds = self._sender.pace(unit).try_acquire()
                 if wait_seconds > 0:
                     break
@@ -208,7 +210,7 @@ class Delivery:
 
     def _send_held_back(self) -> None:
         while self._held_back and self._held_back[0][0] <= time.monotonic():
-            if self._in_flight >= self._max_threads:
+            if self._in_flight >= self._sender.max_in_flight:
                 return
             _due_at, seqs = self._held_back.popleft()
             self._start(self._outbox.events_of(seqs), has_permit=False)

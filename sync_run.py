@@ -22,7 +22,7 @@ from typing import Any
 
 from bulk import BulkSender
 from db_connection import SourceError, window_start
-from delivery import MAX_THREADS, Delivery, PerUserSender, RunAborted, Sender
+from delivery import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Sender
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY
 from outbox import Filled, Outbox
@@ -136,7 +136,7 @@ class SyncRun:
             },
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
-            connections=MAX_THREADS,
+            connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
 
