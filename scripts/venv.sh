@@ -25,7 +25,7 @@ choose_python() {
         return
     fi
     without_venv=
-    for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3 python; do
+    for python in python3.13 python3.12 python3.11 python3.10 python3 python python3.14; do
         is_new_enough "$python" || continue
         has_venv "$python" && return
         without_venv=${without_venv:-$python}
