@@ -220,9 +220,9 @@ class BulkSender:
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
-        updates = self._deliver(Half.PROFILE, profiles, report, has_permit)
-        if any(updates.get(row.seq) is None for row in profiles):
-            return  # stopped before the batch was through
+        updates, goes_on = self._deliver(Half.PROFILE, profiles, report, has_permit)
+        if not goes_on:
+            return
         events = [
             row
             for row in unit
@@ -239,8 +239,11 @@ class BulkSender:
 
     def _deliver(
         self, half: Half, rows: Rows, report: Report, has_permit: bool
-    ) -> dict[int, CallResult]:
-        """Send one half of a batch until each row has its verdict, or the run is stopped."""
+    ) -> tuple[dict[int, CallResult], bool]:
+        """Send one half of a batch until each row has its verdict, or nothing may follow.
+
+        Return what came of each row, and whether the run goes on.
+        """
         send = (
             self._client.bulk_update_users
             if half is Half.PROFILE
@@ -248,23 +251,23 @@ class BulkSender:
         )
         settled: dict[int, CallResult] = {}
         parts: list[Rows] = [rows] if rows else []
-        while parts:
+        goes_on = True
+        while parts and goes_on:
             part = parts.pop()
             bodies = [_body(half, row) for row in part]
             subject = f"{len(part)} rows from user {part[0].user_id}"
             call = send(bodies, subject, has_permit=has_permit)
             has_permit = False
             if not call.attempts:
-                break
+                return settled, False
             reading = read_answer(half, part, call)
             self._tell_fields(half, call)
             now = time.time()
             finished = [Finished(seq, half, result, now) for seq, result in reading.settled.items()]
             settled.update(reading.settled)
             parts.extend(reversed(reading.again))
-            if not report(Reported(call, finished)) or call.verdict is Verdict.REFUSED:
-                break
-        return settled
+            goes_on = report(Reported(call, finished)) and call.verdict is not Verdict.REFUSED
+        return settled, goes_on
 
     def _tell_fields(self, half: Half, call: CallResult) -> None:
         """Tell once of fields that Iterable dropped or made."""

@@ -107,8 +107,8 @@ def _key_trouble(answer: Answer, address: str) -> str:
         return _not_iterable(address, f"it refuses with a page of its own ({said})")
     others = [f"{place}: {url}" for url, place in DATA_CENTRES.items() if url != address]
     return (
-        f"{address} refuses the key ({said}): it is mistyped, disabled, not of type Server-side, or "
-        f"of a project in another data centre ({', '.join(others)}; set ITERABLE_API_BASE_URL)."
+        f"{address} refuses the key ({said}): it is mistyped, disabled, not of type Server-side, "
+        f"or of a project in another data centre ({', '.join(others)}: ITERABLE_API_BASE_URL)."
     )
 
 

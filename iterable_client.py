@@ -141,7 +141,8 @@ class IterableClient:
 
         Returns the row's entry of the results file. Columns that the row lacks count as NULL.
         """
-        columns, values = list(user_record), list(user_record.values())
+        row = {"id": None, "email": None, **user_record}
+        columns, values = list(row), list(row.values())
         mapping = self._to_mapping(columns)
         if mapping.missing_columns:
             values += [None] * len(mapping.missing_columns)
@@ -151,9 +152,8 @@ class IterableClient:
             return row_entry(record.user_id, record.email, Outcome.INVALID, record.reason)
         subject = f"user {record.user_id}"
         update = self.call(USERS_UPDATE, record.profile, subject)
-        event = None
-        if event_may_follow(update):
-            event = self.call(EVENTS_TRACK, record.event, subject)
+        goes_on = event_may_follow(update)
+        event = self.call(EVENTS_TRACK, record.event, subject) if goes_on else None
         return row_entry(
             record.user_id,
             record.email,

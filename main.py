@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
+
+from console import print_line, print_payload, say
+from logger_config import FILE_ONLY, hide_secret, without_secrets
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -44,7 +45,8 @@ def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
 
 def run_integration() -> None:
     """Run one sync with the settings of the environment; what is wrong with it is raised."""
-    _sync(_arguments([]), load_environment_variables())
+    status = _sync(_arguments([]), load_environment_variables())
+    logger.debug("run_integration ended with what would be exit status %s", status)
 
 
 def main() -> None:
@@ -86,9 +88,16 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {__version__}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
+        "--check", action="store_true", help="try settings, database, query, key and paths"
+    )
+    action.add_argument(
         "--demo", action="store_true", help="run on sample data against an embedded sandbox"
     )
     action.add_argument("--history", action="store_true", help="show the past runs")
+    action.add_argument(
+        "--verify", type=_positive, metavar="N", help="read N users back and compare"
+    )
+    action.add_argument("--export", metavar="FILE.csv", help="write the query's rows, send nothing")
     return parser.parse_args(argv)
 
 
@@ -119,57 +128,113 @@ def _run(argv: Sequence[str]) -> int:
 
 def _act(arguments: argparse.Namespace) -> int:
     if arguments.demo:
-        return _demo(arguments)
+        from actions import demo
+
+        return demo(partial(_sync, arguments))
     from settings import read_environment
 
     environment = read_environment(arguments.env_file)
     if arguments.history:
-        return _history(environment)
+        from actions import history
+
+        return history(environment)
+    if arguments.check:
+        from actions import check
+
+        return check(environment, arguments.env_file)
+    if arguments.verify or arguments.export:
+        return _look(arguments, environment)
     return _sync(arguments, environment)
 
 
+def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Do what reads but sends nothing: `--verify`, `--export`."""
+    from actions import export, verify_delivered
+    from sync_run import Interrupted, StopSignal
+
+    settings = _settings(arguments, environment)
+    stop = StopSignal()
+    with _signals(stop):
+        try:
+            if arguments.export:
+                return export(settings, Path(arguments.export))
+            stop.ends_at_once = False
+            status = verify_delivered(settings, arguments.verify, stop.event)
+        except Interrupted:
+            status = OK
+    return 128 + stop.number if stop.number else status
+
+
 def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Run one sync and print its summary; return the exit status."""
+    """Run one sync, watched over, and print its summary; return the exit status."""
+    settings = _settings(arguments, environment)
+    from monitoring import Healthcheck, write_metrics
+    from sync_run import Interrupted, Options, StopSignal, SyncRun
+
+    out = sys.stderr if arguments.json else sys.stdout
+    options = Options(
+        dry_run=arguments.dry_run,
+        limit=arguments.limit,
+        full_refresh=arguments.full_refresh,
+        shows_progress=not arguments.quiet,
+    )
+    health = Healthcheck("" if arguments.dry_run else settings.healthcheck_url)
+    stop = StopSignal()
+    with _signals(stop):
+        health.started()
+        try:
+            run = SyncRun(settings, options, stop, show_payload=partial(print_payload, out))
+            report = run.execute()
+        except Interrupted:
+            health.failed("interrupted before anything was sent")
+            return 128 + (stop.number or signal.SIGINT)
+        except Exception as error:
+            health.failed(without_secrets(str(error)))
+            raise
+        if settings.metrics_file is not None:
+            write_metrics(settings.metrics_file, report.summary)
+    if not arguments.quiet:
+        for line in report.lines():
+            print_line(line, out)
+    if arguments.json:
+        print_line(report.summary.to_text())
+    status = _status(report, stop, quiet=arguments.quiet)
+    (health.failed if status else health.succeeded)("\n".join(report.lines()))
+    return status
+
+
+def _status(report: RunReport, stop: StopSignal, *, quiet: bool) -> int:
+    """Return a run's exit status, and say on stderr why it is not 0 where that needs saying."""
+    if report.error is not None:
+        return _ending(report.error)
+    if stop.number is not None:
+        say(f"Stopped by {stop.name}: run again to carry on.")
+        return 128 + stop.number
+    if report.summary.status == "completed":
+        return OK
+    if quiet:
+        say(f"Some rows failed or were invalid: see {report.results_path}")
+    return SOME_FAILED
+
+
+def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Check the settings, and have the log set up as they say."""
     from settings import Settings
 
     settings = Settings.from_environment(environment)
     if arguments.mode:
         settings = replace(settings, sync_mode=arguments.mode)
     _set_up_log(settings, arguments)
-    import orjson
-
-    from sync_run import Interrupted, Options, StopSignal, SyncRun
-
-    stop = StopSignal()
-    with _signals(stop):
-        options = Options(arguments.dry_run, arguments.limit, arguments.full_refresh)
-        show_payload = partial(_show_payload, sys.stderr if arguments.json else sys.stdout)
-        try:
-            report = SyncRun(settings, options, stop, show_payload=show_payload).execute()
-        except Interrupted:
-            return 128 + (stop.number or signal.SIGINT)
-    if not arguments.quiet:
-        _print_summary(report, sys.stderr if arguments.json else sys.stdout)
-    if arguments.json:
-        _print(orjson.dumps(report.summary.to_json(), option=orjson.OPT_INDENT_2).decode())
-    if report.error is not None:
-        return _ending(report.error)
-    if stop.number is not None:
-        _say(f"Stopped by {stop.name}: run again to carry on.")
-        return 128 + stop.number
-    if report.summary.status == "completed":
-        return OK
-    if arguments.quiet:
-        _say(f"Some rows failed or were invalid: see {report.results_path}")
-    return SOME_FAILED
+    return settings
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
-    from logger_config import hide_secret, setup_logger
+    from logger_config import setup_logger
     from settings import ConfigError
 
     hide_secret(settings.iterable_api_key, "api key")
     hide_secret(settings.db_password, "database password")
+    hide_secret(settings.healthcheck_url, "health check")
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
         setup_logger("", settings.log_file, level)
@@ -189,79 +254,8 @@ def _signals(stop: StopSignal) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_summary(report: RunReport, out: TextIO) -> None:
-    from results import summary_lines
-
-    files = [path for path in (report.results_path,) if path is not None]
-    for line in summary_lines(report.summary, report.failures, files, _what_next(report)):
-        _print(line, out)
-
-
-def _what_next(report: RunReport) -> str:
-    summary = report.summary
-    if summary.dry_run:
-        return "Nothing was sent. Without --dry-run the run is real."
-    if summary.partial_failures or summary.total_failures or summary.not_attempted:
-        return "What is missing is tried again by the next run."
-    return ""
-
-
-def _show_payload(out: TextIO, endpoint: str, body: bytes) -> None:
-    from logger_config import printable
-
-    _print(f"{endpoint} {printable(body.decode())}", out)
-
-
-def _history(environment: Mapping[str, str]) -> int:
-    """Print the past runs of the state file, the newest first."""
-    from outbox import Outbox
-    from run_history import history_lines
-    from setting_values import any_path
-    from settings import DEFAULTS
-
-    name = environment.get("STATE_FILE") or DEFAULTS["STATE_FILE"]
-    outbox = Outbox(any_path(name), read_only=True)
-    with contextlib.closing(outbox):
-        runs = outbox.history.runs()
-    for line in history_lines(runs):
-        _print(line)
-    return OK
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    """Run the real pipeline twice against the sandbox: the second run sends only what failed."""
-    try:
-        from sandbox.demo import neighbours
-    except ImportError as error:
-        from settings import ConfigError
-
-        raise ConfigError(
-            [f"--demo needs {error.name}: pip install -r requirements-dev.txt"]
-        ) from error
-
-    folder = Path(tempfile.mkdtemp(prefix="mysql-to-iterable-demo-"))
-    with neighbours() as leading_there:
-        environment = {
-            **leading_there,
-            "STATE_FILE": str(folder / "sync_state.sqlite3"),
-            "RESULTS_DIR": str(folder),
-            "LOG_FILE": str(folder / "iterable_integration.log"),
-        }
-        _print(
-            "A MySQL server with sample data and an Iterable that answers like the real one now\n"
-            "run on this machine, for the length of this demo; the program is the real one.\n\n"
-            "FIRST RUN: everything is new, some rows are bad, one call fails once\n"
-        )
-        _sync(arguments, environment)
-        _print("\nSECOND RUN: nothing is sent twice; what failed is tried again\n")
-        _sync(arguments, environment)
-    _print(f"\nLog and results of this demo: {folder}")
-    return OK
-
-
 def _ending(error: Exception) -> int:
     """Say in a line or two what ended the program, in the log too; return its exit status."""
-    from logger_config import FILE_ONLY
     from settings import ConfigError
 
     log_files = [
@@ -270,41 +264,28 @@ def _ending(error: Exception) -> int:
         if isinstance(handler, logging.FileHandler)
     ]
     if isinstance(error, ConfigError) or _is_expected(error):
-        for line in str(error).splitlines():
+        for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
             if log_files:
                 logger.error("%s", line, extra=FILE_ONLY)
-            _say(line)
+            say(line)
         return BAD_SETTINGS if isinstance(error, ConfigError) else STOPPED_EARLY
     if log_files:
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
     where = f"the traceback is in {log_files[0]}" if log_files else "there is no log yet"
-    _say(f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered.")
+    say(f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered.")
     return BUG
 
 
 def _is_expected(error: Exception) -> bool:
+    from csv_export import ExportError
     from db_connection import SourceError
     from delivery import RunAborted
     from results import ResultsError
     from state_file import StateError
+    from verification import VerificationError
 
-    return isinstance(error, (SourceError, RunAborted, StateError, ResultsError))
-
-
-def _print(line: str, out: TextIO | None = None) -> None:
-    """Print a line; a reader that has left (`| head`) ends the printing, not the program."""
-    out = out or sys.stdout
-    try:
-        out.write(f"{line}\n")
-        out.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-
-
-def _say(line: str) -> None:
-    from logger_config import without_secrets
-
-    sys.stderr.write(f"{without_secrets(line)}\n")
+    expected = (SourceError, RunAborted, StateError, ResultsError, ExportError, VerificationError)
+    return isinstance(error, expected)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = (3.0, 5.0)  # to connect, and between two bytes of the answer
 SETTLE_SECONDS = 20.0  # at the end of a run, for the pings under way
+RETRY_AFTER_SECONDS = 0.5
 MAX_BODY_BYTES = 100_000  # healthchecks.io keeps that much
-_RETRY_AFTER_SECONDS = 0.5
 _THREAD_NAME = "health check"
 
 STATUSES = ("completed", "completed_with_failures", "interrupted", "aborted")
@@ -44,10 +45,12 @@ class Healthcheck:
         *,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
         settle_seconds: float = SETTLE_SECONDS,
+        retry_after_seconds: float = RETRY_AFTER_SECONDS,
     ) -> None:
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._settle_seconds = settle_seconds
+        self._retry_after_seconds = retry_after_seconds
         self._latest: threading.Thread | None = None
 
     def started(self) -> None:
@@ -93,14 +96,13 @@ class Healthcheck:
         trouble: str | None = None
         for attempt in range(attempts):
             if attempt:
-                threading.Event().wait(_RETRY_AFTER_SECONDS)
+                time.sleep(self._retry_after_seconds)
             trouble, may_pass = self._post(signal, content)
             if not may_pass:
                 break
         if trouble:
-            logger.warning(
-                "The health check could not be told of the %s: %s", signal or "success", trouble
-            )
+            what = {"": "success", "fail": "failure"}.get(signal, signal)
+            logger.warning("The health check could not be told of the %s: %s", what, trouble)
 
     def _post(self, signal: str, content: bytes) -> tuple[str | None, bool]:
         """Ping once; return what was wrong, without the address, and whether it may pass."""
@@ -120,7 +122,8 @@ class Healthcheck:
                 # "OK", or "OK (not found)" where the check does not exist (any more).
                 said = response.raw.read(100).decode("utf-8", "replace").lower()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
-            return type(error).__name__, True
+            is_bad_address = isinstance(error, ValueError)
+            return type(error).__name__, not is_bad_address
         if status >= 300:
             return f"it answered HTTP {status}", status >= 500 or status in (408, 429)
         return ("it does not exist" if "not found" in said else None), False

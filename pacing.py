@@ -64,7 +64,7 @@ class Pace:
         self._lock = threading.Lock()
         self._due = 0.0  # when the next permit falls due in an even spread
         self._paused_until = 0.0
-        self._booked: deque[float] = deque(maxlen=max(1, int(permits_per_second)))
+        self._booked: deque[float] = deque()  # the starts of the last second, and those to come
         self._generation = 0  # grows when bookings made before have lost their worth
         self._slowed_at = self._recovered_at = float("-inf")
 
@@ -75,7 +75,7 @@ class Pace:
             slot = self._next_slot(now)
             if slot > now:
                 return slot - now
-            self._book(slot)
+            self._book(slot, now)
             return 0.0
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
@@ -87,7 +87,7 @@ class Pace:
             with self._lock:
                 now = self._clock()
                 slot = self._next_slot(now)
-                self._book(slot)
+                self._book(slot, now)
                 generation = self._generation
             if slot > now and wait(slot - now):
                 return False
@@ -116,16 +116,25 @@ class Pace:
     def _next_slot(self, now: float) -> float:
         if self.rate < self.full_rate:
             self._recover(now)
+            return max(self._slot_at(self.rate, now), self._slot_at(self.full_rate, now))
+        return self._slot_at(self.rate, now)
+
+    def _slot_at(self, rate: float, now: float) -> float:
+        """Return the next slot that leaves no more than `rate` in any second."""
         slot = max(now, self._due, self._paused_until)
-        permits = max(1, int(self.rate))
+        permits = max(1, int(rate))
         if len(self._booked) >= permits:
-            window_seconds = permits / self.rate + min(_JITTER_SECONDS, 0.1 / self.rate)
-            slot = max(slot, self._booked[-permits] + window_seconds)
+            slot = max(slot, self._booked[-permits] + _window_seconds(rate))
         return slot
 
-    def _book(self, slot: float) -> None:
+    def _book(self, slot: float, now: float) -> None:
         self._booked.append(slot)
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
+        # Not by count alone: threads that wait would push out what has just started, and a 429
+        # takes their bookings back.
+        since = now - _window_seconds(self.full_rate)
+        while len(self._booked) > self.full_rate and self._booked[0] < since:
+            self._booked.popleft()
 
     def _recover(self, now: float) -> None:
         steps = int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS)
@@ -133,3 +142,8 @@ class Pace:
             self._recovered_at += steps * _RECOVER_EVERY_SECONDS
             gained = steps * self.full_rate * _RECOVER_SHARE
             self.rate = min(self.full_rate, self.rate + gained)
+
+
+def _window_seconds(rate: float) -> float:
+    """Return how long a second's permits last, and a little more."""
+    return max(1, int(rate)) / rate + min(_JITTER_SECONDS, 0.1 / rate)

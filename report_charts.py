@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from measurements import LatencyBucket, Measurements, clock_time
+from report_text import length
 
-_LEAST_SHARE = 0.8  # percent: one in a million is still to be seen
+_LEAST_SHARE = 1.2  # percent: one in a million is still to be seen
 _LEAST_SPAN = 10.0  # the latency axis covers a factor of ten at least
 
 
@@ -155,17 +156,24 @@ def _level(percent: float, name: str) -> str:
 
 
 def _words_below(ticks: Sequence[tuple[float, str]]) -> str:
+    """Word the ticks; those for which a narrow page has no room are for wide ones only."""
     words = []
+    taken_until, ends_at = -100.0, ticks[-1][0]
     for percent, name in ticks:
-        edge = ' class="first"' if percent < 4 else ' class="last"' if percent > 96 else ""
-        words.append(f'<span{edge} style="left:{percent:.2f}%">{name}</span>')
+        has_room = percent - taken_until >= 26 and ends_at - percent >= 26
+        is_needed = percent in (ticks[0][0], ends_at)
+        if has_room or is_needed:
+            taken_until = percent
+        kinds = ["first"] if percent < 4 else ["last"] if percent > 96 else []
+        kinds += [] if has_room or is_needed else ["wide"]
+        words.append(f'<span class="{" ".join(kinds)}" style="left:{percent:.2f}%">{name}</span>')
     return "".join(words)
 
 
 def _time_ticks(ends_at: float) -> list[tuple[float, str]]:
     """Name the beginning, the end, and up to three round times in between."""
     if ends_at < 10:
-        return [(0.0, "0"), (100.0, f"{ends_at:.1f} s")]
+        return [(0.0, "0"), (100.0, length(ends_at))]
     steps = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
     step = next((step for step in steps if ends_at / step <= 4), 86400 * math.ceil(ends_at / 4e5))
     times = [at for at in range(0, int(ends_at) + 1, step) if at < 0.88 * ends_at]
@@ -191,12 +199,3 @@ def _round_down(number: float) -> float:
 
 def _leading_digit(number: float) -> int:
     return round(number / 10.0 ** math.floor(math.log10(number) + 1e-9))
-
-
-def length(seconds: float) -> str:
-    """Word a length of time: 310 ms, 4.1 s, 2:05 min."""
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.3g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
-    if seconds < 99.5:
-        return f"{seconds:.3g} s"
-    return f"{clock_time(seconds)} {'min' if seconds < 3600 else 'h'}"

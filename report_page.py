@@ -6,34 +6,38 @@ how anything was measured. The page is well-formed XML too, which a test reads i
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import report_charts
-from fields import Field
 from measurements import Measurements, percentile_seconds
 from outcomes import Failure
+from report_text import (
+    Shown,
+    about,
+    as_set,
+    length,
+    moment,
+    percent_of,
+    shown_without_secrets_of,
+)
 from results import RunSummary
 from settings import Settings
 
+_LEAST_SECONDS = 2.0  # of sending, for its rate to say anything
 MOST_FAILURES = 50  # reasons that are shown; the page does not grow with the rows
-_MOST_CHARACTERS = 500  # of one text from outside
-_LEAST_SECRET_CHARACTERS = 4
 
 # Nothing is loaded and nothing runs, whatever finds its way into the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 _STYLE = Path(__file__).with_name("report.css")
 
 _STATUS = {
-    "completed": ("good", "✓ completed", "Everything is in place"),
-    "completed_with_failures": ("warn", "! completed with failures", "Some users need a look"),
-    "interrupted": ("warn", "‖ interrupted", "Stopped before its end"),
-    "aborted": ("bad", "✕ aborted", "Broke off before its end"),
+    "completed": ("good", "✓ completed"),
+    "completed_with_failures": ("warn", "! completed with failures"),
+    "interrupted": ("warn", "‖ interrupted"),
+    "aborted": ("bad", "✕ aborted"),
 }
 _OUTCOMES = {
     "successful": "every call that was needed was delivered",
@@ -50,12 +54,6 @@ _VERDICTS = {
     "refused": "Nothing was accepted: the key, the data centre or the URL is wrong.",
     "invalid": "Never sent: correct the row in the database.",
 }
-# What XML cannot hold, what would turn the direction of the text, and half characters.
-_UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
-
-Shown = Callable[[object], str]
 
 
 def page(
@@ -66,11 +64,9 @@ def page(
     results_name: str,
 ) -> str:
     """Return the whole page. `results_name` is the file with every row."""
-    shown = _without_secrets_of(settings)
-    kind, badge, gist = _STATUS[summary.status]
-    if summary.dry_run:
-        gist = "A dry run: nothing was sent"
-    began = _moment(summary.started_at)
+    shown = shown_without_secrets_of(settings)
+    kind, badge = _STATUS[summary.status]
+    began = moment(summary.started_at)
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}"/>\n'
@@ -81,7 +77,7 @@ def page(
     )
     body = "\n".join(
         [
-            *_header(summary, kind, badge, gist, shown),
+            *_header(summary, kind, badge, shown),
             *_tiles(summary, measured),
             *_outcomes(summary),
             *_failures(failures, results_name, shown),
@@ -98,38 +94,19 @@ def page(
     )
 
 
-def _without_secrets_of(settings: Settings) -> Shown:
-    """Return what makes a text from outside fit to be shown."""
-    values = [getattr(settings, field.name) for field in fields(settings) if not field.repr]
-    secrets = sorted(
-        (value for value in values if len(str(value)) >= _LEAST_SECRET_CHARACTERS), key=len
-    )
-
-    def shown(text: object) -> str:
-        words = str(text)
-        for secret in reversed(secrets):
-            words = words.replace(secret, "[secret]")
-        if len(words) > _MOST_CHARACTERS:
-            words = words[:_MOST_CHARACTERS] + "..."
-        return escape(_UNFIT.sub(lambda unfit: f"\\u{ord(unfit.group()):04x}", words))
-
-    return shown
-
-
-def _header(summary: RunSummary, kind: str, badge: str, gist: str, shown: Shown) -> Iterator[str]:
-    yield f'<header>\n<p><span class="badge {kind}">{badge}</span></p>\n<h1>{gist}</h1>'
-    in_place = summary.successful + summary.unchanged
+def _header(summary: RunSummary, kind: str, badge: str, shown: Shown) -> Iterator[str]:
+    in_place = f"{summary.successful + summary.unchanged:,}"
     if not summary.total_users:
-        yield "<p>The query returned no rows.</p>"
-    elif not summary.dry_run:
-        yield (
-            f"<p>Profile and event are in place for <strong>{in_place:,}</strong> of "
-            f"<strong>{summary.total_users:,}</strong> users.</p>"
-        )
+        gist = "No row was read" if summary.reason else "The query returned no rows"
+    elif summary.dry_run:
+        gist = f"Dry run: {summary.not_attempted:,} of {summary.total_users:,} users to be sent"
+    else:
+        gist = f"{in_place} of {summary.total_users:,} users are in place in Iterable"
+    yield f'<header>\n<p><span class="badge {kind}">{badge}</span></p>\n<h1>{gist}</h1>'
     if summary.reason:
         yield f'<p class="reason {kind}">{shown(summary.reason)}</p>'
     yield (
-        f'<p class="soft">{_moment(summary.started_at)} to {_moment(summary.finished_at)}, '
+        f'<p class="soft">{moment(summary.started_at)} to {moment(summary.finished_at)}, '
         f"{shown(summary.mode)} mode, run <code>{shown(summary.run_id)}</code></p>\n</header>"
     )
 
@@ -138,20 +115,20 @@ def _tiles(summary: RunSummary, measured: Measurements) -> Iterator[str]:
     per_second = summary.users_per_second
     calls = max(summary.api_calls, 1)
     tiles = [
-        ("Duration", report_charts.length(summary.duration_seconds), "from start to end"),
+        ("Duration", length(summary.duration_seconds), "from start to end"),
         ("Users a second", f"{per_second:,.1f}", "reading and reporting included"),
         ("API calls", f"{summary.api_calls:,}", "retries included"),
-        ("Retries", f"{summary.retries:,}", f"{_percent(summary.retries / calls)} of the calls"),
+        ("Retries", f"{summary.retries:,}", f"{percent_of(summary.retries / calls)} of the calls"),
     ]
     rows = sum(sample.rows for sample in measured.samples)
-    if rows:
-        seconds = sum(sample.seconds for sample in measured.samples)
+    seconds = sum(sample.seconds for sample in measured.samples)
+    if seconds >= _LEAST_SECONDS:
         share = rows / seconds / measured.ceiling_rows_per_second
         tiles.insert(
             2,
             (
                 "Share of the limit",
-                _percent(share),
+                percent_of(share),
                 f"{rows / seconds:,.0f} of {measured.ceiling_rows_per_second:,g} a second "
                 "while sending",
             ),
@@ -169,8 +146,8 @@ def _outcomes(summary: RunSummary) -> Iterator[str]:
     yield '<section class="card" aria-labelledby="users">\n<h2 id="users">Users</h2>'
     yield report_charts.shares(counts, "Users by what became of them")
     yield (
-        "<table>\n<caption>What became of the rows of the query</caption>\n<thead><tr>"
-        '<th scope="col">Outcome</th><th scope="col" class="number">Users</th>'
+        '<table class="outcomes">\n<caption>What became of the rows of the query</caption>\n'
+        '<thead><tr><th scope="col">Outcome</th><th scope="col" class="number">Users</th>'
         '<th scope="col" class="number">Share</th><th scope="col" class="wide">Meaning</th>'
         "</tr></thead>\n<tbody>"
     )
@@ -180,7 +157,7 @@ def _outcomes(summary: RunSummary) -> Iterator[str]:
             f'<tr{"" if count else _NONE}><th scope="row">'
             f'<svg class="swatch" aria-hidden="true"><rect class="{name}" width="100%" '
             f'height="100%"/></svg>{name.replace("_", " ")}</th>'
-            f'<td class="number">{count:,}</td><td class="number">{_percent(count / total)}</td>'
+            f'<td class="number">{count:,}</td><td class="number">{percent_of(count / total)}</td>'
             f'<td class="wide small">{meaning}</td></tr>'
         )
     yield (
@@ -200,21 +177,22 @@ def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> I
         return
     most = max(failure.rows for failure in failures)
     yield (
-        '<table class="stack">\n<caption>By reason, the commonest first. A user whose profile and '
-        "event both failed is counted at each.</caption>\n<thead><tr>"
+        '<table class="failures stack">\n<caption>By reason, the commonest first. A user whose '
+        "profile and event both failed is counted at each.</caption>\n<thead><tr>"
         '<th scope="col">Reason</th><th scope="col">Where</th><th scope="col">What it means</th>'
-        '<th scope="col">Users</th><th scope="col">For example</th></tr></thead>\n<tbody>'
+        '<th scope="col">Users</th><th scope="col">Example</th></tr></thead>\n<tbody>'
     )
     for failure in failures[:MOST_FAILURES]:
         where = "the row itself" if failure.endpoint == "row" else failure.endpoint
         example = failure.example_user_id
+        user = "no id" if example is None else f"user {shown(example)}"
         yield (
             f'<tr><th scope="row"><strong>{shown(failure.code or failure.verdict)}</strong></th>'
             f'<td class="name">{shown(where)}</td>'
             f'<td class="small">{_VERDICTS.get(failure.verdict, shown(failure.verdict))}</td>'
-            f'<td data-name="users:">{failure.rows:,}{report_charts.meter(failure.rows / most)}'
-            f'</td><td data-name="for example">{"" if example is None else "user "}'
-            f"{'no id' if example is None else shown(example)}</td></tr>"
+            f'<td class="share-of" data-name="users:">{failure.rows:,}'
+            f"{report_charts.meter(failure.rows / most)}</td>"
+            f'<td class="example" data-name="for example">{user}</td></tr>'
         )
     yield "</tbody>\n</table>"
     rest = failures[MOST_FAILURES:]
@@ -264,13 +242,12 @@ def _latencies(measured: Measurements) -> Iterator[str]:
         return
     named = ((0.5, "half"), (0.9, "90 %"), (0.99, "99 %"))
     within = ", ".join(
-        f"{name} within <strong>{report_charts.length(percentile_seconds(measured, share))}"
-        "</strong>"
+        f"{name} within <strong>{about(percentile_seconds(measured, share))}</strong>"
         for share, name in named
     )
     yield (
         '<section class="card" aria-labelledby="waits">\n<h2 id="waits">How long calls took</h2>\n'
-        f"<p>{within}; the slowest {report_charts.length(measured.slowest_seconds)}.</p>\n"
+        f"<p>{within}; the slowest {length(measured.slowest_seconds)}.</p>\n"
         '<figure>\n<figcaption class="small">Calls by the time from their turn to their last '
         "answer: retries, and the waits before them, are part of it.</figcaption>"
     )
@@ -281,7 +258,7 @@ def _latencies(measured: Measurements) -> Iterator[str]:
 def _settings(settings: Settings, shown: Shown) -> Iterator[str]:
     yield (
         '<section class="card long" aria-labelledby="settings">\n<h2 id="settings">Settings</h2>\n'
-        '<table class="settings">\n<caption>As they were in this run; secrets are left out'
+        '<table class="settings stack">\n<caption>As they were in this run; secrets are left out'
         '</caption>\n<thead><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead>\n'
         "<tbody>"
     )
@@ -289,36 +266,6 @@ def _settings(settings: Settings, shown: Shown) -> Iterator[str]:
         if field.repr:
             yield (
                 f'<tr><th scope="row" class="name">{field.name.upper()}</th>'
-                f'<td class="name">{shown(_as_set(getattr(settings, field.name)))}</td></tr>'
+                f'<td class="name">{shown(as_set(getattr(settings, field.name)))}</td></tr>'
             )
     yield "</tbody>\n</table>\n</section>"
-
-
-def _as_set(value: Any) -> str:
-    """Write a setting's value as it would stand in the environment."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple):
-        return ",".join(_field_as_set(each) for each in value)
-    return "" if value is None else str(value)
-
-
-def _field_as_set(field: Field) -> str:
-    text = field.target if field.target == field.column else f"{field.target}={field.column}"
-    return f"{text}:{field.cast}" if field.cast else text
-
-
-def _moment(iso: str) -> str:
-    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _percent(share: float) -> str:
-    """Word a share; one that is not quite nothing or all does not read as that."""
-    percent = 100 * share
-    if 0 < percent < 0.1:
-        return "&lt; 0.1 %"
-    if 99.9 < percent < 100:
-        return "&gt; 99.9 %"
-    return f"{percent:.1f} %" if 0 < percent < 10 or 99 < percent < 100 else f"{percent:.0f} %"

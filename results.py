@@ -65,6 +65,10 @@ class RunSummary:
     def to_json(self) -> JSON:
         return asdict(self)
 
+    def to_text(self) -> str:
+        """Return the head as JSON text, for `--json`."""
+        return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2).decode()
+
 
 def summarize(
     *,
@@ -234,7 +238,7 @@ def remove_old_results(folder: Path, keep: int) -> int:
 
 
 def summary_lines(
-    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path], what_next: str
+    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path]
 ) -> list[str]:
     """Word the end of a run for the operator."""
     status = summary.status.replace("_", " ")
@@ -263,4 +267,8 @@ def summary_lines(
             for failure in failures[:5]
         ]
     lines += ["", *(f"  {path}" for path in files)]
-    return [*lines, f"  {what_next}"] if what_next else lines
+    if summary.dry_run:
+        lines.append("  Nothing was sent. Without --dry-run the run is real.")
+    elif summary.partial_failures or summary.total_failures or summary.not_attempted:
+        lines.append("  What is missing is tried again by the next run.")
+    return lines

@@ -27,6 +27,7 @@ from iterable_client import IterableClient
 from logger_config import FILE_ONLY
 from outbox import Filled, Outbox
 from outcomes import Failure, RowState
+from progress import Progress, ceiling_rows_per_second
 from read_ahead import ReadAhead
 from results import (
     ResultsError,
@@ -34,6 +35,7 @@ from results import (
     entries,
     remove_old_results,
     summarize,
+    summary_lines,
     write_results,
 )
 from settings import ConfigError, Settings
@@ -82,6 +84,7 @@ class Options:
     dry_run: bool = False
     limit: int | None = None
     full_refresh: bool = False
+    shows_progress: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,16 @@ class RunReport:
 
     summary: RunSummary
     failures: Sequence[Failure]
-    results_path: Path | None
+    files: Sequence[Path]  # the results file first, where it could be written
     error: Exception | None
+
+    @property
+    def results_path(self) -> Path | None:
+        return self.files[0] if self.files else None
+
+    def lines(self) -> list[str]:
+        """Word the end of the run for the operator."""
+        return summary_lines(self.summary, self.failures, self.files)
 
 
 @dataclass
@@ -123,6 +134,7 @@ class SyncRun:
         self._stop = stop
         self._show_payload = show_payload
         self._started_at = datetime.now(timezone.utc)
+        self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
         self._has_rows = False  # what the outbox holds before is of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = IterableClient(
@@ -175,7 +187,7 @@ class SyncRun:
             if self._options.dry_run:
                 self._show_payloads(outbox)
             else:
-                self._deliver(outbox)
+                self._deliver(outbox, filled.to_send)
         except (SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
@@ -265,7 +277,7 @@ class SyncRun:
             if row.event is not None:
                 self._show_payload(EVENTS_TRACK, row.event)
 
-    def _deliver(self, outbox: Outbox) -> None:
+    def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
         holds_back = settings.event_delay_seconds > 0
         sender: Sender
@@ -277,17 +289,27 @@ class SyncRun:
             )
         else:
             sender = PerUserSender(self._client, holds_events_back=holds_back)
-        Delivery(
-            outbox,
-            sender,
-            self._stop.event,
-            event_delay_seconds=settings.event_delay_seconds,
-        ).run()
+        with self._progress_of(rows_to_send) as progress:
+            Delivery(
+                outbox,
+                sender,
+                self._stop.event,
+                event_delay_seconds=settings.event_delay_seconds,
+                on_progress=progress.advance,
+            ).run()
+
+    def _progress_of(self, rows_to_send: int) -> Progress:
+        self._progress = Progress(
+            rows_to_send,
+            ceiling_rows_per_second(self._settings),
+            live=self._options.shows_progress,
+        )
+        return self._progress
 
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
         """Account for every row, as far as disks allow, and let personal data go."""
         finished_at = datetime.now(timezone.utc)
-        path: Path | None = None
+        files: list[Path] = []
         tally: Sequence[tuple[RowState, int]] = ()
         failures: Sequence[Failure] = ()
         summarize_as = partial(
@@ -312,7 +334,9 @@ class SyncRun:
         try:
             folder = self._settings.results_dir
             rows = entries(outbox.settled(), why) if self._has_rows else ()
-            path = write_results(folder, summary, rows)
+            files.append(write_results(folder, summary, rows))
+            if self._settings.report:
+                files += self._write_report(files[0], summary, failures)
             remove_old_results(folder, self._settings.results_keep)
         except (ResultsError, StateError) as error:
             ending.abort(error)
@@ -326,7 +350,17 @@ class SyncRun:
             except StateError as error:
                 ending.abort(error)
         logger.info("Run %s: %s", summary.status, _in_one_line(summary), extra=FILE_ONLY)
-        return RunReport(summary, failures, path, ending.error)
+        return RunReport(summary, failures, files, ending.error)
+
+    def _write_report(
+        self, results_path: Path, summary: RunSummary, failures: Sequence[Failure]
+    ) -> list[Path]:
+        from report import write_report
+
+        path = results_path.with_suffix(".html")
+        measured = self._progress.measurements
+        is_written = write_report(path, summary, failures, measured, self._settings)
+        return [path] if is_written else []
 
 
 def _in_one_line(summary: RunSummary) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
+from queue import SimpleQueue
 from urllib.parse import quote
 
 from delivered_rows import DeliveredRow, choose_delivered_rows
@@ -25,13 +27,15 @@ from read_back import MOST_EVENTS, NotThere, event_differences, profile_differen
 from settings import Settings
 from verdicts import Answer, verdict_of
 
-READ_RPS = 100.0  # Iterable's limit for a project, for each of the two endpoints
+# Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.
+READ_RPS = 90.0
 GET_BY_EMAIL = "users/getByEmail"
 GET_EVENTS = "events/{email}"
 # A minute together: Iterable's advice on how long to wait for a call to be applied.
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _THREADS = 32  # 100 answers a second at 300 ms each
-_UNANSWERED_MOST = 20  # in a row: then Iterable is down
+_TIMEOUT_SECONDS = (5.0, 15.0)
+_UNANSWERED_MOST = 20  # in a row: then nobody else is asked for a while
 
 
 class VerificationError(Exception):
@@ -74,8 +78,14 @@ class VerificationTally:
         self.counts[key] = self.counts.get(key, 0) + 1
 
     @property
-    def all_as_sent(self) -> bool:
-        return all(found is Found.AS_SENT for _, found in self.counts)
+    def has_differences(self) -> bool:
+        """Whether anything is missing or other than it was sent."""
+        return any(found in (Found.DIFFERENT, Found.MISSING) for _, found in self.counts)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was asked for was answered."""
+        return all(found is not Found.UNANSWERED for _, found in self.counts)
 
     def __str__(self) -> str:
         """Say it in a line: "10 profiles and 9 events as sent; 1 event missing"."""
@@ -109,8 +119,8 @@ def verify(
     rows = choose_delivered_rows(settings, count)
     if not rows:
         raise VerificationError(
-            "There is nothing to verify: no row of the query is in Iterable as it is now, for all "
-            f"that {settings.state_file} remembers. Run a sync first."
+            f"There is nothing to verify: {settings.state_file} knows no row of the query that was "
+            "delivered as it is now. Run a sync first."
         )
     with closing(_Reader(settings, stop)) as reader:
         yield from _settle(_questions(rows), reader, stop, waits_seconds, now)
@@ -145,40 +155,51 @@ def _settle(
     """Ask, and ask again, until each question has its finding."""
     patience_seconds = sum(waits_seconds)
     for wait_seconds in (*waits_seconds, None):
-        unsettled: list[_Question] = []
+        is_last = wait_seconds is None
+        asked, unsettled = 0, []
         for question, answer in reader.ask(questions):
+            asked += 1
             finding = _judge(question, answer)
-            may_change = (
-                finding.found is Found.UNANSWERED
-                or now() - question.delivered_at <= patience_seconds
-            )
-            if finding.found is Found.AS_SENT or not may_change or wait_seconds is None:
+            is_young = now() - question.delivered_at <= patience_seconds
+            if finding.found is Found.AS_SENT or is_last or not _may_change(answer, is_young):
                 yield finding
             else:
                 unsettled.append(question)
-        if not unsettled or wait_seconds is None or stop.wait(wait_seconds):
+        if stop.is_set():
+            return
+        unsettled += questions[asked:]
+        if not unsettled or (wait_seconds is not None and stop.wait(wait_seconds)):
             return
         questions = unsettled
+    raise VerificationError(f"Nothing more can be read back: {reader.trouble}")
+
+
+def _may_change(answer: Answer, is_young: bool) -> bool:
+    """Say whether the same question may be answered otherwise a little later."""
+    return is_young or answer.status is None or answer.status == 408 or answer.status >= 500
 
 
 def _judge(question: _Question, answer: Answer) -> Finding:
-    record = question.row.record
-    found, details = Found.AS_SENT, ()
+    record, half = question.row.record, question.half
+
+    def finding(found: Found, *details: str) -> Finding:
+        return Finding(record.user_id, record.email, half, found, details)
+
+    if answer.code == "UnknownEmailError":
+        return finding(Found.MISSING, "is not in Iterable")
+    if answer.status != 200 or not isinstance(answer.body, dict):
+        said = f"HTTP {answer.status}" if answer.status else answer.trouble
+        return finding(Found.UNANSWERED, f"could not be read back ({said})")
     try:
-        if answer.code in ("UnknownEmailError", "NotFound") and answer.status in (400, 404):
-            raise NotThere("is not in Iterable")
-        if answer.status != 200 or not isinstance(answer.body, dict):
-            said = answer.status or answer.code
-            found, details = Found.UNANSWERED, (f"could not be read back: {said}",)
-        elif question.half is Half.PROFILE:
-            details = tuple(profile_differences(record.profile, answer.body))
+        if half is Half.PROFILE:
+            differences = profile_differences(record.profile, answer.body)
         else:
-            details = tuple(event_differences(record.event, answer.body))
+            differences = event_differences(record.event, answer.body)
     except NotThere as missing:
-        found, details = Found.MISSING, (str(missing),)
-    if details and found is Found.AS_SENT:
-        found = Found.DIFFERENT
-    return Finding(record.user_id, record.email, question.half, found, details)
+        return finding(Found.MISSING, str(missing))
+    if differences:
+        return finding(Found.DIFFERENT, "differs: " + differences[0], *differences[1:])
+    return finding(Found.AS_SENT)
 
 
 class _Reader:
@@ -188,25 +209,68 @@ class _Reader:
         self._address = settings.iterable_api_base_url
         self._stop = stop
         self._paces = {half: Pace(READ_RPS) for half in Half}
-        self._http = IterableHTTP(settings.iterable_api_key, self._address, connections=_THREADS)
-        self._pool = ThreadPoolExecutor(_THREADS, "verify")
-        self._unanswered_in_a_row = 0
+        self._http = IterableHTTP(
+            settings.iterable_api_key,
+            self._address,
+            connections=_THREADS,
+            timeout_seconds=_TIMEOUT_SECONDS,
+        )
+        self.trouble: str | None = None  # why the last question was not answered
+        self._tasks: SimpleQueue[tuple[Future[Answer | None], _Question] | None] = SimpleQueue()
+        for _ in range(_THREADS):
+            # Daemons: the program's end does not wait for an answer that hangs.
+            threading.Thread(target=self._work, name="verify", daemon=True).start()
 
     def close(self) -> None:
         """Start no more; what is under way is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(_THREADS):
+            self._tasks.put(None)
         self._http.close()
 
     def ask(self, questions: Sequence[_Question]) -> Iterator[tuple[_Question, Answer]]:
-        """Yield the answers in the order of the questions, fewer when stopped.
+        """Yield the answers in the order of the questions.
 
-        Raises VerificationError where the key is refused or Iterable is down.
+        Fewer when stopped, or when many in a row were not answered. Raises VerificationError where
+        the key is refused or the address is not Iterable.
         """
-        for question, answer in zip(questions, self._pool.map(self._get, questions), strict=True):
-            if answer is None or self._stop.is_set():
-                return
-            self._watch(answer)
-            yield question, answer
+        unanswered_in_a_row = 0
+        futures: list[Future[Answer | None]] = [Future() for _ in questions]
+        for task in zip(futures, questions, strict=True):
+            self._tasks.put(task)
+        try:
+            for question, future in zip(questions, futures, strict=True):
+                answer = self._result(future)
+                if answer is None:
+                    return
+                self.trouble = trouble_with(answer, self._address)
+                if verdict_of(GET_EVENTS, answer) is Verdict.REFUSED:
+                    raise VerificationError(f"Nothing can be read back: {self.trouble}")
+                yield question, answer
+                is_answered = answer.status is not None and answer.status < 500
+                unanswered_in_a_row = 0 if is_answered else unanswered_in_a_row + 1
+                if unanswered_in_a_row >= _UNANSWERED_MOST:
+                    return
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, question = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._get(question))
+                except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                    future.set_exception(error)
+
+    def _result(self, future: Future[Answer | None]) -> Answer | None:
+        """Wait for an answer, but not for one that hangs when the run is to stop."""
+        while not self._stop.is_set():
+            try:
+                return future.result(timeout=0.2)
+            except FutureTimeoutError:
+                continue
+        return None
 
     def _get(self, question: _Question) -> Answer | None:
         """Ask one question, again where there were too many at once; None when stopped."""
@@ -221,16 +285,3 @@ class _Reader:
                 return answer
             pace.slow_down(answer.named_wait_seconds or 1.0)
         return None
-
-    def _watch(self, answer: Answer) -> None:
-        """End it where no answer will come."""
-        verdict = verdict_of(GET_EVENTS, answer)
-        trouble = trouble_with(answer, self._address)
-        if verdict is Verdict.REFUSED and answer.code != "NotFound":
-            raise VerificationError(f"Nothing can be read back: {trouble}")
-        if answer.status is not None and answer.status < 500:
-            self._unanswered_in_a_row = 0
-            return
-        self._unanswered_in_a_row += 1
-        if self._unanswered_in_a_row >= _UNANSWERED_MOST:
-            raise VerificationError(f"Nothing more can be read back: {trouble}")

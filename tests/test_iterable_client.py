@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from iterable_client import IterableClient
 from records import RowMapping
 from sandbox.iterable_api import IterableSandbox
 from tests.golden import SARAH, SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE, sarah
-from tests.rows import API_KEY
+from tests.rows import API_KEY, unwaiting_client
 
 SARAHS_EMAIL = SARAH["email"]
 
@@ -77,7 +78,8 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> No
 def test_an_update_sends_email_and_fields_and_tells_what_iterable_said(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
-    delivered, said = client.update_user(SARAHS_EMAIL, SARAHS_PROFILE["dataFields"])
+    fields: Any = SARAHS_PROFILE["dataFields"]
+    delivered, said = client.update_user(SARAHS_EMAIL, fields)
     assert delivered
     assert (said["code"], said["params"]) == ("Success", None)
     assert (said["verdict"], said["http_status"], said["attempts"]) == ("delivered", 200, 1)
@@ -137,7 +139,7 @@ def test_bulk_calls_send_the_bodies_of_single_ones(
 
 
 def test_calls_and_retries_are_counted(iterable: IterableSandbox) -> None:
-    client = IterableClient(API_KEY, iterable.url)
+    client, _stop = unwaiting_client(iterable.url)
     iterable.set_faults([{"fault": "status", "status": 503, "times": 1}])
     client.update_user(SARAHS_EMAIL, {})
     client.update_user(SARAHS_EMAIL, {})
@@ -247,9 +249,7 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
 ) -> None:
     answer: Any = StandIn(status, ValueError("no JSON") if body is None else body)
     if is_real:
-        answer = answer_of(
-            status, b"<html>" if body is None else requests.compat.json.dumps(body).encode()
-        )
+        answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
     delivered, said = client._handle_response(answer, "events/track")
     assert delivered == (verdict == "delivered")
     assert (said["verdict"], said["http_status"]) == (verdict, status)

@@ -100,23 +100,23 @@ def test_everyone_is_delivered_and_the_results_file_says_so(
 
 
 def test_good_and_bad_rows_each_get_what_they_deserve(
-    source: SourceDatabase, tmp_path: Path
+    mariadb: SourceDatabase, tmp_path: Path
 ) -> None:
     retried = {"fault": "status", "status": 502, "endpoint": "events/track", "times": 1}
-    add_people(source.run_sql, [1, 2])
-    add_person(source.run_sql, 3, "not-an-email")
-    add_person(source.run_sql, 4, None)
-    add_person(source.run_sql, 5, "nulls@example.com", first_name=None)
-    add_person(source.run_sql, 6, "li@example.com", first_name="小龙")
-    add_person(source.run_sql, 7, "rocket@example.com", first_name="Amélie 🚀")
-    add_person(source.run_sql, 8, "rejected@example.com")
-    add_person(source.run_sql, 9, "forgotten@example.com")
+    add_people(mariadb.run_sql, [1, 2])
+    add_person(mariadb.run_sql, 3, "not-an-email")
+    add_person(mariadb.run_sql, 4, None)
+    add_person(mariadb.run_sql, 5, "nulls@example.com", first_name=None)
+    add_person(mariadb.run_sql, 6, "li@example.com", first_name="小龙")
+    add_person(mariadb.run_sql, 7, "rocket@example.com", first_name="Amélie 🚀")
+    add_person(mariadb.run_sql, 8, "rejected@example.com")
+    add_person(mariadb.run_sql, 9, "forgotten@example.com")
     with IterableSandbox(
         invalid_data_emails=["rejected@example.com"],
         forgotten=["forgotten@example.com"],
         faults=[{**retried, "email": email_of(2)}],
     ) as iterable:
-        program = Program.between(tmp_path, source, iterable)
+        program = Program.between(tmp_path, mariadb, iterable)
         ending = program.run()
     assert ending.status == 3, ending.output
     results = program.results
@@ -163,7 +163,13 @@ def test_bulk_mode_sends_batches_and_puts_each_failure_on_its_own_row(
         forgotten=["forgotten@example.com"], invalid_emails=["malformed@example.com"]
     ) as iterable:
         program = Program.between(
-            tmp_path, embedded, iterable, SYNC_MODE="bulk", BULK_BATCH_SIZE="10"
+            tmp_path,
+            embedded,
+            iterable,
+            SYNC_MODE="bulk",
+            BULK_BATCH_SIZE="10",
+            BULK_UPDATE_RPS="100",
+            TRACK_BULK_RPS="100",
         )
         ending = program.run()
         endpoints = {call.endpoint for call in iterable.calls}
@@ -177,6 +183,7 @@ def test_bulk_mode_sends_batches_and_puts_each_failure_on_its_own_row(
     assert failed[41]["response"]["code"] == "failedUpdates.invalidEmails"
 
 
+@pytest.mark.slow
 def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -192,6 +199,7 @@ def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
     }
 
 
+@pytest.mark.slow
 def test_of_two_rows_of_one_person_the_latest_event_wins(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -211,6 +219,7 @@ def test_a_query_that_returns_nothing_is_a_warning_and_no_error(program: Program
     assert (program.results["total_users"], program.results["records"]) == (0, [])
 
 
+@pytest.mark.slow
 def test_events_in_the_future_are_sent_and_told_of(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -222,6 +231,7 @@ def test_events_in_the_future_are_sent_and_told_of(
     assert len(iterable.project.events) == 2
 
 
+@pytest.mark.slow
 def test_null_fields_are_left_alone_unless_they_are_to_be_cleared(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_wrong_password_stops_the_run_at_once(
     assert iterable.calls == []
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_exist_stops_the_run_at_once(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_query_without_a_needed_column_is_a_bad_setting(
     assert iterable.calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -105,6 +107,7 @@ def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
     check_project(iterable.project, range(1, 11))
 
 
+@pytest.mark.slow
 def test_a_key_that_is_refused_in_the_middle_leaves_what_was_delivered_in_place(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     assert len(iterable.calls) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_path_is_told_from_an_unknown_user(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -134,6 +138,7 @@ def test_a_wrong_path_is_told_from_an_unknown_user(
     check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
+@pytest.mark.slow
 def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
@@ -149,7 +154,9 @@ def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["SIGINT", "SIGTERM"],
 )
 def test_a_stop_signal_ends_a_run_politely(
     program: Program, iterable: IterableSandbox, number: signal.Signals, status: int
@@ -179,11 +186,12 @@ def test_a_stop_signal_is_heard_while_the_database_thinks(
     assert program.results["total_users"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
         {"fault": "rate_limited", "reset": 60},
-        pytest.param({"fault": "hang"}, marks=pytest.mark.slow),
+        {"fault": "hang"},
     ],
     ids=["429", "hang"],
 )
@@ -219,6 +227,7 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
     assert "ZeroDivisionError" in program.log
 
 
+@pytest.mark.slow
 def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     history = program.project / "run_history.py"

@@ -38,7 +38,7 @@ def test_the_log_tells_of_each_call_with_iterables_own_number(
     assert "DEBUG" not in ending.output
 
 
-@pytest.mark.parametrize("umask", ["000", "022"])
+@pytest.mark.parametrize("umask", ["000", pytest.param("022", marks=pytest.mark.slow)])
 def test_files_with_personal_data_are_for_their_owner_only(
     program: Program, embedded: SourceDatabase, umask: str
 ) -> None:
@@ -76,6 +76,7 @@ def test_relative_paths_start_at_the_project_folder_wherever_the_program_is_star
     assert [path.name for path in elsewhere.rglob("*")] == ["x", "settings.env"]
 
 
+@pytest.mark.slow
 def test_the_defaults_lie_in_the_project_folder(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_defaults_lie_in_the_project_folder(
     assert len(list(project.glob("integration_results_*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_log_stops_nothing(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_full_disk_under_the_log_stops_nothing(
     check_project(iterable.project, range(1, 6))
 
 
+@pytest.mark.slow
 def test_what_is_printed_into_a_pipe_has_no_colours(
     program: Program, embedded: SourceDatabase
 ) -> None:
@@ -109,6 +112,7 @@ def test_what_is_printed_into_a_pipe_has_no_colours(
     assert "\x1b" not in ending.output
 
 
+@pytest.mark.slow
 def test_results_of_one_second_get_names_of_their_own_and_old_ones_are_tidied(
     program: Program, embedded: SourceDatabase
 ) -> None:

@@ -1,8 +1,12 @@
-"""`kill -9` at any moment: nothing is lost, next to nothing is repeated, the next run carries on."""
+"""`kill -9` at any moment: nothing is lost, little is repeated, the next run carries on.
+
+`--log-cli-level=INFO` shows what each kill cost.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from pathlib import Path
@@ -16,6 +20,8 @@ from sandbox.project import Project
 from tests.conftest import SourceDatabase
 from tests.people import add_people, check_project
 from tests.program import Program, counts_of
+
+logger = logging.getLogger(__name__)
 
 SEED = 20260113
 LATENCY_SECONDS = 0.05
@@ -58,7 +64,9 @@ class Killer:
         at_risk = [call for call in calls if call.at >= oldest or call.fault == "drop_after"]
         lost = {half for half in self._to_be_sent() if half is not None}
         new, self._lost = lost - self._lost, lost
-        return Kill(sum(map(_rows, calls)), sum(map(_rows, at_risk)), len(new))
+        kill = Kill(sum(map(_rows, calls)), sum(map(_rows, at_risk)), len(new))
+        logger.info("%s", kill)
+        return kill
 
     def _to_be_sent(self) -> list[Half | None]:
         """List what the next run would send, None for what Iterable does not have already."""
@@ -93,26 +101,25 @@ def check_kills(kills: list[Kill]) -> None:
     assert sum(kill.sent for kill in kills) > 0, kills
 
 
-def test_after_three_kills_everyone_has_one_event_and_the_right_profile(
+def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
     embedded: SourceDatabase, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, range(1, 201))
+    add_people(embedded.run_sql, range(1, 121))
     with IterableSandbox(latency_seconds=LATENCY_SECONDS) as iterable:
-        program = Program.between(tmp_path, embedded, iterable, USERS_UPDATE_RPS="70")
+        program = Program.between(tmp_path, embedded, iterable, USERS_UPDATE_RPS="100")
         killer = Killer(program, iterable)
-        check_kills([killer.kill_one(1.6) for _ in range(3)])
+        check_kills([killer.kill_one(0.9) for _ in range(2)])
         assert program.run(settings={"USERS_UPDATE_RPS": "500"}).status == 0
-        check_project(iterable.project, range(1, 201))
+        check_project(iterable.project, range(1, 121))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "rows", "kill_count"), [("per-user", 5_000, 20), ("bulk", 2_000, 10)]
 )
-def test_twenty_kills_and_lost_answers_lose_nothing_and_double_nothing(
+def test_kills_and_lost_answers_lose_nothing_and_double_nothing(
     mariadb: SourceDatabase,
     tmp_path: Path,
-    record_property: Any,
     mode: str,
     rows: int,
     kill_count: int,
@@ -129,18 +136,16 @@ def test_twenty_kills_and_lost_answers_lose_nothing_and_double_nothing(
             mariadb,
             iterable,
             SYNC_MODE=mode,
-            USERS_UPDATE_RPS="300",
+            USERS_UPDATE_RPS="180",
             BULK_UPDATE_RPS="15",
             TRACK_BULK_RPS="15",
             BULK_BATCH_SIZE="10",
         )
         killer = Killer(program, iterable)
-        kills = [killer.kill_one(2.0) for _ in range(kill_count // 2)]
+        kills = [killer.kill_one(3.0) for _ in range(kill_count // 2)]
         # Meanwhile people marry: the newest values have to win.
         mariadb.run_sql("UPDATE customers SET last_name = CONCAT('Last', id) WHERE id % 7 = 0")
-        kills += [killer.kill_one(2.0) for _ in range(kill_count // 2)]
-        for number, kill in enumerate(kills, start=1):
-            record_property(f"kill {number}", kill)
+        kills += [killer.kill_one(3.0) for _ in range(kill_count // 2)]
         check_kills(kills)
         fast = {"USERS_UPDATE_RPS": "500", "BULK_BATCH_SIZE": "1000"}
         ending = program.run(settings=fast)

@@ -1,0 +1,34 @@
+"""Lines for people: on standard output what was asked for, on standard error what went wrong.
+
+Owns that nothing from outside reaches a terminal as anything but text, and no secret at all.
+Log lines are `logger_config`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from logger_config import printable, without_secrets
+
+
+def print_line(line: str, out: TextIO | None = None) -> None:
+    """Print a line; a reader that has left (`| head`) ends the printing, not the program."""
+    out = out or sys.stdout
+    try:
+        for part in line.split("\n"):
+            out.write(f"{printable(without_secrets(part))}\n")
+        out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+def print_payload(out: TextIO, endpoint: str, body: bytes) -> None:
+    """Print what would be sent."""
+    print_line(f"{endpoint} {body.decode()}", out)
+
+
+def say(line: str) -> None:
+    """Say on standard error what the operator has to know."""
+    print_line(line, sys.stderr)

@@ -1,0 +1,64 @@
+"""A pseudo-terminal, and what a person would see on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import termios
+import threading
+from typing import TextIO
+
+
+class Terminal:
+    """A pseudo-terminal: `stream` is the program's side, `screen()` what a person would see."""
+
+    def __init__(self, columns: int = 120) -> None:
+        self._outside, inside = os.openpty()
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.stream: TextIO = os.fdopen(inside, "w", encoding="utf-8")
+        self._seen = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._outside, 65_536)
+            except OSError:  # the other side is closed
+                return
+            if not chunk:
+                return
+            self._seen += chunk
+
+    def hang_up(self) -> None:
+        """Close the window: every write to the other side fails from now on."""
+        os.close(self._outside)
+
+    def output(self) -> str:
+        """Close the program's side and return every character that came through."""
+        self.stream.close()
+        self._reader.join(5)
+        os.close(self._outside)
+        return self._seen.decode()
+
+
+def screen(output: str) -> list[str]:
+    """Do what a terminal does with the few control codes in use; return the lines."""
+    lines, row, column = [""], 0, 0
+    for code, text in re.findall(r"(\r|\n|\x1b\[[0-9;?]*[A-Za-z])|([^\r\n\x1b]+)", output):
+        if text:
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + text + line[column + len(text) :]
+            column += len(text)
+        elif code == "\r":
+            column = 0
+        elif code == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        elif code.endswith("A"):
+            row -= int(code[2:-1] or 1)
+    return [line for line in lines if line]

@@ -1,0 +1,311 @@
+"""The outbox takes results in: what it remembers, what it shows, and what it forgets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from outbox import Outbox
+from outcomes import Failure, Finished, Half, Verdict
+from records import RowMapping
+from state_file import StateError
+from tests.program import PROJECT_FOLDER
+from tests.rows import (
+    COLUMNS,
+    MAPPING,
+    call_result,
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    outcomes_of,
+    row,
+    rows,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    made = Outbox(path)
+    yield made
+    made.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def run_python(script: str, *arguments: str | Path) -> int:
+    """Run a script against the project's modules in a process of its own."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT_FOLDER, check=False, timeout=60).returncode
+
+
+# Recording
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNAVAILABLE, Verdict.REFUSED])
+@pytest.mark.parametrize("half", Half)
+def test_only_what_iterable_took_is_remembered(
+    outbox: Outbox, verdict: Verdict, half: Half
+) -> None:
+    fill(outbox, rows(1))
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+    outbox.record(finished(outbox.pending(), half, verdict))
+    assert outcomes_of(outbox) == {email_of(1): "total_failure"}
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    assert waiting.profile
+    assert waiting.event
+    outbox.record(finished([waiting], other))
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    assert bool(waiting.profile) == (half is Half.PROFILE)
+    assert bool(waiting.event) == (half is Half.EVENT)
+
+
+@pytest.mark.parametrize(
+    ("update", "event", "outcome"),
+    [
+        ("delivered", "delivered", "successful"),
+        ("delivered", "rejected", "partial_failure"),
+        ("delivered", None, "partial_failure"),
+        ("unavailable", "delivered", "partial_failure"),
+        ("rejected", "unavailable", "total_failure"),
+        ("refused", None, "total_failure"),
+        (None, None, "not_attempted"),
+    ],
+)
+def test_an_outcome_follows_from_both_verdicts(
+    outbox: Outbox, update: str | None, event: str | None, outcome: str
+) -> None:
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    for half, verdict in ((Half.PROFILE, update), (Half.EVENT, event)):
+        if verdict is not None:
+            outbox.record(finished([waiting], half, Verdict(verdict)))
+    assert outcomes_of(outbox) == {email_of(1): outcome}
+
+
+def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(outbox.pending(), Half.PROFILE))
+    fill(outbox, rows(1, 2, 3))
+    one, two, _three = outbox.pending()
+    outbox.record(finished([one], Half.EVENT))
+    outbox.record(finished([two], Half.EVENT, Verdict.REJECTED))
+    assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
+
+
+def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    said = call_result(
+        Verdict.REJECTED, http_status=400, code="BadParams", params={"ж": [1]}, attempts=3
+    )
+    outbox.record([Finished(waiting.seq, Half.PROFILE, said, 1_768_400_000.25)])
+    (settled,) = outbox.settled()
+    assert orjson.loads(settled.update_result or "") == said.to_json()
+    assert (settled.event_result, settled.settled_at) == (None, 1_768_400_000.25)
+    assert (settled.user_id, settled.email, settled.reason) == (1, email_of(1), None)
+
+
+def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    deliver_all(outbox)
+    key = MAPPING.key(row(1))
+    assert key is not None
+    with sqlite3.connect(path) as second:
+        found = second.execute("SELECT * FROM delivered").fetchall()
+    second.close()
+    event_id = orjson.loads(waiting.event or b"")["id"]
+    at = 1_768_400_000
+    assert found == [(key.person, key.profile_hash, at, key.event_hash, event_id, at)]
+
+
+def test_what_is_recorded_is_on_the_disk_when_the_process_is_killed(path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from outbox import Outbox
+from tests.rows import deliver_all, fill, rows
+outbox = Outbox(Path(sys.argv[1]))
+fill(outbox, rows(1, 2))
+deliver_all(outbox)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    outbox = Outbox(path)
+    assert fill(outbox, rows(1, 2, 3)).to_send == 1
+    outbox.close()
+
+
+def test_a_kill_in_the_middle_of_a_fill_leaves_what_was_before(path: Path) -> None:
+    outbox = Outbox(path)
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    outbox.close()
+    script = """
+import os, signal, sys
+from pathlib import Path
+from outbox import Outbox
+from tests.rows import MAPPING, rows
+def breaking():
+    for number in range(10, 4_000):
+        yield rows(number)
+    os.kill(os.getpid(), signal.SIGKILL)
+Outbox(Path(sys.argv[1])).fill(breaking(), MAPPING)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    outbox = Outbox(path)
+    assert outcomes_of(outbox) == {email_of(1): "successful"}
+    assert fill(outbox, rows(1, 2)).to_send == 1
+    outbox.close()
+
+
+# Telling
+
+
+def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> None:
+    fill(outbox, [*rows(5, 2, 3), row(7, email="nobody"), row(6, email="nobody else")])
+    waiting = list(outbox.pending())
+    outbox.record(finished(waiting, Half.PROFILE, Verdict.REJECTED))
+    outbox.record(finished(waiting[1:2], Half.EVENT, Verdict.UNAVAILABLE))
+    assert outbox.failures() == [
+        Failure("users/update", "rejected", "Success", 3, 2),
+        Failure("row", "invalid", "malformed e-mail address", 2, 6),
+        Failure("events/track", "unavailable", "Success", 1, 2),
+    ]
+
+
+# Reading only
+
+
+def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> None:
+    outbox = Outbox(path)
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    outbox.close()
+    before = contents(path.parent)
+    dry = Outbox(path, read_only=True)
+    filled = fill(dry, [*rows(1, 3), row(2, location="Oslo"), row(4, email="nobody")])
+    assert (filled.total, filled.to_send) == (4, 2)
+    assert [bool(waiting.profile) for waiting in dry.pending()] == [True, False]
+    assert list(outcomes_of(dry).values()) == [
+        *("unchanged", "not_attempted", "not_attempted", "invalid")
+    ]
+    other = RowMapping(COLUMNS, send_nulls=True, user_fields=())
+    assert fill(dry, rows(1), other).mapping_changed
+    dry.close()
+    assert contents(path.parent) == before
+
+
+def test_a_dry_run_without_a_state_file_makes_none(path: Path) -> None:
+    dry = Outbox(path, read_only=True)
+    assert fill(dry, rows(1, 2)).to_send == 2
+    assert dry.history.runs() == []
+    dry.close()
+    assert contents(path.parent) == {}
+
+
+def test_a_dry_run_reads_what_a_killed_run_left_and_leaves_it_there(path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from outbox import Outbox
+from tests.rows import deliver_all, fill, rows
+outbox = Outbox(Path(sys.argv[1]))
+fill(outbox, rows(1, 2))
+deliver_all(outbox)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    before = contents(path.parent)
+    assert before["state.sqlite3-wal"]
+    dry = Outbox(path, read_only=True)
+    assert fill(dry, rows(1, 2, 3)).to_send == 1
+    dry.close()
+    after = contents(path.parent)
+    before.pop("state.sqlite3-shm"), after.pop("state.sqlite3-shm")  # whoever reads writes to it
+    assert after == before
+
+
+def test_a_dry_run_cannot_write(path: Path) -> None:
+    Outbox(path).close()
+    dry = Outbox(path, read_only=True)
+    with pytest.raises(StateError, match="cannot be written"):
+        dry.clear()
+    dry.close()
+
+
+# Two at once
+
+
+def test_a_second_reader_sees_what_is_committed_while_a_fill_goes_on(path: Path) -> None:
+    first = Outbox(path)
+    fill(first, rows(1))
+
+    def looking() -> Iterator[list[tuple[object, ...]]]:
+        yield rows(2, 3)
+        second = Outbox(path, read_only=True)
+        seen.append(second._database.execute("SELECT email FROM main.outbox").fetchall())
+        second.close()
+        yield rows(4)
+
+    seen: list[object] = []
+    first.fill(looking(), MAPPING)
+    assert seen == [[(email_of(1),)]]
+    assert len(list(first.pending())) == 3
+    first.close()
+
+
+def test_two_outboxes_take_turns(path: Path) -> None:
+    first, second = Outbox(path), Outbox(path)
+    fill(first, rows(1))
+    deliver_all(second)
+    assert fill(second, rows(1, 2)).to_send == 1
+    first.close()
+    assert [waiting.user_id for waiting in second.pending()] == [2]
+    second.close()
+
+
+# Forgetting
+
+
+def test_after_clearing_nobody_can_be_found_in_the_files_bytes(path: Path) -> None:
+    outbox = Outbox(path)
+    found = [row(n, first_name=f"Canary{n}", location=f"Nowhere {n}") for n in range(500)]
+    outbox.fill([found], MAPPING)
+    deliver_all(outbox)
+    personal = (b"example.com", b"Canary", b"Nowhere", b"Johnson")
+    written = b"".join(contents(path.parent).values())
+    assert all(word in written for word in personal)
+    outbox.clear()
+    for moment in ("open", "closed"):
+        written = b"".join(contents(path.parent).values())
+        assert not [word for word in personal if word in written], moment
+        if moment == "open":
+            assert fill(outbox, found[:10]).to_send == 0
+            outbox.clear()
+            outbox.close()
+    assert os.listdir(path.parent) == ["state.sqlite3"]
+
+
+def test_clearing_gives_the_room_back(path: Path, outbox: Outbox) -> None:
+    outbox.fill([rows(*range(3_000))], MAPPING)
+    outbox.clear()
+    assert path.stat().st_size < 100_000

@@ -1,0 +1,136 @@
+"""How fast: evenly, never over the limit, however many threads ask, and no real time spent."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pacing import Pace
+from tests.paced_calls import (
+    ROUNDING,
+    calls,
+    gaps_of,
+    most_in_a_second,
+    paced,
+    starts_of_a_dispatcher,
+)
+
+# The pace
+
+
+@pytest.mark.parametrize("rate", [1, 2, 5, 10, 100, 500])
+def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> None:
+    pace, time = paced(rate)
+    starts = starts_of_a_dispatcher(pace, time, 10.0)
+    assert min(gaps_of(starts)) > 0.99 / rate
+    assert most_in_a_second(starts) <= rate
+    assert len(starts) >= 0.97 * rate * 10
+
+
+@pytest.mark.parametrize(("rate", "seconds_apart"), [(0.5, 2.0), (0.01, 100.0)])
+def test_a_pace_under_one_a_second_waits_longer_than_a_second(
+    rate: float, seconds_apart: float
+) -> None:
+    pace, time = paced(rate)
+    starts = starts_of_a_dispatcher(pace, time, 10 * seconds_apart)
+    gaps = gaps_of(starts)
+    assert len(starts) == 10
+    assert all(seconds_apart <= gap < 1.02 * seconds_apart for gap in gaps)
+
+
+@pytest.mark.parametrize("rate", [1.5, 2.5, 7.3])
+def test_a_fractional_pace_is_held_over_ten_seconds(rate: float) -> None:
+    pace, time = paced(rate)
+    starts = starts_of_a_dispatcher(pace, time, 10.0)
+    assert most_in_a_second(starts) <= rate + 1
+    assert 0.95 * rate * 10 <= len(starts) <= rate * 10 + 1
+
+
+def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
+    pace, time = paced(100)
+    assert pace.try_acquire() == 0.0
+    time.now += 3_600.0
+    at_once = 0
+    while pace.try_acquire() == 0.0:
+        at_once += 1
+    assert 20 <= at_once <= 21
+
+
+def test_the_first_permit_is_there_at_once() -> None:
+    pace, _ = paced(0.01)
+    assert pace.try_acquire() == 0.0
+    assert pace.try_acquire() > 99.0
+
+
+def test_the_named_wait_is_exactly_until_the_next_permit() -> None:
+    pace, time = paced(5)
+    assert pace.try_acquire() == 0.0
+    wait_seconds = pace.try_acquire()
+    time.now += wait_seconds - 0.001
+    assert pace.try_acquire() > 0.0
+    time.now += 0.001 + ROUNDING
+    assert pace.try_acquire() == 0.0
+
+
+# Threads that wait
+
+
+@pytest.mark.parametrize(("rate", "threads"), [(1, 5), (5, 3), (5, 40), (50, 20), (20, 1)])
+def test_threads_together_stay_under_the_limit(rate: int, threads: int) -> None:
+    pace, time = paced(rate)
+    starts: list[float] = []
+    time.run(*(calls(pace, time, starts, [0.01] * 10) for _ in range(threads)))
+    assert len(starts) == 10 * threads
+    assert most_in_a_second(starts) <= rate
+    assert starts[-1] <= 1.05 * len(starts) / rate
+
+
+def test_a_dispatcher_and_threads_share_one_limit() -> None:
+    pace, time = paced(20)
+    starts: list[float] = []
+
+    def dispatch() -> None:
+        while time.now < 5.0:
+            wait_seconds = pace.try_acquire()
+            if not wait_seconds:
+                starts.append(time.now)
+            time.wait(max(wait_seconds, 0.001))
+
+    time.run(dispatch, *(calls(pace, time, starts, [0.3] * 5) for _ in range(6)))
+    assert most_in_a_second(starts) <= 20
+
+
+def test_real_threads_never_get_the_same_permit() -> None:
+    pace = Pace(100, clock=lambda: 0.0)
+    slots: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        slots.append(seconds)
+        return False
+
+    def work() -> None:
+        for _ in range(50):
+            assert pace.acquire(wait)
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    slots.sort()
+    assert len(slots) == 799  # the first needed no wait
+    assert min(gaps_of(slots)) > 0.0099
+
+
+def test_a_stop_ends_the_wait_and_gives_no_permit() -> None:
+    pace, _ = paced(0.01)
+    assert pace.acquire(lambda _seconds: pytest.fail("the first needs no wait"))
+    waited: list[float] = []
+
+    def stopped(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    assert not pace.acquire(stopped)
+    assert len(waited) == 1

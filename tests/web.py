@@ -1,0 +1,158 @@
+"""Two small servers that write down what reaches them: a website, with or without TLS, and a proxy.
+
+Own their sockets and threads, on loopback. Refuse to know Iterable: the answer is what they are
+told to give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+SUCCESS = b'{"msg":"","code":"Success","params":null}'
+
+
+@dataclass
+class Request:
+    """One request as it came."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Website:
+    """A running server; `answer` may be replaced between requests."""
+
+    url: str
+    requests: list[Request] = field(default_factory=list)
+    connection_count: int = 0
+    answer: bytes = SUCCESS
+    answer_headers: dict[str, str] = field(default_factory=dict)
+    closes_after_answer: bool = False  # without having said so
+
+
+@contextlib.contextmanager
+def website(certificate: Path | None = None) -> Iterator[Website]:
+    """Serve on a free port; over TLS where there is a certificate (PEM, with its key)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            site.connection_count += 1
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            site.requests.append(Request(self.requestline, dict(self.headers), body))
+            self.send_response_only(200)
+            for name, value in site.answer_headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(site.answer)))
+            self.end_headers()
+            self.wfile.write(site.answer)
+            if site.closes_after_answer:
+                self.close_connection = True
+
+        do_GET = do_POST
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_arguments: object) -> None:
+            """A client that does not trust us leaves in the middle: nothing to report."""
+
+        def get_request(self) -> tuple[socket.socket, object]:
+            connection, address = super().get_request()
+            if context is not None:
+                connection = context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+            return connection, address
+
+    context: ssl.SSLContext | None = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    server = Server(("127.0.0.1", 0), Handler)
+    scheme = "http" if context is None else "https"
+    site = Website(f"{scheme}://127.0.0.1:{server.server_address[1]}")
+    with _running(server):
+        yield site
+
+
+@contextlib.contextmanager
+def proxy() -> Iterator[Website]:
+    """Run a proxy that tunnels (`CONNECT`) and notes everything that it can read itself."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            line = self.rfile.readline().decode("latin-1").strip()
+            headers = {}
+            while header := self.rfile.readline().decode("latin-1").strip():
+                name, _, value = header.partition(": ")
+                headers[name] = value
+            seen.requests.append(Request(line, headers, b""))
+            host, _, port = line.split()[1].rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as there:
+                self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_pump, args=(there, self.connection), daemon=True)
+                back.start()
+                _pump(self.connection, there)
+                back.join(5)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_arguments: object) -> None:
+            """A request that is no CONNECT is noted, and that is all."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    seen = Website(f"http://127.0.0.1:{server.server_address[1]}")
+    with _running(server):
+        yield seen
+
+
+@contextlib.contextmanager
+def _running(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65_536):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)
+
+
+def make_self_signed(folder: Path, name: str) -> Path:
+    """Make a certificate for `name` (`IP:127.0.0.1`, `DNS:localhost`) that vouches for itself."""
+    pem, key = folder / "certificate.pem", folder / "key.pem"
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=test", "-addext", f"subjectAltName={name}"),
+        # Python 3.13 insists on it.
+        *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
+        *("-keyout", str(key), "-out", str(pem)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    pem.write_bytes(pem.read_bytes() + key.read_bytes())
+    return pem
