@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from console import print_line
+from console import print_line, print_text
 from settings import DEFAULTS, ConfigError, Settings
 
 OK, FAILED, SOME_DIFFER = 0, 2, 3
@@ -101,13 +101,13 @@ def demo(sync: Callable[[Mapping[str, str]], int]) -> int:
             "LOG_FILE": str(folder / "iterable_integration.log"),
             "REPORT": "true",
         }
-        print_line(
+        print_text(
             "A MySQL server with sample data and an Iterable that answers like the real one now\n"
             "run on this machine, for the length of this demo; the program is the real one.\n\n"
             "FIRST RUN: everything is new, some rows are bad, one call fails once\n"
         )
         sync(environment)
-        print_line("\nSECOND RUN: nothing is sent twice; what failed is tried again\n")
+        print_text("\nSECOND RUN: nothing is sent twice; what failed is tried again\n")
         sync(environment)
-    print_line(f"\nLog, results and reports of this demo: {folder}")
+    print_text(f"\nLog, results and reports of this demo: {folder}")
     return OK

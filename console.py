@@ -17,11 +17,16 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     """Print a line; a reader that has left (`| head`) ends the printing, not the program."""
     out = out or sys.stdout
     try:
-        for part in line.split("\n"):
-            out.write(f"{printable(without_secrets(part))}\n")
+        out.write(f"{printable(without_secrets(line))}\n")
         out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+def print_text(text: str) -> None:
+    """Print several lines of our own: a line end in words from outside would forge one."""
+    for line in text.split("\n"):
+        print_line(line)
 
 
 def print_payload(out: TextIO, endpoint: str, body: bytes) -> None:

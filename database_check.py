@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -18,11 +19,18 @@ from check_lines import CheckLine, failed, passed, warned
 from db_connection import DatabaseConnection, SourceError
 from fields import Field
 from iterable_types import FieldTypes, type_of_column, types_in
+from read_ahead import ReadAhead
 from records import InvalidRow
 from settings import ConfigError, Settings
 from wiring import to_database, to_mapping
 
 LOOKED_AT_ROWS = 1_000
+
+
+class _FirstRows(NamedTuple):
+    columns: Sequence[str]
+    type_codes: Sequence[int]
+    rows: Sequence[Sequence[Any]]
 
 
 def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
@@ -38,7 +46,7 @@ def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes 
         yield _login_line(database)
         plan, why_not = _plan_lines(database)
         yield from plan
-        types = yield from _check_rows(settings, database)
+        types = yield from _check_rows(settings)
         if why_not is not None and types is not None:
             # Where the query itself fails, that line says it all.
             yield warned("query plan", f"cannot be seen: {why_not}")
@@ -93,15 +101,13 @@ def _text_columns(database: DatabaseConnection) -> frozenset[str]:
     return frozenset(f"{row['of_table']}.{row['of_column']}" for row in rows)
 
 
-def _check_rows(
-    settings: Settings, database: DatabaseConnection
-) -> Generator[CheckLine, None, FieldTypes | None]:
+def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
     """Run the query and look at its columns and its first rows."""
     started_at = time.monotonic()
     try:
-        with database.stream_pro_users_recent_engagement(chunk_rows=LOOKED_AT_ROWS) as stream:
-            columns, type_codes = stream.columns, stream.type_codes
-            rows = next(stream, [])
+        # In another thread, so that Ctrl-C is heard while the server thinks; and on a connection
+        # of that thread's own, as it cannot be closed under a query that still runs.
+        [(columns, type_codes, rows)] = ReadAhead(partial(_first_rows, settings))
     except SourceError as error:
         yield failed("query", str(error))
         return None
@@ -121,6 +127,14 @@ def _check_rows(
     yield _rows_line(settings, len(rows), reasons)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
     return _profile_types(profiles, settings.user_fields, columns, type_codes)
+
+
+def _first_rows(settings: Settings) -> Iterator[_FirstRows]:
+    with (
+        to_database(settings) as database,
+        database.stream_pro_users_recent_engagement(chunk_rows=LOOKED_AT_ROWS) as stream,
+    ):
+        yield _FirstRows(stream.columns, stream.type_codes, next(stream, []))
 
 
 def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLine:

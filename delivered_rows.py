@@ -9,18 +9,21 @@ from __future__ import annotations
 import heapq
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
+from functools import partial
 from itertools import count as numbers
 from typing import Any, NamedTuple
 
 import orjson
 
+from read_ahead import ReadAhead
 from records import InvalidRow, RowMapping, SyncRecord
 from run_history import RunHistory
 from settings import Settings
-from state_file import open_for_reading, state_errors
+from state_file import close_after_reading, open_for_reading, state_errors
 from wiring import to_database, to_mapping
 
 _CHUNK_ROWS = 5_000
@@ -46,21 +49,26 @@ class _Remembered(NamedTuple):
 
 
 def choose_delivered_rows(
-    settings: Settings, most: int, draw: Callable[[], float] = random.random
+    settings: Settings,
+    most: int,
+    stop: threading.Event,
+    draw: Callable[[], float] = random.random,
 ) -> list[DeliveredRow]:
     """Choose up to `most` rows at random, those that the last run delivered before all others.
 
-    Reads the whole query once, holding no more than is chosen. Raises SourceError, StateError, and
-    ConfigError where columns are missing.
+    Reads the whole query once, or until `stop` is set, holding no more than is chosen. Raises
+    SourceError, StateError, and ConfigError where columns are missing.
     """
     path = settings.state_file
-    with state_errors(path), closing(open_for_reading(path)) as memory:
+    with state_errors(path), ExitStack() as stack:
+        memory = open_for_reading(path)
+        stack.callback(close_after_reading, path, memory)
         runs = RunHistory(path, memory).runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         tie_breakers = numbers()
         # The worst of the chosen is on top of the heap.
         chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, remembered in _rows_with_memory(settings, memory):
+        for row, mapping, remembered in _rows_with_memory(settings, memory, stop):
             profile_at, event_at = _still_so(row, mapping, remembered)
             if profile_at is None and event_at is None:
                 continue
@@ -79,20 +87,30 @@ def choose_delivered_rows(
 
 
 def _rows_with_memory(
-    settings: Settings, memory: sqlite3.Connection
+    settings: Settings, memory: sqlite3.Connection, stop: threading.Event
 ) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
     """Yield the rows of people whom the state file knows."""
-    with (
-        to_database(settings) as database,
-        database.stream_pro_users_recent_engagement(chunk_rows=_CHUNK_ROWS) as stream,
-    ):
-        mapping = to_mapping(settings, stream.columns)
-        for chunk in stream:
+    with closing(ReadAhead(partial(_read, settings))) as reading:
+        items = iter(reading)
+        mapping = to_mapping(settings, next(items))
+        for chunk in items:
+            if stop.is_set():
+                return
             keys = [mapping.key(row) for row in chunk]
             known = _known(memory, (key.person for key in keys if key))
             for row, key in zip(chunk, keys, strict=True):
                 if key and key.person in known:
                     yield row, mapping, known[key.person]
+
+
+def _read(settings: Settings) -> Iterator[Sequence[Any]]:
+    """Yield the columns, then the rows in chunks."""
+    with (
+        to_database(settings) as database,
+        database.stream_pro_users_recent_engagement(chunk_rows=_CHUNK_ROWS) as stream,
+    ):
+        yield stream.columns
+        yield from stream
 
 
 def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:

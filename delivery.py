@@ -216,10 +216,12 @@ class Delivery:
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
     def _collect(self) -> None:
-        """Take in what the threads reported; write it down when half a second has passed.
+        """Take in what the threads reported, and raise what has to end the run."""
+        if (trouble := self._take_in()) is not None:
+            raise trouble
 
-        Raises the first trouble that was reported, once all reports are taken in.
-        """
+    def _take_in(self) -> BaseException | None:
+        """Take in what the threads reported, record it in time, and return the first trouble."""
         trouble: BaseException | None = None
         while not self._reports.empty():
             report = self._reports.get()
@@ -235,10 +237,9 @@ class Delivery:
                 self._held_back.append((due_at, report.seqs))
             else:
                 trouble = trouble or report
-        if trouble is not None:
-            raise trouble
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
+        return trouble
 
     def _record(self) -> None:
         self._recorded_at = time.monotonic()
@@ -264,17 +265,21 @@ class Delivery:
     def _finish(self) -> None:
         """Let the calls in flight come home, for a while, and write down what they brought."""
         deadline = time.monotonic() + GRACE_SECONDS
+        bug: BaseException | None = None
         try:
             while self._in_flight and time.monotonic() < deadline:
                 time.sleep(_TICK_SECONDS)
-                try:
-                    self._collect()
-                except RunAborted as second:
-                    logger.debug("while stopping: %s", second)
+                trouble = self._take_in()
+                if isinstance(trouble, RunAborted):
+                    logger.debug("while stopping: %s", trouble)
+                else:
+                    bug = bug or trouble
         finally:
             for _ in range(self._thread_count):
                 self._tasks.put(None)
             self._record()
+        if bug is not None:
+            raise bug
 
 
 def _why_refused(call: CallResult) -> str:

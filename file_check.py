@@ -9,15 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from check_lines import CheckLine, failed, passed, warned
 from settings import Settings
-from state_file import RunLock, StateError, open_for_reading, state_errors
+from state_file import (
+    OlderStateError,
+    RunLock,
+    StateError,
+    close_after_reading,
+    open_for_reading,
+    state_errors,
+)
 
 # 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
 LOW_BYTES = 260_000_000
@@ -63,7 +70,7 @@ def _env_file_line(path: Path) -> CheckLine:
             f"the group of {path} can get at the password and the API key (mode {mode:04o}): "
             f"chmod 600 {path}, unless that is meant",
         )
-    return passed("env file", f"{path} is private (mode {mode:04o})")
+    return passed("env file", f"{path} is closed to others (mode {mode:04o})")
 
 
 def _state_file_line(path: Path) -> CheckLine:
@@ -78,21 +85,31 @@ def _state_file_line(path: Path) -> CheckLine:
     try:
         with state_errors(path):
             exists = _can_be_opened(path, os.O_RDWR)
-            with closing(open_for_reading(path)) as database:
-                (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-                if verdict != "ok":
-                    raise StateError(
-                        f"The state file {path} is damaged. Restore it, or move it away: the next "
-                        "run then sends everything once more."
-                    )
-                (people,) = database.execute("SELECT count(*) FROM delivered").fetchone()
+            if exists and not path.stat().st_mode & stat.S_IWUSR:
+                raise PermissionError("Permission denied")  # as a run sees it, root's too
+            people = _count_people(path)
             owner = _owner_of_lock(path)
+    except OlderStateError as error:
+        return passed(name, str(error))
     except StateError as error:
         return failed(name, str(error))
     if not exists:
         return passed(name, f"{path} does not exist yet: the first run makes it")
     text = f"{path} remembers {people:,} people"
     return passed(name, text if owner is None else f"{text}; a run is at work now ({owner})")
+
+
+def _count_people(path: Path) -> int:
+    """Read the whole file once; raises StateError where it is damaged."""
+    database = open_for_reading(path)
+    try:
+        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError("malformed")
+        count: int = database.execute("SELECT count(*) FROM delivered").fetchone()[0]
+        return count
+    finally:
+        close_after_reading(path, database)
 
 
 def _owner_of_lock(state_path: Path) -> str | None:

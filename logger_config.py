@@ -122,6 +122,13 @@ class _PrivateRotatingFile(RotatingFileHandler):
         assert isinstance(stream, TextIOWrapper)  # noqa: S101
         return stream
 
+    def doRollover(self) -> None:
+        """Rotate; where the folder does not let us, the file goes on and grows."""
+        try:
+            super().doRollover()
+        except OSError:
+            self.stream = self.stream or self._open()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - so called
         """A full disk ends the log, not the run, and is not a traceback on the console.
 

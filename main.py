@@ -6,10 +6,15 @@ plain line. Imports the rest only when it is needed: `--help` answers at once.
 
 from __future__ import annotations
 
+# ruff: noqa: E402 - Ctrl-C during the imports that follow ends the program without a traceback
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import contextlib
 import logging
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from console import print_line, print_payload, say
+from console import print_line, print_payload, print_text, say
 from logger_config import FILE_ONLY, hide_secret, without_secrets
 
 if TYPE_CHECKING:
@@ -197,9 +202,11 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         for line in report.lines():
             print_line(line, out)
     if arguments.json:
-        print_line(report.summary.to_text())
+        print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    (health.failed if status else health.succeeded)("\n".join(report.lines()))
+    came_to_its_end = report.summary.status.startswith("completed")  # bad rows or not
+    told = without_secrets("\n".join(report.lines()))
+    (health.succeeded if came_to_its_end else health.failed)(told)
     return status
 
 

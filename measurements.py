@@ -108,13 +108,28 @@ class Throughput:
             self._retries[index] += retries * share
 
     def samples(self) -> list[Sample]:
-        """Return the stretches so far; the last one ends where counting did."""
+        """Return the stretches so far.
+
+        The last one ends where counting did; a rest of less than half a stretch, in which
+        a few late rows would look like a peak, is part of the one before.
+        """
         width = self._stretch_seconds
-        return [
+        samples = [
             Sample(index * width, min(width, self._ends_at - index * width), rows, retries)
             for index, (rows, retries) in enumerate(zip(self._rows, self._retries, strict=True))
             if self._ends_at > index * width
         ]
+        if len(samples) > 1 and samples[-1].seconds < width / 2:
+            rest, whole = samples.pop(), samples.pop()
+            samples.append(
+                Sample(
+                    whole.starts_at_seconds,
+                    whole.seconds + rest.seconds,
+                    whole.rows + rest.rows,
+                    whole.retries + rest.retries,
+                )
+            )
+        return samples
 
 
 class Latencies:

@@ -130,12 +130,11 @@ def _to_moment(value: Any) -> datetime | None:
 
 
 def _told(name: str, sent: Any, shown: Any) -> str:
-    return f"{name} was sent as {_shown(sent)} and is {_shown(shown)}"
+    is_now = "absent" if shown is None else _shown(shown)
+    return f"{name} was sent as {_shown(sent)} and is {is_now}"
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "absent"
     text = orjson.dumps(value, default=str).decode()
     is_long = len(text) > _MOST_SHOWN_CHARACTERS
     return text[:_MOST_SHOWN_CHARACTERS] + "..." if is_long else text

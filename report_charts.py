@@ -160,7 +160,7 @@ def _words_below(ticks: Sequence[tuple[float, str]]) -> str:
     words = []
     taken_until, ends_at = -100.0, ticks[-1][0]
     for percent, name in ticks:
-        has_room = percent - taken_until >= 26 and ends_at - percent >= 26
+        has_room = percent - taken_until >= 30 and ends_at - percent >= 30
         is_needed = percent in (ticks[0][0], ends_at)
         if has_room or is_needed:
             taken_until = percent

@@ -54,6 +54,16 @@ _VERDICTS = {
     "refused": "Nothing was accepted: the key, the data centre or the URL is wrong.",
     "invalid": "Never sent: correct the row in the database.",
 }
+_FORGOTTEN = "Deleted at the person's wish: Iterable takes nothing more for this address."
+_ADDRESS = "Not an address for Iterable: correct it in the database."
+_CODES = {  # where there is more to say than the verdict does
+    "ForgottenUserError": _FORGOTTEN,
+    "failedUpdates.forgottenEmails": _FORGOTTEN,
+    "InvalidEmailAddressError": _ADDRESS,
+    "failedUpdates.invalidEmails": _ADDRESS,
+    "RequestFieldsTypesMismatched": "A value of another type than the project's field has: "
+    "correct the mapping or the value.",
+}
 
 
 def page(
@@ -189,7 +199,7 @@ def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> I
         yield (
             f'<tr><th scope="row"><strong>{shown(failure.code or failure.verdict)}</strong></th>'
             f'<td class="name">{shown(where)}</td>'
-            f'<td class="small">{_VERDICTS.get(failure.verdict, shown(failure.verdict))}</td>'
+            f'<td class="small">{_meaning(failure, shown)}</td>'
             f'<td class="share-of" data-name="users:">{failure.rows:,}'
             f"{report_charts.meter(failure.rows / most)}</td>"
             f'<td class="example" data-name="for example">{user}</td></tr>'
@@ -208,18 +218,35 @@ def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> I
     )
 
 
+def _meaning(failure: Failure, shown: Shown) -> str:
+    known = _CODES.get(failure.code or "") or _VERDICTS.get(failure.verdict)
+    return known or shown(failure.verdict)
+
+
 def _throughput(measured: Measurements) -> Iterator[str]:
     yield '<section class="card" aria-labelledby="speed">\n<h2 id="speed">Throughput</h2>'
     if not measured.samples:
         yield "<p>Nothing was sent.</p>\n</section>"
         return
+    last = measured.samples[-1]
+    seconds = last.starts_at_seconds + last.seconds
+    if seconds < _LEAST_SECONDS:
+        yield f"<p>All was sent in {length(seconds)}, too short a time for a rate.</p>\n</section>"
+        return
+    most_retries = max(sample.retries / sample.seconds for sample in measured.samples)
     yield (
         '<figure>\n<figcaption class="small"><span class="key"><svg aria-hidden="true">'
         '<rect class="bars" width="100%" height="100%"/></svg>users a second</span>'
         '<span class="key"><svg aria-hidden="true"><line class="limit" x1="0" x2="100%" '
         'y1="50%" y2="50%"/></svg>the limit of the settings, '
-        f"{measured.ceiling_rows_per_second:,g}</span></figcaption>"
+        f"{measured.ceiling_rows_per_second:,g}</span>"
     )
+    if most_retries:
+        yield (
+            '<span class="key strip"><svg aria-hidden="true"><rect class="bars" width="100%" '
+            f'height="100%"/></svg>retries, at most {most_retries:,.1f} a second</span>'
+        )
+    yield "</figcaption>"
     yield report_charts.throughput(measured)
     yield (
         '</figure>\n<details>\n<summary>The figures</summary>\n<div class="scroll" tabindex="0">'

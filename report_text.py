@@ -70,19 +70,25 @@ def percent_of(share: float) -> str:
     """Word a share; one that is not quite nothing or all does not read as that."""
     percent = 100 * share
     if 0 < percent < 0.1:
-        return "&lt; 0.1 %"
+        return "&lt; 0.1\u00a0%"
     if 99.9 < percent < 100:
-        return "&gt; 99.9 %"
-    return f"{percent:.1f} %" if 0 < percent < 10 or 99 < percent < 100 else f"{percent:.0f} %"
+        return "&gt; 99.9\u00a0%"
+    return (
+        f"{percent:.1f}\u00a0%"
+        if 0 < percent < 10 or 99 < percent < 100
+        else f"{percent:.0f}\u00a0%"
+    )
 
 
 def length(seconds: float) -> str:
     """Word a length of time: 310 ms, 4.1 s, 2:05 min."""
     if seconds < 0.9995:
-        return f"{seconds * 1000:.3g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
+        return (
+            f"{seconds * 1000:.3g}\u00a0ms" if seconds < 0.0995 else f"{seconds * 1000:.0f}\u00a0ms"
+        )
     if seconds < 99.5:
-        return f"{seconds:.3g} s"
-    return f"{clock_time(seconds)} {'min' if seconds < 3600 else 'h'}"
+        return f"{seconds:.3g}\u00a0s"
+    return f"{clock_time(seconds)}\u00a0{'min' if seconds < 3600 else 'h'}"
 
 
 def about(seconds: float) -> str:

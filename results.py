@@ -212,7 +212,7 @@ def _publish(part: Path, folder: Path, name: str) -> Path:
         except FileExistsError:
             suffix = f"_{number}"
         except OSError:  # a file system without links
-            if not path.exists():
+            if not os.path.lexists(path):
                 return part.rename(path)
             suffix = f"_{number}"
     raise OSError(f"no free name for {name}")
@@ -231,9 +231,10 @@ def remove_old_results(folder: Path, keep: int) -> int:
             reverse=True,
         )
         for old in newest_first[keep:]:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".html").unlink(missing_ok=True)
-            removed += 1
+            with contextlib.suppress(OSError):  # a folder of that name, say: leave it
+                old.unlink(missing_ok=True)
+                removed += 1
+                old.with_suffix(".html").unlink(missing_ok=True)
     return removed
 
 

@@ -89,7 +89,14 @@ def time_zone(text: str) -> tzinfo:
 
 def any_path(text: str) -> Path:
     """Read a path; a relative one starts at the project folder, as cron starts anywhere."""
-    return PROJECT_FOLDER / Path(text).expanduser()
+    if "\0" in text:
+        raise ValueError("is a path that cannot be used: it holds a NUL character")
+    try:
+        path = PROJECT_FOLDER / Path(text).expanduser()
+        path.is_dir()  # asks the system
+    except (OSError, RuntimeError) as error:  # too long, not searchable, ~ of no such user
+        raise ValueError(f"is a path that cannot be used: {error}") from None
+    return path
 
 
 def path_in_a_folder(text: str) -> Path:
@@ -149,6 +156,7 @@ def _web_url(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = usable and text.isprintable() and " " not in text
     except ValueError:
         usable = False
     if not usable:

@@ -174,12 +174,14 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
     from dotenv import dotenv_values  # 20 ms that `--help` does not need
 
     path = Path(env_file) if env_file else read.PROJECT_FOLDER / ".env"
-    if env_file and not path.is_file():
-        raise ConfigError([f"--env-file {path} names no file"])
     try:
-        in_file = dotenv_values(path, interpolate=False) if path.is_file() else {}
+        is_file = path.is_file()
+        # Editors of Windows begin a file with a mark (BOM), which is no part of the first name.
+        in_file = dotenv_values(path, interpolate=False, encoding="utf-8-sig") if is_file else {}
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError([f"{path} cannot be read: {problem}"]) from None
+    if env_file and not is_file:
+        raise ConfigError([f"--env-file {path} names no file"])
     return {
         name: value
         for name in NAMES

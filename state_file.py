@@ -56,6 +56,10 @@ class StateError(Exception):
     """The state file cannot be used; the text says why and what to do."""
 
 
+class OlderStateError(StateError):
+    """The state file was only to be read, and a run has to upgrade it first."""
+
+
 @contextlib.contextmanager
 def state_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's and the file system's errors into `StateError`s in the operator's words."""
@@ -118,7 +122,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         )
         try:
             if _checked_version(path, connection) != len(SCHEMA_STEPS):
-                raise StateError(
+                raise OlderStateError(
                     f"The state file {path} is of an older version: a real run upgrades it."
                 )
         except BaseException:

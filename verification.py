@@ -116,7 +116,9 @@ def verify(
     without an error, when `stop` is set. Raises VerificationError, SourceError, StateError and
     ConfigError.
     """
-    rows = choose_delivered_rows(settings, count)
+    rows = choose_delivered_rows(settings, count, stop)
+    if stop.is_set():
+        return
     if not rows:
         raise VerificationError(
             f"There is nothing to verify: {settings.state_file} knows no row of the query that was "

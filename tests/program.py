@@ -97,7 +97,7 @@ class Program:
         self.state_file = folder / "state.sqlite3"
         self.log_file = folder / "run.log"
         self.env_file = folder / "settings.env"
-        self.env_file.touch()
+        self.env_file.touch(0o600)
         self.settings = {
             "STATE_FILE": str(self.state_file),
             "RESULTS_DIR": str(folder),

@@ -7,7 +7,8 @@ them should do.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -82,6 +83,16 @@ def outcomes_of(outbox: Outbox) -> dict[str | None, str]:
         counted[settled_row.state.outcome] -= 1
     assert not any(counted.values()), counted
     return {each.email: each.state.outcome.value for each in settled}
+
+
+def wait_until(holds: Callable[[], object], patience_seconds: float = 10.0) -> bool:
+    """Wait until something holds, and say whether it ever did."""
+    deadline = time.monotonic() + patience_seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 class PassingTime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import struct
 import termios
 import threading
@@ -19,11 +20,14 @@ class Terminal:
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.stream: TextIO = os.fdopen(inside, "w", encoding="utf-8")
         self._seen = bytearray()
+        self._is_gone = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        while True:
+        while not self._is_gone.is_set():
+            if not select.select([self._outside], [], [], 0.02)[0]:
+                continue
             try:
                 chunk = os.read(self._outside, 65_536)
             except OSError:  # the other side is closed
@@ -34,7 +38,9 @@ class Terminal:
 
     def hang_up(self) -> None:
         """Close the window: every write to the other side fails from now on."""
-        os.close(self._outside)
+        self._is_gone.set()
+        self._reader.join(5)
+        os.close(self._outside)  # not while it is read: its number would be given away
 
     def output(self) -> str:
         """Close the program's side and return every character that came through."""

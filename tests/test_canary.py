@@ -214,7 +214,35 @@ def test_a_crash_that_holds_every_secret_writes_none(
         assert places_of(secret, found) == []
 
 
-@pytest.mark.parametrize("mode", ["per-user", pytest.param("bulk", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("log_payloads", ["true", "false"])
+def test_what_looks_at_a_sync_lets_nothing_out_either(
+    mysql: MySQLSandbox, tmp_path: Path, log_payloads: str
+) -> None:
+    ping = "c4nary-ping-c4nary"
+    with IterableSandbox(api_key=KEY, keep_calls=100) as iterable:
+        program = program_of(tmp_path / "run", mysql, iterable)
+        program.settings |= {
+            "LOG_PAYLOADS": log_payloads,
+            "REPORT": "true",
+            "METRICS_FILE": str(program.folder / "sync.prom"),
+            "HEALTHCHECK_URL": f"{iterable.url}/{ping}",
+        }
+        endings = [program.run("--verbose", "--limit", "20")]
+        for action in (["--check"], ["--verify", "20"], ["--history"]):
+            endings.append(program.run("--verbose", *action))
+        export = program.folder / "rows.csv"
+        endings.append(program.run("--verbose", "--export", str(export)))
+    assert [ending.status for ending in endings] == [0] * 5, [e.output for e in endings]
+    assert EMAIL in export.read_text()
+    found = written(program.folder, None)
+    found |= {f"output {number}": e.output.encode() for number, e in enumerate(endings)}
+    assert any(path.suffix == ".html" for path in program.folder.iterdir())
+    for secret in (KEY, PASSWORD, ping):
+        assert places_of(secret, found) == []
+    assert (EMAIL in program.log) == (log_payloads == "true")
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -222,6 +250,7 @@ def test_a_crash_that_holds_every_secret_writes_none(
         *(pytest.param(f, marks=pytest.mark.slow) for f in ("none", "error_code_on_200")),
     ],
 )
+@pytest.mark.parametrize("mode", ["per-user", pytest.param("bulk", marks=pytest.mark.slow)])
 def test_without_payloads_no_email_is_in_the_log_or_on_the_console(
     mysql: MySQLSandbox, tmp_path: Path, mode: str, fault: str
 ) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.conftest import SourceDatabase
 from tests.mariadb import free_port
 from tests.people import add_person
-from tests.program import PROJECT_FOLDER
+from tests.program import PROJECT_FOLDER, Program
 from tests.set_up import SetUp, failures, has_words
 from tests.test_query import OTHER_SCHEMA
 from tests.test_query import fill as fill_with_views
@@ -89,6 +91,21 @@ class TestTheQuery:
         line = set_up.line("rows")
         assert line.is_warning
         has_words(line, "of 5 2 are invalid", "1 x no e-mail address")
+
+    @pytest.mark.slow
+    def test_that_takes_long_can_be_interrupted(self, with_mariadb: SetUp) -> None:
+        own = with_mariadb.folder / "own.sql"
+        own.write_text("SELECT customers.*, SLEEP(3) FROM customers LIMIT 1", encoding="utf-8")
+        program = Program(
+            with_mariadb.folder / "run", {**with_mariadb.environment, "QUERY_FILE": str(own)}
+        )
+        running = program.start("--check")
+        time.sleep(1.5)
+        assert not running.is_over
+        running.send(signal.SIGINT)
+        ending = running.ending(patience_seconds=2)
+        assert ending.status == 130
+        assert "Traceback" not in ending.output
 
     def test_of_many_rows_is_not_read_to_its_end(
         self, with_mariadb: SetUp, mariadb: SourceDatabase

@@ -21,7 +21,7 @@ from csv_export import ExportError, export_rows
 from db_connection import SourceError
 from tests.conftest import PEOPLE, SourceDatabase
 
-FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+FORMULA_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four: full-width
 
 
 class Result:
@@ -88,7 +88,7 @@ class TestFormulas:
         "text",
         [
             *("=1+1", '=HYPERLINK("http://x")', "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"),
-            *("\t=1", "\r=1", "\n=1", " =1", "＝1+1", "-", "+49 170 1234", "=", "--1"),
+            *("\t=1", "\r=1", "\n=1", " =1", "\uff1d1+1", "-", "+49 170 1234", "=", "--1"),
         ],
     )
     def test_in_a_text_are_shown_and_not_run(self, tmp_path: Path, text: str) -> None:

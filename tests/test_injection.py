@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -93,6 +94,30 @@ def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     check_plain(ending.output)
     printed = [line for line in ending.stdout.splitlines() if line.startswith("users/update ")]
     assert len(printed) == len(NAMES)
+
+
+@pytest.mark.slow
+def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults(
+        [{"fault": "status", "status": 400, "code": name, "times": 1} for name in NAMES.values()]
+    )
+    slowly = {"REPORT": "true", "USERS_UPDATE_RPS": "50"}
+    assert program.run(settings=slowly).status == 3
+    (page,) = program.folder.glob("*.html")
+    html = page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<script>alert(1)" not in html
+    assert "<img src=x" not in html
+    assert not UNPRINTABLE.search(html)
+    table = program.folder / "rows.csv"
+    assert program.run("--export", str(table)).status == 0
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [str(n) for n in range(1, len(NAMES) + 1)]
+    assert rows[0]["first_name"].endswith(NAMES["markup"])
+    assert not any(re.match(r"[=+@\t\r-]", cell) for row in rows for cell in row.values())
 
 
 @pytest.mark.slow

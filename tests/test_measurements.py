@@ -81,10 +81,12 @@ def test_a_batch_is_one_call_however_many_rows_it_has(clock: Clock) -> None:
 
 def test_events_held_back_do_not_make_the_count_run_backwards(clock: Clock) -> None:
     progress = Progress(10, 500, clock=clock)
+    shown = []
     for rows_done in (5, 3, 4, 6):
         clock.now += 1
         progress.advance([], rows_done)
-    assert progress.standing().rows_done == 6
+        shown.append(progress.standing().rows_done)
+    assert shown == [5, 5, 5, 6]
     assert sum(sample.rows for sample in progress.measurements.samples) == pytest.approx(6)
 
 
@@ -141,6 +143,17 @@ def test_a_steady_rate_is_steady_in_every_sample_however_long_the_run() -> None:
     for step in range(1, 10_001):
         throughput.add(step * 0.504, 252, 0)
     assert {round(sample.rows_per_second) for sample in throughput.samples()} == {500}
+
+
+def test_the_last_moment_of_a_run_is_no_peak_of_its_own() -> None:
+    throughput = Throughput()
+    for until in (0.5, 1.0, 1.5, 2.0):
+        throughput.add(until, 250, 0)
+    throughput.add(2.01, 40, 1)  # what was in flight comes home at once
+    *_, last = throughput.samples()
+    assert (last.starts_at_seconds, last.seconds) == pytest.approx((1.0, 1.01))
+    assert last.rows_per_second == pytest.approx(540 / 1.01)
+    assert last.retries == pytest.approx(1)
 
 
 @given(st.lists(st.floats(0.001, 360), min_size=1, max_size=400), st.floats(0.01, 1))

@@ -48,7 +48,6 @@ class Killer:
         self._program = program
         self._iterable = iterable
         self._random = random.Random(SEED)
-        self._lost: set[Half] = set()
 
     def kill_one(self, latest_seconds: float) -> Kill:
         """Start a run, kill it, and ask a dry run what the next one would send."""
@@ -62,9 +61,9 @@ class Killer:
         oldest = killed_at - AT_RISK_SECONDS - LATENCY_SECONDS - SLACK_SECONDS
         # A call whose answer got lost is in flight until it was made again.
         at_risk = [call for call in calls if call.at >= oldest or call.fault == "drop_after"]
-        lost = {half for half in self._to_be_sent() if half is not None}
-        new, self._lost = lost - self._lost, lost
-        kill = Kill(sum(map(_rows, calls)), sum(map(_rows, at_risk)), len(new))
+        sent = [half for call in calls for half in _halves(call)]
+        forgotten = set(sent) & set(self._to_be_sent())
+        kill = Kill(len(sent), sum(len(_halves(call)) for call in at_risk), len(forgotten))
         logger.info("%s", kill)
         return kill
 
@@ -80,9 +79,11 @@ class Killer:
         ]
 
 
-def _rows(call: CallRecord) -> int:
-    """Count the rows of a call, single or bulk."""
-    return len(call.body.get("users") or call.body.get("events") or [call.body])
+def _halves(call: CallRecord) -> list[Half]:
+    """List what a call delivers, single or bulk."""
+    is_event = call.endpoint.startswith("events/")
+    rows = call.body.get("users") or call.body.get("events") or [call.body]
+    return [("events/track" if is_event else "users/update", row["email"]) for row in rows]
 
 
 def _already_there(project: Project, endpoint: str, body: dict[str, Any]) -> Half | None:

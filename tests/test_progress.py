@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -233,6 +234,8 @@ def test_a_closed_window_does_not_end_the_delivery(clock: Clock) -> None:
         terminal.hang_up()
         for rows in range(2, 5):
             progress.advance([call(rows)], rows)
+    with contextlib.suppress(OSError):
+        terminal.stream.close()
     assert progress.standing().rows_done == 4
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from read_ahead import ReadAhead
+from tests.rows import wait_until
 
 
 class Counted:
@@ -58,7 +59,7 @@ def test_only_a_few_items_are_read_ahead() -> None:
 def test_the_source_is_read_while_nobody_asks() -> None:
     numbers = Counted()
     reading = ReadAhead(numbers)
-    assert settle(numbers) >= 2
+    assert wait_until(lambda: numbers.taken >= 2)
     reading.close()
 
 

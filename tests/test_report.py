@@ -111,14 +111,14 @@ def test_many_reasons_are_cut_off_and_the_rest_is_counted() -> None:
 
 def test_counts_reasons_and_examples_stand_on_the_page() -> None:
     summary = replace(SUMMARY, status="completed_with_failures")
-    text = Reader(made(summary, FAILURES, measured_run(25, 475))).text
+    text = Reader(made(summary, FAILURES, measured_run(5_000, 475))).text
     for said in (
         "completed with failures",
         "1,999,991 of 2,000,000 users are in place in Iterable",
         "successful 1,000,001 50 %",
         "unchanged 999,990 50 %",
         "partial failures 2 < 0.1 %",
-        "InvalidEmailAddressError users/update Iterable will not take it",
+        "InvalidEmailAddressError users/update Not an address for Iterable",
         "2 user 14",
         "unavailable events/track",
         "no e-mail address the row itself Never sent",
@@ -129,6 +129,12 @@ def test_counts_reasons_and_examples_stand_on_the_page() -> None:
         "2026-01-13 14:30:45 UTC",
     ):
         assert said in text
+
+
+def test_a_run_of_an_instant_has_no_chart_of_its_speed() -> None:
+    text = Reader(made(SUMMARY, measured=measured_run(25, 475))).text
+    assert "All was sent in 500 ms, too short a time for a rate." in text
+    assert "the limit of the settings" not in text
 
 
 def test_a_run_that_broke_off_says_why() -> None:

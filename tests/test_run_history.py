@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def history(path: Path) -> Iterator[RunHistory]:
     outbox.close()
 
 
-def past_run(**changes: object) -> PastRun:
+def past_run(**changes: Any) -> PastRun:
     usual = PastRun(
         "run-1", "per-user", BEGAN_AT.isoformat(), ENDED_AT.isoformat(), "completed", None, {}
     )

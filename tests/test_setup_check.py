@@ -12,7 +12,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from settings import ConfigError, Settings
 from setup_check import check_setup, settings_problems
-from state_file import RunLock, open_state
+from state_file import APPLICATION_ID, SCHEMA_STEPS, RunLock, open_state
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.mariadb import free_port
 from tests.set_up import KEY, SetUp, failures, has_words
@@ -130,6 +130,35 @@ class TestTheStateFile:
         with sqlite3.connect(set_up.state_file) as database:
             database.execute("CREATE TABLE theirs (x)")
         assert not set_up.line("state file").ok
+
+    def test_of_an_older_version_is_upgraded_by_the_next_run(self, set_up: SetUp) -> None:
+        with sqlite3.connect(set_up.state_file) as database:
+            database.executescript(SCHEMA_STEPS[0])
+            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            database.execute("PRAGMA user_version = 1")
+        line = set_up.line("state file")
+        assert line.ok
+        has_words(line, "older version", "upgrades it")
+
+    def test_of_a_newer_version_fails(self, set_up: SetUp) -> None:
+        database = open_state(set_up.state_file)
+        database.execute("PRAGMA user_version = 99")
+        database.close()
+        line = set_up.line("state file")
+        assert not line.ok
+        has_words(line, "newer version")
+
+    def test_that_nobody_may_write_fails_for_root_too(self, set_up: SetUp) -> None:
+        open_state(set_up.state_file).close()
+        set_up.state_file.chmod(0o400)
+        line = set_up.line("state file")
+        assert not line.ok
+        has_words(line, "cannot be written", "owner and mode")
+
+    def test_is_looked_at_without_leaving_anything_beside_it(self, set_up: SetUp) -> None:
+        open_state(set_up.state_file).close()
+        set_up.line("state file")
+        assert list(set_up.folder.iterdir()) == [set_up.state_file]
 
     def test_that_is_damaged_in_the_middle_fails(self, set_up: SetUp) -> None:
         database = open_state(set_up.state_file)

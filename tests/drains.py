@@ -1,0 +1,97 @@
+"""An outbox, a client and the sandbox, put together as a run does, for tests of the delivery."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bulk import BulkSender
+from delivery import Delivery, PerUserSender, Reported, Sender
+from iterable_client import IterableClient
+from outbox import Outbox
+from sandbox.calls import CallRecord
+from sandbox.iterable_api import IterableSandbox
+from tests.rows import API_KEY, Row, fill, wait_until
+from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+
+# Fast enough that no test waits for the pace unless it means to.
+FAST = {USERS_UPDATE: 2_000, EVENTS_TRACK: 2_000, USERS_BULK_UPDATE: 500, EVENTS_TRACK_BULK: 500}
+
+
+@contextmanager
+def outbox_with(path: Path, found: Sequence[Row]) -> Iterator[Outbox]:
+    """Open an outbox and fill it with these rows."""
+    outbox = Outbox(path)
+    try:
+        fill(outbox, found)
+        yield outbox
+    finally:
+        outbox.close()
+
+
+def drain(
+    outbox: Outbox,
+    url: str,
+    *,
+    stop: threading.Event | None = None,
+    to_sender: Callable[..., Sender] = PerUserSender,
+    event_delay_seconds: float = 0.0,
+    on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
+    batch_size: int | None = None,
+    **client_options: Any,
+) -> IterableClient:
+    """Deliver what waits in an outbox, in bulk where a batch size is given."""
+    stop = stop or threading.Event()
+    usual: dict[str, Any] = {"paces": FAST, "max_attempts": 1, "connections": 200}
+    client = IterableClient(API_KEY, url, stop=stop, **{**usual, **client_options})
+    holds_back = event_delay_seconds > 0
+    sender: Sender
+    if batch_size is None:
+        sender = to_sender(client, holds_events_back=holds_back)
+    else:
+        sender = BulkSender(client, batch_size=batch_size, holds_events_back=holds_back)
+    try:
+        Delivery(
+            outbox,
+            sender,
+            stop,
+            event_delay_seconds=event_delay_seconds,
+            on_progress=on_progress,
+        ).run()
+    finally:
+        client.close()
+    return client
+
+
+def stop_when(holds: Callable[[], object]) -> threading.Event:
+    """Return a stop event that is set as soon as something holds."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        wait_until(holds)
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return stop
+
+
+def calls_by_person(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
+    """Return each person's calls in the order in which they arrived."""
+    calls: dict[str | None, list[CallRecord]] = defaultdict(list)
+    for call in iterable.calls:
+        calls[call.email].append(call)
+    return calls
+
+
+def endpoints_of(calls: Sequence[CallRecord]) -> list[str]:
+    return [call.endpoint for call in calls]
+
+
+def busiest_second(iterable: IterableSandbox, endpoint: str) -> int:
+    """Return the most requests that reached an endpoint within any one second."""
+    most: int = iterable.state()["endpoints"][endpoint]["max_in_one_second"]
+    return most

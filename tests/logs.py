@@ -1,0 +1,40 @@
+"""Loggers that belong to one test, and are taken down with it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from logger_config import setup_logger
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - [\w.]+ - [A-Z]+ - .*")
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    return tmp_path / "integration.log"
+
+
+SetUp = Callable[..., logging.Logger]
+
+
+@pytest.fixture
+def set_up(log_file: Path) -> Iterator[SetUp]:
+    """Set a logger of the tests' own up, and take it down again."""
+    names = set()
+
+    def call(level: str = "INFO", name: str = "test_of_logging") -> logging.Logger:
+        names.add(name)
+        return setup_logger(name, log_file, level)
+
+    yield call
+    for name in names:
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = True
