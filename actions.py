@@ -14,7 +14,7 @@ from pathlib import Path
 from console import print_line, print_text
 from settings import DEFAULTS, ConfigError, Settings
 
-OK, FAILED, SOME_DIFFER = 0, 2, 3
+OK, COULD_NOT, FAILED, SOME_DIFFER = 0, 1, 2, 3
 
 
 def check(environment: Mapping[str, str], env_file: str | None) -> int:
@@ -42,7 +42,10 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
 
 
 def verify_delivered(settings: Settings, count: int, stop: threading.Event) -> int:
-    """Read people back from Iterable and print what is not as it was sent; 3 if anything is not."""
+    """Read people back from Iterable and print what is not as it was sent.
+
+    Returns 3 if anything is not, 1 if not all could be read back.
+    """
     from verification import VerificationTally, verify
 
     tally = VerificationTally()
@@ -51,19 +54,18 @@ def verify_delivered(settings: Settings, count: int, stop: threading.Event) -> i
         if finding.details:
             print_line(str(finding))
     print_line(f"Read back: {tally}")
-    return OK if tally.is_complete and not tally.has_differences else SOME_DIFFER
+    if tally.has_differences:
+        return SOME_DIFFER
+    return OK if tally.is_complete else COULD_NOT
 
 
 def export(settings: Settings, path: Path) -> int:
     """Write the query's rows to a CSV file."""
     from csv_export import export_rows
-    from wiring import to_database
+    from source_rows import SourceRows
 
-    with (
-        to_database(settings) as database,
-        database.stream_pro_users_recent_engagement() as stream,
-    ):
-        count = export_rows(stream, path)
+    with SourceRows(settings) as rows:
+        count = export_rows(rows, path)
     print_line(f"{count:,} rows written to {path}")
     return OK
 

@@ -213,7 +213,7 @@ class DatabaseConnection:
 
     def explain(self, query: str, params: Parameters | None = None) -> list[dict[str, Any]]:
         """Return the server's plan for a query, one dict a step; raises `SourceError`."""
-        return self.execute_query(f"EXPLAIN {query}", params)
+        return self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}", params)
 
     def stream(
         self, query: str, params: Parameters | None = None, chunk_rows: int = 5000

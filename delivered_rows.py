@@ -11,22 +11,19 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
 from itertools import count as numbers
 from typing import Any, NamedTuple
 
 import orjson
 
-from read_ahead import ReadAhead
 from records import InvalidRow, RowMapping, SyncRecord
 from run_history import RunHistory
 from settings import Settings
+from source_rows import SourceRows
 from state_file import close_after_reading, open_for_reading, state_errors
-from wiring import to_database, to_mapping
-
-_CHUNK_ROWS = 5_000
+from wiring import to_mapping
 
 
 class DeliveredRow(NamedTuple):
@@ -90,10 +87,9 @@ def _rows_with_memory(
     settings: Settings, memory: sqlite3.Connection, stop: threading.Event
 ) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
     """Yield the rows of people whom the state file knows."""
-    with closing(ReadAhead(partial(_read, settings))) as reading:
-        items = iter(reading)
-        mapping = to_mapping(settings, next(items))
-        for chunk in items:
+    with SourceRows(settings) as rows:
+        mapping = to_mapping(settings, rows.columns)
+        for chunk in rows:
             if stop.is_set():
                 return
             keys = [mapping.key(row) for row in chunk]
@@ -101,16 +97,6 @@ def _rows_with_memory(
             for row, key in zip(chunk, keys, strict=True):
                 if key and key.person in known:
                     yield row, mapping, known[key.person]
-
-
-def _read(settings: Settings) -> Iterator[Sequence[Any]]:
-    """Yield the columns, then the rows in chunks."""
-    with (
-        to_database(settings) as database,
-        database.stream_pro_users_recent_engagement(chunk_rows=_CHUNK_ROWS) as stream,
-    ):
-        yield stream.columns
-        yield from stream
 
 
 def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:

@@ -6,10 +6,10 @@ plain line. Imports the rest only when it is needed: `--help` answers at once.
 
 from __future__ import annotations
 
-# ruff: noqa: E402 - Ctrl-C during the imports that follow ends the program without a traceback
+import resource
 import signal
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # Ctrl-C during the imports that follow is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -27,7 +27,8 @@ from logger_config import FILE_ONLY, hide_secret, without_secrets
 
 if TYPE_CHECKING:
     from settings import Settings
-    from sync_run import RunReport, StopSignal
+    from stop_signal import StopSignal
+    from sync_run import RunReport
 
 __version__ = "1.0.0"
 
@@ -155,7 +156,7 @@ def _act(arguments: argparse.Namespace) -> int:
 def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Do what reads but sends nothing: `--verify`, `--export`."""
     from actions import export, verify_delivered
-    from sync_run import Interrupted, StopSignal
+    from stop_signal import Interrupted, StopSignal
 
     settings = _settings(arguments, environment)
     stop = StopSignal()
@@ -163,7 +164,6 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         try:
             if arguments.export:
                 return export(settings, Path(arguments.export))
-            stop.ends_at_once = False
             status = verify_delivered(settings, arguments.verify, stop.event)
         except Interrupted:
             status = OK
@@ -174,7 +174,8 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
     from monitoring import Healthcheck, write_metrics
-    from sync_run import Interrupted, Options, StopSignal, SyncRun
+    from stop_signal import Interrupted, StopSignal
+    from sync_run import Options, SyncRun
 
     out = sys.stderr if arguments.json else sys.stdout
     options = Options(
@@ -185,6 +186,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     )
     health = Healthcheck("" if arguments.dry_run else settings.healthcheck_url)
     stop = StopSignal()
+    _allow_open_files()
     with _signals(stop):
         health.started()
         try:
@@ -249,6 +251,16 @@ def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
+
+
+def _allow_open_files() -> None:
+    """Raise the usual limit of 1,024 open files: a connection for each row in flight is one."""
+    wanted = 4_096
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

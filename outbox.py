@@ -7,23 +7,23 @@ one thread. Whatever is wrong with the file is a `StateError` (`state_file`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from outcomes import Failure, Finished, Half, PendingRow, RowState, SettledRow
-from records import InvalidRow, RowKey, RowMapping
+from records import RowMapping
 from run_history import RunHistory
 from state_file import close_after_reading, open_for_reading, open_state, state_errors
+from waiting_rows import WaitingRow, to_waiting
 
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 
-_NOT_KNOWN = (None, None)
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
 
@@ -50,23 +50,6 @@ _REMEMBER = {
             event_id = excluded.event_id, event_at = excluded.event_at
     """,
 }
-
-
-class WaitingRow(NamedTuple):
-    """A row as it is put into the outbox."""
-
-    seq: int
-    user_id: int | str | None
-    email: str | None
-    person: int | None = None
-    event_at: int | None = None
-    kind: str | None = None
-    reason: str | None = None
-    profile: bytes | None = None
-    profile_hash: int | None = None
-    event: bytes | None = None
-    event_hash: int | None = None
-    event_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +133,7 @@ class Outbox:
             if key and known.get(key.person) == (key.profile_hash, key.event_hash):
                 unchanged.append((seq, key.user_id, key.email, key.person, key.event_at))
             else:
-                waiting.append(_to_waiting(seq, row, key, known, mapping))
+                waiting.append(to_waiting(seq, row, key, known, mapping))
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, person, event_at, kind)"
             " VALUES (?, ?, ?, ?, ?, 'unchanged')",
@@ -326,26 +309,3 @@ class Outbox:
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
-
-
-def _to_waiting(
-    seq: int,
-    row: Sequence[Any],
-    key: RowKey | None,
-    known: Mapping[int, tuple[int | None, int | None]],
-    mapping: RowMapping,
-) -> WaitingRow:
-    """Decide which of its halves a row waits for; at least one is new."""
-    had_profile, had_event = known.get(key.person, _NOT_KNOWN) if key else _NOT_KNOWN
-    record = mapping.to_record(row)
-    if key is None or isinstance(record, InvalidRow):
-        reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
-        return WaitingRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    waiting = WaitingRow(seq, key.user_id, key.email, key.person, key.event_at)
-    if had_profile != key.profile_hash:
-        waiting = waiting._replace(profile=record.profile, profile_hash=key.profile_hash)
-    if had_event != key.event_hash:
-        waiting = waiting._replace(
-            event=record.event, event_hash=key.event_hash, event_id=record.event_id
-        )
-    return waiting

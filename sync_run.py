@@ -10,25 +10,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from bulk import BulkSender
-from db_connection import SourceError, window_start
+from db_connection import SourceError
 from delivery import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Sender
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY
 from outbox import Filled, Outbox
 from outcomes import Failure, RowState
 from progress import Progress, ceiling_rows_per_second
-from read_ahead import ReadAhead
 from results import (
     ResultsError,
     RunSummary,
@@ -39,42 +34,15 @@ from results import (
     write_results,
 )
 from settings import ConfigError, Settings
+from source_rows import SourceRows
 from state_file import RunLock, StateError
+from stop_signal import Interrupted, StopSignal
 from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
-from wiring import to_database, to_mapping
+from wiring import to_mapping
 
 logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that breaks midway is begun again this often in all
-_CHUNK_ROWS = 5_000
-
-
-class Interrupted(Exception):
-    """A stop signal came while nothing was being sent."""
-
-
-class StopSignal:
-    """What SIGINT and SIGTERM do: ask politely, and end at once where nothing is lost by it.
-
-    Installed as the signals' handler. While rows are read, and at the second signal,
-    it raises `Interrupted`; while they are delivered it sets `event`.
-    """
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.number: int | None = None
-        self.ends_at_once = True
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        is_repeated = self.number is not None
-        self.number = number
-        self.event.set()
-        if self.ends_at_once or is_repeated:
-            raise Interrupted
-
-    @property
-    def name(self) -> str:
-        return signal.Signals(self.number).name if self.number else ""
 
 
 @dataclass(frozen=True)
@@ -210,35 +178,10 @@ class SyncRun:
         raise AssertionError("unreachable")
 
     def _fill_once(self, outbox: Outbox) -> Filled:
-        settings = self._settings
-        reading = ReadAhead(self._read)
-        try:
-            items = iter(reading)
-            columns = next(items)
-            mapping = to_mapping(settings, columns)
-            return outbox.fill(items, mapping, full_refresh=self._options.full_refresh)
-        finally:
-            reading.close()
-
-    def _read(self) -> Iterator[Sequence[Any]]:
-        """Yield the columns, then the rows in chunks; the connection is closed at the end."""
-        settings = self._settings
-        database = to_database(settings)
-        start = window_start(
-            self._started_at, settings.engagement_window_days, str(settings.db_timezone)
-        )
         limit = self._options.limit
-        with database:
-            chunk_rows = min(_CHUNK_ROWS, limit or _CHUNK_ROWS)
-            with database.stream_pro_users_recent_engagement(start, chunk_rows) as stream:
-                yield stream.columns
-                left = limit
-                for chunk in stream:
-                    yield chunk if left is None else chunk[:left]
-                    if left is not None:
-                        left -= len(chunk)
-                        if left <= 0:
-                            return
+        with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
+            mapping = to_mapping(self._settings, rows.columns)
+            return outbox.fill(rows, mapping, full_refresh=self._options.full_refresh)
 
     def _announce(self, filled: Filled) -> None:
         settings = self._settings

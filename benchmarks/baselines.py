@@ -20,7 +20,7 @@ from typing import Any
 import requests
 
 from benchmarks.people import customers, page_views
-from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, sandbox
+from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, environment, sandbox
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def measure_baselines(rows: int, latency_ms: float) -> tuple[Loop, Loop]:
                 cwd=PROJECT_FOLDER,
                 stdout=subprocess.PIPE,
                 text=True,
+                env=environment(),
             )
             for kind in ("plain", "session")
         ]

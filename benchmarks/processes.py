@@ -50,7 +50,7 @@ def run_measured(command: Sequence[str]) -> Ended:
     with TemporaryFile() as output:
         started_at, start = time.time(), time.monotonic()
         process = subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=PROJECT_FOLDER, stdout=output, stderr=subprocess.STDOUT, env=_environment()
+            command, cwd=PROJECT_FOLDER, stdout=output, stderr=subprocess.STDOUT, env=environment()
         )
         try:
             _pid, status, used = os.wait4(process.pid, 0)
@@ -75,7 +75,7 @@ def run_measured(command: Sequence[str]) -> Ended:
 def background(command: Sequence[str]) -> Iterator[str]:
     """Run a command beside this process, and give the first line that it prints."""
     process = subprocess.Popen(  # noqa: S603 - our own command
-        command, cwd=PROJECT_FOLDER, stdout=subprocess.PIPE, text=True, env=_environment()
+        command, cwd=PROJECT_FOLDER, stdout=subprocess.PIPE, text=True, env=environment()
     )
     try:
         line = process.stdout.readline() if process.stdout is not None else ""
@@ -93,9 +93,12 @@ def background(command: Sequence[str]) -> Iterator[str]:
             process.stdout.close()
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without settings: those of a benchmark stand in its own file."""
-    return {name: value for name, value in os.environ.items() if name not in NAMES}
+def environment() -> dict[str, str]:
+    """Return what a child's environment is: without settings, which stand in a file of their own,
+    and without proxies, which nothing on loopback is to go through.
+    """
+    left_out = {*NAMES, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+    return {name: value for name, value in os.environ.items() if name.upper() not in left_out}
 
 
 class Sandbox:
@@ -103,6 +106,8 @@ class Sandbox:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy
 
     def endpoints(self) -> dict[str, Any]:
         """Return what each endpoint received."""
@@ -116,10 +121,10 @@ class Sandbox:
 
     def reset(self) -> None:
         """Forget all calls."""
-        requests.post(f"{self.url}/sandbox/reset", timeout=60).raise_for_status()
+        self._session.post(f"{self.url}/sandbox/reset", timeout=60).raise_for_status()
 
     def _get(self, what: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.url}/sandbox/{what}", timeout=60)
+        answer = self._session.get(f"{self.url}/sandbox/{what}", timeout=60)
         answer.raise_for_status()
         content: dict[str, Any] = orjson.loads(answer.content)
         return content

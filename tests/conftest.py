@@ -1,13 +1,15 @@
 """What many tests stand on: a private MariaDB, the embedded server, the Iterable sandbox.
 
 Nothing of ours is patched: tests meet real servers on loopback. A machine without MariaDB skips
-the tests that need it, and says so; under `CI=true` that is a failure.
+the tests that need it, and says so; under `CI=true` that is a failure. Where the environment
+variable MYSQLD names a `mysqld`, the tests of the database side run on a private MySQL as well.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ import pytest
 
 from db_connection import DatabaseConnection
 from tests.mariadb import MariaDBUnavailable, PrivateMariaDB
+from tests.mysql_server import PrivateMySQL
+from tests.private_server import PrivateServer
 
 if TYPE_CHECKING:
     from sandbox.iterable_api import IterableSandbox
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SCHEMA = SQL_FOLDER / "schema.sql"
 SAMPLE_DATA = SQL_FOLDER / "sample_data.sql"
+REAL_SERVERS = ("mariadb", "mysql") if os.environ.get("MYSQLD") else ("mariadb",)
 # Three people with what text can hold: apostrophe, Chinese, emoji, NULL.
 PEOPLE = (
     "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES "
@@ -32,9 +37,20 @@ PEOPLE = (
 )
 
 
+def numbers(count: int) -> str:
+    """Return a table, for a FROM clause, whose column `seq` counts from 1 to `count`.
+
+    In words that MySQL and MariaDB share; rows come in that order.
+    """
+    return (
+        f"JSON_TABLE(CONCAT('[1', REPEAT(',1', {count - 1}), ']'), '$[*]'"
+        " COLUMNS (seq FOR ORDINALITY)) AS numbers"
+    )
+
+
 @dataclass(frozen=True)
 class SourceDatabase:
-    """One database with the schema and no rows, on either server; `run_sql` changes it."""
+    """One database with the schema and no rows, on any of the servers; `run_sql` changes it."""
 
     host: str
     port: int
@@ -79,21 +95,58 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private
     server.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="session")
+def mysql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMySQL]:
+    """A MySQL of this test run only. With MYSQLD set one that does not start is an error."""
+    if not os.environ.get("MYSQLD"):
+        pytest.skip("needs a MySQL: MYSQLD names no mysqld (see tests/README.md)")
+    with PrivateMySQL(tmp_path_factory.mktemp("mysql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=REAL_SERVERS)
+def real_server(request: pytest.FixtureRequest) -> PrivateServer:
+    """Each of the servers that are no imitation, in turn: MariaDB, and MySQL where there is one."""
+    chosen: PrivateServer = request.getfixturevalue(f"{request.param}_server")
+    return chosen
+
+
+@contextmanager
+def fresh_database(server: PrivateServer) -> Iterator[SourceDatabase]:
+    """Give a database with the schema, for the length of a block."""
+    name = "sync_test"
+    server.create_database(name, SCHEMA)
+    yield SourceDatabase(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        database=name,
+        unix_socket=server.unix_socket,
+        run_sql=lambda script: server.run_sql(script, name),
+    )
+    server.run_sql(f"DROP DATABASE IF EXISTS {name}")
+
+
 @pytest.fixture
 def mariadb(mariadb_server: PrivateMariaDB) -> Iterator[SourceDatabase]:
     """A fresh database with the schema on the private MariaDB."""
-    name = "sync_test"
-    mariadb_server.create_database(name, SCHEMA)
-    yield SourceDatabase(
-        host=mariadb_server.host,
-        port=mariadb_server.port,
-        user=mariadb_server.user,
-        password=mariadb_server.password,
-        database=name,
-        unix_socket=mariadb_server.unix_socket,
-        run_sql=lambda script: mariadb_server.run_sql(script, name),
-    )
-    mariadb_server.run_sql(f"DROP DATABASE IF EXISTS {name}")
+    with fresh_database(mariadb_server) as database:
+        yield database
+
+
+@pytest.fixture
+def mysql(mysql_server: PrivateMySQL) -> Iterator[SourceDatabase]:
+    """A fresh database with the schema on the private MySQL."""
+    with fresh_database(mysql_server) as database:
+        yield database
+
+
+@pytest.fixture
+def real(real_server: PrivateServer) -> Iterator[SourceDatabase]:
+    """A fresh database with the schema on each of the real servers in turn."""
+    with fresh_database(real_server) as database:
+        yield database
 
 
 @pytest.fixture
@@ -112,9 +165,9 @@ def embedded() -> Iterator[SourceDatabase]:
         )
 
 
-@pytest.fixture(params=["mariadb", "embedded"])
+@pytest.fixture(params=[*REAL_SERVERS, "embedded"])
 def source(request: pytest.FixtureRequest) -> SourceDatabase:
-    """Each of the two servers in turn."""
+    """Each of the servers in turn."""
     chosen: SourceDatabase = request.getfixturevalue(request.param)
     return chosen
 
@@ -135,9 +188,9 @@ def database(source: SourceDatabase, use_pure: bool) -> Iterator[DatabaseConnect
 
 
 @pytest.fixture
-def on_mariadb(mariadb: SourceDatabase, use_pure: bool) -> Iterator[DatabaseConnection]:
-    """An open connection to an empty database of the private MariaDB: each driver."""
-    with mariadb.connection(use_pure=use_pure) as connection:
+def on_real(real: SourceDatabase, use_pure: bool) -> Iterator[DatabaseConnection]:
+    """An open connection to an empty database: each real server, each driver."""
+    with real.connection(use_pure=use_pure) as connection:
         yield connection
 
 

@@ -1,211 +1,45 @@
-"""A private MariaDB server: its own data folder, socket and port; gone when the block ends.
+"""A private MariaDB server, from the programs that the system's packages install.
 
-Owns installing, starting and stopping one `mariadbd` for tests and benchmarks, as whoever runs
-them (root too), without a service and without touching any server that is already there.
-Refuses to know what the tables hold; `tests/conftest.py` loads the schema.
+Owns what is MariaDB's own in `tests/private_server.py`: names of programs, options.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import mysql.connector
+from tests.private_server import PrivateServer, ServerUnavailable, account, free_port
 
-START_SECONDS = 30.0
-STOP_SECONDS = 20.0
+__all__ = ["MariaDBUnavailable", "PrivateMariaDB", "free_port"]
+
+MariaDBUnavailable = ServerUnavailable
 
 
-class MariaDBUnavailable(RuntimeError):
-    """MariaDB cannot be started here; the text says why."""
+class PrivateMariaDB(PrivateServer):
+    """A running `mariadbd`, as a context manager; see `PrivateServer` for the arguments."""
 
+    def program(self) -> str:
+        return _program("mariadbd", "mysqld")
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class PrivateMariaDB:
-    """A running `mariadbd`, as a context manager.
-
-    `folder` is an existing directory that may be filled; without one a temporary directory is
-    made and removed. `options` are further `mariadbd` options, e.g. TLS files or a bigger buffer
-    pool. Raises `MariaDBUnavailable` when the programs are missing or the server does not start.
-    """
-
-    host = "127.0.0.1"
-    user = "sync_test"
-    password = "sync-test-password"
-
-    def __init__(self, folder: Path | str | None = None, options: Sequence[str] = ()) -> None:
-        self._own_folder = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="mariadb-") if folder is None else folder)
-        self.port = free_port()
-        # A socket's path may have 107 characters at most; pytest's folders come close.
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
-        self.unix_socket = str(self._socket_folder / "s")
-        self.log_file = self.folder / "mariadbd.log"
-        self._options = tuple(options)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> PrivateMariaDB:
-        try:
-            self._install()
-            self.start()
-            self._make_user()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        shutil.rmtree(self._socket_folder, ignore_errors=True)
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running server."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the server on the same port and data as before, and wait until it answers."""
-        command = [
-            _program("mariadbd", "mysqld"),
-            "--no-defaults",
-            f"--user={_account()}",
-            f"--datadir={self.folder / 'data'}",
-            f"--tmpdir={self._socket_folder}",
-            f"--socket={self.unix_socket}",
-            f"--pid-file={self._socket_folder / 'pid'}",
-            f"--log-error={self.log_file}",
-            "--bind-address=127.0.0.1",
-            f"--port={self.port}",
-            "--character-set-server=utf8mb4",
-            "--collation-server=utf8mb4_general_ci",
-            "--skip-name-resolve",
-            "--skip-log-bin",
-            "--innodb-buffer-pool-size=32M",
-            "--innodb-log-file-size=8M",
-            # The data lives as long as the tests: nothing is lost by not waiting for the disk.
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-flush-method=nosync",
-            "--innodb-doublewrite=0",
-            "--aria-pagecache-buffer-size=8M",
-            "--key-buffer-size=1M",
-            "--performance-schema=OFF",
-            *self._options,
-        ]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Its own session: Ctrl-C on pytest must not kill it before the tests end.
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise MariaDBUnavailable(f"mariadbd ended at once: {self._log_tail()}")
-            try:
-                self.root_connection().close()
-            except mysql.connector.Error:
-                time.sleep(0.05)
-            else:
-                return
-        raise MariaDBUnavailable(f"mariadbd did not answer in time: {self._log_tail()}")
-
-    def stop(self) -> None:
-        """Stop the server; harmless when it is not running."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def root_connection(self, database: str | None = None) -> Any:
-        """Return an open connector connection as root over the socket, autocommit on.
-
-        The caller closes it.
-        """
-        return mysql.connector.connect(
-            unix_socket=self.unix_socket,
-            user="root",
-            password="",
-            database=database,
-            autocommit=True,
-            collation="utf8mb4_general_ci",
-            ssl_disabled=True,
-        )
-
-    def run_sql(self, script: str, database: str | None = None) -> None:
-        """Run statements, separated by semicolons, as root."""
-        connection = self.root_connection(database)
-        try:
-            cursor = connection.cursor()
-            cursor.execute(script)
-            while cursor.nextset():
-                pass
-        finally:
-            connection.close()
-
-    def create_database(self, name: str, *sql_files: Path) -> None:
-        """Make a database, dropping one of that name, and run the files in it."""
-        self.run_sql(f"DROP DATABASE IF EXISTS `{name}`; CREATE DATABASE `{name}`")
-        for path in sql_files:
-            self.run_sql(path.read_text(encoding="utf-8"), name)
-
-    def _install(self) -> None:
-        data = self.folder / "data"
-        command = [
+    def install_command(self) -> list[str]:
+        return [
             _program("mariadb-install-db", "mysql_install_db"),
             "--no-defaults",
-            f"--user={_account()}",
-            f"--datadir={data}",
+            f"--user={account()}",
+            f"--datadir={self.data_folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
             "--innodb-log-file-size=8M",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise MariaDBUnavailable(f"mariadb-install-db failed: {(done.stderr or done.stdout)}")
 
-    def _make_user(self) -> None:
-        account = f"'{self.user}'@'%'"
-        self.run_sql(
-            f"CREATE USER {account} IDENTIFIED BY '{self.password}';"
-            f"GRANT ALL PRIVILEGES ON *.* TO {account}"
-        )
-
-    def _log_tail(self) -> str:
-        if not self.log_file.exists():
-            return "it wrote no log"
-        return self.log_file.read_text(encoding="utf-8", errors="replace")[-2000:]
+    def own_options(self) -> list[str]:
+        return [
+            "--character-set-server=utf8mb4",
+            "--collation-server=utf8mb4_general_ci",
+            "--innodb-log-file-size=8M",
+            "--aria-pagecache-buffer-size=8M",
+        ]
 
 
 def _program(*names: str) -> str:
@@ -216,7 +50,3 @@ def _program(*names: str) -> str:
         if found:
             return found
     raise MariaDBUnavailable(f"no {names[0]} on this machine (apt-get install mariadb-server)")
-
-
-def _account() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name

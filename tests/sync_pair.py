@@ -15,7 +15,8 @@ import orjson
 from sandbox.iterable_api import IterableSandbox
 from sandbox.profiles import Event
 from settings import Settings
-from sync_run import Options, StopSignal, SyncRun
+from stop_signal import StopSignal
+from sync_run import Options, SyncRun
 from tests.conftest import SourceDatabase
 from tests.people import WINDOW, email_of
 from verification import Finding, Found, verify

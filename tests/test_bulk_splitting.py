@@ -1,182 +1,210 @@
-"""Splitting: whatever a batch answers, each row comes to one verdict, and to a true one."""
+"""Batches that are refused whole, or whose counts do not add up: never a false word on a row.
+
+A batch is split until the bad rows stand alone: about 2 log2(n) requests for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import log2
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from bulk import BulkSender
-from delivery import HeldBack, Reported
-from outcomes import CallResult, Half, Verdict
-from tests.bulk_iterable import TAKEN, BulkIterable, Kind, rows_of
+from sandbox.iterable_api import IterableSandbox
+from tests.drains import drain, endpoints_of, outbox_with
+from tests.rows import email_of, fill, outcomes_of, row, rows
 from verdicts import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 
-ENDPOINT_OF = {Half.PROFILE: USERS_BULK_UPDATE, Half.EVENT: EVENTS_TRACK_BULK}
-CODE_OF = {
-    Kind.FINE: "Success",
-    Kind.INVALID: "failedUpdates.invalidEmails",
-    Kind.DEPRECATED: "failedUpdates.invalidEmails",
-    Kind.NAMED_TWICE: "failedUpdates.invalidEmails",
-    Kind.FORGOTTEN: "failedUpdates.forgottenEmails",
-    Kind.BAD_VALUE: "failedUpdates.invalidDataEmails",
-    Kind.UNNAMED: "NotNamed",
-    Kind.POISON: "GenericError",
-    Kind.NAMED_POISON: "BadJsonBody",
-    Kind.MISTYPED: "RequestFieldsTypesMismatched",
-    Kind.MISCOUNTED: "NotNamed",
-}
-UNREACHABLE = {Kind.INVALID, Kind.DEPRECATED, Kind.NAMED_TWICE, Kind.FORGOTTEN}
+NUMBERS = range(1, 130)  # the first alone, then one batch of 128
+POISONED = email_of(77)
+REQUESTS_FOR_ONE = 2 * math.log2(128) + 1
+FAILURES: dict[str, Any] = {"fault": "status", "email": POISONED}
 
 
-def sent(
-    iterable: BulkIterable, kinds: Sequence[Kind]
-) -> tuple[dict[Half, dict[int, CallResult]], list[tuple[Half, int, int]]]:
-    """Send one batch; return each row's result, and (half, row, requests made by then)."""
-    results: dict[Half, dict[int, CallResult]] = {half: {} for half in Half}
-    order: list[tuple[Half, int, int]] = []
-
-    def report(reported: Reported | HeldBack) -> bool:
-        assert isinstance(reported, Reported)
-        for finished in reported.finished:
-            assert finished.seq not in results[finished.half], "a row has two verdicts"
-            results[finished.half][finished.seq] = finished.result
-            order.append((finished.half, finished.seq, len(iterable.requests)))
-        return True
-
-    BulkSender(iterable).send(rows_of(kinds), report, has_permit=True)
-    return results, order
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
 
 
-def check_truth(
-    iterable: BulkIterable,
-    results: Mapping[Half, Mapping[int, CallResult]],
-    order: Sequence[tuple[Half, int, int]],
+def count_calls(iterable: IterableSandbox, endpoint: str) -> int:
+    return Counter(endpoints_of(iterable.calls))[endpoint]
+
+
+def not_successful(outcomes: dict[str | None, str]) -> dict[str | None, str]:
+    return {email: outcome for email, outcome in outcomes.items() if outcome != "successful"}
+
+
+# Refused whole
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_poisoned_row_without_a_hint_is_found_by_halving(
+    path: Path, iterable: IterableSandbox, status: int
 ) -> None:
-    for half, of_half in results.items():
-        endpoint = ENDPOINT_OF[half]
-        for seq, result in of_half.items():
-            if result.delivered:
-                assert (endpoint, seq) in iterable.applied, "a false success"
-    for half, seq, requests_by_then in order:
-        for endpoint, seqs in iterable.requests[requests_by_then:]:
-            assert endpoint != ENDPOINT_OF[half] or seq not in seqs, "sent after its verdict"
+    iterable.set_faults([{**FAILURES, "status": status, "endpoint": USERS_BULK_UPDATE}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
+    assert count_calls(iterable, EVENTS_TRACK_BULK) == 2
+    assert len(iterable.project.users) == 128
 
 
-KINDS = st.lists(
-    st.sampled_from([Kind.FINE] * 12 + [kind for kind in Kind if kind is not Kind.DOWN]),
-    min_size=1,
-    max_size=40,
-)
+def test_a_poisoned_event_is_found_by_halving_too(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**FAILURES, "status": 400, "endpoint": EVENTS_TRACK_BULK}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) == 2
+    assert count_calls(iterable, EVENTS_TRACK_BULK) <= 1 + REQUESTS_FOR_ONE
 
 
-@given(kinds=KINDS, most_rows=st.integers(1, 50))
-@example(kinds=[Kind.POISON], most_rows=1)
-@example(kinds=[Kind.UNNAMED, Kind.INVALID, Kind.MISCOUNTED], most_rows=50)
-@example(kinds=[Kind.UNNAMED, Kind.MISCOUNTED], most_rows=50)
-@example(kinds=list(Kind)[:-1], most_rows=50)
-def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
-    kinds: list[Kind], most_rows: int
-) -> None:
-    iterable = BulkIterable(dict(enumerate(kinds)), most_rows=most_rows)
-    results, order = sent(iterable, kinds)
-    check_truth(iterable, results, order)
-    assert {seq: result.code for seq, result in results[Half.PROFILE].items()} == {
-        seq: CODE_OF[kind] for seq, kind in enumerate(kinds)
-    }
-    assert {seq: result.code for seq, result in results[Half.EVENT].items()} == {
-        seq: CODE_OF[kind] for seq, kind in enumerate(kinds) if kind not in UNREACHABLE
-    }
-    for of_half in results.values():
-        for seq, result in of_half.items():
-            expected = Verdict.DELIVERED if kinds[seq] is Kind.FINE else Verdict.REJECTED
-            if kinds[seq] is Kind.MISCOUNTED:
-                expected = Verdict.UNAVAILABLE  # it may be there: the next run will know
-            assert result.verdict is expected
-    assert len(iterable.requests) <= 2 * 3 * len(kinds)
+def test_several_poisoned_rows_are_all_found(path: Path, iterable: IterableSandbox) -> None:
+    poisoned = [email_of(number) for number in (2, 64, 65, 129)]
+    iterable.set_faults([{**FAILURES, "status": 400, "email": email} for email in poisoned])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        failed = not_successful(outcomes_of(outbox))
+        assert failed == dict.fromkeys(poisoned, "total_failure")
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + 4 * REQUESTS_FOR_ONE
 
 
-@given(
-    kinds=st.lists(st.sampled_from([Kind.FINE, *Kind]), min_size=1, max_size=30),
-    event_kinds=st.lists(st.sampled_from([Kind.FINE, *Kind]), min_size=30, max_size=30),
-    most_rows=st.integers(1, 40),
-    stranger=st.booleans(),
-)
-def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
-    kinds: list[Kind], event_kinds: list[Kind], most_rows: int, stranger: bool
-) -> None:
-    iterable = BulkIterable(
-        dict(enumerate(kinds)),
-        dict(enumerate(event_kinds)),
-        most_rows=most_rows,
-        stranger=stranger,
+def test_a_value_of_the_wrong_type_is_found_by_the_value_that_iterable_names(path: Path) -> None:
+    found = [*rows(*NUMBERS)]
+    found[76] = row(77, last_name=5)
+    with (
+        IterableSandbox(field_types={"last_name": "string"}) as iterable,
+        outbox_with(path, found) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 4  # alone, all, without it, it alone
+        (failure,) = outbox.failures()
+    assert failure.code == "RequestFieldsTypesMismatched"
+
+
+def test_values_that_are_wrong_in_many_ways_fail_row_by_row(path: Path) -> None:
+    found = [row(n, last_name=n) if n % 5 == 0 else row(n) for n in range(1, 41)]
+    with (
+        IterableSandbox(field_types={"last_name": "string"}) as iterable,
+        outbox_with(path, found) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        wrong = {email_of(n): "partial_failure" for n in range(5, 41, 5)}
+        assert not_successful(outcomes_of(outbox)) == wrong
+        assert len(iterable.project.users) == 32
+        assert len(iterable.project.events) == 40
+
+
+def test_a_batch_that_is_too_large_once_is_halved(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults(
+        [{"fault": "status", "status": 413, "endpoint": USERS_BULK_UPDATE, "nth": [2]}]
     )
-    results, order = sent(iterable, kinds)
-    check_truth(iterable, results, order)
-    assert set(results[Half.PROFILE]) == set(range(len(kinds)))
-    assert len(iterable.requests) <= 2 * 3 * len(kinds)
-    for half, of_kind in ((Half.PROFILE, kinds), (Half.EVENT, event_kinds)):
-        for seq, result in results[half].items():
-            assert result.verdict is not Verdict.DELIVERED or of_kind[seq] in TAKEN
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {}
+    sizes = [len(call.body["users"]) for call in iterable.calls if "users" in call.body]
+    assert sizes == [1, 128, 64, 64]
 
 
-@given(
-    kinds=KINDS,
-    stops_after=st.integers(0, 40),
-    refuses_from=st.integers(0, 40),
-)
-def test_a_stop_or_a_refusal_anywhere_leaves_no_verdict_that_is_not_true(
-    kinds: list[Kind], stops_after: int, refuses_from: int
+# Counts
+
+
+def test_counts_that_do_not_add_up_once_are_asked_again(
+    path: Path, iterable: IterableSandbox
 ) -> None:
-    iterable = BulkIterable(
-        dict(enumerate(kinds)), stops_after=stops_after, refuses_from=refuses_from
-    )
-    results, order = sent(iterable, kinds)
-    check_truth(iterable, results, order)
-    assert len(iterable.requests) <= min(stops_after, refuses_from + 1)
-    refused = [
-        seq
-        for of_half in results.values()
-        for seq, result in of_half.items()
-        if result.verdict is Verdict.REFUSED
-    ]
-    assert not refused or set(refused) <= set(iterable.requests[-1][1])
+    iterable.set_faults([{"fault": "miscount", "by": -3, "nth": [3, 5]}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {}
+    assert len(iterable.project.events) == 129
 
 
-@pytest.mark.parametrize("place", [0, 1, 499, 500, 998, 999])
-@pytest.mark.parametrize("kind", [Kind.POISON, Kind.UNNAMED])
-def test_one_bad_row_in_a_thousand_costs_about_two_log2_n_requests(kind: Kind, place: int) -> None:
-    kinds = {seq: Kind.FINE for seq in range(1_000)} | {place: kind}
-    iterable = BulkIterable(kinds, {seq: Kind.FINE for seq in kinds})
-    results, _ = sent(iterable, list(kinds.values()))
-    assert [seq for seq, result in results[Half.PROFILE].items() if not result.delivered] == [place]
-    assert len(results[Half.EVENT]) == 1_000
-    updates = [seqs for endpoint, seqs in iterable.requests if endpoint == USERS_BULK_UPDATE]
-    assert len(updates) <= 2 * log2(1_000) + 2
+@pytest.mark.parametrize("by", [-1, 1, 7])
+def test_counts_that_never_add_up_are_never_a_success(
+    path: Path, iterable: IterableSandbox, by: int
+) -> None:
+    iterable.set_faults([{"fault": "miscount", "by": by}])
+    found = rows(*range(1, 18))
+    with outbox_with(path, found) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert set(outcomes_of(outbox).values()) == {"total_failure"}
+        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+        iterable.set_faults([])
+        assert fill(outbox, found).to_send == 17
+        drain(outbox, iterable.url, batch_size=200)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    assert len(iterable.project.events) == 17
+
+
+def test_a_miscount_beside_a_named_failure_fails_only_that_row(path: Path) -> None:
+    with (
+        IterableSandbox(forgotten=[POISONED]) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        iterable.set_faults([{"fault": "miscount", "endpoint": USERS_BULK_UPDATE, "nth": [2]}])
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
+
+
+def test_failures_without_a_name_are_found_by_halving(path: Path) -> None:
+    with (
+        IterableSandbox(forgotten=[POISONED], sparse_bulk_answers=True) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
+        assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
+        codes = {failure.code for failure in outbox.failures()}
+    assert codes == {"NotNamed"}
+
+
+# Trouble on the way
 
 
 @pytest.mark.parametrize(
-    ("kind", "requests"), [(Kind.NAMED_POISON, 2), (Kind.MISTYPED, 3), (Kind.INVALID, 1)]
+    "fault",
+    [
+        {"fault": "status", "status": 500},
+        {"fault": "drop_after"},
+        {"fault": "drop_before"},
+        {"fault": "half_body"},
+        {"fault": "malformed_json"},
+        {"fault": "html_body"},
+        {"fault": "success_code_on_error"},
+        {"fault": "rate_limited", "reset": 0.01},
+        {"fault": "error_code_on_200"},
+        {"fault": "huge_body", "bytes": 5_000_000},
+    ],
+    ids=str,
 )
-def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, requests: int) -> None:
-    kinds = {seq: Kind.FINE for seq in range(1_000)} | {700: kind}
-    iterable = BulkIterable(kinds)
-    results, _ = sent(iterable, list(kinds.values()))
-    assert [seq for seq, result in results[Half.PROFILE].items() if not result.delivered] == [700]
-    updates = [seqs for endpoint, seqs in iterable.requests if endpoint == USERS_BULK_UPDATE]
-    assert len(updates) == requests
+@pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+def test_passing_trouble_costs_no_row_and_doubles_no_event(
+    path: Path, iterable: IterableSandbox, endpoint: str, fault: dict[str, Any]
+) -> None:
+    iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [2]}])
+    with outbox_with(path, rows(*range(1, 30))) as outbox:
+        drain(outbox, iterable.url, batch_size=200, max_attempts=3)
+        assert not_successful(outcomes_of(outbox)) == {}
+    assert len(iterable.project.events) == len(iterable.project.users) == 29
 
 
-def test_the_documented_batch_of_thirty_bad_rows_among_a_thousand() -> None:
-    bad = dict(enumerate([Kind.POISON] * 10 + [Kind.INVALID] * 10 + [Kind.FORGOTTEN] * 10))
-    kinds = {seq: Kind.FINE for seq in range(1_000)} | {33 * n + 7: bad[n] for n in bad}
-    iterable = BulkIterable(kinds)
-    results, order = sent(iterable, list(kinds.values()))
-    check_truth(iterable, results, order)
-    assert {seq: result.code for seq, result in results[Half.PROFILE].items()} == {
-        seq: CODE_OF[kind] for seq, kind in kinds.items()
-    }
-    assert len(iterable.requests) < 300
+@pytest.mark.parametrize(
+    "fault", [{"fault": "status", "status": 503}, {"fault": "drop_after"}, {"fault": "html_body"}]
+)
+def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
+    path: Path, iterable: IterableSandbox, fault: dict[str, Any]
+) -> None:
+    iterable.set_faults([{**fault, "endpoint": USERS_BULK_UPDATE, "email": email_of(5)}])
+    found = rows(*range(1, 30))
+    with outbox_with(path, found) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 2
+        assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 28}
+        iterable.set_faults([])
+        assert fill(outbox, found).to_send == 28
+        drain(outbox, iterable.url, batch_size=200)
+        assert count_calls(iterable, EVENTS_TRACK_BULK) == 2  # the events are in place
+    assert len(iterable.project.users) == 29

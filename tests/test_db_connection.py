@@ -1,4 +1,4 @@
-"""Opening, keeping and closing a session: on a private MariaDB and on the embedded server."""
+"""Opening, keeping and closing a session: on the real servers and on the embedded one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from db_connection import DatabaseConnection, SourceError
 from tests.conftest import SourceDatabase
-from tests.mariadb import PrivateMariaDB, free_port
+from tests.private_server import PrivateServer, free_port
 
 
 class TestConnecting:
@@ -41,20 +41,20 @@ class TestConnecting:
         connection.disconnect()
         connection.disconnect()
 
-    def test_works_through_a_unix_socket(self, mariadb: SourceDatabase, use_pure: bool) -> None:
-        by_socket = mariadb.connection(
-            host="", port=1, unix_socket=mariadb.unix_socket, use_pure=use_pure
+    def test_works_through_a_unix_socket(self, real: SourceDatabase, use_pure: bool) -> None:
+        by_socket = real.connection(
+            host="", port=1, unix_socket=real.unix_socket, use_pure=use_pure
         )
         with by_socket:
             assert by_socket.execute_query("SELECT 1 AS one") == [{"one": 1}]
 
-    def test_names_the_driver_in_use(self, mariadb: SourceDatabase) -> None:
-        assert mariadb.connection(use_pure=True).driver == "pure Python"
-        assert mariadb.connection().driver == "C extension"
+    def test_names_the_driver_in_use(self, real: SourceDatabase) -> None:
+        assert real.connection(use_pure=True).driver == "pure Python"
+        assert real.connection().driver == "C extension"
 
-    def test_the_password_is_in_no_representation(self, mariadb: SourceDatabase) -> None:
-        connection = mariadb.connection()
-        assert mariadb.password not in repr(connection) + str(connection) + repr(connection.source)
+    def test_the_password_is_in_no_representation(self, real: SourceDatabase) -> None:
+        connection = real.connection()
+        assert real.password not in repr(connection) + str(connection) + repr(connection.source)
 
 
 class TestErrorsWhenConnecting:
@@ -105,11 +105,13 @@ class TestErrorsWhenConnecting:
         assert not error.transient
 
     def test_the_database_is_not_for_this_user(
-        self, mariadb: SourceDatabase, mariadb_server: PrivateMariaDB
+        self, real: SourceDatabase, real_server: PrivateServer
     ) -> None:
-        mariadb_server.run_sql("CREATE OR REPLACE USER outsider@'%' IDENTIFIED BY 'pass-word'")
-        error = self.open_error(mariadb.connection(user="outsider", password="pass-word"))
-        assert f"The user outsider may not use the database {mariadb.database}" in str(error)
+        real_server.run_sql(
+            "DROP USER IF EXISTS outsider@'%'; CREATE USER outsider@'%' IDENTIFIED BY 'pass-word'"
+        )
+        error = self.open_error(real.connection(user="outsider", password="pass-word"))
+        assert f"The user outsider may not use the database {real.database}" in str(error)
 
 
 class TestTheSession:
@@ -129,9 +131,9 @@ class TestTheSession:
             database.execute_query("SELECT 1 AS one FROM customers; SELECT 2 AS two FROM customers")
 
     def test_is_in_utc_and_utf8_and_waits_for_a_slow_reader(
-        self, on_mariadb: DatabaseConnection
+        self, on_real: DatabaseConnection
     ) -> None:
-        (row,) = on_mariadb.execute_query(
+        (row,) = on_real.execute_query(
             "SELECT @@time_zone, @@autocommit, @@collation_connection, @@net_write_timeout"
         )
         assert list(row.values()) == ["+00:00", 1, "utf8mb4_general_ci", 600]

@@ -1,4 +1,4 @@
-"""Rows, types, streams and what goes wrong while reading: on both servers, with both drivers."""
+"""Rows, types, streams and what goes wrong while reading: on every server, with both drivers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from db_connection import DatabaseConnection, RowStream, SourceError
 from tests.conftest import PEOPLE, SourceDatabase
-from tests.mariadb import PrivateMariaDB
+from tests.private_server import PrivateServer
 
 EVERY_PERSON = "SELECT id, email, first_name, last_name, candidate FROM customers ORDER BY id"
 
@@ -72,16 +72,16 @@ class TestReading:
         assert rows == [(1, {"tags": ["é", 1.5, None]}), (2, None), (3, 7)]
 
     def test_every_type_of_mysql_arrives_as_its_python_type(
-        self, mariadb: SourceDatabase, on_mariadb: DatabaseConnection
+        self, real: SourceDatabase, on_real: DatabaseConnection
     ) -> None:
-        mariadb.run_sql(
+        real.run_sql(
             "CREATE TABLE kinds (price DECIMAL(10,2), big BIGINT UNSIGNED, flag TINYINT(1),"
             " ratio DOUBLE, born DATE, seen DATETIME(6), raw VARBINARY(9), story TEXT,"
             " latin VARCHAR(9) CHARACTER SET latin1);"
             "INSERT INTO kinds VALUES (1.50, 18446744073709551615, 1, 2.5, '2026-01-13',"
             " '2026-01-13 14:30:45.123456', 'ab', '🚀', 'é')"
         )
-        (row,) = all_rows(on_mariadb.stream("SELECT * FROM kinds"))
+        (row,) = all_rows(on_real.stream("SELECT * FROM kinds"))
         assert row == (
             Decimal("1.50"),
             18446744073709551615,
@@ -95,29 +95,29 @@ class TestReading:
         )
 
     def test_zero_dates_arrive_as_none(
-        self, mariadb: SourceDatabase, on_mariadb: DatabaseConnection
+        self, real: SourceDatabase, on_real: DatabaseConnection
     ) -> None:
-        mariadb.run_sql(
+        real.run_sql(
             "SET sql_mode = ''; CREATE TABLE days (id INT, d DATE, t DATETIME, s TIMESTAMP NULL);"
             "INSERT INTO days VALUES (1, '0000-00-00', '0000-00-00', '0000-00-00'),"
             " (2, '2026-02-00', '2026-00-10', NULL)"
         )
-        rows = all_rows(on_mariadb.stream("SELECT * FROM days ORDER BY id"))
+        rows = all_rows(on_real.stream("SELECT * FROM days ORDER BY id"))
         assert rows == [(1, None, None, None), (2, None, None, None)]
 
     def test_a_timestamp_is_utc_whatever_the_time_zone_of_the_server(
-        self, mariadb: SourceDatabase, mariadb_server: PrivateMariaDB
+        self, real: SourceDatabase, real_server: PrivateServer
     ) -> None:
-        mariadb.run_sql(
+        real.run_sql(
             "SET time_zone = '-08:00'; CREATE TABLE moments (seen TIMESTAMP);"
             "INSERT INTO moments VALUES ('2026-01-13 06:30:45')"
         )
-        mariadb_server.run_sql("SET GLOBAL time_zone = '-08:00'")
+        real_server.run_sql("SET GLOBAL time_zone = '-08:00'")
         try:
-            with mariadb.connection() as database:
+            with real.connection() as database:
                 (row,) = database.execute_query("SELECT seen FROM moments")
         finally:
-            mariadb_server.run_sql("SET GLOBAL time_zone = 'SYSTEM'")
+            real_server.run_sql("SET GLOBAL time_zone = 'SYSTEM'")
         assert str(row["seen"]) == "2026-01-13 14:30:45"
 
 
@@ -156,33 +156,33 @@ class TestErrorsWhenReading:
         query = "SELECT id FROM customers WHERE email LIKE '%%@example.com' AND id > %(least)s"
         assert database.execute_query(query, {"least": 1}) == [{"id": 2}]
 
-    def test_a_statement_without_rows_is_explained(self, on_mariadb: DatabaseConnection) -> None:
+    def test_a_statement_without_rows_is_explained(self, on_real: DatabaseConnection) -> None:
         with pytest.raises(SourceError, match="returns no table of rows"):
-            on_mariadb.execute_query("DO 1")
+            on_real.execute_query("DO 1")
 
     def test_no_right_to_read_a_table(
-        self, mariadb: SourceDatabase, mariadb_server: PrivateMariaDB
+        self, real: SourceDatabase, real_server: PrivateServer
     ) -> None:
-        mariadb_server.run_sql(
-            "CREATE OR REPLACE USER half@'%' IDENTIFIED BY 'pass-word';"
-            f"GRANT SELECT ON {mariadb.database}.page_views TO half@'%'"
+        real_server.run_sql(
+            "DROP USER IF EXISTS half@'%'; CREATE USER half@'%' IDENTIFIED BY 'pass-word';"
+            f"GRANT SELECT ON {real.database}.page_views TO half@'%'"
         )
-        with mariadb.connection(user="half", password="pass-word") as database:
+        with real.connection(user="half", password="pass-word") as database:
             with pytest.raises(SourceError, match="The user half may not read") as caught:
                 database.execute_query("SELECT * FROM customers")
             assert not caught.value.transient
 
-    def test_one_stream_at_a_time(self, mariadb: SourceDatabase, use_pure: bool) -> None:
-        mariadb.run_sql(PEOPLE)
-        with mariadb.connection(use_pure=use_pure) as database:
+    def test_one_stream_at_a_time(self, real: SourceDatabase, use_pure: bool) -> None:
+        real.run_sql(PEOPLE)
+        with real.connection(use_pure=use_pure) as database:
             with database.stream(EVERY_PERSON, chunk_rows=1) as rows:
                 next(rows)
                 with pytest.raises(SourceError, match="not all read"):
                     database.execute_query(EVERY_PERSON)
             assert len(database.execute_query(EVERY_PERSON)) == 3
 
-    def test_a_missing_query_file_is_named(self, mariadb: SourceDatabase, tmp_path: Path) -> None:
-        with mariadb.connection(query_file=tmp_path / "gone.sql") as database:
+    def test_a_missing_query_file_is_named(self, real: SourceDatabase, tmp_path: Path) -> None:
+        with real.connection(query_file=tmp_path / "gone.sql") as database:
             with pytest.raises(SourceError, match=r"gone\.sql .*check QUERY_FILE"):
                 database.get_pro_users_recent_engagement()
             (tmp_path / "gone.sql").write_bytes(b"SELECT '\xff'")

@@ -11,14 +11,14 @@ import pytest
 
 from db_connection import DatabaseConnection, SourceError
 from tests.conftest import SourceDatabase
-from tests.mariadb import PrivateMariaDB
+from tests.private_server import PrivateServer
 
 
 @dataclass(frozen=True)
 class TlsServer:
-    """A MariaDB whose certificate names `localhost` only, and the CA that issued it."""
+    """A server whose certificate names `localhost` only, and the CA that issued it."""
 
-    server: PrivateMariaDB
+    server: PrivateServer
     ca: Path
 
     def connection(self, host: str, ssl_ca: Path | None, use_pure: bool) -> DatabaseConnection:
@@ -68,15 +68,15 @@ def make_certificate(ca: Path, host: str) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def tls_server(
-    mariadb_server: PrivateMariaDB,  # where there is no MariaDB this one decides: skip or fail
+    real_server: PrivateServer,  # where there is none this one decides: skip or fail
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("tls")
     ca = make_ca(folder / "right")
     certificate, key = make_certificate(ca, "localhost")
     options = [f"--ssl-cert={certificate}", f"--ssl-key={key}"]
-    with PrivateMariaDB(folder, options) as server:
-        assert server.port != mariadb_server.port
+    with type(real_server)(folder, options) as server:
+        assert server.port != real_server.port
         yield TlsServer(server, ca)
 
 
@@ -105,10 +105,10 @@ def test_another_name_is_refused(tls_server: TlsServer, use_pure: bool) -> None:
 
 
 def test_a_server_without_tls_is_refused_where_a_ca_is_set(
-    mariadb: SourceDatabase, tls_server: TlsServer, use_pure: bool
+    real: SourceDatabase, tls_server: TlsServer, use_pure: bool
 ) -> None:
     with pytest.raises(SourceError, match="No trusted TLS connection"):
-        mariadb.connection(host="localhost", ssl_ca=tls_server.ca, use_pure=use_pure).open()
+        real.connection(host="localhost", ssl_ca=tls_server.ca, use_pure=use_pure).open()
 
 
 def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
@@ -124,9 +124,9 @@ def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
 
 
 def test_without_a_ca_tls_is_used_where_the_server_offers_it(
-    tls_server: TlsServer, mariadb: SourceDatabase, use_pure: bool
+    tls_server: TlsServer, real: SourceDatabase, use_pure: bool
 ) -> None:
     with tls_server.connection("127.0.0.1", None, use_pure) as database:
         assert cipher_of(database) != ""
-    with mariadb.connection(use_pure=use_pure) as database:
+    with real.connection(use_pure=use_pure) as database:
         assert cipher_of(database) == ""

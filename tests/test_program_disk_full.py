@@ -90,6 +90,25 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     assert counts_of(program.results) == {"successful": 100}
 
 
+@pytest.mark.slow
+def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
+    embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
+) -> None:
+    disk = mount("disk", 2_000)
+    add_people(embedded.run_sql, [1, 2])
+    program = Program.between(
+        tmp_path / "run", embedded, iterable, STATE_FILE=str(disk / "state.sqlite3")
+    )
+    assert program.run("--limit", "1").status == 0
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    ending = program.run()
+    assert ending.status == 1, ending.output
+    (line,) = ending.stderr.splitlines()
+    assert str(disk / "state.sqlite3") in line
+    assert "cannot be written: check its owner and mode" in line
+    assert len(iterable.calls) == 2
+
+
 @pytest.mark.parametrize(
     "everything_on_it",
     [pytest.param(False, marks=pytest.mark.slow), True],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.mariadb import free_port
 from tests.people import add_people, check_project, email_of
-from tests.program import Ending, Program, copy_of_project, counts_of, wait_until
+from tests.program import Ending, Program, copy_of_project, counts_of
 
 
 @pytest.fixture
@@ -151,61 +149,6 @@ def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
     iterable.set_faults([])
     assert program.run().status == 0
     check_project(iterable.project, range(1, 101))
-
-
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-    ids=["SIGINT", "SIGTERM"],
-)
-def test_a_stop_signal_ends_a_run_politely(
-    program: Program, iterable: IterableSandbox, number: signal.Signals, status: int
-) -> None:
-    running = program.start(settings={"USERS_UPDATE_RPS": "5"})
-    wait_until(lambda: len(iterable.calls) >= 4)
-    running.send(number)
-    ending = running.ending(5.0)
-    assert ending.status == status, ending.output
-    assert ending.stderr.splitlines()[-1] == (f"Stopped by {number.name}: run again to carry on.")
-    assert program.results["status"] == "interrupted"
-    assert program.results["reason"] == f"{number.name} received"
-
-
-def test_a_stop_signal_is_heard_while_the_database_thinks(
-    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
-) -> None:
-    (tmp_path / "query.sql").write_text("SELECT SLEEP(60)")
-    program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
-    running = program.start()
-    wait_until(program.log_file.exists)
-    time.sleep(0.3)  # into the query
-    running.send(signal.SIGTERM)
-    ending = running.ending(5.0)
-    assert ending.status == 143, ending.output
-    assert program.results["status"] == "interrupted"
-    assert program.results["total_users"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"fault": "rate_limited", "reset": 60},
-        {"fault": "hang"},
-    ],
-    ids=["429", "hang"],
-)
-def test_a_stop_signal_ends_every_wait(
-    program: Program, iterable: IterableSandbox, fault: dict[str, object]
-) -> None:
-    iterable.set_faults([{**fault, "email": email_of(2)}])
-    running = program.start()
-    wait_until(lambda: any(call.email == email_of(2) for call in iterable.calls))
-    running.send(signal.SIGTERM)
-    ending = running.ending(5.0)
-    assert ending.status == 143, ending.output
-    assert "Traceback" not in ending.output
-    assert counts_of(program.results)["not_attempted"] >= 1
 
 
 def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -90,29 +89,6 @@ def test_a_lost_answer_is_sent_again_and_doubles_nothing(
     assert program.run().status == 0
     check_project(iterable.project, range(1, 41))
     assert iterable.state()["repeated_applies"] == program.results["retries"] > 0
-
-
-def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
-    program: Program, iterable: IterableSandbox
-) -> None:
-    iterable.set_faults([{"fault": "delay", "seconds": 0.1}])
-    running = program.start(settings={"USERS_UPDATE_RPS": "40"})
-    wait_until(lambda: len(iterable.project.users) >= 12)
-    running.send(signal.SIGTERM)
-    ending = running.ending(5.0)
-    assert ending.status == 143, ending.output
-    results = program.results
-    assert (results["status"], results["reason"]) == ("interrupted", "SIGTERM received")
-    assert results["api_calls"] == iterable.state()["calls"]
-    counts = counts_of(results)
-    assert counts["not_attempted"] > 0
-    assert counts["successful"] == len(iterable.project.events)
-    delivered = counts["successful"] + counts.get("partial_failures", 0)
-    assert delivered == len(iterable.project.users)
-    iterable.set_faults([])
-    assert program.run().status == 0
-    check_project(iterable.project, range(1, 41))
-    assert iterable.state()["repeated_applies"] == 0
 
 
 def test_a_second_run_at_the_same_time_names_the_first_and_a_dead_one_blocks_nobody(

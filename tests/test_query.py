@@ -1,4 +1,4 @@
-"""The query file, unchanged, on a private MariaDB and on the embedded server."""
+"""The query file, unchanged, on the real servers and on the embedded one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, window_start
-from tests.conftest import SAMPLE_DATA, SourceDatabase
+from tests.conftest import SAMPLE_DATA, SourceDatabase, numbers
 
 COLUMNS = (
     *("id", "email", "first_name", "last_name", "plan_type", "candidate"),
@@ -154,7 +154,7 @@ def test_another_query_file_is_used_as_it_is(source: SourceDatabase, tmp_path: P
         ]
 
 
-def test_the_sample_data_gives_the_same_26_rows_on_both_servers(source: SourceDatabase) -> None:
+def test_the_sample_data_gives_the_same_26_rows_on_every_server(source: SourceDatabase) -> None:
     source.run_sql(SAMPLE_DATA.read_text(encoding="utf-8"))
     with source.connection() as database:
         rows = database.get_pro_users_recent_engagement()
@@ -201,9 +201,9 @@ class TestTheStartOfTheWindow:
         with pytest.raises(ValueError, match="aware"):
             window_start(self.NOW.replace(tzinfo=None), 7, "UTC")
 
-    def test_follows_the_time_zone_of_the_connection(self, mariadb: SourceDatabase) -> None:
-        utc = mariadb.connection().window_start_now()
-        tokyo = mariadb.connection(time_zone="Asia/Tokyo").window_start_now()
+    def test_follows_the_time_zone_of_the_connection(self, real: SourceDatabase) -> None:
+        utc = real.connection().window_start_now()
+        tokyo = real.connection(time_zone="Asia/Tokyo").window_start_now()
         assert timedelta(hours=8, minutes=59) < tokyo - utc < timedelta(hours=9, minutes=1)
 
 
@@ -211,21 +211,21 @@ def plan_of(database: DatabaseConnection) -> list[dict[str, Any]]:
     return database.explain(database.query_text(), {"window_start": database.window_start_now()})
 
 
-def fill(mariadb: SourceDatabase, customers: int, views: int) -> None:
-    mariadb.run_sql(
+def fill(real: SourceDatabase, customers: int, views: int) -> None:
+    real.run_sql(
         "INSERT INTO customers (id, email, plan_type) SELECT seq, CONCAT('p', seq, '@example.com'),"
-        f" ELT(1 + seq % 4, 'pro', 'free', 'basic', 'enterprise') FROM seq_1_to_{customers};"
+        f" ELT(1 + seq % 4, 'pro', 'free', 'basic', 'enterprise') FROM {numbers(customers)};"
         "INSERT INTO page_views (id, user_id, page, event_time)"
         f" SELECT seq, 1 + seq * 7919 % {customers},"
         " ELT(1 + seq % 5, 'pricing', 'settings', 'home', 'docs', 'blog'),"
         " NOW() - INTERVAL (seq * 104729 % 7776000) SECOND"
-        f" FROM seq_1_to_{views}; ANALYZE TABLE customers; ANALYZE TABLE page_views"
+        f" FROM {numbers(views)}; ANALYZE TABLE customers; ANALYZE TABLE page_views"
     )
 
 
-def test_views_are_ranked_from_the_covering_index_once(mariadb: SourceDatabase) -> None:
-    fill(mariadb, 5_000, 20_000)
-    with mariadb.connection() as database:
+def test_views_are_ranked_from_the_covering_index_once(real: SourceDatabase) -> None:
+    fill(real, 5_000, 20_000)
+    with real.connection() as database:
         (ranking,) = [step for step in plan_of(database) if step["select_type"] != "PRIMARY"]
     assert ranking["select_type"] == "DERIVED"
     assert ranking["key"] == "page_views_recent"
@@ -233,9 +233,9 @@ def test_views_are_ranked_from_the_covering_index_once(mariadb: SourceDatabase) 
 
 
 def test_views_are_not_ranked_per_customer_where_indexes_are_missing(
-    mariadb: SourceDatabase,
+    real: SourceDatabase,
 ) -> None:
-    mariadb.run_sql(OTHER_SCHEMA)
-    fill(mariadb, 5_000, 20_000)
-    with mariadb.connection() as database:
+    real.run_sql(OTHER_SCHEMA)
+    fill(real, 5_000, 20_000)
+    with real.connection() as database:
         assert "LATERAL DERIVED" not in [step["select_type"] for step in plan_of(database)]

@@ -44,8 +44,10 @@ MAY_IMPORT = {
     "iterable_client": "iterable_http outcomes pacing records verdicts",
     "state_file": "",
     "run_history": "state_file",
-    "outbox": "outcomes records run_history state_file",
+    "waiting_rows": "records",
+    "outbox": "outcomes records run_history state_file waiting_rows",
     "wiring": "db_connection records settings",
+    "source_rows": "db_connection read_ahead settings wiring",
     # delivery
     "delivery": "outcomes pacing verdicts",
     "bulk": "delivery outcomes pacing verdicts",
@@ -68,24 +70,25 @@ MAY_IMPORT = {
     "file_check": "check_lines settings state_file",
     "iterable_check": "check_lines iterable_http iterable_types settings verdicts",
     "setup_check": "check_lines database_check file_check iterable_check settings",
-    "delivered_rows": "read_ahead records run_history settings state_file wiring",
+    "delivered_rows": "records run_history settings source_rows state_file wiring",
     "read_back": "outcomes",
     "verification": (
         "delivered_rows iterable_check iterable_http logger_config outcomes pacing read_back"
         " settings verdicts"
     ),
     # a run, and the program
+    "stop_signal": "",
     "sync_run": (
         "bulk db_connection delivery iterable_client logger_config outbox outcomes progress"
-        " read_ahead report results settings state_file verdicts wiring"
+        " report results settings source_rows state_file stop_signal verdicts wiring"
     ),
     "actions": (
         "console csv_export logger_config outbox run_history sandbox setting_values settings"
-        " setup_check verification wiring"
+        " setup_check source_rows verification"
     ),
     "main": (
         "actions console csv_export db_connection delivery logger_config monitoring results"
-        " settings state_file sync_run verification"
+        " settings state_file stop_signal sync_run verification"
     ),
 }
 
