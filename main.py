@@ -6,7 +6,6 @@ plain line. Imports the rest only when it is needed: `--help` answers at once.
 
 from __future__ import annotations
 
-import resource
 import signal
 
 if __name__ == "__main__":  # Ctrl-C during the imports that follow is no traceback
@@ -15,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports that follow is no traceb
 import argparse
 import contextlib
 import logging
+import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -132,6 +132,10 @@ _PLUGIN = (
     "MySQL at {place} wants a login method that the connector does not have for the user {user}: "
     "use an account with caching_sha2_password or mysql_native_password."
 )
+_LOGIN_FAILED = (
+    "MySQL at {place} and the connector found no way to log in {user} ({detail}). An account with "
+    "caching_sha2_password needs TLS on the server, or DB_UNIX_SOCKET."
+)
 _STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
 _BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
 _NO_RIGHT = "The user {user} may not read what the query asks for: {detail}. GRANT SELECT on it."
@@ -156,7 +160,7 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.CR_MALFORMED_PACKET: (_LOST, _AGAIN),
     errorcode.CR_SSL_CONNECTION_ERROR: (_TLS, _CHANGE_SOMETHING),
     errorcode.CR_AUTH_PLUGIN_CANNOT_LOAD: (_PLUGIN, _CHANGE_SOMETHING),
-    errorcode.CR_AUTH_PLUGIN_ERR: (_PLUGIN, _CHANGE_SOMETHING),
+    errorcode.CR_AUTH_PLUGIN_ERR: (_LOGIN_FAILED, _CHANGE_SOMETHING),
     # Login.
     errorcode.ER_ACCESS_DENIED_ERROR: (_DENIED, _CHANGE_SOMETHING),
     errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, _CHANGE_SOMETHING),

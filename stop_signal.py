@@ -20,8 +20,9 @@ class Interrupted(KeyboardInterrupt):
 class StopSignal:
     """What SIGINT and SIGTERM do: ask politely, and end at once where nothing is lost by it.
 
-    Installed as the signals' handler. While rows are read, and at the second signal,
-    it raises `Interrupted`; while they are delivered it sets `event`.
+    Installed as the signals' handler. While rows are read it raises `Interrupted`, once; while
+    they are delivered it only sets `event`, and so do all further signals: raised in the middle
+    of a transaction or of a library, the exception would do harm, and the end is near anyway.
     """
 
     def __init__(self) -> None:
@@ -30,10 +31,10 @@ class StopSignal:
         self.ends_at_once = True
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        is_repeated = self.number is not None
         self.number = number
         self.event.set()
-        if self.ends_at_once or is_repeated:
+        if self.ends_at_once:
+            self.ends_at_once = False
             raise Interrupted
 
     @property

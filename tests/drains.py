@@ -15,7 +15,7 @@ from iterable_client import IterableClient
 from outbox import Outbox
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
-from tests.rows import API_KEY, Row, fill, wait_until
+from tests.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 
 # Fast enough that no test waits for the pace unless it means to.
@@ -77,6 +77,19 @@ def stop_when(holds: Callable[[], object]) -> threading.Event:
 
     threading.Thread(target=watch, daemon=True).start()
     return stop
+
+
+def check_that_nothing_was_lost_or_repeated(
+    outbox: Outbox, iterable: IterableSandbox, numbers: Sequence[int]
+) -> None:
+    """Deliver the rest with a run of its own: every call is then made once."""
+    iterable.set_faults([])
+    fill(outbox, rows(*numbers))
+    drain(outbox, iterable.url)
+    assert set(outcomes_of(outbox).values()) <= {"successful", "unchanged"}
+    assert {user.applied_count for user in iterable.project.users.values()} == {1}
+    assert {event.applied_count for event in iterable.project.events.values()} == {1}
+    assert len(iterable.project.users) == len(iterable.project.events) == len(numbers)
 
 
 def calls_by_person(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:

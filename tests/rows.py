@@ -6,10 +6,13 @@ them should do.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from iterable_client import IterableClient
@@ -17,6 +20,7 @@ from outbox import Filled, Outbox
 from outcomes import CallResult, Finished, Half, Outcome, PendingRow, Verdict
 from records import RowMapping
 from tests.golden import SARAH, stored
+from tests.program import PROJECT_FOLDER
 
 API_KEY = "canary-key-0123456789abcdef"
 COLUMNS = tuple(SARAH)
@@ -85,6 +89,17 @@ def outcomes_of(outbox: Outbox) -> dict[str | None, str]:
     return {each.email: each.state.outcome.value for each in settled}
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every byte of a folder's files."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def run_python(script: str, *arguments: str | Path) -> int:
+    """Run a script against the project's modules in a process of its own; return its status."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT_FOLDER, check=False, timeout=60).returncode
+
+
 def wait_until(holds: Callable[[], object], patience_seconds: float = 10.0) -> bool:
     """Wait until something holds, and say whether it ever did."""
     deadline = time.monotonic() + patience_seconds
@@ -108,9 +123,9 @@ class PassingTime:
 class NoWaiting(threading.Event):
     """The stop event of a run: every wait ends at once, is noted, and moves the clock."""
 
-    def __init__(self, clock: PassingTime) -> None:
+    def __init__(self, clock: PassingTime | None = None) -> None:
         super().__init__()
-        self.clock = clock
+        self.clock = clock or PassingTime()
         self.waits_seconds: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:

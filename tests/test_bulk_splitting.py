@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.drains import drain, endpoints_of, outbox_with
-from tests.rows import email_of, fill, outcomes_of, row, rows
+from tests.rows import NoWaiting, email_of, fill, outcomes_of, row, rows
 from verdicts import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 
 NUMBERS = range(1, 130)  # the first alone, then one batch of 128
@@ -186,7 +186,7 @@ def test_passing_trouble_costs_no_row_and_doubles_no_event(
 ) -> None:
     iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [2]}])
     with outbox_with(path, rows(*range(1, 30))) as outbox:
-        drain(outbox, iterable.url, batch_size=200, max_attempts=3)
+        drain(outbox, iterable.url, batch_size=200, max_attempts=3, stop=NoWaiting())
         assert not_successful(outcomes_of(outbox)) == {}
     assert len(iterable.project.events) == len(iterable.project.users) == 29
 

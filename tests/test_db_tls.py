@@ -105,10 +105,10 @@ def test_another_name_is_refused(tls_server: TlsServer, use_pure: bool) -> None:
 
 
 def test_a_server_without_tls_is_refused_where_a_ca_is_set(
-    real: SourceDatabase, tls_server: TlsServer, use_pure: bool
+    mariadb: SourceDatabase, tls_server: TlsServer, use_pure: bool
 ) -> None:
     with pytest.raises(SourceError, match="No trusted TLS connection"):
-        real.connection(host="localhost", ssl_ca=tls_server.ca, use_pure=use_pure).open()
+        mariadb.connection(host="localhost", ssl_ca=tls_server.ca, use_pure=use_pure).open()
 
 
 def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
@@ -124,9 +124,9 @@ def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
 
 
 def test_without_a_ca_tls_is_used_where_the_server_offers_it(
-    tls_server: TlsServer, real: SourceDatabase, use_pure: bool
+    tls_server: TlsServer, mariadb: SourceDatabase, use_pure: bool
 ) -> None:
     with tls_server.connection("127.0.0.1", None, use_pure) as database:
         assert cipher_of(database) != ""
-    with real.connection(use_pure=use_pure) as database:
+    with mariadb.connection(use_pure=use_pure) as database:
         assert cipher_of(database) == ""

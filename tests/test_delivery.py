@@ -12,7 +12,7 @@ from delivery import RunAborted
 from outcomes import Half
 from sandbox.iterable_api import IterableSandbox
 from tests.drains import calls_by_person, drain, endpoints_of, outbox_with
-from tests.rows import email_of, fill, finished, outcomes_of, row, rows
+from tests.rows import NoWaiting, email_of, fill, finished, outcomes_of, row, rows
 from tests.web import make_self_signed, website
 from verdicts import EVENTS_TRACK, USERS_UPDATE
 
@@ -54,7 +54,7 @@ def test_rows_are_delivered_through_passing_trouble(path: Path, max_attempts: in
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         for _ in range(10):
-            drain(outbox, iterable.url, max_attempts=max_attempts)
+            drain(outbox, iterable.url, max_attempts=max_attempts, stop=NoWaiting())
             if not fill(outbox, rows(*NUMBERS)).to_send:
                 break
         assert set(outcomes_of(outbox).values()) == {"unchanged"}

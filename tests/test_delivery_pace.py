@@ -24,6 +24,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state.sqlite3"
 
 
+@pytest.mark.slow
 def test_no_second_holds_more_calls_than_an_endpoints_limit(
     path: Path, iterable: IterableSandbox
 ) -> None:
@@ -37,6 +38,7 @@ def test_no_second_holds_more_calls_than_an_endpoints_limit(
     assert took_seconds > 69 / 40 - 0.2  # a burst of a fifth of a second may come first
 
 
+@pytest.mark.slow
 def test_events_may_be_slower_than_users(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*range(40))) as outbox:
         drain(outbox, iterable.url, paces={USERS_UPDATE: 200, EVENTS_TRACK: 30})
@@ -45,6 +47,7 @@ def test_events_may_be_slower_than_users(path: Path, iterable: IterableSandbox) 
     assert busiest_second(iterable, USERS_UPDATE) > 30 * JITTER
 
 
+@pytest.mark.slow
 def test_slow_calls_do_not_slow_the_pace(path: Path) -> None:
     with (
         IterableSandbox(latency_seconds=0.3) as iterable,

@@ -222,3 +222,10 @@ def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> 
         client.call(USERS_UPDATE, USER, has_permit=True)
     assert stop.waits_seconds == []
     assert client.paces[USERS_UPDATE].try_acquire() == 0
+
+
+def test_a_permit_is_for_one_attempt(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 500, "times": 1}])
+    client, _stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 0.001})
+    assert client.call(USERS_UPDATE, USER, has_permit=True).attempts == 2
+    assert client.paces[USERS_UPDATE].try_acquire() > 900

@@ -28,6 +28,17 @@ def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> 
     assert len(starts) >= 0.97 * rate * 10
 
 
+@pytest.mark.parametrize(
+    ("rate", "clear_seconds"), [(1, 0.02), (5, 0.02), (10, 0.01), (100, 0.001)]
+)
+def test_a_tenth_of_an_interval_is_kept_clear_for_calls_that_are_late(
+    rate: int, clear_seconds: float
+) -> None:
+    pace, time = paced(rate)
+    starts = starts_of_a_dispatcher(pace, time, 3.0)
+    assert starts[rate] - starts[0] == pytest.approx(1.0 + clear_seconds)
+
+
 @pytest.mark.parametrize(("rate", "seconds_apart"), [(0.5, 2.0), (0.01, 100.0)])
 def test_a_pace_under_one_a_second_waits_longer_than_a_second(
     rate: float, seconds_apart: float
@@ -55,6 +66,18 @@ def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
     while pace.try_acquire() == 0.0:
         at_once += 1
     assert 20 <= at_once <= 21
+
+
+def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> None:
+    """It did: the rest that the full second forced was taken for a stall, and so on for ever."""
+    pace, time = paced(100)
+    time.now = 3_600.0
+    starts = starts_of_a_dispatcher(pace, time, 5.0)
+    assert starts[19] == 3_600.0
+    assert most_in_a_second(starts) <= 100
+    later = [moment for moment in starts if moment > 3_600.9]
+    assert min(gaps_of(later)) > 0.0099
+    assert len(starts) > 480
 
 
 def test_the_first_permit_is_there_at_once() -> None:
@@ -101,17 +124,17 @@ def test_a_dispatcher_and_threads_share_one_limit() -> None:
     assert most_in_a_second(starts) <= 20
 
 
-def test_real_threads_never_get_the_same_permit() -> None:
+def test_real_threads_never_book_the_same_permit() -> None:
     pace = Pace(100, clock=lambda: 0.0)
     slots: list[float] = []
 
-    def wait(seconds: float) -> bool:
+    def stop_waiting(seconds: float) -> bool:
         slots.append(seconds)
-        return False
+        return True
 
     def work() -> None:
         for _ in range(50):
-            assert pace.acquire(wait)
+            pace.acquire(stop_waiting)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -121,6 +144,43 @@ def test_real_threads_never_get_the_same_permit() -> None:
     slots.sort()
     assert len(slots) == 799  # the first needed no wait
     assert min(gaps_of(slots)) > 0.0099
+
+
+@pytest.mark.parametrize(("rate", "late_seconds"), [(5, 0.7), (20, 0.3), (100, 0.05)])
+def test_threads_that_wake_late_do_not_crowd_the_next_second(
+    rate: int, late_seconds: float
+) -> None:
+    """They did: a busy machine held them up, and then they started on top of the others."""
+    pace, time = paced(rate)
+    starts: list[float] = []
+
+    def wait_too_long(seconds: float) -> bool:
+        is_held_up = int(time.now) % 2 == 1
+        return time.wait(seconds + (late_seconds if is_held_up else 0.0))
+
+    def job() -> None:
+        for _ in range(5):
+            assert pace.acquire(wait_too_long)
+            starts.append(time.now)
+
+    time.run(*(job for _ in range(2 * rate)))
+    assert len(starts) == 10 * rate
+    assert most_in_a_second(starts) <= rate
+
+
+def test_a_wait_that_ends_early_is_waited_out() -> None:
+    pace, time = paced(1)
+    assert pace.acquire(time.wait)
+    waited: list[float] = []
+
+    def wait_half(seconds: float) -> bool:
+        waited.append(seconds)
+        time.now += seconds / 2 if len(waited) < 3 else seconds
+        return False
+
+    assert pace.acquire(wait_half)
+    assert time.now == pytest.approx(1.02)
+    assert len(waited) == 3
 
 
 def test_a_stop_ends_the_wait_and_gives_no_permit() -> None:

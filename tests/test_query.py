@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, window_start
+from query_plan import slow_parts
 from tests.conftest import SAMPLE_DATA, SourceDatabase, numbers
 
 COLUMNS = (
@@ -209,6 +210,22 @@ class TestTheStartOfTheWindow:
 
 def plan_of(database: DatabaseConnection) -> list[dict[str, Any]]:
     return database.explain(database.query_text(), {"window_start": database.window_start_now()})
+
+
+def test_an_index_that_mysql_can_only_read_whole_does_not_serve() -> None:
+    step = {
+        **{"id": 2, "select_type": "DERIVED", "table": "page_views", "type": "index"},
+        **{"possible_keys": "page_views_user", "key": "page_views_user", "rows": 19_249},
+    }
+    [(what, cure)] = slow_parts([step])
+    assert what.endswith("as no index serves")
+    assert cure == "CREATE INDEX page_views_recent ON page_views (page, event_time, user_id)"
+    [(what, _)] = slow_parts([{**step, "possible_keys": "page_views_recent,page_views_user"}])
+    assert what.endswith("although an index would serve (page_views_recent)")
+    # It exists, so it is not to be made again.
+    own = {"possible_keys": "page_views_recent", "key": "page_views_recent"}
+    [(_, cure)] = slow_parts([{**step, **own}])
+    assert cure.startswith("ANALYZE TABLE page_views")
 
 
 def fill(real: SourceDatabase, customers: int, views: int) -> None:

@@ -41,13 +41,21 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def filled_file(path: Path, row_count: int = 600) -> None:
-    """Make a state file that remembers so many people; it has a few dozen pages."""
+def filled_file(path: Path, row_count: int = 3) -> None:
+    """Make a state file that remembers so many people."""
     outbox = Outbox(path)
     outbox.fill([rows(*range(row_count))], MAPPING)
     deliver_all(outbox)
     outbox.clear()
     outbox.close()
+
+
+@pytest.fixture(scope="module")
+def many_pages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A state file of a few dozen pages."""
+    path = tmp_path_factory.mktemp("state") / "state.sqlite3"
+    filled_file(path, 600)
+    return path.read_bytes()
 
 
 def check_refused(open_it: Open, path: Path, said: str) -> None:
@@ -103,7 +111,7 @@ def test_it_is_known_for_ours_by_its_first_bytes(path: Path) -> None:
 
 
 def test_deleting_it_is_safe(path: Path) -> None:
-    filled_file(path, 3)
+    filled_file(path)
     path.unlink()
     outbox = Outbox(path)
     assert fill(outbox, rows(1, 2)).to_send == 2
@@ -150,7 +158,7 @@ def test_a_dry_run_leaves_a_file_of_an_older_version_alone(version_1: Path) -> N
 
 
 def test_a_file_of_a_newer_version_is_refused(path: Path, open_it: Open) -> None:
-    filled_file(path, 3)
+    filled_file(path)
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
     connection.close()
@@ -189,25 +197,26 @@ def test_any_other_file_is_refused(path: Path, open_it: Open, content: bytes) ->
 
 
 @pytest.mark.parametrize("kept_share", [0.01, 0.3, 0.5, 0.9])
-def test_a_truncated_file_is_refused(path: Path, open_it: Open, kept_share: float) -> None:
-    filled_file(path)
-    content = path.read_bytes()
-    path.write_bytes(content[: max(100, int(len(content) * kept_share))])
+def test_a_truncated_file_is_refused(
+    path: Path, open_it: Open, many_pages: bytes, kept_share: float
+) -> None:
+    path.write_bytes(many_pages[: max(100, int(len(many_pages) * kept_share))])
+    path.chmod(0o600)
     check_refused(open_it, path, "is damaged. Restore it, or move it away")
 
 
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"scribble"])
 @pytest.mark.parametrize("page", [0, 1, 3, 9])
 def test_a_file_with_a_spoilt_page_is_refused(
-    path: Path, open_it: Open, page: int, filler: bytes
+    path: Path, open_it: Open, many_pages: bytes, page: int, filler: bytes
 ) -> None:
-    filled_file(path)
-    content = bytearray(path.read_bytes())
+    content = bytearray(many_pages)
     start = max(page * 4096, 100)  # the header stays: a file of ours, and damaged
     end = (page + 1) * 4096
     assert end < len(content)
     content[start:end] = (filler * 4096)[: end - start]
     path.write_bytes(content)
+    path.chmod(0o600)
     check_refused(open_it, path, "is damaged")
 
 
@@ -228,13 +237,13 @@ def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path, open_it: O
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o444])
 def test_a_file_that_is_only_to_be_read_is_refused_even_to_root(path: Path, mode: int) -> None:
-    filled_file(path, 3)
+    filled_file(path)
     path.chmod(mode)
     check_refused(Outbox, path, "cannot be written: check its owner and mode")
 
 
 def test_a_dry_run_reads_a_file_that_is_only_to_be_read(path: Path) -> None:
-    filled_file(path, 3)
+    filled_file(path)
     path.chmod(0o400)
     outbox = Outbox(path, read_only=True)
     assert fill(outbox, rows(0, 1, 2, 3)).to_send == 1
@@ -243,7 +252,7 @@ def test_a_dry_run_reads_a_file_that_is_only_to_be_read(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_another_program_has_locked_is_not_waited_for_for_ever(path: Path) -> None:
-    filled_file(path, 3)
+    filled_file(path)
     outbox = Outbox(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

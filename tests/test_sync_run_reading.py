@@ -45,13 +45,10 @@ def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]
         root = server.root_connection()
         cursor = root.cursor()
         while not done.is_set() and len(killed) < times:
-            cursor.execute(
-                "SELECT id FROM information_schema.processlist"
-                " WHERE user = %s AND info LIKE '%%seq_1_to_12000%%' AND time_ms > 100",
-                [server.user],
-            )
-            for (number,) in cursor.fetchall():
-                if number not in killed:
+            cursor.execute("SELECT id, info, time_ms FROM information_schema.processlist")
+            for number, query, for_milliseconds in cursor.fetchall():
+                is_reading = "FROM seq_1_to_12000" in str(query) and for_milliseconds > 100
+                if is_reading and number not in killed:
                     killed.append(number)
                     cursor.execute(f"KILL CONNECTION {number}")
             time.sleep(0.02)

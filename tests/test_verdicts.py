@@ -53,6 +53,10 @@ def counted(succeeded: object, failed: object, **more: Any) -> Answer:
 # The table
 
 
+def test_the_endpoints_are_iterables() -> None:
+    assert ENDPOINTS == ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
+
+
 def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int]]:
     """Judge every code and every other body under these statuses: the statuses by verdict."""
     judged: dict[Verdict, set[int]] = {}
@@ -175,7 +179,9 @@ def test_a_huge_code_or_message_is_cut() -> None:
     [
         (400, "4xx Client Error from users/update: Status 400"),
         (429, "4xx Client Error from users/update: Status 429"),
+        (500, "5xx Server Error from users/update: Status 500"),
         (502, "5xx Server Error from users/update: Status 502"),
+        (300, "Redirect from users/update, not followed: Status 300"),
         (302, "Redirect from users/update, not followed: Status 302"),
         (200, "Unexpected answer from users/update: Status 200"),
         (None, "No answer from users/update: ReadTimeout"),
