@@ -16,7 +16,7 @@ JSON = dict[str, Any]
 
 
 class Verdict(str, Enum):
-    """What one API call came to; decided once, in `iterable_client.verdict_of`."""
+    """What one API call came to; decided once, in `verdicts.verdict_of`."""
 
     DELIVERED = "delivered"  # Iterable said so, for this very row
     REJECTED = "rejected"  # this row will never be accepted as it is
