@@ -173,12 +173,15 @@ class Delivery:
         while not self._stop.is_set():
             self._send_held_back()
             wait_seconds = _TICK_SECONDS
+            tick_ends_at = time.monotonic() + _TICK_SECONDS  # whatever the pace would still allow
             while unit is not None and self._in_flight < self._sender.max_in_flight:
                 wait_seconds = self._sender.pace(unit).try_acquire()
                 if wait_seconds > 0:
                     break
                 self._start(unit, has_permit=True)
                 unit = next(units, None)
+                if time.monotonic() >= tick_ends_at:
+                    break
             if unit is None and not self._in_flight and not self._held_back:
                 return
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))

@@ -286,8 +286,23 @@ def _to_result(
     is_bulk_answer = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
     params = answer.body if is_bulk_answer else answer.params
     return CallResult(
-        verdict, answer.status, answer.code, answer.message, params, attempts, elapsed_seconds
+        verdict,
+        answer.status,
+        answer.code,
+        answer.message,
+        _storable(params),
+        attempts,
+        elapsed_seconds,
     )
+
+
+def _storable(params: object) -> object:
+    """Return what can be written down again: JSON may be read deeper than it can be written."""
+    try:
+        orjson.dumps([[[[params]]]])
+    except orjson.JSONEncodeError:
+        return None
+    return params
 
 
 def _friendly(result: CallResult) -> tuple[bool, JSON]:

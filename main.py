@@ -193,7 +193,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             run = SyncRun(settings, options, stop, show_payload=partial(print_payload, out))
             report = run.execute()
         except Interrupted:
-            health.failed("interrupted before anything was sent")
+            health.failed("interrupted before anything was sent", is_hurried=True)
             return 128 + (stop.number or signal.SIGINT)
         except Exception as error:
             health.failed(without_secrets(str(error)))
@@ -206,9 +206,11 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.json:
         print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    came_to_its_end = report.summary.status.startswith("completed")  # bad rows or not
     told = without_secrets("\n".join(report.lines()))
-    (health.succeeded if came_to_its_end else health.failed)(told)
+    if report.summary.status.startswith("completed"):  # it came to its end, bad rows or not
+        health.succeeded(told)
+    else:
+        health.failed(told, is_hurried=stop.number is not None)
     return status
 
 

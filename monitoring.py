@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = (3.0, 5.0)  # to connect, and between two bytes of the answer
 SETTLE_SECONDS = 20.0  # at the end of a run, for the pings under way
+HURRIED_SETTLE_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 0.5
 MAX_BODY_BYTES = 100_000  # healthchecks.io keeps that much
 _THREAD_NAME = "health check"
@@ -60,12 +61,12 @@ class Healthcheck:
     def succeeded(self, body: str) -> None:
         """Say that the run came to its end; `body` is kept with the ping."""
         self._begin("", body, attempts=2)
-        self._settle()
+        self._settle(self._settle_seconds)
 
-    def failed(self, body: str) -> None:
-        """Say that the run broke off."""
+    def failed(self, body: str, *, is_hurried: bool = False) -> None:
+        """Say that the run broke off; `is_hurried` after a stop signal, which has seconds."""
         self._begin("fail", body, attempts=2)
-        self._settle()
+        self._settle(HURRIED_SETTLE_SECONDS if is_hurried else self._settle_seconds)
 
     def _begin(self, signal: str, body: str, *, attempts: int) -> None:
         """Ping in a thread, after the former ping: an answer that never ends holds nothing up."""
@@ -81,10 +82,10 @@ class Healthcheck:
         )
         self._latest.start()
 
-    def _settle(self) -> None:
+    def _settle(self, seconds: float) -> None:
         if self._latest is None:
             return
-        self._latest.join(self._settle_seconds)
+        self._latest.join(seconds)
         if self._latest.is_alive():
             logger.warning("The health check does not answer")
 

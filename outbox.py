@@ -300,12 +300,12 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
         try:
+            self._database.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             yield
+            self._database.execute("COMMIT")
         except BaseException:
             # SQLite has ended the transaction by itself where the disk is full.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")

@@ -73,6 +73,8 @@ def _explain(path: Path, error: Exception) -> str:
     text = str(error)
     if "full" in text or "No space" in text or "quota" in text:
         return f"The disk of the state file {path} is full: make room and run again."
+    if "unable to open" in text:
+        return f"The state file {path} cannot be opened: check that its folder can be written to."
     if "readonly" in text or "Read-only" in text or "Permission" in text:
         return f"The state file {path} cannot be written: check its owner and mode."
     if "malformed" in text or "not a database" in text:

@@ -273,7 +273,8 @@ class SyncRun:
             ending.abort(error)
             tally, self._has_rows = [], False
         summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
-        why = ending.reason or ("dry run" if self._options.dry_run else "the run ended before it")
+        # In a word: a million rows may carry it. The whole reason stands in the head.
+        why = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
             folder = self._settings.results_dir
             rows = entries(outbox.settled(), why) if self._has_rows else ()

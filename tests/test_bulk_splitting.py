@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from tests.drains import drain, endpoints_of, outbox_with
+from tests.drains import FAST, busiest_second, drain, endpoints_of, outbox_with
 from tests.rows import NoWaiting, email_of, fill, outcomes_of, row, rows
 from verdicts import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 
@@ -208,3 +208,14 @@ def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
         drain(outbox, iterable.url, batch_size=200)
         assert count_calls(iterable, EVENTS_TRACK_BULK) == 2  # the events are in place
     assert len(iterable.project.users) == 29
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_batch_keep_to_the_pace(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**FAILURES, "status": 400, "endpoint": USERS_BULK_UPDATE}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        paces = {**FAST, USERS_BULK_UPDATE: 5}
+        drain(outbox, iterable.url, batch_size=200, paces=paces)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) == 1 + REQUESTS_FOR_ONE
+    assert busiest_second(iterable, USERS_BULK_UPDATE) <= 6

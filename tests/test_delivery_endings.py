@@ -100,7 +100,32 @@ def test_after_a_refusal_no_further_call_is_made(path: Path) -> None:
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
+SLOW_UPDATES = [
+    {"fault": "delay", "seconds": 0.5, "endpoint": USERS_UPDATE, "email": email_of(number)}
+    for number in range(3, 9)
+]
+
+
+def test_rows_under_way_at_a_refusal_go_no_further(path: Path, iterable: IterableSandbox) -> None:
+    refusal = {"fault": "status", "status": 401, "email": email_of(2)}
+    late = {"fault": "delay", "seconds": 0.2, "email": email_of(2)}  # all the others have begun
+    iterable.set_faults([refusal, late, *SLOW_UPDATES])
+    with outbox_with(path, rows(*range(1, 9))) as outbox:
+        with pytest.raises(RunAborted, match="refused the API key"):
+            drain(outbox, iterable.url)
+        outcomes = Counter(outcomes_of(outbox).values())
+    assert outcomes == {"successful": 1, "total_failure": 1, "partial_failure": 6}
+    assert {event.email for event in iterable.project.events.values()} == {email_of(1)}
+
+
 # A stop
+
+
+def test_rows_under_way_at_a_stop_are_finished(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults(SLOW_UPDATES)
+    with outbox_with(path, rows(*range(1, 9))) as outbox:
+        drain(outbox, iterable.url, stop=stop_when(lambda: len(iterable.project.users) == 8))
+        assert set(outcomes_of(outbox).values()) == {"successful"}
 
 
 @pytest.mark.slow
