@@ -16,6 +16,7 @@ import orjson
 import requests
 
 from iterable_http import TIMEOUT_SECONDS, IterableHTTP
+from json_values import to_json_value
 from outcomes import JSON, CallResult, Outcome, Verdict, event_may_follow, row_entry, row_outcome
 from pacing import Pace, backoff_seconds
 from records import InvalidRow, RowMapping
@@ -91,10 +92,11 @@ class IterableClient:
     def update_user(self, email: str, data_fields: JSON) -> tuple[bool, JSON]:
         """Create or update a profile (`POST /api/users/update`).
 
-        Returns whether Iterable took it, and its `{code, msg, params}` together with our
-        `verdict`, `http_status` and `attempts`.
+        Values may be of MySQL's types. Returns whether Iterable took it, and its `{code, msg,
+        params}` together with our `verdict`, `http_status` and `attempts`. Raises ValueError for
+        a value without a JSON form.
         """
-        body = orjson.dumps({"email": email, "dataFields": data_fields})
+        body = orjson.dumps({"email": email, "dataFields": to_json_value(data_fields)})
         return _friendly(self.call(USERS_UPDATE, body))
 
     def track_event(
@@ -111,7 +113,8 @@ class IterableClient:
         With an `event_id` a repeat updates the event instead of doubling it. Returns what
         `update_user` returns.
         """
-        body: JSON = {"email": email, "eventName": event_name, "dataFields": data_fields}
+        body: JSON = {"email": email, "eventName": event_name}
+        body["dataFields"] = to_json_value(data_fields)
         if event_id is not None:
             body["id"] = event_id
         if created_at is not None:

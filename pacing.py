@@ -142,6 +142,8 @@ class Pace:
         return self._started[0] + len(self._started) / self.full_rate
 
     def _book(self, slot: float, now: float) -> None:
+        if not self._booked:
+            self._due = slot  # nothing to catch up with: no burst at the start
         self._booked.append(slot)
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
         # Not by count alone: threads that wait would push out what has just started, and a 429

@@ -16,7 +16,7 @@ from read_ahead import ReadAhead
 from settings import Settings
 from wiring import to_database
 
-_CHUNK_ROWS = 5_000
+_CHUNK_ROWS = 2_500
 
 
 class SourceRows:

@@ -199,7 +199,9 @@ class PrivateServer(ABC):
 
     def _install(self) -> None:
         command = self.install_command()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Two installations that share /tmp take each other's temporary tables away.
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             raise ServerUnavailable(f"{command[0]} failed: {done.stderr or done.stdout}")
 

@@ -30,6 +30,23 @@ def result(verdict: Verdict, code: str | None = None, status: int | None = 400) 
     return CallResult(verdict, status, code, "a message")
 
 
+# Words
+
+
+def test_the_words_are_those_of_the_results_file() -> None:
+    assert [verdict.value for verdict in Verdict] == [
+        *("delivered", "rejected", "unavailable", "refused"),
+    ]
+    assert [outcome.value for outcome in Outcome] == [
+        *("successful", "partial_failure", "total_failure", "unchanged", "invalid"),
+        *("duplicate", "not_attempted"),
+    ]
+
+
+def test_a_result_is_that_of_one_attempt_unless_it_says_otherwise() -> None:
+    assert (result(REJECTED).attempts, result(REJECTED).elapsed_seconds) == (1, 0.0)
+
+
 # A row's outcome
 
 THIS_RUN_ALONE = [

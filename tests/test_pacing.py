@@ -71,6 +71,7 @@ def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
 def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> None:
     """It did: the rest that the full second forced was taken for a stall, and so on for ever."""
     pace, time = paced(100)
+    assert pace.try_acquire() == 0.0
     time.now = 3_600.0
     starts = starts_of_a_dispatcher(pace, time, 5.0)
     assert starts[19] == 3_600.0
@@ -78,6 +79,13 @@ def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> Non
     later = [moment for moment in starts if moment > 3_600.9]
     assert min(gaps_of(later)) > 0.0099
     assert len(starts) > 480
+
+
+def test_the_start_is_no_stall_to_be_made_up_for() -> None:
+    pace, time = paced(100)
+    time.now = 3_600.0
+    starts = starts_of_a_dispatcher(pace, time, 1.0)
+    assert min(gaps_of(starts)) > 0.0099
 
 
 def test_the_first_permit_is_there_at_once() -> None:

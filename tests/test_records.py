@@ -171,7 +171,12 @@ def test_event_ids_differ_in_user_time_and_page() -> None:
 
 @pytest.mark.parametrize(
     ("event_id", "expected"),
-    [(77, "page-view-id-77"), ("a-B-9", "page-view-id-a-B-9"), (Decimal(5), "page-view-id-5")],
+    [
+        (77, "page-view-id-77"),
+        ("a-B-9", "page-view-id-a-B-9"),
+        (Decimal(5), "page-view-id-5"),
+        ("x" * 51, "page-view-id-" + "x" * 51),  # 64 characters
+    ],
 )
 def test_a_column_event_id_names_the_event(event_id: object, expected: str) -> None:
     assert event_of(sarah(event_id=event_id))["id"] == expected

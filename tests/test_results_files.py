@@ -25,11 +25,8 @@ def test_the_name_is_the_local_time_of_the_start(tmp_path: Path) -> None:
 
 def test_a_second_run_in_the_same_second_overwrites_nothing(tmp_path: Path) -> None:
     paths = [write_results(tmp_path, summary_of(run_id=name), []) for name in ("a", "b", "c")]
-    assert [path.name.split("_")[-1] for path in paths] == [
-        paths[0].name.split("_")[-1],
-        "2.json",
-        "3.json",
-    ]
+    stem = paths[0].stem
+    assert [path.name for path in paths] == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
     assert [orjson.loads(path.read_bytes())["run_id"] for path in paths] == ["a", "b", "c"]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "db_connection": "mysql_source",
     "query_plan": "",
     "iterable_http": "verdicts",
-    "iterable_client": "iterable_http outcomes pacing records verdicts",
+    "iterable_client": "iterable_http json_values outcomes pacing records verdicts",
     "state_file": "",
     "run_history": "state_file",
     "waiting_rows": "records",

@@ -149,7 +149,7 @@ def test_a_signal_while_the_database_thinks_ends_the_run_at_once(
 
 def test_a_limit_does_not_read_what_it_does_not_need(runs: Runs) -> None:
     began_at = time.monotonic()
-    runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_1000 WHERE seq < 20 OR SLEEP(0.01) = 0")
+    runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_2000 WHERE seq < 1000 OR SLEEP(0.01) = 0")
     report = runs.run(dry_run=True, limit=4)
     assert counts_of(report) == {"not_attempted": 4}
     assert time.monotonic() - began_at < 5  # all of it would take ten
