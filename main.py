@@ -14,7 +14,6 @@ if __name__ == "__main__":  # Ctrl-C during the imports that follow is no traceb
 import argparse
 import contextlib
 import logging
-import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -174,6 +173,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
     from monitoring import Healthcheck, write_metrics
+    from process_limits import allow_open_files, spare_the_collector
     from stop_signal import Interrupted, StopSignal
     from sync_run import Options, SyncRun
 
@@ -186,7 +186,8 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     )
     health = Healthcheck("" if arguments.dry_run else settings.healthcheck_url)
     stop = StopSignal()
-    _allow_open_files()
+    allow_open_files()
+    spare_the_collector()
     with _signals(stop):
         health.started()
         try:
@@ -253,16 +254,6 @@ def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
-
-
-def _allow_open_files() -> None:
-    """Raise the usual limit of 1,024 open files: a connection for each row in flight is one."""
-    wanted = 4_096
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

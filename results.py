@@ -164,7 +164,7 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
-            with open(descriptor, "wb") as file:
+            with open(descriptor, "wb", buffering=1_000_000) as file:
                 file.writelines(_lines(summary, records))
                 file.flush()
                 os.fsync(descriptor)

@@ -22,7 +22,7 @@ from delivery import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Se
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY
 from outbox import Filled, Outbox
-from outcomes import Failure, RowState
+from outcomes import Failure, Outcome, RowState
 from progress import Progress, ceiling_rows_per_second
 from results import (
     ResultsError,
@@ -268,7 +268,7 @@ class SyncRun:
         try:
             if self._has_rows:
                 tally = outbox.tally()
-                failures = outbox.failures()
+                failures = outbox.failures() if _has_failures(tally) else ()
         except StateError as error:
             ending.abort(error)
             tally, self._has_rows = [], False
@@ -312,3 +312,8 @@ def _in_one_line(summary: RunSummary) -> str:
     del counts["schema_version"]
     said = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()]
     return ", ".join([*said, f"{summary.duration_seconds:.1f} seconds"])
+
+
+def _has_failures(tally: Sequence[tuple[RowState, int]]) -> bool:
+    fine = (Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.DUPLICATE, Outcome.NOT_ATTEMPTED)
+    return any(state.outcome not in fine for state, _ in tally)

@@ -78,6 +78,7 @@ MAY_IMPORT = {
     ),
     # a run, and the program
     "stop_signal": "",
+    "process_limits": "",
     "sync_run": (
         "bulk db_connection delivery iterable_client logger_config outbox outcomes progress"
         " report results settings source_rows state_file stop_signal verdicts wiring"
@@ -87,7 +88,8 @@ MAY_IMPORT = {
         " setup_check source_rows verification"
     ),
     "main": (
-        "actions console csv_export db_connection delivery logger_config monitoring results"
+        "actions console csv_export db_connection delivery logger_config monitoring process_limits"
+        " results"
         " settings state_file stop_signal sync_run verification"
     ),
 }
