@@ -63,9 +63,15 @@ def test_a_secret_is_hidden_in_every_form_that_text_gives_it(
     logger.info("%s", secret)
     logger.info("%r", secret)
     logger.info("%s", orjson.dumps({"password": secret}).decode())
-    for line in log_file.read_text().splitlines():
-        assert "[password]" in line
-        assert "-3" not in line
+    written = [line.rsplit(" - ", 1)[-1] for line in log_file.read_text().splitlines()]
+    assert written[0] == "[password]"
+    assert written[1].strip("'\"") == "[password]"
+    assert written[2] == '{"password":"[password]"}'
+
+
+def test_a_secret_has_four_characters_or_more() -> None:
+    hide_secret("q7#z", "password")
+    assert without_secrets("<q7#z>") == "<[password]>"
 
 
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_other() -> None:

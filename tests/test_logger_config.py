@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logger_config import BACKUP_COUNT, LEVELS, MAX_BYTES, get_logger, setup_logger
+from logger_config import BACKUP_COUNT, FILE_ONLY, LEVELS, MAX_BYTES, get_logger, setup_logger
 from tests.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
@@ -74,6 +74,23 @@ def test_calling_twice_does_not_double_the_lines(
     set_up().info("once")
     assert log_file.read_text().count("once") == 1
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_a_logger_below_another_one_does_not_double_the_lines_either(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up()
+    set_up(name="test_of_logging.part").warning("once")
+    assert log_file.read_text().count("once") == 1
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_what_the_console_is_told_in_other_words_goes_to_the_file_alone(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up().error("for the file", extra=FILE_ONLY)
+    assert log_file.read_text().endswith(" - ERROR - for the file\n")
+    assert capsys.readouterr().err == ""
 
 
 def test_calling_again_changes_file_and_level(

@@ -217,6 +217,7 @@ def test_a_number_beyond_reason_is_a_problem(name: str, text: str) -> None:
 def test_a_pace_of_nought_is_a_problem_and_a_slow_one_is_not(name: str) -> None:
     assert problem_with(**{name: "0"}).startswith(f"{name} must be from 0.01 to ")
     assert getattr(settings_with(**{name: "0.5"}), name.lower()) == 0.5
+    assert getattr(settings_with(**{name: "0.01"}), name.lower()) == 0.01
 
 
 @pytest.mark.parametrize("name", ["LOG_PAYLOADS", "SEND_NULLS", "REPORT"])
