@@ -26,6 +26,7 @@ DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startu
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; return 0 when all was measured, 1 when something could not be."""
     arguments = _parser().parse_args(argv)
+    heading = f"{today()}, {commit()}"  # at the start: what is measured is what stood there then
     notes = [machine_line(), versions_line()]
     _print([*notes, ""])
     try:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write("Without MariaDB: --source embedded\n")
         return 1
     if arguments.record:
-        append_record(f"{today()}, {commit()}", notes, sections)
+        append_record(heading, notes, sections)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from db_connection import DatabaseConnection
 from tests.mariadb import MariaDBUnavailable, PrivateMariaDB
@@ -35,6 +36,10 @@ PEOPLE = (
     "(2, 'li@example.com', '小龙', 'Amélie 🚀', 'free', 'yes'),"
     "(3, NULL, NULL, NULL, 'pro', 'no')"
 )
+
+# A busy machine is no reason to fail: unit tests assert no times.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 def numbers(count: int) -> str:

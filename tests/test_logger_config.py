@@ -152,9 +152,8 @@ def test_the_file_rotates_at_ten_megabytes_and_keeps_five_backups(
     set_up: SetUp, log_file: Path
 ) -> None:
     assert (MAX_BYTES, BACKUP_COUNT) == (10_000_000, 5)
-    logger = set_up()
     for number in range(8):
-        logger.info("run %d", number)
+        set_up().info("run %d", number)
         os.truncate(log_file, MAX_BYTES)  # as if much more had been logged
     names = sorted(path.name for path in log_file.parent.iterdir())
     assert names == [log_file.name, *(f"{log_file.name}.{n}" for n in range(1, 6))]
@@ -163,10 +162,10 @@ def test_the_file_rotates_at_ten_megabytes_and_keeps_five_backups(
 
 
 def test_a_line_that_just_fits_does_not_rotate(set_up: SetUp, log_file: Path) -> None:
-    logger = set_up()
-    logger.info("first")
+    set_up().info("first")
     size = log_file.stat().st_size
     os.truncate(log_file, MAX_BYTES - size - 1)
+    logger = set_up()
     logger.info("first")
     assert [path.name for path in log_file.parent.iterdir()] == [log_file.name]
     logger.info("first")
@@ -179,9 +178,8 @@ def test_only_its_owner_can_read_a_log_whatever_the_umask(
 ) -> None:
     former = os.umask(umask)
     try:
-        logger = set_up()
         for number in range(3):
-            logger.info("run %d", number)
+            set_up().info("run %d", number)
             os.truncate(log_file, MAX_BYTES)
     finally:
         os.umask(former)
