@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import requests
 
 from sandbox.iterable_api import IterableSandbox
+from tests.sandbox_calls import get, post
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 SARAH = "sarah.johnson@email.com"
@@ -27,27 +27,6 @@ USERS = {"users": [UPDATE, {"email": "two@x.io"}, {"email": "malformed"}]}
 def sandbox() -> Iterator[IterableSandbox]:
     with IterableSandbox() as started:
         yield started
-
-
-def post(
-    sandbox: IterableSandbox,
-    endpoint: str,
-    body: Any,
-    *,
-    key: str | None = "a-key",
-    timeout: float = 5,
-) -> requests.Response:
-    return requests.post(
-        f"{sandbox.url}/api/{endpoint}",
-        data=body if isinstance(body, bytes) else json.dumps(body).encode(),
-        headers={} if key is None else {"Api-Key": key},
-        allow_redirects=False,
-        timeout=timeout,
-    )
-
-
-def get(sandbox: IterableSandbox, path: str) -> requests.Response:
-    return requests.get(f"{sandbox.url}{path}", headers={"Api-Key": "a-key"}, timeout=5)
 
 
 # Faults
