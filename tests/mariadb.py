@@ -49,4 +49,4 @@ def _program(*names: str) -> str:
         found = shutil.which(name, path=search)
         if found:
             return found
-    raise MariaDBUnavailable(f"no {names[0]} on this machine (apt-get install mariadb-server)")
+    raise MariaDBUnavailable(f"no {names[0]} on this machine (see scripts/test for the packages)")

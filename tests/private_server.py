@@ -203,7 +203,8 @@ class PrivateServer(ABC):
         environment = {**os.environ, "TMPDIR": str(self.folder)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
-            raise ServerUnavailable(f"{command[0]} failed: {done.stderr or done.stdout}")
+            reason = (done.stderr or done.stdout).strip().partition("\n")[0]
+            raise ServerUnavailable(f"{command[0]} failed: {reason}")
 
     def _make_user(self) -> None:
         account = f"'{self.user}'@'%'"
