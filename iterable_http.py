@@ -16,11 +16,14 @@ from urllib.parse import urlencode
 import orjson
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
+from answer_deadline import DeadlineAdapter
 from verdicts import Answer, named_wait_seconds
 
-TIMEOUT_SECONDS = (5.0, 30.0)  # to connect, and between two bytes of the answer
+TIMEOUT_SECONDS = (
+    5.0,
+    30.0,
+)  # to connect, and between two bytes of the answer; twice that for all of it
 MAX_ANSWER_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
 _MIN_KEY_CHARACTERS = 4  # to take a shorter one out would spoil every other word
 _CERTIFICATE_TROUBLES = {  # what the error's text holds, and what it means
@@ -55,7 +58,7 @@ class IterableHTTP:
             "Accept-Encoding": "identity",
             "User-Agent": "mysql-to-iterable/1.0",
         }
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._adapter = DeadlineAdapter(pool_connections=1, pool_maxsize=connections)
         environment = requests.Session().merge_environment_settings(
             self.base_url, {}, False, None, None
         )

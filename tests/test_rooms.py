@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "mysql_source": "",
     "db_connection": "mysql_source",
     "query_plan": "",
-    "iterable_http": "verdicts",
+    "answer_deadline": "",
+    "iterable_http": "answer_deadline verdicts",
     "iterable_client": "iterable_http json_values outcomes pacing records verdicts",
     "state_file": "",
     "run_history": "state_file",
@@ -96,8 +97,8 @@ MAY_IMPORT = {
 
 # Who may speak to what is outside. Nobody else imports these.
 SPEAKS_TO = {
-    "requests": {"iterable_http", "iterable_client", "monitoring"},
-    "urllib3": {"iterable_http"},
+    "requests": {"answer_deadline", "iterable_http", "iterable_client", "monitoring"},
+    "urllib3": {"answer_deadline", "iterable_http"},
     "mysql": {"mysql_source", "db_connection"},
     "sqlite3": {"state_file", "run_history", "delivered_rows", "file_check"},
     "dotenv": {"settings"},

@@ -1,0 +1,91 @@
+"""An answer that comes a byte at a time, for ever: each byte in time, the whole never."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from iterable_http import IterableHTTP
+from outcomes import Verdict
+from tests.rows import API_KEY, unwaiting_client
+from tests.web import SUCCESS, make_self_signed, website
+from verdicts import USERS_UPDATE
+
+USER = b'{"email":"user1@example.com"}'
+TIMEOUT_SECONDS = (1.0, 0.2)
+TIME_OUTS = ("ReadTimeout", "ReadTimeoutError")  # before and after the headers
+BETWEEN_BYTES_SECONDS = 0.02
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+TRICKLES = {
+    "a status line": itertools.repeat(b"H"),
+    "headers": itertools.chain([HEAD, b"X: "], itertools.repeat(b"x")),
+    "a body": itertools.chain([HEAD, b"Content-Length: 9999\r\n\r\n"], itertools.repeat(b" ")),
+    "a body of no length": itertools.chain([HEAD, b"\r\n"], itertools.repeat(b" ")),
+    "chunks": itertools.chain(
+        [HEAD, b"Transfer-Encoding: chunked\r\n\r\n"], itertools.repeat(b"1\r\n \r\n")
+    ),
+    "go on, go on": itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@contextlib.contextmanager
+def trickling(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Serve one answer that never ends, until the client has had enough."""
+    left = threading.Event()
+
+    def answer() -> None:
+        connection, _address = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            for piece in pieces:
+                connection.sendall(piece)
+                if left.wait(BETWEEN_BYTES_SECONDS):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            left.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("name", TRICKLES)
+def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
+    with trickling(TRICKLES[name]) as url:
+        http = IterableHTTP(API_KEY, url, timeout_seconds=TIMEOUT_SECONDS)
+        answer = http.post(USERS_UPDATE, USER)
+        http.close()
+    assert answer.status is None
+    assert answer.trouble in TIME_OUTS
+
+
+def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
+    head = [HEAD, b"Content-Length: 41\r\n\r\n", SUCCESS[:-1]]  # all but the last byte
+    with trickling(itertools.chain(head, itertools.repeat(b""))) as url:
+        client, _stop = unwaiting_client(url, max_attempts=1, timeout_seconds=TIMEOUT_SECONDS)
+        result = client.call(USERS_UPDATE, USER)
+    assert result.verdict is Verdict.UNAVAILABLE
+    assert result.code in TIME_OUTS
+
+
+def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with website(certificate) as site:
+        http = IterableHTTP(API_KEY, site.url, timeout_seconds=(5.0, 0.4))
+        waiting = threading.Event()
+        for _ in range(4):  # longer in all than one answer may take
+            assert http.post(USERS_UPDATE, USER).status == 200
+            waiting.wait(0.3)
+        assert site.connection_count == 1
+        http.close()
