@@ -1,8 +1,8 @@
 """HTTP connections on which an answer has a deadline as a whole.
 
 urllib3's read time-out is between two bytes: an answer that trickles, headers that never end or
-`100 Continue` again and again would hold a call for ever. Owns the reading of the socket; knows
-not what is read.
+`100 Continue` again and again would hold a call for ever. Owns the reading of the socket, and its
+end; knows not what is read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ class DeadlineAdapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **options)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def close(self) -> None:
+        """Close the connections now; urllib3 leaves it to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict
+                manager.pools[key].close()
+        super().close()
 
 
 class _Reader(io.RawIOBase):

@@ -24,7 +24,9 @@ def spare_the_collector() -> None:
     """Have modules left out of garbage collection, and rows looked at less often.
 
     Rows come and go in chunks and hold no cycles: over a million of them, the collector took
-    more than a second to find nothing.
+    more than a second to find nothing. Once a process: the leftovers of a run before this one
+    would never be collected.
     """
-    gc.freeze()
+    if not gc.get_freeze_count():
+        gc.freeze()
     gc.set_threshold(50_000, 20, 100)

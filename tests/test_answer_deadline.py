@@ -7,6 +7,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -33,9 +34,15 @@ TRICKLES = {
 }
 
 
+@dataclass
+class Server:
+    url: str
+    saw_it_closed: threading.Event = field(default_factory=threading.Event)
+
+
 @contextlib.contextmanager
-def trickling(pieces: Iterator[bytes]) -> Iterator[str]:
-    """Serve one answer that never ends, until the client has had enough."""
+def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
+    """Serve one answer, a piece at a time, until the client has had enough."""
     left = threading.Event()
 
     def answer() -> None:
@@ -46,12 +53,16 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[str]:
                 connection.sendall(piece)
                 if left.wait(BETWEEN_BYTES_SECONDS):
                     return
+            while connection.recv(65_536):
+                pass
+            server.saw_it_closed.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
         thread = threading.Thread(target=answer)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield server
         finally:
             left.set()
             thread.join()
@@ -59,8 +70,8 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", TRICKLES)
 def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
-    with trickling(TRICKLES[name]) as url:
-        http = IterableHTTP(API_KEY, url, timeout_seconds=TIMEOUT_SECONDS)
+    with trickling(TRICKLES[name]) as server:
+        http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
         answer = http.post(USERS_UPDATE, USER)
         http.close()
     assert answer.status is None
@@ -69,11 +80,24 @@ def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
 
 def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
     head = [HEAD, b"Content-Length: 41\r\n\r\n", SUCCESS[:-1]]  # all but the last byte
-    with trickling(itertools.chain(head, itertools.repeat(b""))) as url:
-        client, _stop = unwaiting_client(url, max_attempts=1, timeout_seconds=TIMEOUT_SECONDS)
+    with trickling(itertools.chain(head, itertools.repeat(b""))) as server:
+        client, _stop = unwaiting_client(
+            server.url, max_attempts=1, timeout_seconds=TIMEOUT_SECONDS
+        )
         result = client.call(USERS_UPDATE, USER)
     assert result.verdict is Verdict.UNAVAILABLE
     assert result.code in TIME_OUTS
+
+
+def test_connections_are_closed_at_once_and_not_by_the_garbage_collector() -> None:
+    with trickling(iter([HEAD + b"Content-Length: 2\r\n\r\n{}"])) as server:
+        http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
+        http.post(USERS_UPDATE, USER)
+        # What a call in flight, or a traceback, still holds on to.
+        held = http._adapter.poolmanager.connection_from_url(server.url)
+        http.close()
+        assert server.saw_it_closed.wait(10), "it stays open"
+        assert held.pool is None
 
 
 def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
