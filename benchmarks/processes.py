@@ -119,6 +119,22 @@ class Sandbox:
         found: list[dict[str, Any]] = self._get("calls?limit=1000000")["calls"]
         return found
 
+    def users(self) -> list[dict[str, Any]]:
+        """Return every profile."""
+        found: list[dict[str, Any]] = self._get("users")["users"]
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return every event."""
+        found: list[dict[str, Any]] = self._get("events")["events"]
+        return found
+
+    def set_faults(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the fault script."""
+        self._session.post(
+            f"{self.url}/sandbox/faults", data=orjson.dumps(rules), timeout=60
+        ).raise_for_status()
+
     def reset(self) -> None:
         """Forget all calls."""
         self._session.post(f"{self.url}/sandbox/reset", timeout=60).raise_for_status()
