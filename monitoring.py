@@ -183,7 +183,9 @@ def _exposition(summary: RunSummary, former_success: float | None) -> Iterator[s
     finished_at = datetime.fromisoformat(summary.finished_at).timestamp()
     # A row that Iterable rejects is no broken run: it would hide the ones that are.
     came_to_its_end = summary.status in ("completed", "completed_with_failures")
-    success_at = finished_at if came_to_its_end else former_success
+    success_at: float | None = finished_at
+    if not came_to_its_end:  # a former clock that was ahead must not hide failures for years
+        success_at = None if former_success is None else min(former_success, finished_at)
     yield from _gauge(
         "iterable_sync_last_run_start_timestamp_seconds",
         "When the last run began, in unix time.",

@@ -69,6 +69,13 @@ class RunSummary:
         """Return the head as JSON text, for `--json`."""
         return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2).decode()
 
+    def to_line(self) -> str:
+        """Return the counts that are not zero in one line, for the log."""
+        counts = {name: n for name, n in self.to_json().items() if type(n) is int and n}
+        del counts["schema_version"]
+        said = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()]
+        return ", ".join([*said, f"{self.duration_seconds:.1f} seconds"])
+
 
 def summarize(
     *,
@@ -79,11 +86,16 @@ def summarize(
     mode: str,
     started_at: datetime,
     finished_at: datetime,
+    elapsed_seconds: float,
     tally: Iterable[tuple[RowState, int]],
     api_calls: int,
     retries: int,
 ) -> RunSummary:
-    """Add up what the rows came to. A `completed` run with failed or invalid rows says so."""
+    """Add up what the rows came to. A `completed` run with failed or invalid rows says so.
+
+    `elapsed_seconds` is measured: the difference of the two times is not, where the clock was set
+    in between.
+    """
     counts = dict.fromkeys(Outcome, 0)
     for state, rows in tally:
         counts[state.outcome] += rows
@@ -91,7 +103,7 @@ def summarize(
     if status == "completed" and any(counts[outcome] for outcome in failed):
         status = "completed_with_failures"
     total = sum(counts.values())
-    seconds = max((finished_at - started_at).total_seconds(), 0.001)
+    seconds = max(elapsed_seconds, 0.001)
     return RunSummary(
         schema_version=SCHEMA_VERSION,
         run_id=run_id,
@@ -223,19 +235,25 @@ def _publish(part: Path, folder: Path, name: str) -> Path:
     raise OSError(f"no free name for {name}")
 
 
-def remove_old_results(folder: Path, keep: int) -> int:
-    """Remove all but the `keep` newest results (0 keeps all) and their reports; count them."""
+def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
+    """Remove all but the `keep` newest results (0 keeps all) and their reports; count them.
+
+    What seems newer than the file that was just written is of a clock that was ahead: it goes
+    before all others, and keeps no place for years.
+    """
     if keep == 0:
         return 0
     removed = 0
     with contextlib.suppress(OSError):
+        written_at = just_written.lstat().st_mtime_ns
+
+        def rank(path: Path) -> tuple[bool, int, str]:
+            modified_at = path.lstat().st_mtime_ns
+            return modified_at <= written_at, modified_at, path.name
+
         ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
-        newest_first = sorted(
-            (path for path in ours if path.suffix == ".json"),
-            key=lambda path: (path.lstat().st_mtime_ns, path.name),
-            reverse=True,
-        )
-        for old in newest_first[keep:]:
+        others = [path for path in ours if path.suffix == ".json" and path != just_written]
+        for old in sorted(others, key=rank, reverse=True)[keep - 1 :]:
             with contextlib.suppress(OSError):  # a folder of that name, say: leave it
                 old.unlink(missing_ok=True)
                 removed += 1

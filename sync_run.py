@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -96,12 +97,15 @@ class SyncRun:
         stop: StopSignal,
         *,
         show_payload: Callable[[str, bytes], None] = lambda _endpoint, _body: None,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._options = options
         self._stop = stop
         self._show_payload = show_payload
-        self._started_at = datetime.now(timezone.utc)
+        self._now, self._clock = now, clock
+        self._started_at, self._began_at = now(), clock()
         self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
         self._has_rows = False  # what the outbox holds before is of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -140,9 +144,7 @@ class SyncRun:
                 self._phases(outbox, ending)
             except ConfigError as error:
                 if not dry_run:
-                    outbox.history.end(
-                        self._run_id, datetime.now(timezone.utc), "aborted", str(error), {}
-                    )
+                    outbox.history.end(self._run_id, self._now(), "aborted", str(error), {})
                 raise
             return self._report(outbox, ending)
 
@@ -181,7 +183,8 @@ class SyncRun:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = to_mapping(self._settings, rows.columns)
-            return outbox.fill(rows, mapping, full_refresh=self._options.full_refresh)
+            refresh = self._options.full_refresh
+            return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
 
     def _announce(self, filled: Filled) -> None:
         settings = self._settings
@@ -251,7 +254,7 @@ class SyncRun:
 
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
         """Account for every row, as far as disks allow, and let personal data go."""
-        finished_at = datetime.now(timezone.utc)
+        finished_at = self._now()
         files: list[Path] = []
         tally: Sequence[tuple[RowState, int]] = ()
         failures: Sequence[Failure] = ()
@@ -262,6 +265,7 @@ class SyncRun:
             mode=self._settings.sync_mode,
             started_at=self._started_at,
             finished_at=finished_at,
+            elapsed_seconds=self._clock() - self._began_at,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,
         )
@@ -281,7 +285,7 @@ class SyncRun:
             files.append(write_results(folder, summary, rows))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
-            remove_old_results(folder, self._settings.results_keep)
+            remove_old_results(folder, self._settings.results_keep, files[0])
         except (ResultsError, StateError) as error:
             ending.abort(error)
             summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
@@ -293,7 +297,7 @@ class SyncRun:
                 outbox.clear()
             except StateError as error:
                 ending.abort(error)
-        logger.info("Run %s: %s", summary.status, _in_one_line(summary), extra=FILE_ONLY)
+        logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
         return RunReport(summary, failures, files, ending.error)
 
     def _write_report(
@@ -305,13 +309,6 @@ class SyncRun:
         measured = self._progress.measurements
         is_written = write_report(path, summary, failures, measured, self._settings)
         return [path] if is_written else []
-
-
-def _in_one_line(summary: RunSummary) -> str:
-    counts = {name: n for name, n in summary.to_json().items() if type(n) is int and n}
-    del counts["schema_version"]
-    said = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()]
-    return ", ".join([*said, f"{summary.duration_seconds:.1f} seconds"])
 
 
 def _has_failures(tally: Sequence[tuple[RowState, int]]) -> bool:

@@ -84,6 +84,17 @@ def test_a_run_that_broke_off_keeps_the_time_of_the_last_success(
         assert metrics[f'iterable_sync_last_run_status{{status="{status}"}}'] == 1
 
 
+def test_a_success_of_a_clock_that_was_ahead_does_not_hide_failures_for_years(
+    tmp_path: Path,
+) -> None:
+    path, name = tmp_path / "sync.prom", "iterable_sync_last_success_timestamp_seconds"
+    write_metrics(path, replace(SUMMARY, finished_at="2036-01-13T14:31:45.500+00:00"))
+    for day in (14, 15):
+        finished_at = f"2026-01-{day}T00:00:00.000+00:00"
+        write_metrics(path, replace(SUMMARY, status="aborted", finished_at=finished_at))
+        assert metrics_in(path.read_text("utf-8"))[name] == 1768348800.0  # the 14th
+
+
 def test_a_run_with_rejected_rows_counts_as_a_success(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
     write_metrics(path, replace(SUMMARY, status="completed_with_failures"))

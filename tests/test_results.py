@@ -43,6 +43,7 @@ def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
         "mode": "per-user",
         "started_at": STARTED_AT,
         "finished_at": STARTED_AT + timedelta(seconds=2.5),
+        "elapsed_seconds": 2.5,
         "tally": [(STATE_OF[outcome], 1) for outcome in outcomes],
         "api_calls": 3,
         "retries": 1,
@@ -149,11 +150,18 @@ def test_a_run_with_failed_or_invalid_rows_says_so(outcome: Outcome) -> None:
         assert summary_of(outcome, status=status).status == status
 
 
-def test_the_speed_counts_what_was_attempted_and_bears_a_clock_set_back() -> None:
+def test_the_speed_counts_what_was_attempted() -> None:
     outcomes = [*[Outcome.SUCCESSFUL] * 5, *[Outcome.NOT_ATTEMPTED] * 5]
     assert summary_of(*outcomes).users_per_second == 2.0
-    back = summary_of(*outcomes, finished_at=STARTED_AT - timedelta(hours=1))
-    assert back.duration_seconds == 0.001
+    assert summary_of(*outcomes, elapsed_seconds=0.0).duration_seconds == 0.001
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=365)])
+def test_a_clock_that_is_set_during_a_run_changes_no_duration_and_no_speed(step: timedelta) -> None:
+    """Set back by an hour, it made 0.0 s and 40,000 users/s of a run of five seconds."""
+    summary = summary_of(*[Outcome.SUCCESSFUL] * 5, finished_at=STARTED_AT + step)
+    assert (summary.duration_seconds, summary.users_per_second) == (2.5, 2.0)
+    assert datetime.fromisoformat(summary.finished_at) == STARTED_AT + step  # as the log has it
 
 
 @pytest.mark.parametrize(

@@ -149,14 +149,14 @@ NAMES = [f"integration_results_2026010{day}_000000.json" for day in range(1, 7)]
 @pytest.mark.parametrize(("keep", "left"), [(0, 6), (1, 1), (4, 4), (6, 6), (100, 6)])
 def test_the_newest_are_kept(tmp_path: Path, keep: int, left: int) -> None:
     paths = old_results(tmp_path, NAMES)
-    assert remove_old_results(tmp_path, keep) == 6 - left
+    assert remove_old_results(tmp_path, keep, paths[-1]) == 6 - left
     assert sorted(tmp_path.iterdir()) == paths[6 - left :]
 
 
 def test_a_report_goes_with_its_results(tmp_path: Path) -> None:
-    old_results(tmp_path, NAMES)
+    paths = old_results(tmp_path, NAMES)
     reports = old_results(tmp_path, [name.replace(".json", ".html") for name in NAMES])
-    remove_old_results(tmp_path, 2)
+    remove_old_results(tmp_path, 2, paths[-1])
     assert sorted(path for path in tmp_path.iterdir() if path.suffix == ".html") == reports[4:]
 
 
@@ -166,8 +166,8 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
         *("integration_results_2026_1.json", "my_integration_results_20260101_000000.json"),
         *(".integration_results_20260101_000000.1.part", "iterable_integration.log"),
     ]
-    old_results(tmp_path, [*others, *NAMES, "integration_results_20260101_000000_2.json"])
-    assert remove_old_results(tmp_path, 1) == 6
+    paths = old_results(tmp_path, [*others, *NAMES, "integration_results_20260101_000000_2.json"])
+    assert remove_old_results(tmp_path, 1, paths[-1]) == 6
     assert {path.name for path in tmp_path.iterdir()} == {
         *others,
         "integration_results_20260101_000000_2.json",
@@ -180,8 +180,8 @@ def test_a_link_among_old_results_is_removed_and_what_it_leads_to_is_not(tmp_pat
     victim.write_text("precious")
     (folder / NAMES[0]).symlink_to(victim)
     os.utime(folder / NAMES[0], (1, 1), follow_symlinks=False)
-    old_results(folder, NAMES[1:3])
-    assert remove_old_results(folder, 2) == 1
+    paths = old_results(folder, NAMES[1:3])
+    assert remove_old_results(folder, 2, paths[-1]) == 1
     assert victim.read_text() == "precious"
 
 
@@ -189,10 +189,31 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
     """It did: the first such name ended the tidying, at every run."""
     (tmp_path / NAMES[2]).mkdir()
     os.utime(tmp_path / NAMES[2], (1_002, 1_002))
-    old_results(tmp_path, [name for name in NAMES if name != NAMES[2]])
-    assert remove_old_results(tmp_path, 1) == 4
+    paths = old_results(tmp_path, [name for name in NAMES if name != NAMES[2]])
+    assert remove_old_results(tmp_path, 1, paths[-1]) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAMES[2], NAMES[5]]
 
 
 def test_a_folder_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
-    assert remove_old_results(tmp_path / "none", 1) == 0
+    assert remove_old_results(tmp_path / "none", 1, tmp_path / "none" / NAMES[0]) == 0
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_what_was_just_written_stays_though_the_clock_was_ahead_before(
+    tmp_path: Path, keep: int
+) -> None:
+    """It was removed at once: all others seemed newer."""
+    paths = old_results(tmp_path, NAMES)
+    os.utime(paths[0], (1, 1))
+    remove_old_results(tmp_path, keep, paths[0])
+    assert sorted(tmp_path.iterdir()) == sorted([paths[0], *paths[len(paths) - keep + 1 :]])
+
+
+def test_results_of_a_clock_that_was_ahead_do_not_take_the_place_of_later_ones(
+    tmp_path: Path,
+) -> None:
+    paths = old_results(tmp_path, NAMES)
+    for ahead in paths[:3]:
+        os.utime(ahead, (4e9, 4e9))
+    remove_old_results(tmp_path, 3, paths[5])
+    assert sorted(tmp_path.iterdir()) == paths[3:]
