@@ -9,7 +9,6 @@ gets an apostrophe in front. Times are written as they are stored; JSON as JSON,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
+
+from part_file import part_file, write_out
 
 # What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms and leading
 # blanks included; and the texts that begin so and are nothing but a number.
@@ -54,13 +55,12 @@ def export_rows(stream: Rows, path: Path) -> int:
         if target.exists() and not target.is_file():
             raise ExportError(f"{path} is not a file: name one for the rows.")
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with _private_file(part) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        with part_file(part) as file:
             file.write(_line(stream.columns))
             for chunk in _chunks(stream):
                 file.write(b"".join(map(_line, chunk)))
                 rows += len(chunk)
-            file.flush()
-            os.fsync(descriptor)
+            write_out(file)
             part.replace(target)
     except OSError as error:
         raise ExportError(
@@ -85,19 +85,6 @@ def _chunks(stream: Rows) -> Iterator[Sequence[Sequence[Any]]]:
         yield from stream
     except Exception as error:
         raise _StreamFailed(error) from error
-
-
-@contextlib.contextmanager
-def _private_file(part: Path) -> Iterator[int]:
-    """Make a file that is gone afterwards, unless it was given another name."""
-    part.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(part, flags, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-        part.unlink(missing_ok=True)
 
 
 def _line(values: Iterable[Any]) -> bytes:

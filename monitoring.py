@@ -7,6 +7,7 @@ The address of a health check is a key to it, and stands in no line.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from outcomes import Outcome
+from part_file import part_file, write_out
 from results import RunSummary
 
 logger = logging.getLogger(__name__)
@@ -163,17 +165,13 @@ def write_metrics(path: Path, summary: RunSummary) -> None:
     # Not *.prom: node_exporter reads every file of that name.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not path.is_file():  # /dev/null would be gone, for everybody
+            raise OSError(errno.EINVAL, "it is no file")
         text = "".join(_exposition(summary, _former_success(path)))
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            with open(os.open(part, flags, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
+        with part_file(part, 0o644) as file:
+            file.write(text.encode())
+            write_out(file)
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended well without
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)

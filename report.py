@@ -13,6 +13,7 @@ from pathlib import Path
 
 from measurements import Measurements
 from outcomes import Failure
+from part_file import part_file, write_out
 from report_page import page
 from results import RunSummary
 from settings import Settings
@@ -34,15 +35,10 @@ def write_report(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         content = page(summary, failures, measured, settings, path.with_suffix(".json").name)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            with open(os.open(part, flags, 0o600), "wb") as file:
-                file.write(content.encode())
-                file.flush()
-                os.fsync(file.fileno())
+        with part_file(part) as file:
+            file.write(content.encode())
+            write_out(file)
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.warning("The report %s cannot be written: %s", path, reason)

@@ -28,6 +28,7 @@ from outcomes import (
     iso_time,
     row_entry,
 )
+from part_file import part_file, write_out
 
 SCHEMA_VERSION = 1
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
@@ -177,17 +178,10 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
     name = started_at.strftime("integration_results_%Y%m%d_%H%M%S")
     part = folder / f".{name}.{os.getpid()}.part"
     try:
-        part.unlink(missing_ok=True)  # of a dead process with our number, or somebody's link
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)  # whatever the umask
-            with open(descriptor, "wb", buffering=1_000_000) as file:
-                file.writelines(_lines(summary, records))
-                file.flush()
-                os.fsync(descriptor)
+        with part_file(part) as file:
+            file.writelines(_lines(summary, records))
+            write_out(file)
             return _publish(part, folder, name)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise ResultsError(
             f"The results cannot be written to {folder} ({error.strerror or error}): make room or "

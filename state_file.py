@@ -94,8 +94,12 @@ def open_state(path: Path) -> sqlite3.Connection:
             raise StateError(f"The folder of the state file {path} does not exist: create it.")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _check_header(path, os.pread(descriptor, _HEADER_BYTES, 0))
             found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):  # /dev/null, say, which is not ours to close to all
+                raise StateError(
+                    f"{path} cannot be used: it is no file. Choose another STATE_FILE."
+                )
+            _check_header(path, os.pread(descriptor, _HEADER_BYTES, 0))
             if found.st_size and not found.st_mode & stat.S_IWUSR:
                 raise PermissionError("Permission denied")  # to root, too
             os.fchmod(descriptor, 0o600)  # whatever the umask
@@ -113,6 +117,8 @@ def open_state(path: Path) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Open the file without ever changing it; one that does not exist reads as empty."""
     with state_errors(path):
+        if path.exists() and not path.is_file():
+            raise StateError(f"{path} cannot be used: it is no file. Choose another STATE_FILE.")
         if not path.exists() or path.stat().st_size == 0:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             _upgrade(connection, 0)

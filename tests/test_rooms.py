@@ -54,15 +54,16 @@ MAY_IMPORT = {
     "bulk": "delivery outcomes pacing verdicts",
     # what is told
     "console": "logger_config",
-    "results": "outcomes",
-    "csv_export": "",
-    "monitoring": "outcomes results",
+    "part_file": "",
+    "results": "outcomes part_file",
+    "csv_export": "part_file",
+    "monitoring": "outcomes part_file results",
     "live_line": "measurements",
     "progress": "live_line measurements outcomes settings",
     "report_text": "fields measurements settings",
     "report_charts": "measurements report_text",
     "report_page": "measurements outcomes report_charts report_text results settings",
-    "report": "measurements outcomes report_page results settings",
+    "report": "measurements outcomes part_file report_page results settings",
     # --check and --verify
     "database_check": (
         "check_lines db_connection fields iterable_types query_plan read_ahead records settings"
