@@ -17,6 +17,8 @@ from typing import Any
 import mysql.connector
 from mysql.connector import errorcode
 
+from pure_driver import CarefulConnection
+
 # At lower levels the connector logs its own workings, of no use to an operator.
 logging.getLogger("mysql.connector").setLevel(logging.WARNING)
 # How long the server waits for us to read on. Its default, 60 s, is less than a stalled disk under
@@ -68,10 +70,14 @@ def open_session(source: Source) -> Any:
             _check_ca_file(source.ssl_ca)
             options |= {"ssl_ca": source.ssl_ca}
             options |= {"ssl_verify_cert": True, "ssl_verify_identity": True}
-    if source.use_pure:
-        options["use_pure"] = True
+    is_pure = source.use_pure or not mysql.connector.HAVE_CEXT
+    connect: Any = mysql.connector.connect
+    if source.unix_socket:
+        options["use_pure"] = is_pure
+    elif is_pure:
+        connect = CarefulConnection
     try:
-        connection: Any = mysql.connector.connect(
+        connection: Any = connect(
             user=source.user,
             password=source.password,
             database=source.database,

@@ -37,7 +37,8 @@ MAY_IMPORT = {
     # the outside, one kind a room
     "logger_config": "",
     "read_ahead": "",
-    "mysql_source": "",
+    "pure_driver": "",
+    "mysql_source": "pure_driver",
     "db_connection": "mysql_source",
     "query_plan": "",
     "answer_deadline": "",
@@ -100,7 +101,7 @@ MAY_IMPORT = {
 SPEAKS_TO = {
     "requests": {"answer_deadline", "iterable_http", "iterable_client", "monitoring"},
     "urllib3": {"answer_deadline", "iterable_http"},
-    "mysql": {"mysql_source", "db_connection"},
+    "mysql": {"pure_driver", "mysql_source", "db_connection"},
     "sqlite3": {"state_file", "run_history", "delivered_rows", "file_check"},
     "dotenv": {"settings"},
     "email_validator": {"records"},
