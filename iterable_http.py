@@ -130,9 +130,19 @@ class IterableHTTP:
 
     def without_key(self, content: bytes) -> bytes:
         """Return `content` with the API key taken out."""
+        if b"\\u" in content:  # JSON can spell any letter so, those of the key too
+            content = _spelt_plainly(content)
         for form in self._key_forms:
             if form in content:
                 content = content.replace(form, b"[api key]")
+        return content
+
+
+def _spelt_plainly(content: bytes) -> bytes:
+    """Return JSON with no more escapes than it needs; what is no JSON, as it is."""
+    try:
+        return orjson.dumps(orjson.loads(content))
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return content
 
 

@@ -14,10 +14,12 @@ import os
 import re
 import stat
 import sys
+import threading
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote, quote_plus
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -27,15 +29,39 @@ BACKUP_COUNT = 5
 FILE_ONLY = {"file_only": True}  # `extra` of what the console is told in other words
 MIN_SECRET_CHARACTERS = 4  # a shorter one would black out half of every line
 
-_secrets: dict[str, str] = {}  # secret -> what is written in its place
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_secrets: dict[str, str] = {}  # spelling of a secret -> what is written in its place
+# What drives a terminal, ends a line, turns the direction of the text, or is there and cannot be
+# seen. Not the joiners U+200C and U+200D, which names and emoji are written with.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+# Anything before an @ counts, or before its form in web addresses: rather too much than a rest.
+_EMAIL = re.compile(
+    r"""(?: \\?"[^"]{1,254}" | (?: [^\s@"<>()\[\],;:\\] | \\[^\s"'] ){1,254} )
+    (?: @ | %40 )
+    (?: \[[^\]\s]*\] | (?: [^\s@"'<>()\[\],;:\\{}|] | \\[^\s"'] )+ )""",
+    re.VERBOSE,
+)
 
 
 def hide_secret(secret: str, shown_as: str) -> None:
     """Have `shown_as` written wherever `secret` would be, from now on, in every logger."""
     if len(secret) >= MIN_SECRET_CHARACTERS:
-        for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
-            _secrets[form] = f"[{shown_as}]"
+        _secrets.update(dict.fromkeys(_spellings(secret), f"[{shown_as}]"))
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return the ways in which logs, Python, JSON and web addresses write a text."""
+    as_bytes = secret.encode("utf-8", "surrogateescape")
+    return {
+        *(secret, printable(secret)),
+        *(repr(secret)[1:-1], ascii(secret)[1:-1], repr(as_bytes)[2:-1]),
+        # As part of a longer text that has both kinds of quotes.
+        *(repr(f"'\"{secret}")[4:-1], repr(b"'\"" + as_bytes)[5:-1]),
+        *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]),
+        *(quote(as_bytes), quote(as_bytes, safe=""), quote_plus(as_bytes)),
+    }
 
 
 def without_secrets(text: str) -> str:
@@ -46,8 +72,13 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def hide_emails(hidden: bool) -> None:
+    """Have every logger leave e-mail addresses out, wherever they come from; or no longer."""
+    _SafeFormatter.hides_emails = hidden
+
+
 def printable(text: str) -> str:
-    """Return `text` with control characters and direction overrides spelled out."""
+    """Return `text` with what a reader cannot see, or a terminal obeys, spelled out."""
     if text.isascii() and text.isprintable():  # nearly always, at a tenth of the cost
         return text
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
@@ -81,6 +112,21 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
     return logger
 
 
+def log_strays() -> None:
+    """Have what nobody catches (in threads, in `__del__`) and warnings go into the log.
+
+    Python's own hooks print them on the console, secrets and all.
+    """
+    logger = logging.getLogger("strays")
+
+    def log(stray: Any) -> None:
+        error = stray.exc_value or stray.exc_type()
+        logger.error("An error that nobody caught", exc_info=error, extra=FILE_ONLY)
+
+    threading.excepthook = sys.unraisablehook = log
+    logging.captureWarnings(True)
+
+
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of this name; it writes where `setup_logger` said."""
     return logging.getLogger(name)
@@ -88,6 +134,8 @@ def get_logger(name: str) -> logging.Logger:
 
 class _SafeFormatter(logging.Formatter):
     """One line a record, with nothing in it that must not be; tracebacks keep their lines."""
+
+    hides_emails = False
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -99,7 +147,10 @@ class _SafeFormatter(logging.Formatter):
         return "\n".join(f"  {printable(line)}" for line in lines)
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        text = without_secrets(super().format(record))
+        if self.hides_emails and ("@" in text or "%40" in text):  # 60 microseconds a line
+            return _EMAIL.sub("[e-mail]", text)
+        return text
 
 
 class _PrivateRotatingFile(RotatingFileHandler):

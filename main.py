@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from console import print_line, print_payload, print_text, say
-from logger_config import FILE_ONLY, hide_secret, without_secrets
+from logger_config import FILE_ONLY, hide_secret, printable, without_secrets
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -108,7 +108,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_SETTINGS, f"{message} (main.py --help lists the flags)\n")
+        say(f"{message} (main.py --help lists the flags)")
+        self.exit(BAD_SETTINGS)
 
 
 def _positive(text: str) -> int:
@@ -197,7 +198,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             health.failed("interrupted before anything was sent", is_hurried=True)
             return 128 + (stop.number or signal.SIGINT)
         except Exception as error:
-            health.failed(without_secrets(str(error)))
+            health.failed(printable(without_secrets(str(error))))
             raise
         if settings.metrics_file is not None:
             write_metrics(settings.metrics_file, report.summary)
@@ -207,7 +208,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.json:
         print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    told = without_secrets("\n".join(report.lines()))
+    told = "\n".join(printable(without_secrets(line)) for line in report.lines())
     if report.summary.status.startswith("completed"):  # it came to its end, bad rows or not
         health.succeeded(told)
     else:
@@ -241,7 +242,7 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
-    from logger_config import setup_logger
+    from logger_config import hide_emails, log_strays, setup_logger
     from settings import ConfigError
 
     hide_secret(settings.iterable_api_key, "api key")
@@ -250,6 +251,8 @@ def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
         setup_logger("", settings.log_file, level)
+        hide_emails(not settings.log_payloads)
+        log_strays()
     except OSError as error:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from logger_config import FILE_ONLY
 from measurements import Measurements
 from outcomes import Failure
 from part_file import part_file, write_out
@@ -42,6 +43,6 @@ def write_report(
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.warning("The report %s cannot be written: %s", path, reason)
-        logger.debug("while writing the report", exc_info=error)
+        logger.debug("while writing the report", exc_info=error, extra=FILE_ONLY)
         return False
     return True

@@ -21,7 +21,7 @@ from bulk import BulkSender
 from db_connection import SourceError
 from delivery import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Sender
 from iterable_client import IterableClient
-from logger_config import FILE_ONLY
+from logger_config import FILE_ONLY, without_secrets
 from outbox import Filled, Outbox
 from outcomes import Failure, Outcome, RowState
 from progress import Progress, ceiling_rows_per_second
@@ -84,7 +84,8 @@ class _Ending:
 
     def abort(self, error: Exception) -> None:
         if self.error is None:
-            self.status, self.reason, self.error = "aborted", str(error), error
+            self.status, self.error = "aborted", error
+            self.reason = without_secrets(str(error))
 
 
 class SyncRun:

@@ -139,6 +139,18 @@ def test_a_key_with_quotes_is_recognised_as_json_writes_it(site: Website) -> Non
     assert answer.message == "Api-Key: [api key]."
 
 
+def test_a_key_is_recognised_however_json_spells_its_letters(site: Website) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in API_KEY[:3]) + API_KEY[3:]
+    site.answer = (
+        b'{"code":"Bad","msg":"Api-Key: %b \\u5c0f","params":{"n":1.5}}' % escaped.encode()
+    )
+    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (answer.message, answer.params) == ("Api-Key: [api key] 小", {"n": 1.5})
+    assert API_KEY[3:].encode() not in answer.content
+    site.answer = b"<p>\\u0041 is no JSON</p>"
+    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.answer
+
+
 @pytest.mark.parametrize("key", ["", "c", "key"])
 def test_a_key_of_a_few_letters_does_not_spoil_answers(site: Website, key: str) -> None:
     site.answer = b'{"code":"Success","msg":"a monkey","params":null}'

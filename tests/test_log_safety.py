@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
 
-from logger_config import hide_secret, printable, without_secrets
+from logger_config import hide_emails, hide_secret, printable, without_secrets
 from tests.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def raised(error: Exception) -> Exception:
@@ -69,6 +77,45 @@ def test_a_secret_is_hidden_in_every_form_that_text_gives_it(
     assert written[2] == '{"password":"[password]"}'
 
 
+SECRETS = [  # whatever is left of one shows by its Xq
+    "Xq12345",
+    'Xq1"Xq2\\Xq3',
+    "Xq1'Xq2",
+    "Xq1\tXq2\\Xq3",
+    "Xq1üXq2龙Xq3",
+    "Xq1%20Xq2+Xq3 &Xq4=Xq5",
+    "Xq1\u202eXq2\\Xq3",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda secret: f"'\"{secret}",
+        lambda secret: repr({"it's": f'"{secret}"'}),
+        lambda secret: repr(f'it\'s "{secret}"'),
+        lambda secret: repr(secret.encode()),
+        lambda secret: repr(f'it\'s "{secret}"'.encode()),
+        ascii,
+        json.dumps,
+        lambda secret: json.dumps(secret, ensure_ascii=False),
+        lambda secret: f"https://127.0.0.1/?{urlencode({'key': secret})}",
+        lambda secret: f"https://{quote(secret, safe='')}@127.0.0.1/",
+        lambda secret: f"https://127.0.0.1/{quote(secret)}",
+    ],
+)
+def test_a_secret_is_hidden_in_longer_texts_in_bytes_and_in_addresses(
+    set_up: SetUp, log_file: Path, secret: str, write: Callable[[str], str]
+) -> None:
+    """A tab beside a backslash, bytes, an address: each showed the password."""
+    hide_secret(secret, "password")
+    set_up().error("it said: %s", write(secret), exc_info=raised(ValueError(write(secret))))
+    text = log_file.read_text("utf-8")
+    assert text.count("[password]") == 2
+    assert "Xq" not in text
+
+
 def test_a_secret_has_four_characters_or_more() -> None:
     hide_secret("q7#z", "password")
     assert without_secrets("<q7#z>") == "<[password]>"
@@ -84,6 +131,87 @@ def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_other() -> None:
 def test_a_secret_too_short_to_be_one_blackens_no_line(secret: str) -> None:
     hide_secret(secret, "password")
     assert without_secrets("abc abc") == "abc abc"
+
+
+# E-mail addresses, where they are to be left out
+
+
+@pytest.fixture
+def _without_emails() -> Iterator[None]:
+    hide_emails(True)
+    yield
+    hide_emails(False)
+
+
+@pytest.mark.usefixtures("_without_emails")
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("ann@example.com", "o'hara+news=x/y{z}@mail.example.co.uk", "jürgen@müller.example"),
+        *('"ann smith"@example.com', "ann@[192.0.2.1]", "ann@localhost"),
+    ],
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        "user {0} attempt 1".format,
+        "('{0}', 'Ann')".format,
+        lambda email: json.dumps({"email": email}),
+        lambda email: repr({"email": email}),
+        lambda email: f"/api/users/getByEmail?{urlencode({'email': email})} HTTP/1.1",
+        lambda email: f"/api/events/{quote(email, safe='')} HTTP/1.1",
+    ],
+)
+def test_emails_are_left_out_of_every_line_and_traceback(
+    set_up: SetUp, log_file: Path, email: str, write: Callable[[str], str]
+) -> None:
+    set_up().error("it said: %s", write(email), exc_info=raised(KeyError(write(email))))
+    text = log_file.read_text("utf-8")
+    assert text.count("[e-mail]") == 2
+    said = [line for line in text.splitlines() if "[e-mail]" in line]
+    assert not re.search(r"ann|hara|rgen|smith|example|192\.0", "".join(said))
+
+
+@pytest.mark.usefixtures("_without_emails")
+def test_a_line_without_an_email_is_left_as_it_is(set_up: SetUp, log_file: Path) -> None:
+    line = "users/update user 1: 200 in 5 ms, request 151 bytes, 100 % at 12:00 (a@ b) 'c'"
+    set_up().info("%s", line)
+    assert log_file.read_text().endswith(f" - {line}\n")
+
+
+def test_emails_stay_where_nothing_else_is_said(set_up: SetUp, log_file: Path) -> None:
+    set_up().info("ann@example.com")
+    assert log_file.read_text().endswith(" - ann@example.com\n")
+
+
+# Errors that nobody catches
+
+
+def test_what_nobody_catches_is_in_the_log_without_secrets_and_not_on_the_console(
+    log_file: Path,
+) -> None:
+    """Python printed it on the console, secrets and all."""
+    program = (
+        "import sys, threading, warnings\n"
+        "from logger_config import hide_secret, log_strays, setup_logger\n"
+        "setup_logger('', sys.argv[1], 'DEBUG'); log_strays()\n"
+        "secret = 'canary-' + 'of-strays'; hide_secret(secret, 'password')\n"
+        "class Stray:\n"
+        "    def __del__(self): raise ValueError(secret)\n"
+        "Stray()\n"
+        "def fail(): raise KeyError(secret)\n"
+        "thread = threading.Thread(target=fail, name=secret); thread.start(); thread.join()\n"
+        "warnings.warn(f'{secret} is old', DeprecationWarning)\n"
+        "at_the_end = Stray()\n"
+    )
+    command = [sys.executable, "-W", "always", "-c", program, str(log_file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    text = log_file.read_text()
+    assert re.findall(r"  (\w+Error): '?\[password\]", text)[:2] == ["ValueError", "KeyError"]
+    assert "DeprecationWarning: [password] is old" in text
+    assert done.stdout == ""
+    assert "Error" not in done.stderr
+    assert "canary-of" not in text + done.stderr
 
 
 # Text from outside
@@ -104,6 +232,13 @@ FORGED = "2026-01-13 14:30:45 - main - INFO - Run completed"
         ("line\u2028separators\u2029", r"line\u2028separators\u2029"),
         ("\u202egnp.exe\u2066", r"\u202egnp.exe\u2066"),
         ("\x7f", r"\x7f"),
+        ("gpj\u200f.\u061cexe\u200e", r"gpj\u200f.\u061cexe\u200e"),  # right to left, unseen
+        ("\ufeffa\u200bb\u2060c\u2064", r"\ufeffa\u200bb\u2060c\u2064"),
+        ("\ufff9\U000e0041\U000e007f", r"\ufff9\U000e0041\U000e007f"),
+        (
+            "क्\u200dष 👩\u200d🚀 ❤\ufe0f \u200c",
+            "क्\u200dष 👩\u200d🚀 ❤\ufe0f \u200c",
+        ),  # words need them
     ],
 )
 def test_control_characters_are_spelled_out(

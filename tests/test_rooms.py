@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "report_text": "fields measurements settings",
     "report_charts": "measurements report_text",
     "report_page": "measurements outcomes report_charts report_text results settings",
-    "report": "measurements outcomes part_file report_page results settings",
+    "report": "logger_config measurements outcomes part_file report_page results settings",
     # --check and --verify
     "database_check": (
         "check_lines db_connection fields iterable_types query_plan read_ahead records settings"
