@@ -14,10 +14,15 @@ from logger_config import printable, without_secrets
 
 
 def print_line(line: str, out: TextIO | None = None) -> None:
-    """Print a line; a reader that has left (`| head`) ends the printing, not the program."""
+    """Print a line; a reader that has left (`| head`) ends the printing, not the program.
+
+    What the terminal's encoding does not have is spelled out, as Python does on standard error.
+    """
     out = out or sys.stdout
+    encoding = out.encoding or "utf-8"
+    text = printable(without_secrets(line)).encode(encoding, "backslashreplace").decode(encoding)
     try:
-        out.write(f"{printable(without_secrets(line))}\n")
+        out.write(f"{text}\n")
         out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

@@ -20,9 +20,10 @@ from settings import Settings
 _MOST_CHARACTERS = 2_000  # of one text from outside
 _LEAST_SECRET_CHARACTERS = 4
 
-# What XML cannot hold, what would turn the direction of the text, and half characters.
+# What XML cannot hold, what turns the direction of the text or cannot be seen, and half characters.
 _UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
 
 Shown = Callable[[object], str]

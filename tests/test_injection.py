@@ -15,7 +15,10 @@ from tests.people import add_people, add_person
 from tests.program import Program
 
 # All that a terminal or a reader obeys instead of showing, but for the end of a line.
-UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+UNPRINTABLE = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\U000e0000-\U000e007f]"
+)
 FORGED = "2026-01-13 14:30:45 - main - INFO - all is well"
 NAMES = {
     "markup": "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>",
@@ -26,6 +29,7 @@ NAMES = {
     "format": "%s %(message)s {0} {self.__class__} ${HOME} $(id) `id`",
     "sql": "Robert'); DROP TABLE customers;--",
     "nothing": "\u200b\ufeff",
+    "unseen": "\u200fgpj\u061c.\U000e0041exe\u2060",
 }
 
 
