@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from db_connection import DatabaseConnection, SourceError
+from tests.certificates import make_ca, make_certificate
 from tests.conftest import SourceDatabase
 from tests.private_server import PrivateServer
 
@@ -34,38 +34,6 @@ class TlsServer:
         )
 
 
-def openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-def make_ca(folder: Path) -> Path:
-    folder.mkdir()
-    ca = folder / "ca.pem"
-    openssl(
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=A test CA"),
-        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists on it
-        *("-keyout", folder / "ca.key", "-out", ca),
-    )
-    return ca
-
-
-def make_certificate(ca: Path, host: str) -> tuple[Path, Path]:
-    folder = ca.parent
-    key, request, certificate = folder / "key.pem", folder / "request.pem", folder / "server.pem"
-    (folder / "extensions").write_text(
-        f"subjectAltName=DNS:{host}\nauthorityKeyIdentifier=keyid\n", encoding="ascii"
-    )
-    openssl(
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}"),
-        *("-keyout", key, "-out", request),
-    )
-    openssl(
-        *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", folder / "ca.key", "-days", "2"),
-        *("-CAcreateserial", "-extfile", folder / "extensions", "-out", certificate),
-    )
-    return certificate, key
-
-
 @pytest.fixture(scope="module")
 def tls_server(
     real_server: PrivateServer,  # where there is none this one decides: skip or fail
@@ -73,7 +41,7 @@ def tls_server(
 ) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("tls")
     ca = make_ca(folder / "right")
-    certificate, key = make_certificate(ca, "localhost")
+    certificate, key = make_certificate(ca, "DNS:localhost")
     options = [f"--ssl-cert={certificate}", f"--ssl-key={key}"]
     with type(real_server)(folder, options) as server:
         assert server.port != real_server.port
@@ -102,6 +70,23 @@ def test_another_ca_is_refused(tls_server: TlsServer, use_pure: bool, tmp_path: 
 def test_another_name_is_refused(tls_server: TlsServer, use_pure: bool) -> None:
     with pytest.raises(SourceError, match=r"not for the name 127\.0\.0\.1"):
         tls_server.connection("127.0.0.1", tls_server.ca, use_pure).open()
+
+
+@pytest.mark.slow
+def test_a_certificate_that_has_expired_is_refused(
+    real_server: PrivateServer, use_pure: bool, tmp_path: Path
+) -> None:
+    ca = make_ca(tmp_path / "ca")
+    certificate, key = make_certificate(ca, "DNS:localhost", days=-1)
+    options = [f"--ssl-cert={certificate}", f"--ssl-key={key}"]
+    (tmp_path / "server").mkdir()
+    with type(real_server)(tmp_path / "server", options) as server:
+        # It is a good one but for its age: who does not look at it is let in.
+        with TlsServer(server, ca).connection("localhost", None, use_pure) as database:
+            assert cipher_of(database) != ""
+        with pytest.raises(SourceError, match="No trusted TLS connection") as caught:
+            TlsServer(server, ca).connection("localhost", ca, use_pure).open()
+    assert not caught.value.transient
 
 
 def test_a_server_without_tls_is_refused_where_a_ca_is_set(

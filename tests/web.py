@@ -42,8 +42,13 @@ class Website:
 
 
 @contextlib.contextmanager
-def website(certificate: Path | None = None) -> Iterator[Website]:
-    """Serve on a free port; over TLS where there is a certificate (PEM, with its key)."""
+def website(
+    certificate: Path | None = None, *, context: ssl.SSLContext | None = None
+) -> Iterator[Website]:
+    """Serve on a free port; over TLS where there is a certificate (PEM, with its key).
+
+    `context` is for TLS of another kind.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -81,7 +86,6 @@ def website(certificate: Path | None = None) -> Iterator[Website]:
                 )
             return connection, address
 
-    context: ssl.SSLContext | None = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
