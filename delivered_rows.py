@@ -33,10 +33,6 @@ class DeliveredRow(NamedTuple):
     profile_at: int | None
     event_at: int | None
 
-    @property
-    def latest_at(self) -> int:
-        return max(self.profile_at or 0, self.event_at or 0)
-
 
 class _Remembered(NamedTuple):
     profile_hash: int | None
