@@ -49,7 +49,7 @@ prepare_venv() {
         echo "Making .venv with $("$python" --version) ..." >&2
         "$python" -m venv --clear .venv || stop "Cannot make .venv with $python."
     fi
-    wanted=$(cat requirements.txt requirements-dev.txt | cksum)
+    wanted=$(cat requirements.txt requirements-dev.txt constraints.txt | cksum)
     if [ "$(cat .venv/requirements.cksum 2>/dev/null)" != "$wanted" ]; then
         echo "Installing what requirements-dev.txt names (about a minute) ..." >&2
         if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input \

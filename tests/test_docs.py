@@ -48,7 +48,7 @@ def reader_and_project(
 ) -> Iterator[tuple[Reader, Project]]:
     """A reader who has done all of QUICKSTART, line by line, and what Iterable then has."""
     folder = copy_of_project(tmp_path_factory.mktemp("clone") / "project")
-    for name in (".env.example", "requirements.txt"):
+    for name in (".env.example", "requirements.txt", "constraints.txt"):
         shutil.copy(PROJECT_FOLDER / name, folder)
     mariadb_server.create_database("shop", SCHEMA, SAMPLE_DATA)
     mariadb_server.run_sql(
