@@ -35,6 +35,7 @@ README, QUICKSTART = Document("README.md"), Document("QUICKSTART.md")
 DOCUMENTS = [
     README,
     QUICKSTART,
+    Document("THIRD_PARTY.md"),
     *(Document(f"{folder}/README.md") for folder in ("deploy", "benchmarks", "tests")),
 ]
 API_KEY = "0123456789abcdef0123456789abcdef"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,8 @@ from tests.test_rooms import FOLDERS, MODULES, all_files, imports_of
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 THIRD_PARTY = Document("THIRD_PARTY.md")
+# Whose packages have another name than what is imported.
+PACKAGE_OF = {"dotenv": "python-dotenv", "mysql": "mysql-connector-python"}
 # No import names these. Where it stands what they are for: a file, and the words in it.
 USED_WITHOUT_IMPORT = {
     "tzdata": ("setting_values.py", "from zoneinfo import"),
@@ -87,12 +89,7 @@ def outside(path: Path) -> set[str]:
 def packages_of(paths: Iterable[Path]) -> set[str]:
     """Return the packages from which files import."""
     names = {name for path in paths for name in outside(path)}
-    return {canonicalize_name(package) for name in names for package in _holders()[name]}
-
-
-@cache
-def _holders() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+    return {canonicalize_name(PACKAGE_OF.get(name, name)) for name in names}
 
 
 def licence_of(package: str) -> str:
