@@ -24,6 +24,9 @@ logging.getLogger("mysql.connector").setLevel(logging.WARNING)
 # How long the server waits for us to read on. Its default, 60 s, is less than a stalled disk under
 # the outbox may take.
 NET_WRITE_TIMEOUT_SECONDS = 600
+# The most that sql_select_limit takes: "no limit". Where an administrator has set one for all
+# sessions the server leaves the rest of the rows out without a word.
+NO_ROW_LIMIT = 2**64 - 1
 
 
 class SourceError(Exception):
@@ -95,6 +98,7 @@ def open_session(source: Source) -> Any:
         )
         cursor = connection.cursor()
         cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
+        cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
     except (mysql.connector.Error, OSError, ValueError) as error:
         raise to_source_error(error, source) from error
@@ -124,6 +128,10 @@ _LOST = (
 _DENIED = (
     "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and that the user "
     "may log in from this machine."
+)
+_EXPIRED = (
+    "The password of the user {user} has expired at MySQL at {place}: have it renewed (ALTER USER),"
+    " then set DB_PASSWORD."
 )
 _NOT_THIS_DATABASE = (
     "The user {user} may not use the database {database} at {place}: check DB_NAME, or ask for "
@@ -172,8 +180,8 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, _CHANGE_SOMETHING),
     errorcode.ER_HOST_NOT_PRIVILEGED: (_DENIED, _CHANGE_SOMETHING),
     errorcode.ER_HOST_IS_BLOCKED: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_MUST_CHANGE_PASSWORD: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_MUST_CHANGE_PASSWORD: (_EXPIRED, _CHANGE_SOMETHING),
+    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_EXPIRED, _CHANGE_SOMETHING),
     errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, _CHANGE_SOMETHING),
     errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, _CHANGE_SOMETHING),
     errorcode.ER_SECURE_TRANSPORT_REQUIRED: (
@@ -215,6 +223,7 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, _CHANGE_SOMETHING),
     errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, _CHANGE_SOMETHING),
     errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, _CHANGE_SOMETHING),  # the server's max_join_size
     errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
     errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
     errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),

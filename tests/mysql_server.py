@@ -31,6 +31,8 @@ class PrivateMySQL(PrivateServer):
             f"--user={account()}",
             f"--datadir={self.data_folder}",
             _SMALL_REDO_LOG,
+            # Some have to be the same as long as the data lives: lower_case_table_names.
+            *self._options,
         ]
 
     def own_options(self) -> list[str]:

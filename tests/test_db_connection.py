@@ -113,6 +113,21 @@ class TestErrorsWhenConnecting:
         error = self.open_error(real.connection(user="outsider", password="pass-word"))
         assert f"The user outsider may not use the database {real.database}" in str(error)
 
+    def test_the_password_has_expired(
+        self, real: SourceDatabase, real_server: PrivateServer, use_pure: bool
+    ) -> None:
+        real_server.run_sql(
+            "DROP USER IF EXISTS late@'%';"
+            "CREATE USER late@'%' IDENTIFIED BY 'pass-word' PASSWORD EXPIRE;"
+            f"GRANT SELECT ON {real.database}.* TO late@'%'"
+        )
+        late = real.connection(user="late", password="pass-word", use_pure=use_pure)
+        with pytest.raises(SourceError, match="password of the user late has expired") as caught:
+            # MariaDB lets them in, and refuses the first query.
+            late.open()
+            late.execute_query("SELECT id FROM customers")
+        assert not caught.value.transient
+
 
 class TestTheSession:
     def test_refuses_to_write(self, database: DatabaseConnection) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mysql.connector
@@ -16,7 +17,6 @@ from sandbox.iterable_api import IterableSandbox
 from settings import DEFAULTS, NAMES, Settings
 from setup_check import check_setup
 from tests.conftest import SourceDatabase
-from tests.mariadb import PrivateMariaDB
 from tests.people import WINDOW, add_people
 from tests.program import PROJECT_FOLDER
 
@@ -203,19 +203,12 @@ class TestTheGrant:
     PASSWORD = "a password of one's own"
 
     @pytest.fixture
-    def reader(self, mariadb: SourceDatabase, mariadb_server: PrivateMariaDB) -> SourceDatabase:
+    def reader(self, real: SourceDatabase) -> SourceDatabase:
         script = (DEPLOY / "grant_select.sql").read_text(encoding="utf-8")
         quoted = self.PASSWORD.replace("'", "''")
-        mariadb.run_sql("DROP USER IF EXISTS iterable_sync")
-        mariadb.run_sql(script.replace("your_database_password_here", quoted))
-        return SourceDatabase(
-            host=mariadb_server.host,
-            port=mariadb_server.port,
-            user="iterable_sync",
-            password=self.PASSWORD,
-            database=mariadb.database,
-            run_sql=mariadb.run_sql,
-        )
+        real.run_sql("DROP USER IF EXISTS iterable_sync")
+        real.run_sql(script.replace("your_database_password_here", quoted))
+        return replace(real, user="iterable_sync", password=self.PASSWORD)
 
     def test_is_enough_for_a_set_up_to_pass_its_check(
         self, reader: SourceDatabase, tmp_path: Path
