@@ -69,14 +69,17 @@ class RowStream:
             raise StopIteration
         try:
             rows: list[tuple[Any, ...]] = self._cursor.fetchmany(self._chunk_rows)
-        except (mysql.connector.Error, ReferenceError, ValueError) as error:
-            # ReferenceError: the connection was closed. ValueError: a value with no Python form.
+            if self._json_at:
+                rows = [self._with_json(row) for row in rows]
+        except Exception as error:
+            # ReferenceError: the connection was closed. A value with no Python form, or a packet
+            # that is none, is whatever the driver stumbles over: there is no list of it.
             self.close()
             raise self._database.failed(error) from error
         if not rows:
             self._finished = True
             raise StopIteration
-        return [self._with_json(row) for row in rows] if self._json_at else rows
+        return rows
 
     def _with_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         values = list(row)
@@ -231,14 +234,14 @@ class DatabaseConnection:
         try:
             cursor = self._connection.cursor()
             cursor.execute(text, params if params is not None else ())
-        except mysql.connector.Error as error:
-            raise self.failed(error) from error
         except KeyError as error:
             name = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
             raise SourceError(
                 f"The query asks for the parameter %({name})s, which it is not given; the query "
                 "file's only one is %(window_start)s."
             ) from error
+        except Exception as error:  # as in `RowStream`
+            raise self.failed(error) from error
         if cursor.description is None:
             raise SourceError("The query returns no table of rows: make it one SELECT.")
         return RowStream(self, cursor, chunk_rows)
@@ -248,7 +251,7 @@ class DatabaseConnection:
         self.end_unread_rows()
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(mysql.connector.Error):
+            with suppress(Exception):  # nobody needs the answer to a goodbye
                 connection.close()
 
     def end_unread_rows(self) -> None:
@@ -260,10 +263,10 @@ class DatabaseConnection:
         if busy is None or not busy.unread_result:
             return
         self._connection = None
-        with suppress(SourceError, mysql.connector.Error):
+        with suppress(Exception):
             self._connection = open_session(self.source)
             self._kill_our_query(self._connection)
-        with suppress(mysql.connector.Error):
+        with suppress(Exception):
             busy.close()
 
     def failed(self, error: Exception) -> SourceError:
@@ -273,7 +276,7 @@ class DatabaseConnection:
             self.disconnect()
             # After a time-out the server still works on an answer that nobody waits for.
             with (
-                suppress(SourceError, mysql.connector.Error),
+                suppress(Exception),
                 closing(open_session(self.source)) as second,
             ):
                 self._kill_our_query(second)

@@ -100,7 +100,7 @@ def open_session(source: Source) -> Any:
         cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
         cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
-    except (mysql.connector.Error, OSError, ValueError) as error:
+    except Exception as error:  # what is no MySQL makes the pure driver raise anything
         raise to_source_error(error, source) from error
     return connection
 
@@ -159,6 +159,11 @@ _READ_ONLY = "The query tries to write, and this program only reads: {detail}. M
 # Unknown numbers are named, not quoted: "Truncated incorrect DOUBLE value: '...'" holds data.
 _UNEXPECTED = (
     "MySQL at {place} answered with error {errno} ({name}): try the query in a MySQL client."
+)
+
+_UNREADABLE = (
+    "MySQL at {place} sent what the connector cannot read ({name}): is it MySQL that listens "
+    "there? Run again; if it stays so, try the query in a MySQL client."
 )
 
 _MEANING: dict[int, tuple[str, bool]] = {
@@ -242,6 +247,9 @@ def to_source_error(error: Exception, source: Source) -> SourceError:
     """Say in the operator's words what an exception of the connector means."""
     errno = _errno(error)
     template, transient = _MEANING.get(errno, (_UNEXPECTED, _CHANGE_SOMETHING))
+    if not errno and not isinstance(error, mysql.connector.Error | OSError):
+        # IndexError, struct.error, decimal.InvalidOperation ... from the pure Python driver.
+        template, transient = _UNREADABLE, _AGAIN
     text = template.format(
         place=source.place,
         place_settings="DB_UNIX_SOCKET" if source.unix_socket else "DB_HOST and DB_PORT",
