@@ -100,6 +100,7 @@ class SyncRun:
         show_payload: Callable[[str, bytes], None] = lambda _endpoint, _body: None,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         clock: Callable[[], float] = time.monotonic,
+        to_client: Callable[..., IterableClient] = IterableClient,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -110,7 +111,7 @@ class SyncRun:
         self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
         self._has_rows = False  # what the outbox holds before is of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self._client = IterableClient(
+        self._client = to_client(
             settings.iterable_api_key,
             settings.iterable_api_base_url,
             paces={

@@ -98,7 +98,7 @@ def loopback_address(host: str) -> str:
 class _Connection(web.RequestHandler):
     """One client's connection; a `down` rule resets it before its request is read."""
 
-    __slots__ = ("_is_for_control", "_service")
+    __slots__ = ("_service",)
 
     def __init__(
         self, server: web.Server, service: ApiService, loop: asyncio.AbstractEventLoop
@@ -106,14 +106,14 @@ class _Connection(web.RequestHandler):
         # None is how aiohttp itself turns the access log off; its annotation lags.
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._service = service
-        self._is_for_control = False
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent. Control calls get through even when the API is down."""
-        if self._service.faults.has_down_rules and self.transport is not None:
-            if data.startswith(_REQUEST_STARTS):
-                self._is_for_control = f" {CONTROL_PATH}".encode() in data[:30]
-            if not self._is_for_control and self._service.is_down(time.monotonic()):
+        # A request's body may come in pieces of its own: they are no further attempts to talk.
+        is_attempt = self._service.faults.has_down_rules and data.startswith(_REQUEST_STARTS)
+        if is_attempt and self.transport is not None:
+            is_for_control = f" {CONTROL_PATH}".encode() in data[:30]
+            if not is_for_control and self._service.is_down(time.monotonic()):
                 _reset(self.transport)
                 return
         super().data_received(data)

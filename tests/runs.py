@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from iterable_client import IterableClient
 from outbox import Outbox
 from run_history import PastRun
 from sandbox.iterable_api import IterableSandbox
@@ -33,6 +35,7 @@ class Runs:
     folder: Path
     settings: dict[str, str]
     payloads: list[tuple[str, bytes]] = field(default_factory=list)
+    to_client: Callable[..., IterableClient] = IterableClient
 
     @classmethod
     def between(
@@ -63,6 +66,7 @@ class Runs:
             Options(**options),
             stop or StopSignal(),
             show_payload=lambda endpoint, body: self.payloads.append((endpoint, body)),
+            to_client=self.to_client,
         ).execute()
 
     def history(self) -> list[PastRun]:
