@@ -165,6 +165,12 @@ class PrivateServer(ABC):
             self._process.kill()
             self._process.wait()
 
+    def kill(self) -> None:
+        """End the server as a power cut would; `start` brings it back."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def root_connection(self, database: str | None = None) -> Any:
         """Return an open connector connection as root over the socket, autocommit on.
 

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sandbox.faults import PARAMETERS
 from sandbox.iterable_api import IterableSandbox
-from tests.fault_runs import Stage, stage
-from tests.faults_and_ends import KINDS, MODES, Case, When, all_cases
+from tests.fault_runs import BATCH_SIZE, Ended, Stage, stage
+from tests.faults_and_ends import KINDS, MODES, WITHOUT_ENDPOINT, Case, When, Where, all_cases
+from tests.program import Program
+from tests.rows import API_KEY
 
 
 def is_quick(case: Case) -> bool:
@@ -56,3 +59,29 @@ def test_a_run_under_a_fault_ends_as_it_must_and_the_next_one_mends_it(
 ) -> None:
     made, iterable = prepared
     made.check(case, iterable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(fault, When.FIRST, Where.BOTH, MODES[number % 2])
+        for number, fault in enumerate([*KINDS, WITHOUT_ENDPOINT[0]])
+    ],
+    ids=str,
+)
+def test_the_program_as_a_process_ends_as_the_table_says(
+    prepared: tuple[Stage, IterableSandbox], tmp_path: Path, case: Case
+) -> None:
+    made, iterable = prepared
+    iterable.reset()
+    iterable.set_faults(case.rules())
+    settings = {"SYNC_MODE": case.mode, "BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5"}
+    settings["ITERABLE_API_KEY"] = API_KEY
+    program = Program.between(tmp_path, made.source, iterable, **settings)
+    ending = program.run()
+    assert API_KEY not in ending.output + program.log
+    ended = Ended(ending.status, program.results, ending.output)
+    made.check_end(case, iterable, ended)
+    runs = made.runs(iterable, case.mode, STATE_FILE=str(program.state_file))
+    made.check_recovery(runs, iterable, ended)
