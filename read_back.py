@@ -61,19 +61,24 @@ def _find(event: JSON, events: Sequence[JSON]) -> list[JSON]:
     with_id = [each for each in named if event["id"] in (each.get("id"), each.get("_id"))]
     if with_id or any("id" in each for each in named):
         return with_id
-    at = _to_moment(event["createdAt"])
+    at = _sent_at(event)
     return [each for each in named if _to_moment(each.get("createdAt")) == at]
 
 
 def _differences_of(event: JSON, shown: JSON) -> list[str]:
     differences = []
     created_at = _to_moment(shown.get("createdAt"))
-    if created_at is not None and created_at != _to_moment(event["createdAt"]):
+    if created_at is not None and created_at != _sent_at(event):
         differences.append(_told("createdAt", event["createdAt"], shown["createdAt"]))
     # Some kinds of events are shown with their fields beside the name.
     fields = shown.get("dataFields")
     differences += _differences(event["dataFields"], shown if fields is None else fields)
     return differences
+
+
+def _sent_at(event: JSON) -> datetime:
+    """Read our own `createdAt`: always seconds, whatever the year."""
+    return datetime.fromtimestamp(event["createdAt"], timezone.utc)
 
 
 def _differences(sent: Mapping[str, Any], shown: Any) -> Iterator[str]:

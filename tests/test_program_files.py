@@ -12,7 +12,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.people import add_people, check_project, email_of
-from tests.program import Program, copy_of_project, counts_of
+from tests.program import Program, copy_of_project, counts_of, wait_until
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - \w+ - (DEBUG|INFO|WARNING|ERROR) - .+")
 
@@ -48,6 +48,46 @@ def test_files_with_personal_data_are_for_their_owner_only(
     files = [path for path in program.folder.iterdir() if path != program.env_file]
     assert {path.suffix for path in files} >= {".json", ".log", ".sqlite3"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
+def test_no_file_of_a_run_at_work_or_of_a_killed_one_is_open_to_others(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox, umask: int
+) -> None:
+    """Its write-ahead files too, and those that lay there before, open to all."""
+    add_people(embedded.run_sql, range(1, 4))
+    program.settings |= {"REPORT": "true", "METRICS_FILE": str(program.folder / "sync.prom")}
+    for name in (program.state_file.name, f"{program.state_file.name}.lock", program.log_file.name):
+        (program.folder / name).touch(0o666)
+        (program.folder / name).chmod(0o666)
+    iterable.set_faults([{"fault": "hang", "endpoint": "users/update"}])
+    running = program.start(umask=umask)
+    wait_until(lambda: bool(iterable.calls))
+    at_work = modes_in(program)
+    running.killed()
+    assert {path.suffix for path in at_work} == {
+        ".log",
+        ".sqlite3",
+        ".sqlite3-wal",
+        ".sqlite3-shm",
+        ".lock",
+    }
+    assert set(at_work.values()) == {0o600}
+    assert set(modes_in(program).values()) == {0o600}
+    iterable.set_faults([])
+    assert program.start(umask=umask).ending().status == 0
+    export = program.folder / "rows.csv"
+    assert program.start("--export", str(export), umask=umask).ending().status == 0
+    modes = modes_in(program)
+    assert modes.pop(program.folder / "sync.prom") == 0o644  # numbers, for node_exporter
+    assert {path.suffix for path in modes} >= {".csv", ".html", ".json", ".log", ".sqlite3"}
+    assert set(modes.values()) == {0o600}
+
+
+def modes_in(program: Program) -> dict[Path, int]:
+    files = [path for path in program.folder.iterdir() if path != program.env_file]
+    return {path: stat.S_IMODE(path.stat().st_mode) for path in files}
 
 
 def test_relative_paths_start_at_the_project_folder_wherever_the_program_is_started(
