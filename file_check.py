@@ -115,7 +115,7 @@ def _count_people(path: Path) -> int:
 def _owner_of_lock(state_path: Path) -> str | None:
     """Return who holds the lock, None for nobody."""
     try:
-        descriptor = os.open(RunLock(state_path).path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(RunLock(state_path).path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
