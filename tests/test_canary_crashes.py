@@ -13,7 +13,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
-from tests.program import copy_of_project
+from tests.conftest import SourceDatabase
+from tests.program import Program, copy_of_project
 from tests.test_canary import EMAIL, KEY, PASSWORD, mysql, places_of, program_of, written
 
 __all__ = ["mysql"]  # a fixture
@@ -126,3 +127,21 @@ def test_a_bug_that_the_run_survives_writes_no_secret(
     status, log = check_crash(mysql, tmp_path, module, code, log_payloads, "per-user")
     assert status == 0
     assert "RuntimeError" in log
+
+
+def test_a_password_that_the_database_quotes_is_written_nowhere(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    """In the results file and in the state file's history it was."""
+    program = Program.between(tmp_path / "run", mariadb, iterable)
+    query = tmp_path / "query.sql"
+    query.write_text(f"SELECT FROM '{mariadb.password}'", encoding="utf-8")
+    program.settings["QUERY_FILE"] = str(query)
+    ending = program.run("--verbose", "--json")
+    assert ending.status == 1
+    assert "[database password]" in program.results["reason"]
+    found = written(program.folder, ending)
+    found["history and check"] = "".join(
+        program.run(flag).output for flag in ("--history", "--check")
+    ).encode()
+    assert places_of(mariadb.password, found) == []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from outcomes import Failure, Outcome
 from results import summary_lines
-from tests.test_results import STARTED_AT, STATE_OF, summary_of
+from tests.test_results import STATE_OF, summary_of
 
 
 def test_a_run_is_summed_up_with_what_failed_and_where_the_files_are() -> None:
@@ -18,7 +17,7 @@ def test_a_run_is_summed_up_with_what_failed_and_where_the_files_are() -> None:
         tally=tally,
         api_calls=43_210,
         retries=1_234,
-        finished_at=STARTED_AT + timedelta(seconds=10.04),
+        elapsed_seconds=10.04,
     )
     failures = [
         Failure("users/update", "rejected", "BadParams", 1_500, 7),
