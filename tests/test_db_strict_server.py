@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
+from tests.certificates import make_ca, make_certificate
 from tests.conftest import SCHEMA, SourceDatabase
 from tests.mysql_server import PrivateMySQL
 from tests.people import add_people, check_project, email_of
 from tests.private_server import PrivateServer
 from tests.program import PROJECT_FOLDER, Program, counts_of
-from tests.test_db_tls import TlsServer, make_ca, make_certificate
+from tests.test_db_tls import TlsServer
 from tests.test_query import OTHER_SCHEMA
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def strict_server(
 ) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("strict")
     ca = make_ca(folder / "ca")
-    certificate, key = make_certificate(ca, "localhost")
+    certificate, key = make_certificate(ca, "DNS:localhost")
     only_mysql = STRICT_MYSQL if isinstance(real_server, PrivateMySQL) else ()
     options = [f"--ssl-cert={certificate}", f"--ssl-key={key}", *STRICT, *only_mysql]
     with type(real_server)(folder, options) as server:
