@@ -32,6 +32,8 @@ from part_file import part_file, write_out
 
 SCHEMA_VERSION = 1
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
+_PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
+_LEFT_BEHIND_SECONDS = 3_600  # no run takes so long to write down its rows
 
 
 class ResultsError(Exception):
@@ -233,8 +235,9 @@ def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
     """Remove all but the `keep` newest results (0 keeps all) and their reports; count them.
 
     What seems newer than the file that was just written is of a clock that was ahead: it goes
-    before all others, and keeps no place for years.
+    before all others, and keeps no place for years. What a killed run left half written goes too.
     """
+    _remove_left_behind(folder, just_written)
     if keep == 0:
         return 0
     removed = 0
@@ -253,6 +256,15 @@ def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
                 removed += 1
                 old.with_suffix(".html").unlink(missing_ok=True)
     return removed
+
+
+def _remove_left_behind(folder: Path, just_written: Path) -> None:
+    with contextlib.suppress(OSError):
+        oldest_at = just_written.lstat().st_mtime - _LEFT_BEHIND_SECONDS
+        for part in [path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name)]:
+            with contextlib.suppress(OSError):
+                if part.lstat().st_mtime < oldest_at:
+                    part.unlink()
 
 
 def summary_lines(

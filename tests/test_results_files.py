@@ -164,7 +164,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     others = [
         *("integration_results.json", "integration_results_20260101_000000.json.bak"),
         *("integration_results_2026_1.json", "my_integration_results_20260101_000000.json"),
-        *(".integration_results_20260101_000000.1.part", "iterable_integration.log"),
+        *("integration_results_20260101_000000.1.part", "iterable_integration.log"),
     ]
     paths = old_results(tmp_path, [*others, *NAMES, "integration_results_20260101_000000_2.json"])
     assert remove_old_results(tmp_path, 1, paths[-1]) == 6
@@ -192,6 +192,20 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
     paths = old_results(tmp_path, [name for name in NAMES if name != NAMES[2]])
     assert remove_old_results(tmp_path, 1, paths[-1]) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAMES[2], NAMES[5]]
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_what_a_killed_run_left_half_written_does_not_stay_for_ever(
+    tmp_path: Path, keep: int
+) -> None:
+    (written,) = old_results(tmp_path, NAMES[:1])
+    left, at_work = (tmp_path / f".{NAMES[0][:-5]}.{number}.part" for number in (1, 2))
+    report = tmp_path / f".{NAMES[0][:-5]}.html.1.part"
+    for path, modified_at in ((left, 1), (report, 1), (at_work, 3_500), (written, 7_000)):
+        path.write_text("")
+        os.utime(path, (modified_at, modified_at))
+    remove_old_results(tmp_path, keep, written)
+    assert set(tmp_path.iterdir()) == {at_work, written}
 
 
 def test_a_folder_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
