@@ -124,3 +124,17 @@ def test_runs_back_to_back_deliver_everything_through_any_mix_of_faults(
         assert extra_count == spoilt_count  # each is made once more, and no other
     else:
         assert extra_count <= 2 * spoilt_count  # it may be split in two
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_iterable_that_is_down_ends_the_run_early_and_the_next_one_sends_the_rest(
+    prepared: Stage, mode: str
+) -> None:
+    with IterableSandbox() as iterable:
+        runs = prepared.runs(iterable, mode, BULK_BATCH_SIZE="1", MAX_ATTEMPTS="2")
+        iterable.set_faults([{"fault": "down"}])
+        ended = run_once(runs)
+        assert (ended.status, ended.results["status"]) == (1, "aborted")
+        assert "20 calls in a row failed" in ended.said
+        prepared.check_honesty(iterable, ended)
+        prepared.check_recovery(runs, iterable, ended)

@@ -22,6 +22,8 @@ def is_quick(case: Case) -> bool:
     """Say whether a fast run tries it, too: one way of each kind, in the modes by turns."""
     if case.fault not in KINDS or case.when is not When.SOME:
         return False
+    if case.fault.per_user is not case.fault.bulk:
+        return case.mode == "bulk"
     return case.mode == MODES[KINDS.index(case.fault) % 2]
 
 
