@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
+from typing import Any
 
 import pytest
 
@@ -98,17 +99,16 @@ def deliver_all(made: Stage, iterable: IterableSandbox, mode: str) -> None:
     assert received_count(iterable) == received_before
 
 
+def mixes_and_seeds() -> Iterator[Any]:
+    """Pair all of the faults with every seed, and each part of them with two; one is quick."""
+    for mix in MIXES:
+        for seed in SEEDS if mix == "all of them" else SEEDS[:2]:
+            is_quick = (mix, seed) == ("all of them", SEEDS[0])
+            yield pytest.param(mix, seed, marks=() if is_quick else (pytest.mark.slow,))
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "seed", [SEEDS[0], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[1:])]
-)
-@pytest.mark.parametrize(
-    "mix",
-    [
-        *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("network", "servers", "answers")),
-        "all of them",
-    ],
-)
+@pytest.mark.parametrize(("mix", "seed"), list(mixes_and_seeds()))
 def test_runs_back_to_back_deliver_everything_through_any_mix_of_faults(
     prepared: Stage, mix: str, seed: int, mode: str
 ) -> None:
