@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -213,11 +212,11 @@ def test_only_the_halves_that_wait_are_sent(path: Path, iterable: IterableSandbo
 
 def test_events_wait_while_other_rows_go_on(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        began_at = time.monotonic()
         drain(outbox, iterable.url, event_delay_seconds=0.4)
-        assert time.monotonic() - began_at < 3
         assert set(outcomes_of(outbox).values()) == {"successful"}
-    assert endpoints_of(iterable.calls) == 40 * [USERS_UPDATE] + 40 * [EVENTS_TRACK]
+    endpoints = endpoints_of(iterable.calls)
+    assert endpoints[:2] == 2 * [USERS_UPDATE]
+    assert sorted(endpoints) == 40 * [EVENTS_TRACK] + 40 * [USERS_UPDATE]
     for update, event in calls_by_person(iterable).values():
         assert event.at - update.at >= 0.4
 
@@ -230,10 +229,10 @@ def test_only_what_depends_on_a_fresh_profile_is_held_back(path: Path) -> None:
         outbox.record(finished(list(outbox.pending())[2:], Half.PROFILE))
         fill(outbox, rows(1, 2, 3))
         drain(outbox, iterable.url, event_delay_seconds=0.3)
-        events = {call.email: call.at for call in iterable.calls if call.endpoint == EVENTS_TRACK}
-        assert events[email_of(1)] - iterable.calls[0].at >= 0.3
-        assert events[email_of(2)] - iterable.calls[0].at < 0.25
-        assert events[email_of(3)] - iterable.calls[0].at < 0.25
+        events = [call for call in iterable.calls if call.endpoint == EVENTS_TRACK]
+        assert sorted(str(event.email) for event in events[:2]) == [email_of(2), email_of(3)]
+        assert events[2].email == email_of(1)
+        assert events[2].at - iterable.calls[0].at >= 0.3
 
 
 def test_a_row_with_odd_values_arrives_as_it_is(path: Path, iterable: IterableSandbox) -> None:
