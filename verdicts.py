@@ -49,9 +49,11 @@ class Answer:
 
     @property
     def message(self) -> str:
-        if isinstance(self.body, dict):
-            return str(self.body.get("msg") or "")[:_MAX_MESSAGE_CHARACTERS]
-        return self.trouble
+        if not isinstance(self.body, dict):
+            return self.trouble
+        said = self.body.get("msg") or ""
+        # Only a text is a message: what is nested deep enough cannot even be written as one.
+        return said[:_MAX_MESSAGE_CHARACTERS] if isinstance(said, str) else ""
 
     @property
     def params(self) -> Any:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -161,6 +162,14 @@ def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
 def test_code_message_and_params_are_iterables_own() -> None:
     answer = Answer(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
     assert (answer.code, answer.message, answer.params) == ("BadParams", "no", {"a": 1})
+
+
+@pytest.mark.parametrize("said", [{"a": ["b"]}, 7, True, orjson.loads("[" * 1_000 + "]" * 1_000)])
+def test_a_message_nested_a_thousand_deep_ended_the_run(said: object) -> None:
+    """It was written out level by level, until the stack was full."""
+    for status, verdict in ((200, Verdict.DELIVERED), (400, Verdict.REJECTED)):
+        answer = Answer(status, {"code": "Success", "msg": said})
+        assert (answer.message, verdict_of(USERS_UPDATE, answer)) == ("", verdict)
 
 
 @pytest.mark.parametrize("body", [{}, {"code": None, "msg": None}, {"code": 7, "msg": ""}])
