@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from console import print_line, print_text
-from settings import DEFAULTS, ConfigError, Settings
+from settings import ConfigError, Settings, read_setting
 
 OK, COULD_NOT, FAILED, SOME_DIFFER = 0, 1, 2, 3
 
@@ -74,10 +74,8 @@ def history(environment: Mapping[str, str]) -> int:
     """Print the past runs of the state file, the newest first."""
     from outbox import Outbox
     from run_history import history_lines
-    from setting_values import any_path
 
-    name = environment.get("STATE_FILE") or DEFAULTS["STATE_FILE"]
-    outbox = Outbox(any_path(name), read_only=True)
+    outbox = Outbox(read_setting(environment, "STATE_FILE"), read_only=True)
     with contextlib.closing(outbox):
         runs = outbox.history.runs()
     for line in history_lines(runs):

@@ -115,7 +115,8 @@ def _count_people(path: Path) -> int:
 def _owner_of_lock(state_path: Path) -> str | None:
     """Return who holds the lock, None for nobody."""
     try:
-        descriptor = os.open(RunLock(state_path).path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(RunLock(state_path).path, flags)
     except FileNotFoundError:
         return None
     try:
@@ -172,9 +173,12 @@ def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckL
 
 
 def _can_be_opened(path: Path, flags: int) -> bool:
-    """Open and close an existing file; False where there is none. Raises OSError."""
+    """Open and close an existing file; False where there is none. Raises OSError.
+
+    A pipe with nobody at its other end is an error, not waited for.
+    """
     try:
-        os.close(os.open(path, flags | os.O_CLOEXEC))
+        os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
         return False
     return True

@@ -161,7 +161,8 @@ class _PrivateRotatingFile(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
-            descriptor = os.open(path, flags, 0o600)
+            # Not waiting: a pipe that nobody reads is then an error and no hang.
+            descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
             with contextlib.suppress(OSError):  # someone else's file
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not /dev/null, for everybody
                     os.fchmod(descriptor, 0o600)

@@ -148,7 +148,7 @@ def _act(arguments: argparse.Namespace) -> int:
         from actions import check
 
         return check(environment, arguments.env_file)
-    if arguments.verify or arguments.export:
+    if arguments.verify is not None or arguments.export is not None:
         return _look(arguments, environment)
     return _sync(arguments, environment)
 
@@ -162,7 +162,7 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     stop = StopSignal()
     with _signals(stop):
         try:
-            if arguments.export:
+            if arguments.export is not None:
                 return export(settings, Path(arguments.export))
             status = verify_delivered(settings, arguments.verify, stop.event)
         except Interrupted:

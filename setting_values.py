@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from datetime import timezone, tzinfo
 from ipaddress import ip_address
@@ -18,6 +19,8 @@ from zoneinfo import ZoneInfo
 from fields import Field, parse_fields
 
 PROJECT_FOLDER = Path(__file__).resolve().parent
+# What `requests` makes a host of without complaint: a name in ASCII (other alphabets as xn--).
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 
 
 def plain_text(text: str) -> str:
@@ -108,6 +111,14 @@ def path_in_a_folder(text: str) -> Path:
     return path
 
 
+def file_of_our_own(text: str) -> Path:
+    """Read the path of what is closed to others, or replaced: not to be done to /dev/null."""
+    path = path_in_a_folder(text)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"names something that is not a file: {path}")
+    return path
+
+
 def folder(text: str) -> Path:
     path = any_path(text)
     if not path.is_dir():
@@ -129,7 +140,7 @@ def ca_file(text: str) -> str:
 
 
 def optional_path(text: str) -> Path | None:
-    return path_in_a_folder(text) if text else None
+    return file_of_our_own(text) if text else None
 
 
 def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
@@ -155,13 +166,21 @@ def ping_url(text: str) -> str:
 def _web_url(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+        usable = usable and _is_host(parts.hostname or "")
         usable = usable and text.isprintable() and " " not in text
     except ValueError:
         usable = False
     if not usable:
         raise ValueError("is not a web address such as https://api.iterable.com")
     return parts
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return bool(_HOST_NAME.fullmatch(host) or ip_address(host))
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

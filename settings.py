@@ -6,6 +6,7 @@ same ones; a test compares). Knows not where a value is used.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ DEFAULTS: Mapping[str, str] = {
     "METRICS_FILE": "",
 }
 NAMES = (*REQUIRED, *DEFAULTS)
+# A line of 64,000 blanks keeps `python-dotenv` busy for 20 seconds, one of 8,000 for 0.4.
+MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
 
 
 class ConfigError(Exception):
@@ -111,15 +114,23 @@ class Settings:
         problems: list[str] = []
         values: dict[str, Any] = {}
         for name in NAMES:
-            text = environment.get(name, "")
-            text = text if name == "DB_PASSWORD" else text.strip()
             try:
-                values[name.lower()] = _checked(name, text, name in environment)
-            except ValueError as problem:
-                problems.extend(f"{name} {line}" for line in str(problem).splitlines())
+                values[name.lower()] = read_setting(environment, name)
+            except ConfigError as error:
+                problems += error.problems
         if problems:
             raise ConfigError(problems)
         return cls(**values)
+
+
+def read_setting(environment: Mapping[str, str], name: str) -> Any:
+    """Return the value of one setting; raises ConfigError with all that is wrong with it."""
+    text = environment.get(name, "")
+    text = text if name == "DB_PASSWORD" else text.strip()
+    try:
+        return _checked(name, text, name in environment)
+    except ValueError as problem:
+        raise ConfigError([f"{name} {line}" for line in str(problem).splitlines()]) from None
 
 
 def _checked(name: str, text: str, is_set: bool) -> Any:
@@ -131,6 +142,10 @@ def _checked(name: str, text: str, is_set: bool) -> Any:
             raise ValueError("is missing: set it in .env (see .env.example)")
     elif not text:
         text = DEFAULTS[name]
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # how Python hands on bytes of the environment
+        raise ValueError("holds bytes that are not UTF-8 text") from None
     return _READERS.get(name, read.plain_text)(text)
 
 
@@ -151,7 +166,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "TRACK_BULK_RPS": read.number(0.01, 10_000),
     "BULK_BATCH_SIZE": read.whole(1, 10_000),
     "MAX_ATTEMPTS": read.whole(1, 100),
-    "STATE_FILE": read.path_in_a_folder,
+    "STATE_FILE": read.file_of_our_own,
     "RESULTS_DIR": read.folder,
     "LOG_LEVEL": read.one_of(LOG_LEVELS),
     "LOG_FILE": read.path_in_a_folder,
@@ -171,19 +186,35 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
     `env_file` defaults to `.env` beside this file, which may be absent; one that is named must
     exist. Raises ConfigError where it cannot be read.
     """
-    from dotenv import dotenv_values  # 20 ms that `--help` does not need
-
-    path = Path(env_file) if env_file else read.PROJECT_FOLDER / ".env"
+    path = read.PROJECT_FOLDER / ".env" if env_file is None else Path(env_file)
     try:
         is_file = path.is_file()
-        # Editors of Windows begin a file with a mark (BOM), which is no part of the first name.
-        in_file = dotenv_values(path, interpolate=False, encoding="utf-8-sig") if is_file else {}
-    except (OSError, UnicodeDecodeError) as problem:
+        in_file = _read_file(path) if is_file else {}
+    except (OSError, ValueError) as problem:
         raise ConfigError([f"{path} cannot be read: {problem}"]) from None
-    if env_file and not is_file:
+    if env_file is not None and not is_file:
         raise ConfigError([f"--env-file {path} names no file"])
     return {
         name: value
         for name in NAMES
         if (value := os.environ.get(name, in_file.get(name))) is not None
     }
+
+
+def _read_file(path: Path) -> dict[str, str | None]:
+    """Parse a `.env` file; raises OSError, ConfigError, and ValueError where it is none."""
+    from dotenv.parser import parse_stream  # 20 ms that `--help` does not need
+
+    with path.open("rb") as file:
+        content = file.read(MAX_ENV_FILE_BYTES + 1)
+    # Editors of Windows begin a file with a mark (BOM), which is no part of the first name.
+    text = io.StringIO(content.decode("utf-8-sig"), newline=None)
+    is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
+    if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:
+        raise ValueError("this is not a file of settings")
+    text.seek(0)
+    bindings = list(parse_stream(text))
+    if bad_lines := [binding.original.line for binding in bindings if binding.error]:
+        places = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
+        raise ValueError(f"not NAME=value, or a quote without its end, from line {places} on")
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}

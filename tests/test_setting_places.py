@@ -64,6 +64,17 @@ def test_a_path_that_the_system_cannot_take_is_a_problem_not_a_crash(name: str, 
     assert problem_with(**{name: text}).startswith(f"{name} is a path that cannot be used: ")
 
 
+@pytest.mark.parametrize("name", ["STATE_FILE", "METRICS_FILE"])
+def test_a_device_is_not_taken_for_a_file_of_our_own(name: str, tmp_path: Path) -> None:
+    """As root, a run closed /dev/null to everybody else, or put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        assert problem_with(**{name: str(path)}) == (
+            f"{name} names something that is not a file: {path}"
+        )
+    assert settings_with(LOG_FILE="/dev/null").log_file == Path("/dev/null")
+
+
 # Web addresses
 
 
@@ -107,6 +118,8 @@ def test_the_key_never_travels_over_plain_http_to_another_machine(text: str) -> 
     [
         *("api.iterable.com", "ftp://api.iterable.com", "https://", "https:///api", "//x", "file:///"),
         *("https://api.iterable.com:99999", "https://[::1", "https://api.iterable.com:x"),
+        *("https://*.example.com", "https://.a.com", "https://a..b", "https://a%62.com"),
+        *("https://\u2603.com", "https://a|b.com", f"https://{'a' * 64}.com", "https://[::1%]x"),
         *("https://api iterable.com", "https://api.iter\table.com", "https://api.\x1biterable.com"),
     ],
 )  # fmt: skip
