@@ -260,9 +260,9 @@ def _told_apart(value: object) -> str:
 
 
 def _to_user_id(value: object) -> int | str | None:
-    if type(value) is int and value < 2**63:  # SQLite's integers end there
+    if type(value) is int and -(2**63) <= value < 2**63:  # SQLite's integers end there
         return value
-    return None if value is None else str(value)
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _checked_email(value: object) -> str:
