@@ -277,7 +277,8 @@ class BulkSender:
             ("createdFields", logging.INFO, "created fields"),
         ):
             fields = answer.get(key)
-            names = ", ".join(sorted(map(str, fields))) if isinstance(fields, list) else ""
+            listed = fields if isinstance(fields, list) else []
+            names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
             line = f"Iterable {what} of the {half.value}s: {names}"
             if names and line not in self._told:
                 self._told.add(line)

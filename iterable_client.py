@@ -229,7 +229,7 @@ class IterableClient:
         """Judge and log an answer made elsewhere, as `call` judges its own."""
         try:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):  # the last of what is nested deep
             body = None
         trouble = "" if isinstance(body, dict) else "not an API answer"
         answer = Answer(response.status_code, body, trouble)
@@ -287,13 +287,14 @@ def _to_result(
     elapsed_seconds: float = 0.0,
 ) -> CallResult:
     is_bulk_answer = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
-    params = answer.body if is_bulk_answer else answer.params
+    # A batch's answer is read, and only what it says of a row is written down.
+    params = answer.body if is_bulk_answer else _storable(answer.params)
     return CallResult(
         verdict,
         answer.status,
         answer.code,
         answer.message,
-        _storable(params),
+        params,
         attempts,
         elapsed_seconds,
     )

@@ -40,6 +40,11 @@ TARGETS = {
     "secrets": "test_any_settings:test_no_problem_shows_a_secret",
     "env-files": "test_any_settings:test_any_file_is_read_or_refused_in_a_line",
     "long-env-lines": "test_any_settings:test_a_long_line_is_read_at_once",
+    "answers": "test_any_answer:test_any_answer_is_a_verdict_and_success_only_where_it_says_so",
+    "batches": "test_any_answer:test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a"
+    "_smaller_one",
+    "replies": "test_any_answer:test_any_answer_that_somebody_else_got_is_judged",
+    "waits": "test_any_answer:test_any_named_wait_is_a_time_or_none",
     "flags": "test_any_command_line:test_any_flags_without_settings_end_with_a_line_and_a_status",
     "query-files": "test_any_command_line:test_any_bytes_are_the_text_of_a_query_or_refused",
     "long-emails": "test_any_row:test_a_long_address_is_judged_at_once",

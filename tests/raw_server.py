@@ -1,0 +1,52 @@
+"""A server that answers every request with the bytes that it is told, and then hangs up.
+
+Owns its socket, on loopback, and one thread. Refuses to know HTTP beyond where a request ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import struct
+import threading
+from functools import cache
+
+
+class RawServer:
+    """`answer` and `resets` may be changed between requests."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.resets = False  # the connection then breaks, instead of ending
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _address = self._listening.accept()
+            with contextlib.suppress(OSError), connection:
+                connection.settimeout(10)
+                self._read_request(connection)
+                connection.sendall(self.answer)
+                if self.resets:
+                    at_once = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+    @staticmethod
+    def _read_request(connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(65_536)
+        head, _, body = request.partition(b"\r\n\r\n")
+        found = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        left = int(found[1]) - len(body) if found else 0
+        while left > 0:
+            left -= len(connection.recv(left))
+
+
+@cache
+def raw_server() -> RawServer:
+    """The server of this process; it ends with it."""
+    return RawServer()
