@@ -97,7 +97,8 @@ def _rows_with_memory(
 
 def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:
     found = memory.execute(
-        "SELECT person, profile_hash, profile_at, event_hash, event_at FROM delivered"
+        "SELECT person, profile_hash, CAST(profile_at AS INTEGER), event_hash,"
+        " CAST(event_at AS INTEGER) FROM delivered"
         " WHERE person IN (SELECT value FROM json_each(?))",
         (orjson.dumps(list(persons)).decode(),),
     )

@@ -73,9 +73,10 @@ class Outbox:
         self.path = path
         if read_only:
             self._database = open_for_reading(path)
-            schema = "SELECT sql FROM main.sqlite_schema WHERE name = 'outbox'"
-            table = self._database.execute(schema).fetchone()[0]
-            self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+            with state_errors(path):
+                schema = "SELECT sql FROM main.sqlite_schema WHERE name = 'outbox'"
+                table = self._database.execute(schema).fetchone()[0]
+                self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
         else:
             self._database = open_state(path)
         self.history = RunHistory(path, self._database)
@@ -153,7 +154,9 @@ class Outbox:
         beside the fetching thread, this way 3 s.
         """
         found = self._database.execute(
-            "SELECT json_group_array(json_array(person, profile_hash, event_hash))"
+            # CAST: what somebody wrote there that is no number is no hash of ours, and no error.
+            "SELECT json_group_array(json_array(person, CAST(profile_hash AS INTEGER),"
+            " CAST(event_hash AS INTEGER)))"
             " FROM delivered WHERE person IN (SELECT value FROM json_each(?))",
             (orjson.dumps(persons).decode(),),
         ).fetchone()[0]

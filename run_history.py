@@ -82,7 +82,21 @@ class RunHistory:
                 "SELECT run_id, mode, started_at, finished_at, status, reason, counts"
                 " FROM runs ORDER BY rowid DESC"
             )
-            return [PastRun._make((*row[:-1], orjson.loads(row[-1]))) for row in found]
+            return [_to_past_run(row) for row in found]
+
+
+def _to_past_run(row: Sequence[Any]) -> PastRun:
+    """Read one row of the table; what no run of ours wrote is damage."""
+    try:
+        run = PastRun._make((*row[:-1], orjson.loads(row[-1])))
+        datetime.fromisoformat(run.started_at)
+        told = [run.run_id, run.mode, run.status, run.finished_at or "", run.reason or ""]
+        counted = [run.counts.get(name, 0) for name in (*_COUNTS, "duration_seconds")]
+    except (ValueError, TypeError, AttributeError):
+        raise sqlite3.DatabaseError("malformed run in the history") from None
+    if {type(text) for text in told} != {str} or {type(n) for n in counted} - {int, float}:
+        raise sqlite3.DatabaseError("malformed run in the history")
+    return run
 
 
 _COUNTS = (

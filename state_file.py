@@ -21,6 +21,10 @@ from types import TracebackType
 APPLICATION_ID = 0x4D324954  # "M2IT", in the file's header: how we know our own
 CACHE_KIBIBYTES = 8_000  # more is no faster: the system caches the file too
 _HEADER_BYTES = 100  # of every SQLite file
+_COLUMNS = (
+    'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, c.hidden'
+    " FROM sqlite_schema AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table'"
+)
 
 # Version n of the schema is what the first n steps make; an older file is taken further by the
 # steps that it lacks, all in one transaction.
@@ -65,7 +69,7 @@ def state_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's and the file system's errors into `StateError`s in the operator's words."""
     try:
         yield
-    except (sqlite3.DatabaseError, OSError) as error:
+    except (sqlite3.Error, OSError) as error:
         raise StateError(_explain(path, error)) from error
 
 
@@ -179,9 +183,24 @@ def _checked_version(path: Path, connection: sqlite3.Connection) -> int:
     if version > len(SCHEMA_STEPS):
         raise StateError(f"{path} was made by a newer version of this program: use that one.")
     # Reads the whole file, 0.15 s a million people: damage is found before anything is written.
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+    is_sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+    if not (is_sound and version >= 0 and _has_schema(connection, version)):
         raise sqlite3.DatabaseError("database disk image is malformed")
     return version
+
+
+def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
+    """Say whether our tables are as this version made them, and no trigger meddles with rows."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript("".join(SCHEMA_STEPS[:version]))
+        expected = set(model.execute(_COLUMNS))
+        model.executescript("".join(SCHEMA_STEPS[version:]))
+        ours = {table for table, *_column in model.execute(_COLUMNS)}
+    found = set(connection.execute(_COLUMNS))
+    has_triggers = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'trigger'")
+    return {column for column in found if column[0] in ours} == expected and not (
+        has_triggers.fetchone()
+    )
 
 
 def _make_ready(path: Path, connection: sqlite3.Connection) -> None:

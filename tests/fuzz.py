@@ -45,6 +45,11 @@ TARGETS = {
     "_smaller_one",
     "replies": "test_any_answer:test_any_answer_that_somebody_else_got_is_judged",
     "waits": "test_any_answer:test_any_named_wait_is_a_time_or_none",
+    "state-bytes": "test_any_state_file:test_any_bytes_of_a_state_file_work_or_are_refused_and_left"
+    "_alone",
+    "state-edits": "test_any_state_file:test_any_edit_of_a_state_file_works_or_is_refused_and_left"
+    "_alone",
+    "locks": "test_any_state_file:test_a_lock_may_hold_anything",
     "flags": "test_any_command_line:test_any_flags_without_settings_end_with_a_line_and_a_status",
     "query-files": "test_any_command_line:test_any_bytes_are_the_text_of_a_query_or_refused",
     "long-emails": "test_any_row:test_a_long_address_is_judged_at_once",
