@@ -109,6 +109,11 @@ def open_state(path: Path) -> sqlite3.Connection:
             os.fchmod(descriptor, 0o600)  # whatever the umask
         finally:
             os.close(descriptor)
+        if _has_log(path):
+            # A run that was killed left it, and whoever closes the file writes it in: a reader,
+            # who cannot, looks first whether the file is damaged.
+            with contextlib.suppress(OlderStateError):
+                close_after_reading(path, open_for_reading(path))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
             _make_ready(path, connection)
@@ -154,6 +159,11 @@ def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
             writer = sqlite3.connect(_to_uri(path, "rw"), uri=True)
             with contextlib.closing(writer):
                 writer.execute("PRAGMA user_version").fetchone()
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _to_uri(path: Path, mode: str) -> str:

@@ -125,6 +125,7 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
         tally=outbox.tally(),
         api_calls=0,
         retries=0,
+        elapsed_seconds=1.0,
     )
     outbox.failures()
     path = write_results(folder, summary, entries(outbox.settled(), "why"))

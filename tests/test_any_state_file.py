@@ -83,6 +83,10 @@ def use(path: Path, *, read_only: bool) -> None:
         assert path.read_bytes() == before
 
 
+# What the log holds is not written into a file that is damaged.
+CUT_SHORT = [("", Mutation(0.34, 10**9, b"")), ("-wal", Mutation(0.24, 10**9, b""))]
+
+
 @FEW
 @given(
     st.sampled_from(["between", "power cut"]),
@@ -91,6 +95,7 @@ def use(path: Path, *, read_only: bool) -> None:
 )
 @example("between", [], False)
 @example("power cut", [], False)
+@example("power cut", CUT_SHORT, False)
 def test_any_bytes_of_a_state_file_work_or_are_refused_and_left_alone(
     moment: str, mutations: list[tuple[str, Mutation]], read_only: bool
 ) -> None:

@@ -70,7 +70,7 @@ def test_a_run_that_never_came_to_its_end_was_killed(history: RunHistory) -> Non
 def test_the_oldest_runs_are_forgotten(history: RunHistory, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executemany(
-            "INSERT INTO runs VALUES (?, 'bulk', '2026-01-13', '2026-01-13', 'completed', NULL, '{}')",
+            "INSERT INTO runs VALUES (?, 'bulk', '2026-01-13', NULL, 'completed', NULL, '{}')",
             [(f"run-{number}",) for number in range(KEPT_RUNS + 5)],
         )
     connection.close()
