@@ -1,7 +1,8 @@
-"""HTTP connections on which an answer has a deadline as a whole.
+"""HTTP connections on which an answer has a deadline, and a length, as a whole.
 
 urllib3's read time-out is between two bytes: an answer that trickles, headers that never end or
-`100 Continue` again and again would hold a call for ever. Owns the reading of the socket, and its
+`100 Continue` again and again would hold a call for ever. `http.client` takes a chunk of -1 bytes
+for all that comes, however much it was to read. Owns the reading of the socket, and its
 end; knows not what is read.
 """
 
@@ -19,6 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 # A whole answer may take this many times the read time-out: 60 s of 30 s.
 WHOLE_ANSWER_TIME_OUTS = 2
+MOST_ANSWER_BYTES = 16_000_000  # what `iterable_http` reads of a body, and headers to spare
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -49,6 +51,7 @@ class _Reader(io.RawIOBase):
         self._socket = connected
         self._bytes = connected.makefile("rb", buffering=0)
         self._silence_seconds = connected.gettimeout()
+        self._bytes_left = MOST_ANSWER_BYTES
         self._deadline = time.monotonic() + WHOLE_ANSWER_TIME_OUTS * (self._silence_seconds or 0.0)
 
     def readable(self) -> bool:
@@ -61,7 +64,11 @@ class _Reader(io.RawIOBase):
                 raise TimeoutError("the answer is not whole in time")
             if left_seconds < self._silence_seconds:
                 self._socket.settimeout(left_seconds)
-        return self._bytes.readinto(buffer)
+        received: int | None = self._bytes.readinto(buffer)
+        self._bytes_left -= received or 0
+        if self._bytes_left < 0:
+            raise OSError("the answer is longer than any of the API's")
+        return received
 
     def close(self) -> None:
         self._bytes.close()

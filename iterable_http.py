@@ -105,6 +105,8 @@ class IterableHTTP:
             content = self._read(response)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return _no_answer(error)
+        except ValueError as error:  # `http.client`'s, of a chunk that is less than nothing long
+            return _no_answer(error)
         status, headers = response.status_code, response.headers
         try:
             body = orjson.loads(content)

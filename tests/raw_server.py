@@ -38,12 +38,15 @@ class RawServer:
     def _read_request(connection: socket.socket) -> None:
         request = b""
         while b"\r\n\r\n" not in request:
-            request += connection.recv(65_536)
+            received = connection.recv(65_536)
+            if not received:
+                return
+            request += received
         head, _, body = request.partition(b"\r\n\r\n")
         found = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
         left = int(found[1]) - len(body) if found else 0
-        while left > 0:
-            left -= len(connection.recv(left))
+        while left > 0 and (received := connection.recv(left)):
+            left -= len(received)
 
 
 @cache
