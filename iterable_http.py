@@ -108,10 +108,7 @@ class IterableHTTP:
         except ValueError as error:  # `http.client`'s, of a chunk that is less than nothing long
             return _no_answer(error)
         status, headers = response.status_code, response.headers
-        try:
-            body = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            body = None
+        body = _parsed(content)
         return Answer(
             status,
             body,
@@ -138,6 +135,20 @@ class IterableHTTP:
             if form in content:
                 content = content.replace(form, b"[api key]")
         return content
+
+
+def _parsed(content: bytes) -> Any:
+    """Return what JSON says, None for what is none or is nested deeper than any answer of the API.
+
+    JSON may be read deeper (1,024 levels) than it can be written again (254) or, by Python's own
+    functions, walked through: `str()` of it fills the stack.
+    """
+    try:
+        body = orjson.loads(content)
+        orjson.dumps(body)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return body
 
 
 def _spelt_plainly(content: bytes) -> bytes:

@@ -46,7 +46,7 @@ def event_differences(sent: bytes, answer: Any) -> list[str]:
     """
     event: JSON = orjson.loads(sent)
     listed = answer.get("events") if isinstance(answer, dict) else None
-    events = [each for each in listed or [] if isinstance(each, dict)]
+    events = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     candidates = [_differences_of(event, each) for each in _find(event, events)]
     if candidates:
         return min(candidates, key=len)

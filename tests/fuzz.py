@@ -50,6 +50,9 @@ TARGETS = {
     "state-edits": "test_any_state_file:test_any_edit_of_a_state_file_works_or_is_refused_and_left"
     "_alone",
     "locks": "test_any_state_file:test_a_lock_may_hold_anything",
+    "read-back": "test_any_reading:test_anything_shown_is_as_sent_or_told_apart",
+    "comparisons": "test_any_reading:test_any_two_values_can_be_compared",
+    "checks": "test_any_reading:test_any_answer_to_a_check_is_a_line",
     "flags": "test_any_command_line:test_any_flags_without_settings_end_with_a_line_and_a_status",
     "query-files": "test_any_command_line:test_any_bytes_are_the_text_of_a_query_or_refused",
     "long-emails": "test_any_row:test_a_long_address_is_judged_at_once",
