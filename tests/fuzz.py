@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -134,6 +135,7 @@ def watched(inner_test: Callable[..., None], account: Account) -> Callable[..., 
 
 def search(name: str, seconds: float, first_seed: int, folder: Path) -> None:
     """Try examples until the time is over. Ends the process."""
+    logging.basicConfig(level=logging.DEBUG, handlers=[logging.NullHandler()])
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     settings.register_profile(
         "fuzz",
