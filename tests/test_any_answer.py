@@ -84,6 +84,7 @@ def check_recordable(result: CallResult) -> None:
 # Bulk
 
 
+@FEW
 @given(
     st.integers(1, 4),
     DOCUMENTS,
