@@ -153,12 +153,12 @@ def search(name: str, seconds: float, first_seed: int, folder: Path) -> None:
         corpus.mkdir(parents=True, exist_ok=True)
         for number in range(20):  # the search needs inputs long enough to be an example at all
             (corpus / f"random {number}").write_bytes(Random(number).randbytes(8_192))
-        import atheris
-
+        atheris = importlib.import_module("atheris")
         atheris.Setup(
             [
                 *(name, f"-seed={first_seed}", "-max_len=8192", "-len_control=0"),
-                *("-rss_limit_mb=0", "-timeout=600", "-verbosity=0", str(corpus)),
+                *("-rss_limit_mb=0", "-timeout=600", "-verbosity=0"),
+                *(f"-artifact_prefix={folder}/", str(corpus)),
             ],
             test.hypothesis.fuzz_one_input,
         )
@@ -172,8 +172,7 @@ def load_test(name: str, *, is_guided: bool) -> Any:
     module, function = TARGETS[name].split(":")
     counting: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if is_guided:
-        import atheris
-
+        atheris = importlib.import_module("atheris")
         ours = [path.stem for path in PROJECT_FOLDER.glob("*.py")]
         counting = atheris.instrument_imports(include=[*ours, *OTHERS_GUIDING])
     with counting:
