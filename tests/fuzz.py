@@ -75,6 +75,7 @@ class Account:
         self.findings: dict[str, str] = {}
         self._started_at = time.monotonic()
         self._last_input = os.open(folder / "last input", os.O_RDWR | os.O_CREAT, 0o600)
+        self._errors = (folder / "errors").open("ab")  # as standard error
         self._written_at = 0.0
 
     def begin(self, shown: str) -> None:
@@ -90,7 +91,7 @@ class Account:
         content = shown.encode("utf-8", "backslashreplace")
         os.pwrite(self._last_input, content, 0)
         os.ftruncate(self._last_input, len(content))
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=self._errors)
 
     def add(self, error: Exception, shown: str) -> None:
         """Note a finding, one for each place; the shortest input that led there is shown."""
@@ -106,6 +107,15 @@ class Account:
         text = f"{said[:MOST_SHOWN_CHARACTERS]}\n  input: {shown[:MOST_SHOWN_CHARACTERS]}"
         if former is None or len(text) < len(former):
             self.findings[place] = text
+
+    def end(self) -> None:
+        """Note that the example came to its end: nobody has to watch over it any more."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def close(self) -> None:
+        self.write()
+        os.close(self._last_input)
+        self._errors.close()
 
     def write(self) -> None:
         part = self.path.with_suffix(".part")
@@ -129,6 +139,8 @@ def watched(inner_test: Callable[..., None], account: Account) -> Callable[..., 
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             account.add(error, shown)
+        finally:
+            account.end()
 
     return run
 
