@@ -1,0 +1,209 @@
+"""Would a test notice? Change a module in one small place, run its tests, and list what survives.
+
+    python -m tests.mutants records [--jobs 2] [--results FILE] [--survivors-of FILE]
+
+Owns the running: every mutant in a copy of the project, in a process of its own that was forked
+after pytest and the packages were imported (a hundredth of their start-up), under a time limit.
+A hang counts as killed. `tests/mutations.py` knows what there is to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import glob
+import importlib
+import json
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+
+from tests.mutations import Mutant, mutants_of, unparsed
+
+PROJECT = Path(__file__).resolve().parent.parent
+# The tests that speak of a module, and need no database; the quickest first.
+TESTS = {
+    "records": "test_record*.py test_fields.py test_json_values.py test_injection.py",
+    "pacing": "test_backoff.py test_named_waits.py test_pacing*.py test_iterable_retries.py",
+    "iterable_client": "test_iterable_[!h]*.py",
+}
+# What takes long to import. Nothing of ours: each mutant imports that itself.
+PACKAGES = (
+    "aiohttp.web email_validator hypothesis.strategies mysql.connector orjson pytest_socket"
+    " pytest_timeout requests rich xdist.plugin _hypothesis_pytestplugin"
+)
+MEMORY_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of one mutant: "survived", "killed" or "hung", and by which test."""
+
+    line: int
+    change: str
+    outcome: str
+    by: str
+
+
+def main() -> int:
+    """Mutate one module; the status is 1 where a mutant survived."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("module", choices=sorted(TESTS))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--results", type=Path, help="write every mutant and its end, JSON lines")
+    parser.add_argument("--survivors-of", type=Path, help="only those that survived in this file")
+    arguments = parser.parse_args()
+    source = (PROJECT / f"{arguments.module}.py").read_text(encoding="utf-8")
+    mutants = list(mutants_of(source))
+    if arguments.survivors_of:
+        known = {ending["change"] for ending in _lines(arguments.survivors_of)}
+        mutants = [mutant for mutant in mutants if _change(source, mutant) in known]
+    _warm_up()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        _Bench.folder, _Bench.module, _Bench.source = Path(folder), arguments.module, source
+        _Bench.limit_seconds = 600.0
+        started_at = time.monotonic()
+        unchanged = _ending(Mutant(0, unparsed(source)))
+        if unchanged.outcome != "survived":
+            sys.stderr.write(f"The tests fail on the unchanged module: {unchanged.by}\n")
+            return 2
+        _Bench.limit_seconds = 10 + 3 * (time.monotonic() - started_at)
+        counts: Counter[str] = Counter()
+        with (
+            open(arguments.results or os.devnull, "w", encoding="utf-8") as results,
+            multiprocessing.get_context("fork").Pool(arguments.jobs) as pool,
+        ):
+            for ending in pool.imap_unordered(_ending, mutants):
+                counts[ending.outcome] += 1
+                results.write(json.dumps(asdict(ending), ensure_ascii=False) + "\n")
+                results.flush()
+                sys.stderr.write(f"\r{counts.total()} of {len(mutants)} ")
+                if ending.outcome == "survived":
+                    sys.stdout.write(f"{arguments.module}.py:{ending.line}\n{ending.change}\n")
+                    sys.stdout.flush()
+    sys.stdout.write(f"{arguments.module}: {len(mutants)} mutants, {dict(counts)}\n")
+    return 1 if counts["survived"] else 0
+
+
+class _Bench:
+    """What the forked processes inherit."""
+
+    folder: Path
+    module: str
+    source: str
+    limit_seconds: float
+
+
+def _lines(results: Path) -> list[dict[str, str]]:
+    endings = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    return [ending for ending in endings if ending["outcome"] == "survived"]
+
+
+def _change(source: str, mutant: Mutant) -> str:
+    before, after = unparsed(source).splitlines(), mutant.source.splitlines()
+    difference = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+    return "\n".join(line for line in difference if not line.startswith("@@"))
+
+
+def _warm_up() -> None:
+    for package in PACKAGES.split():
+        importlib.import_module(package)
+    # One failure is enough: shrinking it takes a hundred times as long as finding it.
+    hypothesis_settings.register_profile(
+        "mutants",
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=(Phase.explicit, Phase.generate),
+    )
+
+
+def _ending(mutant: Mutant) -> Ending:
+    project = _Bench.folder / str(os.getpid())
+    if not project.exists():
+        _copy_project(project)
+    (project / f"{_Bench.module}.py").write_text(mutant.source, encoding="utf-8")
+    # Python knows a compiled file's source by second and size: two mutants may share both.
+    for compiled in (project / "__pycache__").glob(f"{_Bench.module}.*"):
+        compiled.unlink()
+    output = project.with_suffix(".output")
+    child = os.fork()
+    if child == 0:
+        _run_tests(project, output)
+    status = _wait(child)
+    change = _change(_Bench.source, mutant)
+    if status is None:
+        return Ending(mutant.line, change, "hung", "")
+    outcome = "survived" if status == 0 else "killed"
+    failed = re.findall(r"^(?:FAILED|ERROR) .*", output.read_text(errors="replace"), re.MULTILINE)
+    return Ending(mutant.line, change, outcome, "; ".join(failed)[:200])
+
+
+def _copy_project(project: Path) -> None:
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / name, project / name)
+
+
+def _run_tests(project: Path, output: Path) -> None:
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.chdir(project)
+    sys.path[:] = [str(project), *(entry for entry in sys.path if Path(entry) != PROJECT)]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    tests = [name for found in TESTS[_Bench.module].split() for name in sorted(_tests(found))]
+    options = ["-x", "-q", "--tb=no", "-pno:cacheprovider", "--hypothesis-profile=mutants"]
+    status = 70
+    try:
+        status = int(pytest.main([*options, *tests]))
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _tests(pattern: str) -> list[str]:
+    return glob.glob(f"tests/{pattern}")
+
+
+def _wait(child: int) -> int | None:
+    """Return the exit status, None where the time was up; nothing of the process remains."""
+    until = time.monotonic() + _Bench.limit_seconds
+    status = None
+    while time.monotonic() < until:
+        ended, how = os.waitpid(child, os.WNOHANG)
+        if ended:
+            status = os.waitstatus_to_exitcode(how)
+            break
+        time.sleep(0.01)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        return status
+    if status is None:
+        os.waitpid(child, 0)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
