@@ -124,7 +124,7 @@ class Pace:
             self._recover(now)
             self._hold_back(self.rate)
         self._hold_back(self.full_rate)
-        return max(now, self._due, self._paused_until)
+        return max(now, self._due)
 
     def _hold_back(self, rate: float) -> None:
         """Let the next permit fall due when a second that is full by now ends."""
@@ -133,11 +133,11 @@ class Pace:
             self._due = max(self._due, self._booked[-permits] + _window_seconds(rate))
 
     def _free_at(self) -> float:
-        """Return when the second that is full by now ends.
+        """Return when what started last, a second's permits at most, has had its time.
 
         Threads that wake late, on a busy machine, start closer together than they had booked.
         """
-        if len(self._started) < (self._started.maxlen or 1):
+        if not self._started:
             return 0.0
         return self._started[0] + len(self._started) / self.full_rate
 
@@ -146,18 +146,16 @@ class Pace:
             self._due = slot  # nothing to catch up with: no burst at the start
         self._booked.append(slot)
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
-        # Not by count alone: threads that wait would push out what has just started, and a 429
-        # takes their bookings back.
-        since = now - _window_seconds(self.full_rate)
-        while len(self._booked) > self.full_rate and self._booked[0] < since:
+        # Not by count: threads that wait would push out what has just started, and a 429 takes
+        # their bookings back.
+        while self._booked[0] < now - 1.0 - _JITTER_SECONDS:
             self._booked.popleft()
 
     def _recover(self, now: float) -> None:
-        steps = int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS)
-        if steps > 0:
-            self._recovered_at += steps * _RECOVER_EVERY_SECONDS
-            gained = steps * self.full_rate * _RECOVER_SHARE
-            self.rate = min(self.full_rate, self.rate + gained)
+        steps = max(0, int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS))  # 0 in a pause
+        self._recovered_at += steps * _RECOVER_EVERY_SECONDS
+        gained = steps * self.full_rate * _RECOVER_SHARE
+        self.rate = min(self.full_rate, self.rate + gained)
 
 
 def _window_seconds(rate: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 import pytest
 
@@ -104,6 +105,16 @@ def test_the_named_wait_is_exactly_until_the_next_permit() -> None:
     assert pace.try_acquire() == 0.0
 
 
+def test_only_the_last_second_is_remembered() -> None:
+    pace, time = paced(500)
+    starts_of_a_dispatcher(pace, time, 2.0)
+    tracemalloc.start()
+    assert len(starts_of_a_dispatcher(pace, time, 20.0)) > 9_700
+    remembered_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert remembered_bytes < 100_000  # 32 a start
+
+
 # Threads that wait
 
 
@@ -154,7 +165,7 @@ def test_real_threads_never_book_the_same_permit() -> None:
     assert min(gaps_of(slots)) > 0.0099
 
 
-@pytest.mark.parametrize(("rate", "late_seconds"), [(5, 0.7), (20, 0.3), (100, 0.05)])
+@pytest.mark.parametrize(("rate", "late_seconds"), [(1, 0.7), (5, 0.7), (20, 0.3), (100, 0.05)])
 def test_threads_that_wake_late_do_not_crowd_the_next_second(
     rate: int, late_seconds: float
 ) -> None:
@@ -174,6 +185,40 @@ def test_threads_that_wake_late_do_not_crowd_the_next_second(
     time.run(*(job for _ in range(2 * rate)))
     assert len(starts) == 10 * rate
     assert most_in_a_second(starts) <= rate
+
+
+def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
+    pace, time = paced(0.5)
+    starts: list[float] = []
+
+    def wait_too_long(seconds: float) -> bool:
+        return time.wait(seconds + (1.5 if len(starts) % 2 else 0.0))
+
+    def job() -> None:
+        assert pace.acquire(wait_too_long)
+        starts.append(time.now)
+
+    time.run(*(job for _ in range(10)))
+    assert len(starts) == 10
+    assert min(gaps_of(starts)) >= 2.0
+
+
+def test_a_thread_that_wakes_late_keeps_clear_of_what_the_dispatcher_started() -> None:
+    pace, time = paced(1)
+    assert pace.try_acquire() == 0.0
+    dispatched_at: list[float] = []
+
+    def wait_too_long(seconds: float) -> bool:
+        time.now += seconds
+        if not dispatched_at:  # it sleeps through its own turn and the next, which is given away
+            time.now += pace.try_acquire()
+            assert pace.try_acquire() == 0.0
+            dispatched_at.append(time.now)
+            time.now += 0.5
+        return False
+
+    assert pace.acquire(wait_too_long)
+    assert time.now >= dispatched_at[0] + 1.0
 
 
 def test_a_wait_that_ends_early_is_waited_out() -> None:
