@@ -37,7 +37,8 @@ from tests.mutations import Mutant, mutants_of, unparsed
 PROJECT = Path(__file__).resolve().parent.parent
 # The tests that speak of a module, and need no database; the quickest first.
 TESTS = {
-    "records": "test_record*.py test_fields.py test_json_values.py test_injection.py",
+    "records": "test_records.py test_record_[!k]*.py test_fields.py test_json_values.py"
+    " test_record_keys.py",
     "pacing": "test_backoff.py test_named_waits.py test_pacing*.py test_iterable_retries.py",
     "iterable_client": "test_iterable_[!h]*.py",
 }
