@@ -65,6 +65,16 @@ def test_without_a_base_url_it_speaks_to_iterables_own() -> None:
     assert repr(IterableClient(API_KEY)) == "IterableClient('https://api.iterable.com')"
 
 
+def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
+    paces = IterableClient(API_KEY).paces
+    assert {endpoint: pace.full_rate for endpoint, pace in paces.items()} == {
+        "users/update": 500,
+        "events/track": 2000,
+        "users/bulkUpdate": 5,
+        "events/trackBulk": 10,
+    }
+
+
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "ключ", "tab\t"])
 def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(ValueError, match="characters that no key has") as caught:

@@ -15,7 +15,7 @@ from iterable_client import IterableClient
 from outcomes import Verdict
 from sandbox.iterable_api import IterableSandbox
 from tests.rows import API_KEY, unwaiting_client
-from verdicts import EVENTS_TRACK, USERS_UPDATE
+from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 
 USER = b'{"email":"user1@example.com"}'
 EVENT = b'{"email":"user1@example.com","eventName":"page_view"}'
@@ -34,6 +34,12 @@ def test_a_call_is_made_max_attempts_times_with_a_wait_between_two(
     assert len(stop.waits_seconds) == max_attempts - 1
     limits = [0.5 * 2**number for number in range(max_attempts - 1)]
     assert all(w <= limit for w, limit in zip(stop.waits_seconds, limits, strict=True))
+
+
+def test_without_settings_a_call_is_made_five_times(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    client, _stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).attempts == 5
 
 
 def test_waits_differ_from_call_to_call(iterable: IterableSandbox) -> None:
@@ -222,6 +228,21 @@ def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> 
         client.call(USERS_UPDATE, USER, has_permit=True)
     assert stop.waits_seconds == []
     assert client.paces[USERS_UPDATE].try_acquire() == 0
+
+
+@pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+def test_a_bulk_call_takes_a_permit_where_it_brings_none(
+    iterable: IterableSandbox, endpoint: str
+) -> None:
+    client, stop = unwaiting_client(iterable.url, paces={endpoint: 0.01})
+    send, rows = {
+        USERS_BULK_UPDATE: (client.bulk_update_users, [USER]),
+        EVENTS_TRACK_BULK: (client.bulk_track_events, [EVENT]),
+    }[endpoint]
+    assert send(rows, has_permit=True).delivered
+    assert send(rows).delivered
+    assert stop.waits_seconds == []  # the first took none
+    assert client.paces[endpoint].try_acquire() > 90  # the second did
 
 
 def test_a_permit_is_for_one_attempt(iterable: IterableSandbox) -> None:

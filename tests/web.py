@@ -12,7 +12,7 @@ import socketserver
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,9 +36,11 @@ class Website:
     url: str
     requests: list[Request] = field(default_factory=list)
     connection_count: int = 0
+    open_count: int = 0
     answer: bytes = SUCCESS
     answer_headers: dict[str, str] = field(default_factory=dict)
     closes_after_answer: bool = False  # without having said so
+    before_answer: Callable[[], object] = lambda: None
 
 
 @contextlib.contextmanager
@@ -55,11 +57,19 @@ def website(
 
         def setup(self) -> None:
             super().setup()
-            site.connection_count += 1
+            with counting:
+                site.connection_count += 1
+                site.open_count += 1
+
+        def finish(self) -> None:
+            super().finish()
+            with counting:
+                site.open_count -= 1
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             site.requests.append(Request(self.requestline, dict(self.headers), body))
+            site.before_answer()
             self.send_response_only(200)
             for name, value in site.answer_headers.items():
                 self.send_header(name, value)
@@ -86,6 +96,7 @@ def website(
                 )
             return connection, address
 
+    counting = threading.Lock()
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
