@@ -144,8 +144,7 @@ class IterableClient:
 
         Returns the row's entry of the results file. Columns that the row lacks count as NULL.
         """
-        row = {"id": None, "email": None, **user_record}
-        columns, values = list(row), list(row.values())
+        columns, values = list(user_record), list(user_record.values())
         mapping = self._to_mapping(columns)
         if mapping.missing_columns:
             values += [None] * len(mapping.missing_columns)

@@ -249,9 +249,9 @@ def needed_columns(
 def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """Return a function that picks these values out of a row, at the speed of C."""
     distinct = list(dict.fromkeys(positions))
-    if len(distinct) == 1:
-        return lambda row: (row[distinct[0]],)
-    return itemgetter(*distinct)
+    if len(distinct) > 1:
+        return itemgetter(*distinct)
+    return lambda row: tuple(row[position] for position in distinct)
 
 
 def _told_apart(value: object) -> str:

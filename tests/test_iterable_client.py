@@ -138,13 +138,14 @@ def test_bulk_calls_send_the_bodies_of_single_ones(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
     users = client.bulk_update_users([b'{"email":"a@x.io"}', b'{"email":"B@x.io"}'])
-    events = client.bulk_track_events([b'{"email":"a@x.io","eventName":"page_view"}'])
+    viewed = {"email": "a@x.io", "eventName": "page_view"}
+    events = client.bulk_track_events([json.dumps(viewed).encode()] * 2)
     assert users.delivered
     assert users.params["successCount"] == 2
-    assert events.params["successCount"] == 1
+    assert events.params["successCount"] == 2
     assert [call.body for call in iterable.calls] == [
         {"users": [{"email": "a@x.io"}, {"email": "B@x.io"}]},
-        {"events": [{"email": "a@x.io", "eventName": "page_view"}]},
+        {"events": [viewed, viewed]},
     ]
 
 

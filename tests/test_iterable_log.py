@@ -66,6 +66,17 @@ def test_of_a_bulk_call_there_are_size_id_and_answer(
     assert EMAIL not in line
 
 
+def test_both_calls_of_a_row_name_it(
+    iterable: IterableSandbox, log: pytest.LogCaptureFixture
+) -> None:
+    client, _stop = unwaiting_client(iterable.url)
+    client.process_user_record({**SARAH, "id": 7})
+    assert [line.split(":")[0] for line in log.messages] == [
+        "users/update user 7 attempt 1",
+        "events/track user 7 attempt 1",
+    ]
+
+
 def test_an_attempt_that_got_no_answer_says_what_came_instead(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
@@ -109,6 +120,19 @@ def test_a_failure_names_the_row_the_code_and_iterables_words(
         "4xx Client Error from users/update: Status 409 (user 7; ForgottenUserError; "
         f"User with email {EMAIL} has been forgotten)"
     )
+
+
+def test_a_failed_bulk_call_that_names_no_rows_says_the_rest(
+    iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "msg": "Not so"}])
+    client, _stop = unwaiting_client(iterable.url)
+    client.bulk_update_users([USER])
+    client.bulk_track_events([EVENT])
+    assert caplog.messages == [
+        "4xx Client Error from users/bulkUpdate: Status 400 (BadParams; Not so)",
+        "4xx Client Error from events/trackBulk: Status 400 (BadParams; Not so)",
+    ]
 
 
 def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(

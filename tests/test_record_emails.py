@@ -31,11 +31,11 @@ def test_these_are_addresses(address: str) -> None:
     "address",
     [
         *("", "a", "a@", "@b.com", "a@b", "a@localhost", "a@b@c.com", "a b@c.com", "a@b..com"),
-        *("a..b@c.com", ".a@c.com", "a.@c.com", "a@-b.com", "a@b-.com", "a@b_c.com", "a@b.com.", "a@1.2.3.4"),
+        *("a..b@c.com", ".a@c.com", "a.@c.com", "a@-b.com", "a@b_c.com", "a@b.com.", "a@1.2.3.4"),
         *("a@[127.0.0.1]", "Ann <a@b.com>", "a@b.com,c@d.com", "a@example.123", "a@b.com\n"),
         *("a\n@b.com", "a\x00@b.com", "a\u200b@b.com", "x" * 65 + "@example.com"),
         *("a@" + "b" * 64 + ".com", "a@" + "b." * 125 + "com", "ä@" + "b" * 260 + ".com"),
-        "\ud800@b.com",
+        *("\ud800@b.com", "a@b-.com"),
     ],
 )  # fmt: skip
 def test_these_are_none(address: str) -> None:

@@ -24,7 +24,16 @@ from hypothesis import strategies as st
 
 from fields import USER_FIELDS, parse_fields
 from records import InvalidRow, RowMapping, SyncRecord
-from tests.golden import SARAH, key_of, mapping_for, record_of, sarah, stored
+from tests.golden import (
+    SARAH,
+    SARAHS_HASHES,
+    SARAHS_PERSON,
+    key_of,
+    mapping_for,
+    record_of,
+    sarah,
+    stored,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES_OF_BOTH = {"email": "sarah@example.com", "candidate": "no"}
@@ -110,6 +119,13 @@ def test_a_key_names_the_row_the_person_and_the_moment() -> None:
     assert key.person == key_of(SARAH).person
     assert key.event_at == 1_768_314_645_000_000
     assert key_of(sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 7))).event_at % 1_000_000 == 7
+
+
+def test_another_release_finds_the_same_row_unchanged() -> None:
+    """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
+    key = key_of(SARAH)
+    assert key.person == SARAHS_PERSON
+    assert (key.profile_hash, key.event_hash) == SARAHS_HASHES
 
 
 @pytest.mark.parametrize("row", [{"email": None}, {"email": b"a@b.com"}, {"event_time": None}])

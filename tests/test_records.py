@@ -223,6 +223,11 @@ def test_columns_that_are_named_but_not_in_the_result_are_missing() -> None:
     assert needed_columns(["event_id"], (), ()) == ["id", "email", "event_time"]
 
 
+def test_of_a_result_without_any_of_the_columns_all_are_missing() -> None:
+    """It was a TypeError, exit 70: there was nothing to pick out of the row."""
+    assert RowMapping(("uid", "mail")).missing_columns == needed_columns(())
+
+
 def test_one_more_column_and_one_more_name_make_one_more_field() -> None:
     assert profile_of(sarah(city="Kyiv"), "city")["dataFields"]["city"] == "Kyiv"
     assert profile_of(sarah(city="Kyiv"), "home=city")["dataFields"]["home"] == "Kyiv"
