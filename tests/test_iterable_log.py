@@ -11,7 +11,8 @@ import pytest
 from iterable_client import IterableClient
 from sandbox.iterable_api import IterableSandbox
 from tests.golden import SARAH
-from tests.rows import API_KEY, unwaiting_client
+from tests.rows import API_KEY, PassingTime, unwaiting_client
+from tests.web import website
 from verdicts import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 
 EMAIL = "canary.person@example.com"
@@ -50,6 +51,19 @@ def test_each_attempt_is_there_with_request_answer_and_iterables_own_id(
         assert f"Iterable-Request-Id {call.request_id}," in line
         assert f"request {USER.decode()}, response " in line
     assert '"code":"Success"' in attempts[1]
+
+
+def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> None:
+    clock = PassingTime()
+
+    def take_a_while() -> None:
+        clock.now_seconds += 0.25
+
+    with website() as site:
+        site.before_answer = take_a_while
+        result = IterableClient(API_KEY, site.url, clock=clock).call(USERS_UPDATE, USER)
+    assert " in 250 ms, " in log.messages[0]
+    assert result.elapsed_seconds == 0.25
 
 
 def test_of_a_bulk_call_there_are_size_id_and_answer(

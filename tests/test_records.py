@@ -157,6 +157,8 @@ def test_json_as_deep_as_mysql_allows_is_sent() -> None:
 
 def test_an_event_id_stays_the_same_for_ever() -> None:
     assert to_event_id(1, "2026-01-13 14:30:45", "pricing") == SARAHS_EVENT_ID
+    hashed = to_event_id(1, "2026-01-13 14:30:45", "pricing", "a b")
+    assert hashed == "page-view-3f9ffc4809d3525dda89f1a8667d20b2"
 
 
 def test_event_ids_differ_in_user_time_and_page() -> None:
@@ -173,7 +175,7 @@ def test_event_ids_differ_in_user_time_and_page() -> None:
     ("event_id", "expected"),
     [
         (77, "page-view-id-77"),
-        ("a-B-9", "page-view-id-a-B-9"),
+        ("a-B-09", "page-view-id-a-B-09"),
         (Decimal(5), "page-view-id-5"),
         ("x" * 51, "page-view-id-" + "x" * 51),  # 64 characters
     ],
@@ -187,6 +189,11 @@ def test_an_event_id_outside_iterables_alphabet_is_hashed_into_it(event_id: obje
     named = to_event_id(1, "2026-01-13 14:30:45", "pricing", event_id)
     assert re.fullmatch(r"page-view-[0-9a-f]{32}", named)
     assert named != SARAHS_EVENT_ID
+
+
+def test_event_ids_that_have_to_be_hashed_still_differ() -> None:
+    ids = {to_event_id(1, "", None, event_id) for event_id in ("a b", "a  b", "a_b", 1.5, "x" * 52)}
+    assert len(ids) == 5
 
 
 def test_with_an_event_id_neither_page_nor_user_change_the_events_name() -> None:
