@@ -141,11 +141,12 @@ class RowMapping:
         self.fingerprint = repr((PAYLOAD_VERSION, tuple(user_fields), tuple(event_fields)))
         self._seed = blake2b(f"{self.fingerprint} {zone} {send_nulls}".encode(), digest_size=8)
         position = {column: index for index, column in enumerate(columns)}
-        self._id, self._email = position.get("id", -1), position.get("email", -1)
-        self._event_time = position.get("event_time", -1)
+        position |= dict.fromkeys(self.missing_columns, len(columns))  # where nothing is
+        self._id, self._email = position["id"], position["email"]
+        self._event_time = position["event_time"]
         self._page, self._event_id = position.get("page"), position.get("event_id")
-        self._user_fields = [(f.target, position.get(f.column, -1), f.cast) for f in user_fields]
-        self._event_fields = [(f.target, position.get(f.column, -1), f.cast) for f in event_fields]
+        self._user_fields = [(f.target, position[f.column], f.cast) for f in user_fields]
+        self._event_fields = [(f.target, position[f.column], f.cast) for f in event_fields]
         of_profile = ["email", *(field.column for field in user_fields)]
         of_event = ["email", "id", "event_time", "page", "event_id"]
         of_event += [field.column for field in event_fields]

@@ -111,6 +111,22 @@ def test_a_429_without_a_hint_is_waited_out_all_the_same(iterable: IterableSandb
     assert len(stop.waits_seconds) >= 1
 
 
+@pytest.mark.parametrize(("named", "pause_seconds"), [(30, 30.0), (None, 0.0)])
+def test_the_wait_that_a_429_names_is_for_its_whole_endpoint(
+    iterable: IterableSandbox, named: int | None, pause_seconds: float
+) -> None:
+    iterable.set_faults([{"fault": "rate_limited", "reset": named, "nth": [2]}])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    stop.clock.now_seconds += 5
+    stop.set()  # the next call does not wait itself
+    assert client.call(USERS_UPDATE, USER).http_status == 429
+    users, events = client.paces[USERS_UPDATE], client.paces[EVENTS_TRACK]
+    assert users.try_acquire() == pause_seconds
+    assert users.try_acquire() > 0
+    assert events.try_acquire() == 0
+
+
 def test_429s_use_up_no_attempt(iterable: IterableSandbox) -> None:
     iterable.set_faults(
         [
