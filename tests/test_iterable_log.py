@@ -136,6 +136,15 @@ def test_a_failure_names_the_row_the_code_and_iterables_words(
     )
 
 
+def test_of_what_iterable_says_to_a_failure_200_characters_are_there(
+    iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "msg": "-" * 300}])
+    client, _stop = unwaiting_client(iterable.url)
+    client.call(USERS_UPDATE, USER)
+    assert caplog.messages[0].endswith(f"; {'-' * 200})")
+
+
 def test_a_failed_bulk_call_that_names_no_rows_says_the_rest(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -160,6 +160,14 @@ def test_a_call_gives_up_after_five_minutes_of_429s(
     assert 240 <= stop.clock.now_seconds - began_at <= 305
 
 
+def test_the_five_minutes_of_429s_are_used_to_their_end(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "rate_limited", "reset": 60}])
+    client, stop = unwaiting_client(iterable.url)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.attempts, result.elapsed_seconds) == (6, 300.0)
+    assert stop.waits_seconds == [60.0] * 5
+
+
 def test_a_429_after_a_long_wait_for_a_permit_is_tried_again(iterable: IterableSandbox) -> None:
     client, stop = unwaiting_client(iterable.url, paces={EVENTS_TRACK: 0.0025})
     assert client.call(EVENTS_TRACK, EVENT).delivered
