@@ -172,6 +172,18 @@ def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(
     assert last.getMessage() == f"{said}attempt 2, the last)"
 
 
+def test_after_a_stop_no_other_attempt_is_announced(
+    iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 502, "msg": "Bad gateway"}])
+    client, stop = unwaiting_client(iterable.url)
+    stop.set()
+    client.call(EVENTS_TRACK, EVENT)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "5xx Server Error from events/track: Status 502 (GenericError; Bad gateway)")
+    ]
+
+
 def test_what_is_no_answer_of_the_api_is_said_once(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -216,6 +216,7 @@ def test_after_a_stop_nothing_is_sent(iterable: IterableSandbox) -> None:
     result = client.call(USERS_UPDATE, USER)
     assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 0)
     assert result.message == "stopped before it was sent"
+    assert (client.call_count, client.retry_count) == (1, 0)
     assert len(iterable.calls) == 1
 
 

@@ -93,7 +93,14 @@ def test_addresses_of_two_people_are_two() -> None:
 
 @pytest.mark.parametrize(
     ("stored", "shown"),
-    [(1, 1), ("A-7", "A-7"), (2**63 - 1, 2**63 - 1), (2**63, str(2**63)), (Decimal(5), "5")],
+    [
+        (None, None),
+        (1, 1),
+        ("A-7", "A-7"),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, str(2**63)),
+        (Decimal(5), "5"),
+    ],
 )
 def test_a_user_id_may_be_any_number_or_text(stored: object, shown: object) -> None:
     assert record_of(sarah(id=stored)).user_id == shown

@@ -17,6 +17,7 @@ from tests.golden import (
     SARAHS_EVENT_ID,
     SARAHS_PROFILE,
     event_of,
+    key_of,
     mapping_for,
     profile_of,
     reason_of,
@@ -248,6 +249,14 @@ def test_a_mapping_of_one_field_only_works() -> None:
     assert event_of(row, user_fields=(), event_fields=())["dataFields"] == {
         "timestamp": "2026-01-13 14:30:45"
     }
+
+
+def test_a_profile_of_the_address_alone_changes_with_nothing_else() -> None:
+    def of(**row: object) -> int:
+        return key_of(sarah(**row), user_fields=()).profile_hash
+
+    assert of(email="ann@example.com") != of()
+    assert of(first_name="Sally") == of()
 
 
 def test_the_defaults_are_the_documented_fields() -> None:
