@@ -230,8 +230,7 @@ class IterableClient:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
         except (ValueError, TypeError, RecursionError):  # the last of what is nested deep
             body = None
-        trouble = "" if isinstance(body, dict) else "not an API answer"
-        answer = Answer(response.status_code, body, trouble)
+        answer = Answer(response.status_code, body, "not an API answer")  # read where body is none
         verdict = verdict_of(endpoint, answer)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, answer, verdict, "", 1, None)

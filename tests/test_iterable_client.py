@@ -256,13 +256,18 @@ def test_a_row_can_be_mapped_in_another_way(iterable: IterableSandbox) -> None:
     ],
 )
 def test_an_answer_is_judged_as_if_the_client_had_got_it(
-    client: IterableClient, status: int, body: Any, verdict: str, is_real: bool
+    client: IterableClient,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    body: Any,
+    verdict: str,
+    is_real: bool,
 ) -> None:
     answer: Any = StandIn(status, ValueError("no JSON") if body is None else body)
     if is_real:
         answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
     delivered, said = client._handle_response(answer, "events/track")
-    assert delivered == (verdict == "delivered")
+    assert delivered == (verdict == "delivered") == (caplog.messages == [])
     assert (said["verdict"], said["http_status"]) == (verdict, status)
     assert said["code"] == (body["code"] if body else "not an API answer")
 
@@ -280,6 +285,11 @@ def test_an_answer_without_a_body_is_logged_in_the_documented_words(
     client._handle_response(answer_of(status, b"{}"), "users/update")
     assert caplog.messages == [line]
     assert caplog.records[0].levelname == "ERROR"
+
+
+def test_a_stand_in_whose_body_has_no_json_form_is_no_answer(client: IterableClient) -> None:
+    answer: Any = StandIn(200, {"code": "Success", "params": object()})
+    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API answer"
 
 
 def test_an_answer_from_elsewhere_loses_the_key(client: IterableClient) -> None:

@@ -66,6 +66,25 @@ def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> 
     assert result.elapsed_seconds == 0.25
 
 
+@pytest.mark.parametrize(("filling", "end"), [("", "小\ufffd"), ("--", "小")])
+def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
+    log: pytest.LogCaptureFixture, filling: str, end: str
+) -> None:
+    body = f'{{"first_name":"{filling}{"小龙" * 5_000}"}}'
+    with website() as site:
+        site.answer = b'{"msg":"caf\xe9"}'
+        IterableClient(API_KEY, site.url, max_attempts=1).call(USERS_UPDATE, body.encode())
+    assert log.messages[0].endswith(f'龙{end}, response {{"msg":"caf\ufffd"}}')
+
+
+def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> None:
+    with website() as site:
+        IterableClient(API_KEY, site.url, log_payloads=False).call(USERS_UPDATE, USER)
+    assert log.messages[0].endswith(
+        f", request {len(USER)} bytes, response {len(site.answer)} bytes"
+    )
+
+
 def test_of_a_bulk_call_there_are_size_id_and_answer(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
