@@ -1,9 +1,9 @@
 """Would a test notice? Change a module in one small place, run its tests, and list what survives.
 
-    python -m tests.mutants records [--jobs 2] [--results FILE] [--survivors-of FILE]
+    .venv/bin/python -m tests.mutants records [--jobs 2] [--results FILE] [--survivors-of FILE]
 
 Owns the running: every mutant in a copy of the project, in a process of its own that was forked
-after pytest and the packages were imported (a hundredth of their start-up), under a time limit.
+after pytest and the packages were imported, so that it starts at once, under a time limit.
 A hang counts as killed. `tests/mutations.py` knows what there is to change.
 """
 
