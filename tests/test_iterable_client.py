@@ -268,7 +268,7 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
         answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
     delivered, said = client._handle_response(answer, "events/track")
     assert delivered == (verdict == "delivered") == (caplog.messages == [])
-    assert (said["verdict"], said["http_status"]) == (verdict, status)
+    assert (said["verdict"], said["http_status"], said["attempts"]) == (verdict, status, 1)
     assert said["code"] == (body["code"] if body else "not an API answer")
 
 

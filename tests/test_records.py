@@ -231,6 +231,12 @@ def test_columns_that_are_named_but_not_in_the_result_are_missing() -> None:
     assert needed_columns(["event_id"], (), ()) == ["id", "email", "event_time"]
 
 
+def test_nothing_is_mapped_where_a_column_is_missing() -> None:
+    row = {name: value for name, value in SARAH.items() if name != "plan_type"}
+    with pytest.raises(IndexError):
+        mapping_for(row).to_record(tuple(row.values()))
+
+
 def test_of_a_result_without_any_of_the_columns_all_are_missing() -> None:
     """It was a TypeError, exit 70: there was nothing to pick out of the row."""
     assert RowMapping(("uid", "mail")).missing_columns == needed_columns(())

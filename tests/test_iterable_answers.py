@@ -1,0 +1,44 @@
+"""What the client hands on of an answer: the part that says something, if it can be written."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from iterable_client import IterableClient
+from outcomes import Verdict
+from sandbox.iterable_api import IterableSandbox
+from tests.golden import SARAH
+from tests.rows import API_KEY
+from tests.web import website
+
+
+def deep_answer(levels: int) -> bytes:
+    return b'{"msg":"","code":"Success","params":%b%b}' % (b"[" * levels, b"]" * levels)
+
+
+def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
+    """JSON may be read 1,024 levels deep, and written 254."""
+    kept = set()
+    with website() as site:
+        client = IterableClient(API_KEY, site.url)
+        for levels in range(240, 265):
+            site.answer = deep_answer(levels)
+            entry = client.process_user_record(dict(SARAH))
+            assert orjson.dumps([entry])
+            assert entry["outcome"] == "successful"
+            kept.add(entry["users_update"]["response"]["params"] is not None)
+    assert kept == {True, False}
+
+
+@pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])
+def test_of_a_batch_that_is_taken_the_whole_answer_is_told_and_of_a_rejected_one_its_params(
+    iterable: IterableSandbox, send: str
+) -> None:
+    client = IterableClient(API_KEY, iterable.url)
+    taken = getattr(client, send)([b'{"email":"a@example.com","eventName":"page_view"}'])
+    assert (taken.verdict, taken.params["successCount"]) == (Verdict.DELIVERED, 1)
+    rejected = getattr(client, send)([b'{"email":1}'])
+    assert rejected.verdict is Verdict.REJECTED
+    assert rejected.code == "BadJsonBody"
+    assert "code" not in rejected.params
