@@ -231,7 +231,7 @@ class RowMapping:
                     raise ValueError(f"field {target!r} {problem}") from None
         return values
 
-    def _hash(self, values: Sequence[Any]) -> int:
+    def _hash(self, values: object) -> int:
         digest = self._seed.copy()
         digest.update(orjson.dumps(values, default=_told_apart))
         return int.from_bytes(digest.digest(), "big", signed=True)
@@ -248,12 +248,9 @@ def needed_columns(
     return list(dict.fromkeys([*always, *mapped]))
 
 
-def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Return a function that picks these values out of a row, at the speed of C."""
-    distinct = list(dict.fromkeys(positions))
-    if len(distinct) > 1:
-        return itemgetter(*distinct)
-    return lambda row: tuple(row[position] for position in distinct)
+def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Any]:
+    """Return a function that picks these values out of a row, each once, at the speed of C."""
+    return itemgetter(*dict.fromkeys(positions))
 
 
 def _told_apart(value: object) -> str:

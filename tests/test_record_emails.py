@@ -35,7 +35,7 @@ def test_these_are_addresses(address: str) -> None:
         *("a@[127.0.0.1]", "Ann <a@b.com>", "a@b.com,c@d.com", "a@example.123", "a@b.com\n"),
         *("a\n@b.com", "a\x00@b.com", "a\u200b@b.com", "x" * 65 + "@example.com"),
         *("a@" + "b" * 64 + ".com", "a@" + "b." * 125 + "com", "ä@" + "b" * 260 + ".com"),
-        *("\ud800@b.com", "a@b-.com"),
+        *("\ud800@b.com", "a@b-.com", "a@b." + "c" * 64),
     ],
 )  # fmt: skip
 def test_these_are_none(address: str) -> None:
