@@ -72,9 +72,9 @@ def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
 ) -> None:
     body = f'{{"first_name":"{filling}{"小龙" * 5_000}"}}'
     with website() as site:
-        site.answer = b'{"msg":"caf\xe9"}'
+        site.answer = b'{"msg":"caf\xc3\xa9, caf\xe9"}'
         IterableClient(API_KEY, site.url, max_attempts=1).call(USERS_UPDATE, body.encode())
-    assert log.messages[0].endswith(f'龙{end}, response {{"msg":"caf\ufffd"}}')
+    assert log.messages[0].endswith(f'龙{end}, response {{"msg":"café, caf\ufffd"}}')
 
 
 def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> None:
@@ -90,7 +90,9 @@ def test_of_a_bulk_call_there_are_size_id_and_answer(
 ) -> None:
     client, _stop = unwaiting_client(iterable.url)
     client.bulk_update_users([USER, b'{"email":"broken"}'], "2 rows from user 7")
-    (line,) = log.messages
+    client.bulk_track_events([EVENT], "1 row from user 7")
+    line, other = log.messages
+    assert other.startswith("events/trackBulk 1 row from user 7 attempt 1: 200 in ")
     assert line.startswith("users/bulkUpdate 2 rows from user 7 attempt 1: 200 in ")
     assert f"Iterable-Request-Id {iterable.calls[0].request_id}," in line
     body_bytes = len(USER) + len(b'{"users":[,{"email":"broken"}]}')
