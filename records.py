@@ -151,7 +151,7 @@ class RowMapping:
         of_profile = ["email", *(field.column for field in user_fields)]
         of_event = ["email", "id", "event_time", "page", "event_id"]
         of_event += [field.column for field in event_fields]
-        self._of_profile = _picker(position[name] for name in of_profile if name in position)
+        self._of_profile = _picker(position[name] for name in of_profile)
         self._of_event = _picker(position[name] for name in of_event if name in position)
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
