@@ -110,10 +110,9 @@ class PerUserSender:
             if not update.attempts:
                 return  # stopped before it was sent
             finished = Finished(row.seq, Half.PROFILE, update, time.time())
-            goes_on = report(Reported(update, [finished]))
-            if row.event is None or not goes_on or not event_may_follow(update):
+            if not report(Reported(update, [finished])) or not event_may_follow(update):
                 return
-            if self._holds_events_back and update.delivered:
+            if self._holds_events_back and update.delivered and row.event is not None:
                 report(HeldBack([row.seq]))
                 return
         if row.event is not None:
