@@ -76,7 +76,7 @@ class Outbox:
             with state_errors(path):
                 schema = "SELECT sql FROM main.sqlite_schema WHERE name = 'outbox'"
                 table = self._database.execute(schema).fetchone()[0]
-                self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+                self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         else:
             self._database = open_state(path)
         self.history = RunHistory(path, self._database)
@@ -187,18 +187,13 @@ class Outbox:
 
     def _remember_mapping(self, fingerprint: str) -> bool:
         """Note the mapping of this run; say whether what is remembered had another one."""
-        if self._is_read_only:
-            return self._mapping() not in (None, fingerprint)
-        before = self._mapping()
-        self._database.execute(
-            "INSERT OR REPLACE INTO remembered VALUES ('mapping', ?)", (fingerprint,)
-        )
-        return before not in (None, fingerprint)
-
-    def _mapping(self) -> str | None:
         found = self._database.execute("SELECT value FROM remembered WHERE name = 'mapping'")
-        row = found.fetchone()
-        return None if row is None else str(row[0])
+        before = found.fetchone()
+        if not self._is_read_only:
+            self._database.execute(
+                "INSERT OR REPLACE INTO remembered VALUES ('mapping', ?)", (fingerprint,)
+            )
+        return before not in (None, (fingerprint,))
 
     def pending(self) -> Iterator[PendingRow]:
         """Yield the rows to be sent, in the query's order, a page at a time."""

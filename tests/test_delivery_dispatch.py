@@ -19,6 +19,7 @@ from tests.senders import (
     RowsInMemory,
     ScriptedSender,
     SeenStop,
+    Sending,
     delivered,
     hold_back,
     report_of,
@@ -219,31 +220,29 @@ def test_a_row_whose_event_is_held_back_is_not_done() -> None:
     assert set(heard) == {0}
 
 
-def test_a_row_is_done_once_however_many_calls_it_took() -> None:
+def rows_done(send: Sending, stop: threading.Event) -> int:
+    """Deliver ten rows; return how many progress heard of at the end."""
     heard: list[int] = []
     Delivery(
         RowsInMemory(10),
-        ScriptedSender(hold_back),
-        threading.Event(),
+        ScriptedSender(send),
+        stop,
         event_delay_seconds=0.05,
         on_progress=lambda _calls, rows_done: heard.append(rows_done),
     ).run()
-    assert heard[-1] == 10
+    return heard[-1]
+
+
+def test_a_row_is_done_once_however_many_calls_it_took() -> None:
+    assert rows_done(hold_back, threading.Event()) == 10
 
 
 def test_progress_does_not_count_rows_that_a_stop_left() -> None:
     stop = threading.Event()
-    heard: list[int] = []
 
     def send(unit: Rows, report: Report) -> None:
         delivered(unit, report)
         stop.set()
 
-    for _ in range(2):
-        Delivery(
-            RowsInMemory(10),
-            ScriptedSender(send),
-            stop,
-            on_progress=lambda _calls, rows_done: heard.append(rows_done),
-        ).run()
-    assert heard == [1, 0]  # the second run finds itself stopped
+    assert rows_done(send, stop) == 1
+    assert rows_done(send, stop) == 0  # stopped before it began

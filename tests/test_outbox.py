@@ -229,7 +229,7 @@ def test_a_fill_replaces_the_rows_of_the_run_before(outbox: Outbox) -> None:
 def test_thousands_of_rows_come_a_page_at_a_time_while_results_are_recorded(
     outbox: Outbox,
 ) -> None:
-    numbers = list(range(2_500))
+    numbers = list(range(5_000, 2_500, -1))
     outbox.fill([rows(*numbers)], MAPPING)
     taken: list[PendingRow] = []
     for waiting in outbox.pending():

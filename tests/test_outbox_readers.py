@@ -41,7 +41,7 @@ def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> No
     before = contents(path.parent)
     dry = Outbox(path, read_only=True)
     filled = fill(dry, [*rows(1, 3), row(2, location="Oslo"), row(4, email="nobody")])
-    assert (filled.total, filled.to_send) == (4, 2)
+    assert (filled.total, filled.to_send, filled.mapping_changed) == (4, 2, False)
     assert [bool(waiting.profile) for waiting in dry.pending()] == [True, False]
     assert list(outcomes_of(dry).values()) == [
         *("unchanged", "not_attempted", "not_attempted", "invalid")
@@ -54,7 +54,8 @@ def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> No
 
 def test_a_dry_run_without_a_state_file_makes_none(path: Path) -> None:
     dry = Outbox(path, read_only=True)
-    assert fill(dry, rows(1, 2)).to_send == 2
+    filled = fill(dry, rows(1, 2))
+    assert (filled.to_send, filled.mapping_changed) == (2, False)
     assert dry.history.runs() == []
     dry.close()
     assert contents(path.parent) == {}
