@@ -275,14 +275,14 @@ class Outbox:
                 """
                 SELECT 'users/update', json_extract(update_result, '$.verdict'),
                     json_extract(update_result, '$.response.code'), count(*), min(user_id)
-                FROM outbox WHERE update_verdict <> 'delivered' GROUP BY 1, 2, 3
+                FROM outbox WHERE update_verdict <> 'delivered' GROUP BY 2, 3
                 UNION ALL
                 SELECT 'events/track', json_extract(event_result, '$.verdict'),
                     json_extract(event_result, '$.response.code'), count(*), min(user_id)
-                FROM outbox WHERE event_verdict <> 'delivered' GROUP BY 1, 2, 3
+                FROM outbox WHERE event_verdict <> 'delivered' GROUP BY 2, 3
                 UNION ALL
                 SELECT 'row', 'invalid', reason, count(*), min(user_id)
-                FROM outbox WHERE kind = 'invalid' GROUP BY 1, 2, 3
+                FROM outbox WHERE kind = 'invalid' GROUP BY reason
                 ORDER BY 4 DESC
                 """
             )
@@ -299,7 +299,7 @@ class Outbox:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._database.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
+            self._database.execute("BEGIN")
             yield
             self._database.execute("COMMIT")
         except BaseException:

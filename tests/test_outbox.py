@@ -240,6 +240,15 @@ def test_thousands_of_rows_come_a_page_at_a_time_while_results_are_recorded(
     assert [waiting.user_id for waiting in outbox.pending()] == numbers[2_100:]
 
 
+@pytest.mark.parametrize("half", Half)
+def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, half: Half) -> None:
+    fill(outbox, rows(1, 2, 3))
+    one, two, three = outbox.pending()
+    outbox.record(finished([one], half))
+    outbox.record(finished([two], half, Verdict.REJECTED))
+    assert list(outbox.pending()) == [three]
+
+
 def test_events_of_rows_can_be_taken_alone(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2, 3))
     _one, two, three = outbox.pending()

@@ -86,13 +86,15 @@ def test_an_outcome_follows_from_both_verdicts(
     assert outcomes_of(outbox) == {email_of(1): outcome}
 
 
-def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox) -> None:
+@pytest.mark.parametrize("half", Half)
+def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half) -> None:
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
     fill(outbox, rows(1, 2, 3))
-    outbox.record(finished(outbox.pending(), Half.PROFILE))
+    outbox.record(finished(outbox.pending(), half))
     fill(outbox, rows(1, 2, 3))
     one, two, _three = outbox.pending()
-    outbox.record(finished([one], Half.EVENT))
-    outbox.record(finished([two], Half.EVENT, Verdict.REJECTED))
+    outbox.record(finished([one], other))
+    outbox.record(finished([two], other, Verdict.REJECTED))
     assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
 
 
@@ -104,7 +106,8 @@ def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox) -> Non
     )
     outbox.record([Finished(waiting.seq, Half.PROFILE, said, 1_768_400_000.25)])
     (settled,) = outbox.settled()
-    assert orjson.loads(settled.update_result or "") == said.to_json()
+    assert isinstance(settled.update_result, str)
+    assert orjson.loads(settled.update_result) == said.to_json()
     assert (settled.event_result, settled.settled_at) == (None, 1_768_400_000.25)
     assert (settled.user_id, settled.email, settled.reason) == (1, email_of(1), None)
 
@@ -121,6 +124,15 @@ def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) 
     event_id = orjson.loads(waiting.event or b"")["id"]
     at = 1_768_400_000
     assert found == [(key.person, key.profile_hash, at, key.event_hash, event_id, at)]
+
+
+def test_recording_nothing_asks_nothing_of_a_file_that_another_program_holds(
+    path: Path, outbox: Outbox
+) -> None:
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outbox.record([])
+    other.close()
 
 
 def test_what_is_recorded_is_on_the_disk_when_the_process_is_killed(path: Path) -> None:
@@ -175,6 +187,31 @@ def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> N
         Failure("users/update", "rejected", "Success", 3, 2),
         Failure("row", "invalid", "malformed e-mail address", 2, 6),
         Failure("events/track", "unavailable", "Success", 1, 2),
+    ]
+
+
+@pytest.mark.parametrize("half", Half)
+def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, half: Half) -> None:
+    said = [
+        *(6 * [(Verdict.REJECTED, "BadParams")]),
+        *(3 * [(Verdict.REJECTED, "GenericError")]),
+        *(2 * [(Verdict.UNAVAILABLE, "GenericError")]),
+        (Verdict.UNAVAILABLE, None),
+        *(5 * [(Verdict.DELIVERED, "Success")]),
+    ]
+    fill(outbox, rows(*range(len(said))))
+    outbox.record(
+        [
+            Finished(waiting.seq, half, call_result(verdict, code=code), 0.0)
+            for waiting, (verdict, code) in zip(outbox.pending(), said, strict=True)
+        ]
+    )
+    endpoint = "users/update" if half is Half.PROFILE else "events/track"
+    assert outbox.failures() == [
+        Failure(endpoint, "rejected", "BadParams", 6, 0),
+        Failure(endpoint, "rejected", "GenericError", 3, 6),
+        Failure(endpoint, "unavailable", "GenericError", 2, 9),
+        Failure(endpoint, "unavailable", None, 1, 11),
     ]
 
 
