@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -98,32 +99,57 @@ def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half)
     assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
 
 
-def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox) -> None:
-    fill(outbox, rows(1))
-    (waiting,) = outbox.pending()
+@pytest.mark.parametrize("half", Half)
+def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox, half: Half) -> None:
+    fill(outbox, rows(1, 2))
+    _one, two = outbox.pending()
     said = call_result(
         Verdict.REJECTED, http_status=400, code="BadParams", params={"ж": [1]}, attempts=3
     )
-    outbox.record([Finished(waiting.seq, Half.PROFILE, said, 1_768_400_000.25)])
-    (settled,) = outbox.settled()
-    assert isinstance(settled.update_result, str)
-    assert orjson.loads(settled.update_result) == said.to_json()
-    assert (settled.event_result, settled.settled_at) == (None, 1_768_400_000.25)
-    assert (settled.user_id, settled.email, settled.reason) == (1, email_of(1), None)
+    outbox.record([Finished(two.seq, half, said, 1_768_400_000.25)])
+    untouched, settled = outbox.settled()
+    results = [settled.update_result, settled.event_result]
+    result, other = results if half is Half.PROFILE else reversed(results)
+    assert isinstance(result, str)
+    assert orjson.loads(result) == said.to_json()
+    assert (other, settled.settled_at) == (None, 1_768_400_000.25)
+    assert (settled.user_id, settled.email, settled.reason) == (2, email_of(2), None)
+    assert untouched[3:] == (None, None, None, None)
+
+
+@pytest.mark.parametrize("half", Half)
+def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, half: Half) -> None:
+    everybody = rows(1, 2, 3)
+    fill(outbox, everybody)
+    outbox.record(finished(list(outbox.pending())[1:2], half))
+    fill(outbox, everybody)
+    one, two, three = outbox.pending()
+    assert all([one.profile, one.event, three.profile, three.event])
+    assert (two.profile is None, two.event is None) == (half is Half.PROFILE, half is Half.EVENT)
 
 
 def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) -> None:
-    fill(outbox, rows(1))
-    (waiting,) = outbox.pending()
-    deliver_all(outbox)
-    key = MAPPING.key(row(1))
-    assert key is not None
-    with sqlite3.connect(path) as second:
-        found = second.execute("SELECT * FROM delivered").fetchall()
-    second.close()
-    event_id = orjson.loads(waiting.event or b"")["id"]
-    at = 1_768_400_000
-    assert found == [(key.person, key.profile_hash, at, key.event_hash, event_id, at)]
+    person: list[Any] = 6 * [None]
+    for half, found, at in (
+        (Half.PROFILE, row(1), 1_768_400_000),
+        (Half.EVENT, row(1), 1_768_400_001),
+        (Half.PROFILE, row(1, first_name="Ann"), 1_768_400_002),
+        (Half.EVENT, row(1, first_name="Ann", page="settings"), 1_768_400_003),
+    ):
+        fill(outbox, [found])
+        (waiting,) = outbox.pending()
+        outbox.record([Finished(waiting.seq, half, call_result(), at + 0.75)])
+        key = MAPPING.key(found)
+        assert key is not None
+        person[0] = key.person
+        if half is Half.PROFILE:
+            person[1:3] = key.profile_hash, at
+        else:
+            person[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
+        with sqlite3.connect(path) as second:
+            remembered = second.execute("SELECT * FROM delivered").fetchall()
+        second.close()
+        assert remembered == [tuple(person)]
 
 
 def test_recording_nothing_asks_nothing_of_a_file_that_another_program_holds(
