@@ -57,7 +57,9 @@ class ScriptedSender(PerUserSender):
     """Sends a row by doing what the test says."""
 
     def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
-        super().__init__(NotedCalls())
+        calls = NotedCalls()
+        super().__init__(calls)
+        self.paces = calls.paces
         self._send = send
         self.max_in_flight = max_in_flight
         self.permits: list[bool] = []

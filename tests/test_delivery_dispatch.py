@@ -1,4 +1,4 @@
-"""The dispatcher alone: permits, threads, the first trouble, a stop, and what progress hears.
+"""The dispatcher alone: permits, threads, the first trouble, and a stop.
 
 The sender, the calls and what waits are the test's own, so that it says what meets what.
 """
@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 
 import pytest
 
 from delivery import Delivery, PerUserSender, Report, Reported, Rows, RunAborted
 from outcomes import Verdict
+from pacing import Pace
 from tests.rows import call_result
 from tests.senders import (
     NotedCalls,
     RowsInMemory,
     ScriptedSender,
     SeenStop,
-    Sending,
     delivered,
     hold_back,
     report_of,
@@ -57,6 +56,16 @@ def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None
     Delivery(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
     # The first row, and the events, have to ask for theirs: nobody did it for them.
     assert sender.permits == [False] + 9 * [True] + 10 * [False]
+
+
+def test_a_row_without_a_permit_waits() -> None:
+    stop = threading.Event()
+    sender = ScriptedSender(delivered)
+    # Time stands still for this pace: after one permit there is none for half a second.
+    sender.paces[USERS_UPDATE] = Pace(2, clock=lambda: 1_000.0)
+    waiting = RowsInMemory(10)
+    Delivery(waiting, sender, stop, on_progress=lambda _calls, _rows_done: stop.set()).run()
+    assert sender.permits == [False, True]
 
 
 # One row's calls
@@ -111,6 +120,23 @@ def test_threads_are_used_again() -> None:
 
     Delivery(RowsInMemory(30), ScriptedSender(send, max_in_flight=1), threading.Event()).run()
     assert len(threads) == 1
+
+
+def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -> None:
+    under_way: set[int] = set()
+    most: list[int] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        under_way.add(threading.get_ident())
+        most.append(len(under_way))
+        threading.Event().wait(0.01)  # for the others to come
+        hold_back(unit, report)
+        under_way.remove(threading.get_ident())
+
+    sender = ScriptedSender(send, max_in_flight=3)
+    Delivery(RowsInMemory(30), sender, threading.Event(), event_delay_seconds=0.02).run()
+    assert len(most) == 60
+    assert max(most) == 3
 
 
 def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
@@ -170,6 +196,7 @@ def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
 def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded() -> None:
     stop = threading.Event()
     are_waiting = threading.Barrier(5)
+    goes_on: list[bool] = []
 
     def send(unit: Rows, report: Report) -> None:
         if unit[0].seq == 0:
@@ -179,12 +206,13 @@ def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded()
         if unit[0].seq == 1:
             report(report_of(REFUSED, unit))
         elif stop.wait(30):
-            report(report_of(UNAVAILABLE, unit))
+            goes_on.append(report(report_of(UNAVAILABLE, unit)))
 
     outbox = RowsInMemory(6)
     with pytest.raises(RunAborted, match="refused the API key"):
         Delivery(outbox, ScriptedSender(send), stop).run()
     assert sorted(call.seq for call in outbox.recorded) == [0, 1, 2, 3, 4, 5]
+    assert goes_on == 4 * [False]
 
 
 def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
@@ -192,57 +220,16 @@ def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
 ) -> None:
     caplog.set_level(logging.DEBUG, "delivery")
     stop = SeenStop()
+    goes_on: list[bool] = []
 
     def send(unit: Rows, report: Report) -> None:
         stop.set()
         stop.was_seen.wait(30)
+        goes_on.append(report(report_of(call_result(), unit)))
         report(report_of(REFUSED, unit))
 
     outbox = RowsInMemory(10)
     Delivery(outbox, ScriptedSender(send), stop).run()
-    assert [call.seq for call in outbox.recorded] == [0]
+    assert [call.seq for call in outbox.recorded] == [0, 0]
+    assert goes_on == [True]  # a row that was begun is finished
     assert "while stopping: Iterable refused the API key" in caplog.text
-
-
-# Progress
-
-
-def test_a_row_whose_event_is_held_back_is_not_done() -> None:
-    stop = threading.Event()
-    heard: list[int] = []
-
-    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
-        heard.append(rows_done)
-        stop.set()
-
-    sender = ScriptedSender(hold_back)
-    Delivery(RowsInMemory(10), sender, stop, event_delay_seconds=60, on_progress=hear).run()
-    assert set(heard) == {0}
-
-
-def rows_done(send: Sending, stop: threading.Event) -> int:
-    """Deliver ten rows; return how many progress heard of at the end."""
-    heard: list[int] = []
-    Delivery(
-        RowsInMemory(10),
-        ScriptedSender(send),
-        stop,
-        event_delay_seconds=0.05,
-        on_progress=lambda _calls, rows_done: heard.append(rows_done),
-    ).run()
-    return heard[-1]
-
-
-def test_a_row_is_done_once_however_many_calls_it_took() -> None:
-    assert rows_done(hold_back, threading.Event()) == 10
-
-
-def test_progress_does_not_count_rows_that_a_stop_left() -> None:
-    stop = threading.Event()
-
-    def send(unit: Rows, report: Report) -> None:
-        delivered(unit, report)
-        stop.set()
-
-    assert rows_done(send, stop) == 1
-    assert rows_done(send, stop) == 0  # stopped before it began
