@@ -233,3 +233,23 @@ def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
     assert [call.seq for call in outbox.recorded] == [0, 0]
     assert goes_on == [True]  # a row that was begun is finished
     assert "while stopping: Iterable refused the API key" in caplog.text
+
+
+def test_a_bug_after_a_stop_surfaces_whatever_comes_home_later() -> None:
+    stop = SeenStop()
+    are_under_way = threading.Barrier(2)
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].seq:
+            are_under_way.wait(30)
+            stop.set()
+            stop.was_seen.wait(30)
+            if unit[0].seq == 1:
+                raise ZeroDivisionError
+            threading.Event().wait(0.05)
+        delivered(unit, report)
+
+    outbox = RowsInMemory(3)
+    with pytest.raises(ZeroDivisionError):
+        Delivery(outbox, ScriptedSender(send), stop).run()
+    assert [call.seq for call in outbox.recorded] == [0, 2]

@@ -193,9 +193,11 @@ def test_an_invalid_row_is_kept_with_its_reason_and_never_sent(
 
 def test_events_in_the_future_are_counted_and_sent(outbox: Outbox) -> None:
     now = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
-    found = [row(1), row(2, event_time=later(1)), row(3, event_time=later(3600)), row(4, id=None)]
+    soon = {"event_time": later(1)}
+    found = [row(1), row(2, **soon), row(3, event_time=later(3600)), row(4, **soon, id=None)]
+    found += [row(5, **soon, id=2), row(6, event_time=later(-1))]
     filled = fill(outbox, found, now=now)
-    assert (filled.in_the_future, filled.to_send) == (2, 4)
+    assert (filled.in_the_future, filled.to_send) == (4, 6)
 
 
 # All or nothing
