@@ -178,7 +178,7 @@ class Outbox:
                 FROM outbox WHERE person IN (SELECT person FROM twice)
                 WINDOW latest AS (PARTITION BY person ORDER BY event_at DESC, seq)
             )
-            UPDATE outbox SET kind = 'duplicate', profile = NULL, event = NULL,
+            UPDATE outbox SET kind = 'duplicate',
                 reason = 'the same e-mail as user ' || ifnull(ranked.winner, '?')
                     || ', whose event is later'
             FROM ranked WHERE ranked.seq = outbox.seq AND ranked.place > 1

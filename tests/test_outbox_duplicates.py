@@ -35,6 +35,21 @@ def test_of_one_person_the_latest_event_wins(outbox: Outbox) -> None:
     assert settled[1].reason == "the same e-mail as user 2, whose event is later"
 
 
+def test_every_person_has_a_latest_event_of_their_own(outbox: Outbox) -> None:
+    found = [
+        *(row(1, email="ann@example.com"), row(2, email="bob@example.com")),
+        *(row(3, email="ann@example.com", event_time=later(1)), row(4, email="bob@example.com")),
+        row(5, email="bob@example.com", event_time=later(-1)),
+    ]
+    assert fill(outbox, found).to_send == 2
+    assert [waiting.user_id for waiting in outbox.pending()] == [2, 3]
+    assert [each.reason for each in outbox.settled()] == [
+        "the same e-mail as user 3, whose event is later",
+        *(None, None),
+        *(2 * ["the same e-mail as user 2, whose event is later"]),
+    ]
+
+
 @pytest.mark.parametrize("other", ["SAME@Example.com", "  same@example.com ", "same@example.com"])
 def test_people_are_compared_trimmed_and_without_case(outbox: Outbox, other: str) -> None:
     found = [row(1, email="same@example.com"), row(2, email=other, event_time=later(1))]
