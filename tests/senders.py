@@ -27,6 +27,7 @@ class RowsInMemory:
     def __init__(self, count: int) -> None:
         self._rows = [waiting_row(number) for number in range(count)]
         self.recorded: list[Finished] = []
+        self.record_count = 0
 
     def pending(self) -> Iterator[PendingRow]:
         return iter(self._rows)
@@ -36,6 +37,7 @@ class RowsInMemory:
 
     def record(self, finished: Sequence[Finished]) -> None:
         self.recorded.extend(finished)
+        self.record_count += 1
 
 
 class NotedCalls:

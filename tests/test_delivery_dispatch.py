@@ -7,48 +7,33 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from delivery import Delivery, PerUserSender, Report, Reported, Rows, RunAborted
-from outcomes import Verdict
+from delivery import Delivery, Report, Rows, RunAborted
+from outcomes import CallResult, Verdict
 from pacing import Pace
 from tests.rows import call_result
 from tests.senders import (
-    NotedCalls,
     RowsInMemory,
     ScriptedSender,
     SeenStop,
     delivered,
     hold_back,
     report_of,
-    waiting_row,
 )
-from verdicts import EVENTS_TRACK, USERS_UPDATE
+from verdicts import USERS_UPDATE
+
+# A thread that dies unheard is a failure.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 REFUSED = call_result(Verdict.REFUSED, http_status=401, code="BadApiKey")
 UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
 
 
 # Permits
-
-
-def test_a_permit_is_for_a_rows_first_call_only() -> None:
-    calls = NotedCalls()
-    PerUserSender(calls).send([waiting_row(7)], lambda _report: True, has_permit=True)
-    assert calls.calls == [
-        (USERS_UPDATE, b"profile", "user 7", True),
-        (EVENTS_TRACK, b"event", "user 7", False),
-    ]
-    PerUserSender(calls).send([waiting_row(8, None)], lambda _report: True, has_permit=True)
-    assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8", True)]
-
-
-def test_a_row_takes_the_permit_of_the_call_that_it_begins_with() -> None:
-    calls = NotedCalls()
-    sender = PerUserSender(calls)
-    assert sender.pace([waiting_row(1)]) is calls.paces[USERS_UPDATE]
-    assert sender.pace([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
 
 
 def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None:
@@ -68,35 +53,14 @@ def test_a_row_without_a_permit_waits() -> None:
     assert sender.permits == [False, True]
 
 
-# One row's calls
+def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
+    sender = ScriptedSender(delivered)
+    sender.paces[USERS_UPDATE] = Pace(8)
+    Delivery(RowsInMemory(5), sender, threading.Event()).run()
+    assert len(sender.permits) == 5
 
 
-def test_a_row_without_an_event_is_not_held_back() -> None:
-    reports: list[object] = []
-
-    def note(report: object) -> bool:
-        reports.append(report)
-        return True
-
-    row = waiting_row(1)._replace(event=None)
-    calls = NotedCalls()
-    PerUserSender(calls, holds_events_back=True).send([row], note, has_permit=True)
-    assert [type(report) for report in reports] == [Reported]
-    assert [call[0] for call in calls.calls] == [USERS_UPDATE]
-
-
-# Calls that a stop kept from being made
-
-
-def test_a_call_that_was_never_made_is_not_reported() -> None:
-    calls = NotedCalls(call_result(Verdict.UNAVAILABLE, attempts=0))
-
-    def refuse_reports(report: object) -> bool:
-        raise AssertionError(report)
-
-    for row in (waiting_row(1), waiting_row(2, None)):
-        PerUserSender(calls).send([row], refuse_reports, has_permit=False)
-    assert [call[0] for call in calls.calls] == [USERS_UPDATE, EVENTS_TRACK]
+# A stop
 
 
 def test_after_a_stop_no_row_is_begun() -> None:
@@ -146,6 +110,16 @@ def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
     assert are_daemons == [True]
 
 
+# Recording
+
+
+def test_many_calls_share_a_transaction() -> None:
+    outbox = RowsInMemory(100)
+    Delivery(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
+    assert len(outbox.recorded) == 100
+    assert outbox.record_count < 50  # one a half second; the rows took a hundred ticks
+
+
 # What ends the run
 
 
@@ -170,25 +144,50 @@ def test_a_bug_that_follows_a_refusal_does_not_hide_it() -> None:
         Delivery(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
 
 
-def test_a_success_begins_the_error_budget_anew() -> None:
+def run_that_hears(results: Sequence[CallResult]) -> None:
+    """Deliver rows of which each brings these results."""
+
     def send(unit: Rows, report: Report) -> None:
-        for result in (*19 * [UNAVAILABLE], call_result()):
+        for result in results:
             report(report_of(result, unit))
 
     outbox = RowsInMemory(3)
     Delivery(outbox, ScriptedSender(send), threading.Event()).run()
-    assert len(outbox.recorded) == 60
+    assert len(outbox.recorded) == 3 * len(results)
+
+
+def test_a_success_begins_the_error_budget_anew() -> None:
+    run_that_hears([*19 * [UNAVAILABLE], call_result()])
+    run_that_hears([*19 * [UNAVAILABLE], call_result(), *19 * [UNAVAILABLE], call_result()])
+
+
+@pytest.mark.parametrize("before", [[], [call_result()]], ids=["at once", "after a success"])
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [(UNAVAILABLE, "503"), (replace(UNAVAILABLE, http_status=None, code="Timeout"), "Timeout")],
+)
+def test_twenty_unavailable_calls_end_the_run(
+    before: list[CallResult], result: CallResult, said: str
+) -> None:
+    with pytest.raises(RunAborted) as caught:
+        run_that_hears([*before, *20 * [result]])
+    assert str(caught.value) == (
+        f"20 calls in a row failed after all their attempts (the last: {said}). "
+        "Iterable seems to be down: run again later."
+    )
 
 
 def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
     stop = threading.Event()
 
     def send(unit: Rows, report: Report) -> None:
+        if unit[0].seq == 0:
+            return
         stop.set()
         for _ in range(30):
             report(report_of(UNAVAILABLE, unit))
 
-    outbox = RowsInMemory(10)
+    outbox = RowsInMemory(2)
     Delivery(outbox, ScriptedSender(send), stop).run()
     assert len(outbox.recorded) == 30
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pytest
+
 from delivery import Delivery, HeldBack, Report, Reported, Rows
 from tests.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
+
+# A thread that dies unheard is a failure.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 def test_an_event_goes_when_its_own_time_has_come() -> None:
@@ -44,11 +49,11 @@ def test_a_row_whose_event_is_held_back_is_not_done() -> None:
     assert set(heard) == {0}
 
 
-def rows_done(send: Sending, stop: threading.Event) -> int:
-    """Deliver ten rows; return how many progress heard of at the end."""
+def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
+    """Deliver some rows; return how many progress heard of at the end."""
     heard: list[int] = []
     Delivery(
-        RowsInMemory(10),
+        RowsInMemory(row_count),
         ScriptedSender(send),
         stop,
         event_delay_seconds=0.05,
@@ -59,6 +64,10 @@ def rows_done(send: Sending, stop: threading.Event) -> int:
 
 def test_a_row_is_done_once_however_many_calls_it_took() -> None:
     assert rows_done(hold_back, threading.Event()) == 10
+
+
+def test_an_event_may_be_all_that_there_is_to_wait_for() -> None:
+    assert rows_done(hold_back, threading.Event(), row_count=1) == 1
 
 
 def test_progress_does_not_count_rows_that_a_stop_left() -> None:
