@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from delivery import Delivery, Report, Rows, RunAborted
+from delivery import Delivery, Report, Reported, Rows, RunAborted
 from outcomes import CallResult, Verdict
 from pacing import Pace
 from tests.rows import call_result
@@ -39,8 +40,9 @@ UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
 def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None:
     sender = ScriptedSender(hold_back)
     Delivery(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
-    # The first row, and the events, have to ask for theirs: nobody did it for them.
-    assert sender.permits == [False] + 9 * [True] + 10 * [False]
+    # The first row, and the ten events, have to ask for theirs: nobody did it for them.
+    assert sender.permits[0] is False
+    assert Counter(sender.permits) == {True: 9, False: 11}
 
 
 def test_a_row_without_a_permit_waits() -> None:
@@ -48,8 +50,12 @@ def test_a_row_without_a_permit_waits() -> None:
     sender = ScriptedSender(delivered)
     # Time stands still for this pace: after one permit there is none for half a second.
     sender.paces[USERS_UPDATE] = Pace(2, clock=lambda: 1_000.0)
-    waiting = RowsInMemory(10)
-    Delivery(waiting, sender, stop, on_progress=lambda _calls, _rows_done: stop.set()).run()
+
+    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
+        if rows_done >= 2:
+            stop.set()
+
+    Delivery(RowsInMemory(10), sender, stop, on_progress=hear).run()
     assert sender.permits == [False, True]
 
 
@@ -100,7 +106,7 @@ def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -
     sender = ScriptedSender(send, max_in_flight=3)
     Delivery(RowsInMemory(30), sender, threading.Event(), event_delay_seconds=0.02).run()
     assert len(most) == 60
-    assert max(most) == 3
+    assert max(most) <= 3
 
 
 def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
