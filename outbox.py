@@ -225,8 +225,6 @@ class Outbox:
 
         Only what Iterable took is remembered for the next run.
         """
-        if not finished:
-            return
         with state_errors(self.path), self._transaction():
             for half in Half:
                 calls = [call for call in finished if call.half is half]

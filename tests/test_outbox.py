@@ -198,6 +198,7 @@ def test_events_in_the_future_are_counted_and_sent(outbox: Outbox) -> None:
     found += [row(5, **soon, id=2), row(6, event_time=later(-1))]
     filled = fill(outbox, found, now=now)
     assert (filled.in_the_future, filled.to_send) == (4, 6)
+    assert set(outcomes_of(outbox).values()) == {"not_attempted"}
 
 
 # All or nothing
@@ -252,9 +253,10 @@ def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, half: Ha
 
 
 def test_events_of_rows_can_be_taken_alone(outbox: Outbox) -> None:
-    fill(outbox, rows(1, 2, 3))
-    _one, two, three = outbox.pending()
-    assert outbox.events_of([three.seq, two.seq]) == [
+    fill(outbox, rows(5, 9, 2, 7))
+    _one, two, three, four = outbox.pending()
+    assert outbox.events_of([four.seq, three.seq, two.seq]) == [
         two._replace(profile=None),
         three._replace(profile=None),
+        four._replace(profile=None),
     ]

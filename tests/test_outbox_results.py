@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,16 @@ def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half)
     outbox.record(finished([one], other))
     outbox.record(finished([two], other, Verdict.REJECTED))
     assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
+
+
+@pytest.mark.parametrize("half", Half)
+def test_equal_verdicts_are_counted_apart_by_what_was_in_place(outbox: Outbox, half: Half) -> None:
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(list(outbox.pending())[:1], half))
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(outbox.pending(), other))
+    assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 2}
 
 
 @pytest.mark.parametrize("half", Half)
@@ -225,7 +236,9 @@ def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, half: Half) -> N
         (Verdict.UNAVAILABLE, None),
         *(5 * [(Verdict.DELIVERED, "Success")]),
     ]
-    fill(outbox, rows(*range(len(said))))
+    found = rows(*range(len(said)))
+    found[1:3] = [row(1, id=None), row(2, id=5)]  # two with the same id, one with none
+    fill(outbox, found)
     outbox.record(
         [
             Finished(waiting.seq, half, call_result(verdict, code=code), 0.0)
