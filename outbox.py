@@ -27,7 +27,6 @@ _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
 
-
 _RECORD = {
     Half.PROFILE: (
         "UPDATE outbox SET update_verdict = ?, update_result = ?, settled_at = ? WHERE seq = ?"

@@ -23,6 +23,7 @@ from tests.rows import (
     email_of,
     fill,
     finished,
+    later,
     outcomes_of,
     row,
     rows,
@@ -216,13 +217,19 @@ Outbox(Path(sys.argv[1])).fill(breaking(), MAPPING)
 
 
 def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> None:
-    fill(outbox, [*rows(5, 2, 3), row(7, email="nobody"), row(6, email="nobody else")])
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    invalid = [row(7, email="nobody", id=user_id) for user_id in (7, 6, None, 6)]
+    invalid += [row(9, email=None), row(10, email=None)]
+    earlier = row(4, email=email_of(5), event_time=later(-1))  # a duplicate
+    fill(outbox, [*rows(1, 5, 2, 3), *invalid, earlier])
     waiting = list(outbox.pending())
     outbox.record(finished(waiting, Half.PROFILE, Verdict.REJECTED))
     outbox.record(finished(waiting[1:2], Half.EVENT, Verdict.UNAVAILABLE))
     assert outbox.failures() == [
+        Failure("row", "invalid", "malformed e-mail address", 4, 6),
         Failure("users/update", "rejected", "Success", 3, 2),
-        Failure("row", "invalid", "malformed e-mail address", 2, 6),
+        Failure("row", "invalid", "no e-mail address", 2, 9),
         Failure("events/track", "unavailable", "Success", 1, 2),
     ]
 
