@@ -44,6 +44,7 @@ TESTS = {
     "outbox": "test_outbox_results.py test_outbox.py test_outbox_[dr]*.py",
     "delivery": "test_delivery_[cdh]*.py test_delivery.py test_delivery_[er]*.py"
     " test_bulk_delivery.py",
+    "verdicts": "test_verdicts.py test_named_waits.py",
 }
 # What takes long to import. Nothing of ours: each mutant imports that itself.
 PACKAGES = (

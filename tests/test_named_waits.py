@@ -44,7 +44,8 @@ def test_the_longer_of_the_two_named_waits_counts(
 
 
 @pytest.mark.parametrize(
-    "retry_after", ["soon", "-3", "nan", "inf", "1e999", "12:00", "32 Foo 2026", "\x00", "١٢:"]
+    "retry_after",
+    ["soon", "-0.5", "-3", "nan", "inf", "1e999", "12:00", "32 Foo 2026", "\x00", "١٢:"],
 )
 def test_a_retry_after_that_makes_no_sense_is_not_heard(retry_after: str) -> None:
     assert named_wait_seconds(retry_after, None, NOW) is None
@@ -67,3 +68,10 @@ def test_every_date_is_a_wait_until_then(moment: datetime) -> None:
     header = f"{moment:%a, %d %b %Y %H:%M:%S} GMT"
     wait = named_wait_seconds(header, None, NOW)
     assert wait == max(0.0, (moment.replace(microsecond=0) - NOW) / timedelta(seconds=1))
+
+
+def test_a_date_is_compared_with_the_time_that_it_is_now() -> None:
+    assert named_wait_seconds("Tue, 13 Jan 2026 14:31:00 GMT", None) == 0.0
+    wait = named_wait_seconds("Tue, 13 Jan 2999 14:31:00 GMT", None)
+    assert wait is not None
+    assert wait > 900 * 365 * 86_400

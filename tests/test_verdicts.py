@@ -188,11 +188,14 @@ def test_a_huge_code_or_message_is_cut() -> None:
     [
         (400, "4xx Client Error from users/update: Status 400"),
         (429, "4xx Client Error from users/update: Status 429"),
+        (499, "4xx Client Error from users/update: Status 499"),
         (500, "5xx Server Error from users/update: Status 500"),
         (502, "5xx Server Error from users/update: Status 502"),
         (300, "Redirect from users/update, not followed: Status 300"),
         (302, "Redirect from users/update, not followed: Status 302"),
+        (399, "Redirect from users/update, not followed: Status 399"),
         (200, "Unexpected answer from users/update: Status 200"),
+        (299, "Unexpected answer from users/update: Status 299"),
         (None, "No answer from users/update: ReadTimeout"),
     ],
 )
