@@ -32,6 +32,7 @@ def reset(seconds: object) -> dict[str, object]:
         ("Tuesday, 13-Jan-26 14:31:00 GMT", None, 15.0),
         (None, reset(3), 3.0),
         (None, reset(0.25), 0.25),
+        (None, reset(0), 0.0),
         ("2", reset(3), 3.0),
         ("4", reset(3), 4.0),
         ("soon", reset(3), 3.0),
