@@ -129,6 +129,22 @@ def test_threads_together_stay_under_the_limit(rate: int, threads: int) -> None:
     assert starts[-1] <= 1.05 * len(starts) / rate
 
 
+def test_each_thread_waits_once_for_a_time_of_its_own_from_the_start_on() -> None:
+    pace, time = paced(100)
+    time.now = 3_600.0
+    waits_seconds: list[float] = []
+
+    def noted_wait(seconds: float) -> bool:
+        waits_seconds.append(seconds)
+        return time.wait(seconds)
+
+    def job() -> None:
+        assert pace.acquire(noted_wait)
+
+    time.run(*(job for _ in range(20)))
+    assert sorted(waits_seconds) == pytest.approx([number / 100 for number in range(1, 20)])
+
+
 def test_a_dispatcher_and_threads_share_one_limit() -> None:
     pace, time = paced(20)
     starts: list[float] = []
@@ -247,5 +263,5 @@ def test_a_stop_ends_the_wait_and_gives_no_permit() -> None:
         waited.append(seconds)
         return True
 
-    assert not pace.acquire(stopped)
+    assert pace.acquire(stopped) is False
     assert len(waited) == 1
