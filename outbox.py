@@ -280,7 +280,7 @@ class Outbox:
                 UNION ALL
                 SELECT 'row', 'invalid', reason, count(*), min(user_id)
                 FROM outbox WHERE kind = 'invalid' GROUP BY reason
-                ORDER BY 4 DESC
+                ORDER BY 4 DESC, 1 DESC, 3
                 """
             )
             return [Failure(*row) for row in found]
