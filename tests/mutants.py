@@ -41,7 +41,7 @@ TESTS = {
     "records": "test_records.py test_record_[et]*.py test_record_keys.py",
     "pacing": "test_backoff.py test_pacing*.py test_iterable_retries.py",
     "iterable_client": "test_iterable_c*.py test_iterable_[aflr]*.py",
-    "outbox": "test_outbox_results.py test_outbox.py test_outbox_[dr]*.py",
+    "outbox": "test_outbox_results.py test_outbox.py test_outbox_[dr]*.py test_state_disk_full.py",
     "delivery": "test_delivery_[cdh]*.py test_delivery.py test_delivery_[er]*.py"
     " test_bulk_delivery.py",
     "verdicts": "test_verdicts.py test_named_waits.py",
