@@ -19,7 +19,7 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 from tests.conftest import SourceDatabase
 from tests.people import add_people, check_project
-from tests.program import Program, counts_of
+from tests.program import Program, counts_of, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,15 @@ class Killer:
         self._iterable = iterable
         self._random = random.Random(SEED)
 
-    def kill_one(self, latest_seconds: float) -> Kill:
-        """Start a run, kill it, and ask a dry run what the next one would send."""
+    def kill_one(self, latest_seconds: float, *, in_delivery: bool = False) -> Kill:
+        """Start a run, kill it, and ask a dry run what the next one would send.
+
+        It is killed up to `latest_seconds` after its start, or after its first call.
+        """
         calls_before = len(self._iterable.calls)
         running = self._program.start()
+        if in_delivery:
+            wait_until(lambda: len(self._iterable.calls) > calls_before)
         time.sleep(self._random.uniform(0.0, latest_seconds))
         killed_at = time.time()
         status = running.killed().status
@@ -109,7 +114,7 @@ def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
     with IterableSandbox(latency_seconds=LATENCY_SECONDS) as iterable:
         program = Program.between(tmp_path, embedded, iterable, USERS_UPDATE_RPS="100")
         killer = Killer(program, iterable)
-        check_kills([killer.kill_one(0.9) for _ in range(2)])
+        check_kills([killer.kill_one(0.5, in_delivery=True) for _ in range(2)])
         assert program.run(settings={"USERS_UPDATE_RPS": "500"}).status == 0
         check_project(iterable.project, range(1, 121))
 

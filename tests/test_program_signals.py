@@ -72,8 +72,9 @@ def test_a_stop_signal_is_heard_while_the_database_thinks(
     (tmp_path / "query.sql").write_text("SELECT SLEEP(60)")
     program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
     running = program.start()
-    wait_until(program.log_file.exists)
-    time.sleep(0.3)  # into the query
+    with mariadb.connection() as other:
+        at_work = "SELECT id FROM information_schema.processlist WHERE state = 'User sleep'"
+        wait_until(lambda: bool(other.execute_query(at_work)))
     running.send(signal.SIGTERM)
     ending = running.ending(5.0)
     assert ending.status == 143, ending.output
