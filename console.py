@@ -10,13 +10,24 @@ import os
 import sys
 from typing import TextIO
 
-from logger_config import printable, without_secrets
+from logger_config import lead_nowhere, printable, without_secrets
+
+
+def open_closed_streams() -> None:
+    """Have what was closed before the program began (`>&-`) lead to nowhere.
+
+    Python then has None in its place, and the next file to be opened would get its number.
+    """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - to the end
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def print_line(line: str, out: TextIO | None = None) -> None:
     """Print a line; a reader that has left (`| head`) ends the printing, not the program.
 
-    What the terminal's encoding does not have is spelled out, as Python does on standard error.
+    So does a full disk behind the stream, which is said on standard error. What the terminal's
+    encoding does not have is spelled out, as Python does on standard error.
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
@@ -24,8 +35,10 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     try:
         out.write(f"{text}\n")
         out.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    except OSError as error:
+        lead_nowhere(out)
+        if out is sys.stdout and not isinstance(error, BrokenPipeError):
+            say(f"Standard output cannot be written ({error.strerror}): its lines end here.")
 
 
 def print_text(text: str) -> None:

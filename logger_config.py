@@ -84,6 +84,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
+def lead_nowhere(stream: TextIO) -> None:
+    """Have a stream that cannot be written end in /dev/null, what waits in its buffer too.
+
+    At the end of the process Python would try that once more, fail, and exit with status 120.
+    """
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> logging.Logger:
     """Log `name` to the console from `log_level` up, and everything to a rotating file.
 
@@ -95,7 +104,7 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
         raise ValueError(f"unknown log level {log_level!r}: use one of {', '.join(LEVELS)}")
     file_handler = _PrivateRotatingFile(log_file)
     file_handler.setLevel(logging.DEBUG)
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console(sys.stderr)
     console.setLevel(log_level.upper())
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     logger = logging.getLogger(name)
@@ -151,6 +160,16 @@ class _SafeFormatter(logging.Formatter):
         if self.hides_emails and ("@" in text or "%40" in text):  # 60 microseconds a line
             return _EMAIL.sub("[e-mail]", text)
         return text
+
+
+class _Console(logging.StreamHandler):  # type: ignore[type-arg] # 3.10 has no form with it
+    """Standard error; where it cannot be written (a full disk, a closed pipe) the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], OSError):
+            lead_nowhere(sys.stderr)  # `self.stream` may be the live line above it
+        else:
+            super().handleError(record)
 
 
 class _PrivateRotatingFile(RotatingFileHandler):

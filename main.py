@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from console import print_line, print_payload, print_text, say
+from console import open_closed_streams, print_line, print_payload, print_text, say
 from logger_config import FILE_ONLY, hide_secret, printable, without_secrets
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def run_integration() -> None:
 
 def main() -> None:
     """Do what the command line asks and exit with the status that the README lists."""
+    open_closed_streams()
     sys.exit(_run(sys.argv[1:]))
 
 
