@@ -20,10 +20,8 @@ import urllib3
 from answer_deadline import DeadlineAdapter
 from verdicts import Answer, named_wait_seconds
 
-TIMEOUT_SECONDS = (
-    5.0,
-    30.0,
-)  # to connect, and between two bytes of the answer; twice that for all of it
+# To connect, and between two bytes of the answer; twice the latter for all of it.
+TIMEOUT_SECONDS = (5.0, 30.0)
 MAX_ANSWER_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
 _MIN_KEY_CHARACTERS = 4  # to take a shorter one out would spoil every other word
 _CERTIFICATE_TROUBLES = {  # what the error's text holds, and what it means
@@ -129,7 +127,7 @@ class IterableHTTP:
 
     def without_key(self, content: bytes) -> bytes:
         """Return `content` with the API key taken out."""
-        if b"\\u" in content:  # JSON can spell any letter so, those of the key too
+        if b"\\" in content:  # JSON can spell any letter as \u..., and / as \/, in the key too
             content = _spelt_plainly(content)
         for form in self._key_forms:
             if form in content:

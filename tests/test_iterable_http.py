@@ -151,6 +151,13 @@ def test_a_key_is_recognised_however_json_spells_its_letters(site: Website) -> N
     assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.answer
 
 
+def test_a_key_is_recognised_with_its_slashes_escaped(site: Website) -> None:
+    site.answer = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
+    answer = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
+    assert answer.message == "Api-Key: [api key]."
+    assert b"odd" not in answer.content
+
+
 @pytest.mark.parametrize("key", ["", "c", "key"])
 def test_a_key_of_a_few_letters_does_not_spoil_answers(site: Website, key: str) -> None:
     site.answer = b'{"code":"Success","msg":"a monkey","params":null}'
