@@ -51,8 +51,8 @@ def sound_files(moment: str) -> dict[str, bytes]:
     return files
 
 
-def use(path: Path, *, read_only: bool) -> None:
-    """Do all that a run does. StateError may come at any point, and nothing else."""
+def use(path: Path, *, read_only: bool) -> bool:
+    """Do all that a run does; False: refused. StateError may come at any point, nothing else."""
     before = path.read_bytes()
     try:
         outbox = Outbox(path, read_only=read_only)
@@ -63,7 +63,7 @@ def use(path: Path, *, read_only: bool) -> None:
     if said:
         assert len(said.splitlines()) == 1
         assert path.read_bytes() == before
-        return
+        return False
     with contextlib.closing(outbox):
         assert history_lines(outbox.history.runs())
         filled = outbox.fill([AGAIN], MAPPING)
@@ -71,16 +71,19 @@ def use(path: Path, *, read_only: bool) -> None:
         assert (filled.total, filled.to_send) == (len(AGAIN), len(pending))
         for number in range(6, 16):
             assert pending[email_of(number)].profile
-        deliver_all(outbox)
+        if not read_only:
+            deliver_all(outbox)
         outcomes = [each.state.outcome for each in outbox.settled()]
         assert len(outcomes) == len(AGAIN)
-        assert set(outcomes) <= {Outcome.UNCHANGED, Outcome.SUCCESSFUL}
-        outbox.history.begin("r2", "bulk", AT)
-        outbox.history.end("r2", AT, "completed", None, {})
+        sent = Outcome.NOT_ATTEMPTED if read_only else Outcome.SUCCESSFUL
+        assert set(outcomes) <= {Outcome.UNCHANGED, sent}
         if not read_only:
+            outbox.history.begin("r2", "bulk", AT)
+            outbox.history.end("r2", AT, "completed", None, {})
             outbox.clear()
     if read_only:
         assert path.read_bytes() == before
+    return True
 
 
 # What the log holds is not written into a file that is damaged.
@@ -108,8 +111,10 @@ def test_any_bytes_of_a_state_file_work_or_are_refused_and_left_alone(
             Path(folder, name).write_bytes(content)
         path = Path(folder, NAME)
         path.chmod(0o600)
+        was_used = False
         with contextlib.suppress(StateError):
-            use(path, read_only=read_only)
+            was_used = use(path, read_only=read_only)
+    assert was_used or mutations, "a sound file was refused"
 
 
 COLUMNS = {
