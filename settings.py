@@ -211,7 +211,10 @@ def _read_file(path: Path) -> dict[str, str | None]:
     text = io.StringIO(content.decode("utf-8-sig"), newline=None)
     is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
     if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:
-        raise ValueError("this is not a file of settings")
+        raise ValueError(
+            f"this is not a file of settings (at most {MAX_ENV_FILE_BYTES:,} bytes of text, "
+            f"{MAX_ENV_LINE_CHARACTERS:,} characters a line)"
+        )
     text.seek(0)
     bindings = list(parse_stream(text))
     if bad_lines := [binding.original.line for binding in bindings if binding.error]:
