@@ -69,7 +69,7 @@ def state_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's and the file system's errors into `StateError`s in the operator's words."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise StateError(_explain(path, error)) from error
 
 
@@ -81,7 +81,9 @@ def _explain(path: Path, error: Exception) -> str:
         return f"The state file {path} cannot be opened: check that its folder can be written to."
     if "readonly" in text or "Read-only" in text or "Permission" in text:
         return f"The state file {path} cannot be written: check its owner and mode."
-    if "malformed" in text or "not a database" in text:
+    # SQLite's own words can quote what stands in a damaged schema, and that be no Unicode.
+    is_garbled = isinstance(error, UnicodeDecodeError)
+    if is_garbled or "malformed" in text or "not a database" in text:
         return (
             f"The state file {path} is damaged. Restore it, or move it away: the next run then "
             "sends everything once more."
@@ -154,7 +156,7 @@ def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
     SQLite makes a `-wal` and a `-shm` for every reader, which only a writer may take away.
     """
     connection.close()
-    with contextlib.suppress(sqlite3.Error, OSError):
+    with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
         if path.with_name(path.name + "-wal").stat().st_size == 0:
             writer = sqlite3.connect(_to_uri(path, "rw"), uri=True)
             with contextlib.closing(writer):

@@ -220,6 +220,22 @@ def test_a_file_with_a_spoilt_page_is_refused(
     check_refused(open_it, path, "is damaged")
 
 
+@pytest.mark.parametrize(
+    ("written", "spoilt"),
+    [
+        (b"CREATE TABLE outbox (", b"CREATE TABLE outbox \xff"),
+        (b"tableoutboxoutbox", b"table\x9ef\xffboxoutbox"),
+    ],
+)
+def test_a_schema_that_is_no_unicode_is_damage_and_was_a_bug(
+    path: Path, open_it: Open, many_pages: bytes, written: bytes, spoilt: bytes
+) -> None:
+    assert many_pages.count(written) == 1
+    path.write_bytes(many_pages.replace(written, spoilt))
+    path.chmod(0o600)
+    check_refused(open_it, path, "is damaged")
+
+
 # Places
 
 
