@@ -101,7 +101,7 @@ SPEAKS_TO = {
     "requests": {"answer_deadline", "iterable_http", "iterable_client", "monitoring"},
     "urllib3": {"answer_deadline", "iterable_http"},
     "mysql": {"pure_driver", "mysql_source", "db_connection"},
-    "sqlite3": {"state_file", "run_history", "delivered_rows", "file_check"},
+    "sqlite3": {"state_file", "run_history", "delivered_rows"},
     "dotenv": {"settings"},
     "email_validator": {"records"},
     "rich": {"live_line"},
