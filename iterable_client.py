@@ -144,12 +144,8 @@ class IterableClient:
 
         Returns the row's entry of the results file. Columns that the row lacks count as NULL.
         """
-        columns, values = list(user_record), list(user_record.values())
-        mapping = self._to_mapping(columns)
-        if mapping.missing_columns:
-            values += [None] * len(mapping.missing_columns)
-            mapping = self._to_mapping(columns + mapping.missing_columns)
-        record = mapping.to_record(values)
+        mapping = self._to_mapping(list(user_record))
+        record = mapping.to_record([*user_record.values(), None])  # None is for what it lacks
         if isinstance(record, InvalidRow):
             return row_entry(record.user_id, record.email, Outcome.INVALID, record.reason)
         subject = f"user {record.user_id}"

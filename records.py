@@ -123,7 +123,8 @@ class RowMapping:
     """Turns rows of a query's result into `SyncRecord`s.
 
     Made once for a result's columns; `to_record` then takes each row as a tuple in that order.
-    `missing_columns` must be empty before the first row is mapped.
+    `missing_columns` must be empty before the first row is mapped, or a row has one value more,
+    which stands for all of them.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class RowMapping:
         self.fingerprint = repr((PAYLOAD_VERSION, tuple(user_fields), tuple(event_fields)))
         self._seed = blake2b(f"{self.fingerprint} {zone} {send_nulls}".encode(), digest_size=8)
         position = {column: index for index, column in enumerate(columns)}
-        position |= dict.fromkeys(self.missing_columns, len(columns))  # where nothing is
+        position |= dict.fromkeys(self.missing_columns, len(columns))  # behind a row's end
         self._id, self._email = position["id"], position["email"]
         self._event_time = position["event_time"]
         self._page, self._event_id = position.get("page"), position.get("event_id")
