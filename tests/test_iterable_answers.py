@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
+import requests
 
 from iterable_client import IterableClient
 from outcomes import Verdict
@@ -29,6 +30,14 @@ def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
             update = entry["users_update"]
             kept.add((entry["outcome"], update["response"]["params"] is not None))
     assert kept == {("successful", True), ("successful", False), ("total_failure", False)}
+
+
+def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, deep_answer(100_000)
+    delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")
+    assert not delivered
+    assert said["code"] == "not an API answer"
 
 
 @pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])
