@@ -40,7 +40,7 @@ def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
 def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseConnection:
     """A connection through the proxy, not open yet, with each of the drivers."""
     return replace(mariadb, port=proxy.port).connection(
-        use_pure=use_pure, connect_timeout_seconds=5, read_timeout_seconds=5
+        use_pure=use_pure, connect_timeout_seconds=30, read_timeout_seconds=30
     )
 
 

@@ -69,11 +69,14 @@ def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
 def test_a_stop_signal_is_heard_while_the_database_thinks(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    (tmp_path / "query.sql").write_text("SELECT SLEEP(60)")
+    (tmp_path / "query.sql").write_text("SELECT SLEEP(61.25)")  # no other test sleeps so long
     program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
     running = program.start()
     with mariadb.connection() as other:
-        at_work = "SELECT id FROM information_schema.processlist WHERE state = 'User sleep'"
+        at_work = (
+            "SELECT id FROM information_schema.processlist"
+            " WHERE state = 'User sleep' AND INSTR(info, 'SLEEP(61.25)')"
+        )
         wait_until(lambda: bool(other.execute_query(at_work)))
     running.send(signal.SIGTERM)
     ending = running.ending(5.0)
