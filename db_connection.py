@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import mysql.connector
 import orjson
 
-from mysql_source import Source, SourceError, open_session, to_source_error
+from source.session import Source, SourceError, open_session, to_source_error
 
 __all__ = ["DatabaseConnection", "RowStream", "SourceError", "window_start"]
 

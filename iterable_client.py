@@ -15,12 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 import orjson
 import requests
 
-from iterable_http import TIMEOUT_SECONDS, IterableHTTP
-from json_values import to_json_value
-from outcomes import JSON, CallResult, Outcome, Verdict, event_may_follow, row_entry, row_outcome
-from pacing import Pace, backoff_seconds
-from records import InvalidRow, RowMapping
-from verdicts import (
+from iterable_api.http import TIMEOUT_SECONDS, IterableHTTP
+from iterable_api.rate_limiter import Pace, backoff_seconds
+from iterable_api.responses import (
     BULK_ENDPOINTS,
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
@@ -30,6 +27,17 @@ from verdicts import (
     error_line,
     log_level,
     verdict_of,
+)
+from records.json_values import to_json_value
+from records.mapping import InvalidRow, RowMapping
+from records.outcomes import (
+    JSON,
+    CallResult,
+    Outcome,
+    Verdict,
+    event_may_follow,
+    row_entry,
+    row_outcome,
 )
 
 logger = logging.getLogger(__name__)

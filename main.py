@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from console import open_closed_streams, print_line, print_payload, print_text, say
+from commands.console import open_closed_streams, print_line, print_payload, print_text, say
 from logger_config import FILE_ONLY, hide_secret, printable, without_secrets
 
 if TYPE_CHECKING:
-    from settings import Settings
-    from stop_signal import StopSignal
-    from sync_run import RunReport
+    from config.settings import Settings
+    from sync.run import RunReport
+    from sync.signals import StopSignal
 
 __version__ = "1.0.0"
 
@@ -41,7 +41,7 @@ def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
 
     Raises `settings.ConfigError` with everything that is wrong with them.
     """
-    from settings import Settings, read_environment
+    from config.settings import Settings, read_environment
 
     environment = read_environment(env_file)
     Settings.from_environment(environment)
@@ -135,18 +135,18 @@ def _run(argv: Sequence[str]) -> int:
 
 def _act(arguments: argparse.Namespace) -> int:
     if arguments.demo:
-        from actions import demo
+        from commands.actions import demo
 
         return demo(partial(_sync, arguments))
-    from settings import read_environment
+    from config.settings import read_environment
 
     environment = read_environment(arguments.env_file)
     if arguments.history:
-        from actions import history
+        from commands.actions import history
 
         return history(environment)
     if arguments.check:
-        from actions import check
+        from commands.actions import check
 
         return check(environment, arguments.env_file)
     if arguments.verify is not None or arguments.export is not None:
@@ -156,8 +156,8 @@ def _act(arguments: argparse.Namespace) -> int:
 
 def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Do what reads but sends nothing: `--verify`, `--export`."""
-    from actions import export, verify_delivered
-    from stop_signal import Interrupted, StopSignal
+    from commands.actions import export, verify_delivered
+    from sync.signals import Interrupted, StopSignal
 
     settings = _settings(arguments, environment)
     stop = StopSignal()
@@ -174,10 +174,10 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
-    from monitoring import Healthcheck, write_metrics
-    from process_limits import allow_open_files, spare_the_collector
-    from stop_signal import Interrupted, StopSignal
-    from sync_run import Options, SyncRun
+    from reporting.monitoring import Healthcheck, write_metrics
+    from sync.process_limits import allow_open_files, spare_the_collector
+    from sync.run import Options, SyncRun
+    from sync.signals import Interrupted, StopSignal
 
     out = sys.stderr if arguments.json else sys.stdout
     options = Options(
@@ -233,7 +233,7 @@ def _status(report: RunReport, stop: StopSignal, *, quiet: bool) -> int:
 
 def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Check the settings, and have the log set up as they say."""
-    from settings import Settings
+    from config.settings import Settings
 
     settings = Settings.from_environment(environment)
     if arguments.mode:
@@ -243,8 +243,8 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
+    from config.settings import ConfigError
     from logger_config import hide_emails, log_strays, setup_logger
-    from settings import ConfigError
 
     hide_secret(settings.iterable_api_key, "api key")
     hide_secret(settings.db_password, "database password")
@@ -272,7 +272,7 @@ def _signals(stop: StopSignal) -> Iterator[None]:
 
 def _ending(error: Exception) -> int:
     """Say in a line or two what ended the program, in the log too; return its exit status."""
-    from settings import ConfigError
+    from config.settings import ConfigError
 
     log_files = [
         handler.baseFilename
@@ -293,12 +293,12 @@ def _ending(error: Exception) -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    from csv_export import ExportError
+    from commands.export import ExportError
+    from commands.verify.run import VerificationError
     from db_connection import SourceError
-    from delivery import RunAborted
-    from results import ResultsError
-    from state_file import StateError
-    from verification import VerificationError
+    from reporting.results_file import ResultsError
+    from state.database import StateError
+    from sync.dispatcher import RunAborted
 
     expected = (SourceError, RunAborted, StateError, ResultsError, ExportError, VerificationError)
     return isinstance(error, expected)

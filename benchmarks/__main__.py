@@ -18,7 +18,7 @@ from benchmarks.sources import SOURCES
 from benchmarks.startup import ROWS as STARTUP_ROWS
 from benchmarks.startup import measure_startup
 from benchmarks.table import Section, append_record, console_lines
-from tests.mariadb import MariaDBUnavailable
+from tests.support.mariadb import MariaDBUnavailable
 
 DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startup": STARTUP_ROWS}
 

@@ -17,7 +17,7 @@ from benchmarks.baselines import Loop
 from benchmarks.processes import BenchmarkError, Program, ProgramRun, sandbox
 from benchmarks.sources import Source
 from benchmarks.table import Line, Section, at_least, at_most
-from settings import DEFAULTS
+from config.settings import DEFAULTS
 
 MEGABYTE = 1_000_000
 PEAK_MEGABYTES = 150

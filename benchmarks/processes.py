@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 import requests
 
-from settings import NAMES
+from config.settings import NAMES
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 _STOP_SECONDS = 30.0

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.machine import machine_line, versions_line
 from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, Sandbox, environment, sandbox
 from benchmarks.soak_people import People
-from tests.mariadb import PrivateMariaDB
+from tests.support.mariadb import PrivateMariaDB
 
 # What may go wrong with calls in a round. What hangs costs the program's time-out of 30 s.
 _FAULTS: Sequence[dict[str, Any]] = (

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from benchmarks.processes import PROJECT_FOLDER
-from tests.mariadb import PrivateMariaDB
+from tests.support.mariadb import PrivateMariaDB
 
 _DATABASE = "soak"
 _SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"

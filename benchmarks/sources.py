@@ -18,7 +18,7 @@ import mysql.connector
 
 from benchmarks.people import Row, customers, page_views, query_of_people
 from benchmarks.processes import PROJECT_FOLDER, background
-from tests.mariadb import PrivateMariaDB
+from tests.support.mariadb import PrivateMariaDB
 
 SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
 _DATABASE = "benchmark"

@@ -1,1 +1,1 @@
-"""The tests; a package, so that one file of it can import another (`tests.mariadb`)."""
+"""The tests; a package, so that one file of it can import another (`tests.support.mariadb`)."""

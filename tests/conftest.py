@@ -18,9 +18,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from db_connection import DatabaseConnection
-from tests.mariadb import MariaDBUnavailable, PrivateMariaDB
-from tests.mysql_server import PrivateMySQL
-from tests.private_server import PrivateServer
+from tests.support.mariadb import MariaDBUnavailable, PrivateMariaDB
+from tests.support.mysql_server import PrivateMySQL
+from tests.support.private_server import PrivateServer
 
 if TYPE_CHECKING:
     from sandbox.iterable_api import IterableSandbox

@@ -1,0 +1,1 @@
+"""`--check`. Start at `run`."""

@@ -1,0 +1,49 @@
+"""`--check`: is everything that a run needs there, in the operator's words, a line each.
+
+Owns the order, cheap looks before dear ones, and what is left out where its ground is missing.
+Writes nothing to Iterable, to the database or to the state file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from commands.check.database import check_database
+from commands.check.files import check_files, free_bytes_of
+from commands.check.iterable import check_field_types, check_iterable
+from commands.check.line import CheckLine, failed, passed, warned
+from config.settings import ConfigError, Settings
+
+__all__ = ["CheckLine", "check_setup", "settings_problems"]
+
+
+def check_setup(
+    settings: Settings,
+    env_file: Path | None,
+    *,
+    free_bytes: Callable[[Path], int] = free_bytes_of,
+) -> Iterator[CheckLine]:
+    """Yield each line as soon as it is known; the set-up works where all are `ok`.
+
+    `env_file` is the file that was read, None where the settings came from the environment alone.
+    """
+    place = "the environment" if env_file is None else f"{env_file} and the environment"
+    yield passed(
+        "settings",
+        f"complete, read from {place}: {settings.sync_mode} mode, views of the last "
+        f"{settings.engagement_window_days:g} days, stored times in {settings.db_timezone}",
+    )
+    yield from check_files(settings, env_file, free_bytes=free_bytes)
+    ours = yield from check_database(settings)
+    theirs = yield from check_iterable(settings)
+    if ours is not None and theirs is not None:
+        yield from check_field_types(ours, theirs)
+    else:
+        yield warned("field types", "not compared: that needs the query's rows and Iterable")
+
+
+def settings_problems(error: ConfigError) -> Iterator[CheckLine]:
+    """Yield the lines for settings that cannot be used; nothing else can be checked then."""
+    for problem in error.problems:
+        yield failed("settings", problem)

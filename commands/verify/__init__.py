@@ -1,0 +1,1 @@
+"""`--verify`. Start at `run`."""

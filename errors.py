@@ -1,0 +1,1 @@
+"""Errors for the operator, and exit statuses."""

@@ -1,0 +1,1 @@
+"""Iterable's HTTP API, used by `iterable_client`."""

@@ -1,0 +1,1 @@
+"""What a row becomes, and what became of it. Pure functions; start at `mapping`."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind. Start at `results_file`."""

@@ -1,0 +1,1 @@
+"""What is MySQL's own, used by `db_connection`."""

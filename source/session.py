@@ -1,0 +1,286 @@
+"""The source server: where it is, how a session with it is opened, and what its errors mean.
+
+Owns the login, TLS, time-outs and settings of a session, and one table from MySQL's error numbers
+to a line in the operator's words. The server's own message is quoted only where it names nothing
+but tables, columns and syntax; a password or a value from a row never is.
+Refuses to know what is read through the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+import mysql.connector
+from mysql.connector import errorcode
+
+from source.pure_driver import CarefulConnection
+
+# At lower levels the connector logs its own workings, of no use to an operator.
+logging.getLogger("mysql.connector").setLevel(logging.WARNING)
+# How long the server waits for us to read on. Its default, 60 s, is less than a stalled disk under
+# the outbox may take.
+NET_WRITE_TIMEOUT_SECONDS = 600
+# The most that sql_select_limit takes: "no limit". Where an administrator has set one for all
+# sessions the server leaves the rest of the rows out without a word.
+NO_ROW_LIMIT = 2**64 - 1
+
+
+class SourceError(Exception):
+    """The source database cannot be read. The text is one line and says what to do next.
+
+    `transient` is True where the same run may succeed a little later (lost connection, server
+    restarting, deadlock, time-out), False where something has to be changed first.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which server and database, as whom, and how. See `DatabaseConnection` for the meanings."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    unix_socket: str | None
+    ssl_ca: str | None
+    connect_timeout_seconds: int
+    read_timeout_seconds: int
+    use_pure: bool
+
+    @property
+    def place(self) -> str:
+        """`HOST:PORT`, or the socket's path."""
+        return self.unix_socket or f"{self.host}:{self.port}"
+
+
+def open_session(source: Source) -> Any:
+    """Return a new connector connection: UTC, utf8mb4, read only; raises `SourceError`."""
+    if source.unix_socket:
+        # What never leaves the machine needs no TLS.
+        options: dict[str, Any] = {"unix_socket": source.unix_socket, "ssl_disabled": True}
+    else:
+        options = {"host": source.host, "port": source.port}
+        if source.ssl_ca:
+            _check_ca_file(source.ssl_ca)
+            options |= {"ssl_ca": source.ssl_ca}
+            options |= {"ssl_verify_cert": True, "ssl_verify_identity": True}
+    is_pure = source.use_pure or not mysql.connector.HAVE_CEXT
+    connect: Any = mysql.connector.connect
+    if source.unix_socket:
+        options["use_pure"] = is_pure
+    elif is_pure:
+        connect = CarefulConnection
+    try:
+        connection: Any = connect(
+            user=source.user,
+            password=source.password,
+            database=source.database,
+            # A collation that MySQL 8 and MariaDB both know; the connector's own is MySQL 8's.
+            charset="utf8mb4",
+            collation="utf8mb4_general_ci",
+            time_zone="+00:00",
+            autocommit=True,
+            # One statement a call: what follows a semicolon in a query file is an error.
+            client_flags=[-mysql.connector.ClientFlag.MULTI_STATEMENTS],
+            connection_timeout=source.connect_timeout_seconds,
+            read_timeout=source.read_timeout_seconds,
+            write_timeout=source.read_timeout_seconds,
+            **options,
+        )
+        cursor = connection.cursor()
+        cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
+        cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+    except Exception as error:  # what is no MySQL makes the pure driver raise anything
+        raise to_source_error(error, source) from error
+    return connection
+
+
+def _check_ca_file(path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SourceError(f"Cannot use the CA file {path} ({reason}): check DB_SSL_CA.") from error
+
+
+_AGAIN = True
+_CHANGE_SOMETHING = False
+
+_UNREACHABLE = (
+    "Cannot reach MySQL at {place}: is it running, and may this machine connect to it? "
+    "Check {place_settings}."
+)
+_UNKNOWN_HOST = "Cannot find a machine called {host}: check DB_HOST (and this machine's DNS)."
+_LOST = (
+    "The connection to MySQL at {place} was lost (server stopped, network failed, or nothing came "
+    "for {read_timeout_seconds} seconds). Run again; nothing is lost."
+)
+_DENIED = (
+    "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and that the user "
+    "may log in from this machine."
+)
+_EXPIRED = (
+    "The password of the user {user} has expired at MySQL at {place}: have it renewed (ALTER USER),"
+    " then set DB_PASSWORD."
+)
+_NOT_THIS_DATABASE = (
+    "The user {user} may not use the database {database} at {place}: check DB_NAME, or ask for "
+    "GRANT SELECT ON {database}.*."
+)
+_FULL = "MySQL at {place} takes no more connections now. Run again a little later."
+_TLS = (
+    "No trusted TLS connection to MySQL at {place}: its certificate was not issued by the CA in "
+    "{ssl_ca}, or not for the name {host}. Check DB_SSL_CA and DB_HOST."
+)
+_PLUGIN = (
+    "MySQL at {place} wants a login method that the connector does not have for the user {user}: "
+    "use an account with caching_sha2_password or mysql_native_password."
+)
+_LOGIN_FAILED = (
+    "MySQL at {place} and the connector found no way to log in {user} ({detail}). An account with "
+    "caching_sha2_password needs TLS on the server, or DB_UNIX_SOCKET."
+)
+_STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
+_BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
+_NO_RIGHT = "The user {user} may not read what the query asks for: {detail}. GRANT SELECT on it."
+_NO_ROOM = "MySQL at {place} has no room left for the query ({detail}). Ask its administrator."
+_READ_ONLY = "The query tries to write, and this program only reads: {detail}. Make it one SELECT."
+
+# Unknown numbers are named, not quoted: "Truncated incorrect DOUBLE value: '...'" holds data.
+_UNEXPECTED = (
+    "MySQL at {place} answered with error {errno} ({name}): try the query in a MySQL client."
+)
+
+_UNREADABLE = (
+    "MySQL at {place} sent what the connector cannot read ({name}): is it MySQL that listens "
+    "there? Run again; if it stays so, try the query in a MySQL client."
+)
+
+_MEANING: dict[int, tuple[str, bool]] = {
+    # The client's own numbers.
+    errorcode.CR_CONNECTION_ERROR: (_UNREACHABLE, _AGAIN),
+    errorcode.CR_CONN_HOST_ERROR: (_UNREACHABLE, _AGAIN),
+    errorcode.CR_IPSOCK_ERROR: (_UNREACHABLE, _AGAIN),
+    errorcode.CR_UNKNOWN_HOST: (_UNKNOWN_HOST, _AGAIN),
+    errorcode.CR_SERVER_GONE_ERROR: (_LOST, _AGAIN),
+    errorcode.CR_SERVER_LOST: (_LOST, _AGAIN),
+    errorcode.CR_SERVER_LOST_EXTENDED: (_LOST, _AGAIN),
+    errorcode.CR_SERVER_HANDSHAKE_ERR: (_LOST, _AGAIN),
+    errorcode.CR_MALFORMED_PACKET: (_LOST, _AGAIN),
+    errorcode.CR_SSL_CONNECTION_ERROR: (_TLS, _CHANGE_SOMETHING),
+    errorcode.CR_AUTH_PLUGIN_CANNOT_LOAD: (_PLUGIN, _CHANGE_SOMETHING),
+    errorcode.CR_AUTH_PLUGIN_ERR: (_LOGIN_FAILED, _CHANGE_SOMETHING),
+    # Login.
+    errorcode.ER_ACCESS_DENIED_ERROR: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_HOST_NOT_PRIVILEGED: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_HOST_IS_BLOCKED: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_MUST_CHANGE_PASSWORD: (_EXPIRED, _CHANGE_SOMETHING),
+    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_EXPIRED, _CHANGE_SOMETHING),
+    errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, _CHANGE_SOMETHING),
+    errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, _CHANGE_SOMETHING),
+    errorcode.ER_SECURE_TRANSPORT_REQUIRED: (
+        "MySQL at {place} demands TLS: set DB_SSL_CA to the CA file of the server.",
+        _CHANGE_SOMETHING,
+    ),
+    errorcode.ER_DBACCESS_DENIED_ERROR: (_NOT_THIS_DATABASE, _CHANGE_SOMETHING),
+    errorcode.ER_BAD_DB_ERROR: (
+        "There is no database {database} on MySQL at {place}: check DB_NAME.",
+        _CHANGE_SOMETHING,
+    ),
+    errorcode.ER_CON_COUNT_ERROR: (_FULL, _AGAIN),
+    errorcode.ER_TOO_MANY_USER_CONNECTIONS: (_FULL, _AGAIN),
+    errorcode.ER_USER_LIMIT_REACHED: (_FULL, _AGAIN),
+    # The connection ends under the query.
+    errorcode.ER_SERVER_SHUTDOWN: (_LOST, _AGAIN),
+    errorcode.ER_NET_READ_ERROR: (_LOST, _AGAIN),
+    errorcode.ER_NET_READ_INTERRUPTED: (_LOST, _AGAIN),
+    errorcode.ER_NET_ERROR_ON_WRITE: (_LOST, _AGAIN),
+    errorcode.ER_NET_WRITE_INTERRUPTED: (_LOST, _AGAIN),
+    errorcode.ER_CLIENT_INTERACTION_TIMEOUT: (_LOST, _AGAIN),
+    errorcode.ER_SESSION_WAS_KILLED: (_LOST, _AGAIN),
+    1927: (_LOST, _AGAIN),  # MariaDB: ER_CONNECTION_KILLED
+    # The server ends the query.
+    errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, _AGAIN),
+    errorcode.ER_LOCK_DEADLOCK: (_STOPPED, _AGAIN),
+    errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, _AGAIN),
+    # Also the number that the pure Python driver gives its own read time-out.
+    errorcode.ER_QUERY_TIMEOUT: (_STOPPED, _AGAIN),
+    1969: (_STOPPED, _AGAIN),  # MariaDB: ER_STATEMENT_TIMEOUT
+    1021: (_NO_ROOM, _AGAIN),  # ER_DISK_FULL, which the connector lists no more
+    errorcode.ER_RECORD_FILE_FULL: (_NO_ROOM, _AGAIN),
+    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_ROOM, _AGAIN),
+    # The query itself.
+    errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_NON_UNIQ_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_PARSE_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, _CHANGE_SOMETHING),
+    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, _CHANGE_SOMETHING),  # the server's max_join_size
+    errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
+    errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
+    errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
+    errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, _CHANGE_SOMETHING),
+}
+
+_NAMES = {
+    number: name
+    for name, number in vars(errorcode).items()
+    if isinstance(number, int) and name.startswith(("ER_", "CR_"))
+}
+_MAX_DETAIL_CHARACTERS = 300
+
+
+def to_source_error(error: Exception, source: Source) -> SourceError:
+    """Say in the operator's words what an exception of the connector means."""
+    errno = _errno(error)
+    template, transient = _MEANING.get(errno, (_UNEXPECTED, _CHANGE_SOMETHING))
+    if not errno and not isinstance(error, mysql.connector.Error | OSError):
+        # IndexError, struct.error, decimal.InvalidOperation ... from the pure Python driver.
+        template, transient = _UNREADABLE, _AGAIN
+    text = template.format(
+        place=source.place,
+        place_settings="DB_UNIX_SOCKET" if source.unix_socket else "DB_HOST and DB_PORT",
+        host=source.host,
+        user=source.user,
+        database=source.database,
+        ssl_ca=source.ssl_ca or "DB_SSL_CA",
+        read_timeout_seconds=source.read_timeout_seconds,
+        detail=_one_line(getattr(error, "msg", None) or type(error).__name__),
+        errno=errno,
+        name=_NAMES.get(errno, type(error).__name__),
+    )
+    return SourceError(text, transient=transient)
+
+
+def _errno(error: Exception) -> int:
+    """Return MySQL's number for an error, also where the pure Python driver gives another."""
+    errno: int = getattr(error, "errno", None) or 0
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            errno = errorcode.CR_UNKNOWN_HOST
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            errno = errorcode.CR_SSL_CONNECTION_ERROR
+        cause = cause.__cause__ or cause.__context__
+    if errno <= 0 and isinstance(error, mysql.connector.OperationalError | ReferenceError):
+        # "MySQL Connection not available", from a session that has ended; they carry no number.
+        errno = errorcode.CR_SERVER_LOST
+    return errno
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= _MAX_DETAIL_CHARACTERS else line[:_MAX_DETAIL_CHARACTERS] + "..."

@@ -1,0 +1,1 @@
+"""One run: fill the outbox, deliver, report. Start at `run`."""

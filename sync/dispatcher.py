@@ -1,0 +1,299 @@
+"""Drains the outbox through the client: many calls at once, the first row alone, a polite stop.
+
+The dispatcher (the caller's thread) takes a permit from the endpoint's pace and then hands the
+work to a thread, so that the threads in use follow rate x latency by themselves: nothing to
+tune. It alone touches the outbox, and records what the threads report in short transactions.
+Knows no SQL and no HTTP; outbox and sender arrive as arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
+
+from iterable_api.rate_limiter import Pace
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict, event_may_follow
+
+logger = logging.getLogger(__name__)
+
+ERROR_BUDGET = 20  # calls in a row that stay unavailable end the run
+MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB each
+COMMIT_EVERY_SECONDS = 0.5  # of finished work at risk in a crash; the contract allows 1 s
+GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
+
+_TICK_SECONDS = 0.004  # two permits at 500 a second: half the wake-ups of one each
+
+
+class RunAborted(Exception):
+    """The run has to stop before its end; the text says why and what to do."""
+
+
+class Reported(NamedTuple):
+    """What a thread says after a call: the call, and what it means for each row of it."""
+
+    call: CallResult
+    finished: Sequence[Finished]
+
+
+class HeldBack(NamedTuple):
+    """Events to be sent `EVENT_DELAY_SECONDS` after their updates were accepted."""
+
+    seqs: Sequence[int]
+
+
+Report = Callable[[Reported | HeldBack], bool]  # False: make no further call
+Rows = Sequence[PendingRow]
+
+
+class Sender(Protocol):
+    """How rows become calls: one by one, or in bulk."""
+
+    max_in_flight: int  # units at once, each in a thread of its own
+
+    def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
+        """Group the rows into what is sent together; the first unit is the first row alone."""
+
+    def pace(self, unit: Rows) -> Pace:
+        """Return the pace of the unit's first call."""
+
+    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+        """Make a unit's calls, reporting each; runs in a thread of its own."""
+
+
+class Waiting(Protocol):
+    """What the dispatcher needs of the outbox."""
+
+    def pending(self) -> Iterator[PendingRow]: ...
+
+    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]: ...
+
+    def record(self, finished: Sequence[Finished]) -> None: ...
+
+
+class Calls(Protocol):
+    """What a sender needs of the client."""
+
+    paces: dict[str, Pace]
+
+    def call(
+        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
+    ) -> CallResult: ...
+
+
+class PerUserSender:
+    """One update and one event a row, in this order."""
+
+    max_in_flight = MAX_ROWS_IN_FLIGHT
+
+    def __init__(self, client: Calls, *, holds_events_back: bool = False) -> None:
+        self._client = client
+        self._holds_events_back = holds_events_back
+
+    def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
+        return ((row,) for row in rows)
+
+    def pace(self, unit: Rows) -> Pace:
+        return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+
+    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+        (row,) = unit
+        subject = f"user {row.user_id}"
+        if row.profile is not None:
+            update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
+            has_permit = False
+            if not update.attempts:
+                return  # stopped before it was sent
+            finished = Finished(row.seq, Half.PROFILE, update, time.time())
+            if not report(Reported(update, [finished])) or not event_may_follow(update):
+                return
+            if self._holds_events_back and update.delivered and row.event is not None:
+                report(HeldBack([row.seq]))
+                return
+        if row.event is not None:
+            event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
+            if event.attempts:
+                report(Reported(event, [Finished(row.seq, Half.EVENT, event, time.time())]))
+
+
+class Delivery:
+    """One drain of an outbox. `run` returns when all is sent or `stop` is set."""
+
+    def __init__(
+        self,
+        outbox: Waiting,
+        sender: Sender,
+        stop: threading.Event,
+        *,
+        event_delay_seconds: float = 0.0,
+        on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
+    ) -> None:
+        self._outbox = outbox
+        self._sender = sender
+        self._stop = stop
+        self._event_delay_seconds = event_delay_seconds
+        self._on_progress = on_progress
+        self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
+        self._reports: SimpleQueue[Reported | HeldBack | BaseException | int] = SimpleQueue()
+        self._thread_count = 0
+        self._in_flight = 0
+        self._held_back: deque[tuple[float, Sequence[int]]] = deque()
+        self._unrecorded: list[Reported] = []
+        self._rows_done = 0  # nothing more will be sent for them
+        self._recorded_at = time.monotonic()
+        self._unavailable_in_a_row = 0
+        self._is_aborted = False  # rows in flight are not even finished then
+
+    def run(self) -> None:
+        """Send everything that is pending. Raises RunAborted; the rest can be sent next time."""
+        units = self._sender.units(self._outbox.pending())
+        try:
+            first = next(units, None)
+            if first is not None:
+                self._start(first, has_permit=False)
+                while self._in_flight and not self._stop.is_set():
+                    time.sleep(_TICK_SECONDS)
+                    self._collect()
+            self._deliver(units)
+        except BaseException:
+            self._is_aborted = True
+            self._stop.set()
+            raise
+        finally:
+            self._finish()
+
+    def _deliver(self, units: Iterator[Rows]) -> None:
+        unit = next(units, None)
+        while not self._stop.is_set():
+            self._send_held_back()
+            wait_seconds = _TICK_SECONDS
+            tick_ends_at = time.monotonic() + _TICK_SECONDS  # whatever the pace would still allow
+            while unit is not None and self._in_flight < self._sender.max_in_flight:
+                wait_seconds = self._sender.pace(unit).try_acquire()
+                if wait_seconds > 0:
+                    break
+                self._start(unit, has_permit=True)
+                unit = next(units, None)
+                if time.monotonic() >= tick_ends_at:
+                    break
+            if unit is None and not self._in_flight and not self._held_back:
+                return
+            time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
+            self._collect()
+
+    def _start(self, unit: Rows, *, has_permit: bool) -> None:
+        self._in_flight += 1
+        self._tasks.put((unit, has_permit))
+        if self._in_flight > self._thread_count:
+            self._thread_count += 1
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        """Send units until told to end; what goes wrong here is told to the dispatcher."""
+        while (task := self._tasks.get()) is not None:
+            unit, has_permit = task
+            rows_done = 0
+            if not self._stop.is_set():
+                try:
+                    self._sender.send(unit, self._report, has_permit=has_permit)
+                    rows_done = len(unit)
+                except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
+                    self._reports.put(bug)
+            self._reports.put(rows_done)
+
+    def _report(self, report: Reported | HeldBack) -> bool:
+        self._reports.put(report)
+        return not self._is_aborted
+
+    def _send_held_back(self) -> None:
+        while self._held_back and self._held_back[0][0] <= time.monotonic():
+            if self._in_flight >= self._sender.max_in_flight:
+                return
+            _due_at, seqs = self._held_back.popleft()
+            self._start(self._outbox.events_of(seqs), has_permit=False)
+
+    def _collect(self) -> None:
+        """Take in what the threads reported, and raise what has to end the run."""
+        if (trouble := self._take_in()) is not None:
+            raise trouble
+
+    def _take_in(self) -> BaseException | None:
+        """Take in what the threads reported, record it in time, and return the first trouble."""
+        trouble: BaseException | None = None
+        while not self._reports.empty():
+            report = self._reports.get()
+            if isinstance(report, int):
+                self._in_flight -= 1
+                self._rows_done += report
+            elif isinstance(report, Reported):
+                self._unrecorded.append(report)
+                trouble = trouble or self._judge(report.call)
+            elif isinstance(report, HeldBack):
+                self._rows_done -= len(report.seqs)
+                due_at = time.monotonic() + self._event_delay_seconds
+                self._held_back.append((due_at, report.seqs))
+            else:
+                trouble = trouble or report
+        if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
+            self._record()
+        return trouble
+
+    def _record(self) -> None:
+        self._recorded_at = time.monotonic()
+        self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
+        calls, self._unrecorded = self._unrecorded, []  # kept where that failed
+        self._on_progress(calls, self._rows_done)
+
+    def _judge(self, call: CallResult) -> RunAborted | None:
+        """Say what ends the run: nothing more will be accepted, or nobody answers any more."""
+        if call.verdict is Verdict.REFUSED:
+            return RunAborted(_why_refused(call))
+        if call.verdict is not Verdict.UNAVAILABLE:
+            self._unavailable_in_a_row = 0
+            return None
+        self._unavailable_in_a_row += 1
+        if self._unavailable_in_a_row < ERROR_BUDGET or self._stop.is_set():
+            return None
+        return RunAborted(
+            f"{ERROR_BUDGET} calls in a row failed after all their attempts (the last: "
+            f"{call.http_status or call.code}). Iterable seems to be down: run again later."
+        )
+
+    def _finish(self) -> None:
+        """Let the calls in flight come home, for a while, and write down what they brought."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        bug: BaseException | None = None
+        try:
+            while self._in_flight and time.monotonic() < deadline:
+                time.sleep(_TICK_SECONDS)
+                trouble = self._take_in()
+                if isinstance(trouble, RunAborted):
+                    logger.debug("while stopping: %s", trouble)
+                else:
+                    bug = bug or trouble
+        finally:
+            for _ in range(self._thread_count):
+                self._tasks.put(None)
+            self._record()
+        if bug is not None:
+            raise bug
+
+
+def _why_refused(call: CallResult) -> str:
+    if call.http_status in (401, 403):
+        return (
+            f"Iterable refused the API key (HTTP {call.http_status} {call.code}): check that "
+            "ITERABLE_API_KEY is a server-side key of this project, and ITERABLE_API_BASE_URL its "
+            "data centre (EU projects: https://api.eu.iterable.com)."
+        )
+    if call.http_status is None:
+        return f"{call.message}: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."
+    return (
+        f"ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP {call.http_status}): "
+        "it should be https://api.iterable.com or https://api.eu.iterable.com."
+    )

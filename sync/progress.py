@@ -1,0 +1,149 @@
+"""How far a delivery has come, told while it runs: a live line, or a log line a minute.
+
+Owns the counts so far and where they are told; feeds `measurements` for the report. Knows
+neither how rows are sent nor how the run ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TextIO
+
+from config.settings import Settings
+from records.outcomes import CallResult, Finished, Verdict
+from reporting.measurements import Latencies, Measurements, Standing, Throughput, clock_time
+from sync.progress_bar import LiveLine, can_be_live
+
+logger = logging.getLogger(__name__)
+
+LINE_EVERY_SECONDS = 60.0
+_LIVE_RATE_SECONDS = 10.0  # the rate that is shown is that of the last seconds
+_HISTORY_STEPS = 150  # of half a second each: a little more than a minute
+
+# One API call after its last attempt, and what it means for the rows in it: `delivery.Reported`.
+Call = tuple[CallResult, Sequence[Finished]]
+
+
+def ceiling_rows_per_second(settings: Settings) -> float:
+    """Return what the settings' limits allow: two calls a row, or two a batch."""
+    if settings.sync_mode == "bulk":
+        return min(settings.bulk_update_rps, settings.track_bulk_rps) * settings.bulk_batch_size
+    return min(settings.users_update_rps, settings.events_track_rps)
+
+
+class Progress:
+    """The progress of one delivery, as a context manager around it.
+
+    `advance` is called by the dispatcher twice a second. With `live`, and where `stream`
+    (standard error) is a terminal, one line there shows it, and log lines appear above; it is
+    gone at the end. Everywhere else a line is logged once a minute.
+    """
+
+    def __init__(
+        self,
+        rows_to_send: int,
+        ceiling_rows_per_second: float,
+        *,
+        live: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rows_to_send = rows_to_send
+        self._ceiling = ceiling_rows_per_second
+        self._stream = sys.stderr if stream is None else stream
+        self._is_live = live and can_be_live(self._stream)
+        self._line: LiveLine | None = None
+        self._clock = clock
+        self._began_at = self._told_at = clock()
+        self._history = deque([(self._began_at, 0)], maxlen=_HISTORY_STEPS)
+        self._rows_done = self._retries = self._rows_failed = 0
+        self._failed = bytearray()  # a bit for each row: its two halves are one failure
+        self._throughput, self._latencies = Throughput(), Latencies()
+
+    def __enter__(self) -> Progress:
+        if self._is_live:
+            self._line = LiveLine(self._stream)
+            self._line.show(self.standing(_LIVE_RATE_SECONDS))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def advance(self, calls: Sequence[Call], rows_done: int) -> None:
+        """Take in the calls since the last time, and how many rows are done with by now."""
+        now = self._clock()
+        retries = 0
+        count_latency = self._latencies.add
+        for call, finished in calls:
+            retries += call.attempts - 1
+            count_latency(call.elapsed_seconds)
+            for row in finished:
+                if row.result.verdict is not Verdict.DELIVERED:
+                    self._count_failure(row.seq)
+        newly_done = max(0, rows_done - self._rows_done)
+        self._rows_done += newly_done
+        self._retries += retries
+        self._throughput.add(now - self._began_at, newly_done, retries)
+        self._history.append((now, self._rows_done))
+        if self._line is not None:
+            self._line.show(self.standing(_LIVE_RATE_SECONDS))
+        if now - self._told_at >= LINE_EVERY_SECONDS:
+            self._told_at = now
+            level = logging.DEBUG if self._line else logging.INFO  # the file has it either way
+            logger.log(level, "%s", in_words(self.standing(LINE_EVERY_SECONDS)))
+
+    def standing(self, over_seconds: float = LINE_EVERY_SECONDS) -> Standing:
+        """Return the counts so far, and the rate over the last `over_seconds`."""
+        now, rows_now = self._history[-1]
+        then, rows_then = next((at, rows) for at, rows in self._history if at >= now - over_seconds)
+        rate = (rows_now - rows_then) / (now - then) if now > then else 0.0
+        return Standing(
+            self._rows_done,
+            self._rows_to_send,
+            self._rows_failed,
+            self._retries,
+            rate,
+            self._ceiling,
+        )
+
+    @property
+    def measurements(self) -> Measurements:
+        """What was measured so far, for the report."""
+        return Measurements(
+            self._ceiling,
+            self._throughput.samples(),
+            self._latencies.buckets(),
+            self._latencies.slowest_seconds,
+        )
+
+    def _count_failure(self, seq: int) -> None:
+        byte, bit = seq >> 3, 1 << (seq & 7)
+        if byte >= len(self._failed):
+            self._failed.extend(bytes(byte + 1 - len(self._failed)))
+        if not self._failed[byte] & bit:
+            self._failed[byte] |= bit
+            self._rows_failed += 1
+
+
+def in_words(standing: Standing) -> str:
+    """Word a standing for the log."""
+    parts = [
+        f"{standing.rows_done:,} of {standing.rows_to_send:,} rows done"
+        f" ({int(standing.share_done * 100)} %)",
+        f"{standing.rows_per_second:,.1f} users/s, {standing.share_of_ceiling:.0%} of the limit",
+    ]
+    if standing.seconds_left is not None:
+        parts.append(f"{clock_time(standing.seconds_left)} left")
+    return ", ".join(parts) + f"; {standing.rows_failed:,} failed, {standing.retries:,} retries"

@@ -1,0 +1,318 @@
+"""One run: fill the outbox from MySQL, drain it into Iterable, report.
+
+Owns the order of the phases and what becomes of the run when one of them breaks: whatever
+happens after the lock is taken, the rows are accounted for in a results file, and the history
+knows the ending. Knows no flags and no exit statuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+from config.settings import ConfigError, Settings
+from db_connection import SourceError
+from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_client import IterableClient
+from logger_config import FILE_ONLY, without_secrets
+from records.outcomes import Failure, Outcome, RowState
+from reporting.results_file import (
+    ResultsError,
+    RunSummary,
+    entries,
+    remove_old_results,
+    summarize,
+    summary_lines,
+    write_results,
+)
+from state.database import RunLock, StateError
+from state.outbox import Filled, Outbox
+from sync.bulk import BulkSender
+from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Sender
+from sync.progress import Progress, ceiling_rows_per_second
+from sync.signals import Interrupted, StopSignal
+from sync.source_rows import SourceRows
+from sync.wiring import to_mapping
+
+logger = logging.getLogger(__name__)
+
+MAX_READS = 3  # a read that breaks midway is begun again this often in all
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the flags ask of one run."""
+
+    dry_run: bool = False
+    limit: int | None = None
+    full_refresh: bool = False
+    shows_progress: bool = True
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended. `error` is what cut it short, None when it came to its end."""
+
+    summary: RunSummary
+    failures: Sequence[Failure]
+    files: Sequence[Path]  # the results file first, where it could be written
+    error: Exception | None
+
+    @property
+    def results_path(self) -> Path | None:
+        return self.files[0] if self.files else None
+
+    def lines(self) -> list[str]:
+        """Word the end of the run for the operator."""
+        return summary_lines(self.summary, self.failures, self.files)
+
+
+@dataclass
+class _Ending:
+    """How the phases ended, so far."""
+
+    status: str = "completed"
+    reason: str | None = None
+    error: Exception | None = None
+
+    def abort(self, error: Exception) -> None:
+        if self.error is None:
+            self.status, self.error = "aborted", error
+            self.reason = without_secrets(str(error))
+
+
+class SyncRun:
+    """One run with these settings. `execute` once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        stop: StopSignal,
+        *,
+        show_payload: Callable[[str, bytes], None] = lambda _endpoint, _body: None,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        clock: Callable[[], float] = time.monotonic,
+        to_client: Callable[..., IterableClient] = IterableClient,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._stop = stop
+        self._show_payload = show_payload
+        self._now, self._clock = now, clock
+        self._started_at, self._began_at = now(), clock()
+        self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
+        self._has_rows = False  # what the outbox holds before is of a run that was killed
+        self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._client = to_client(
+            settings.iterable_api_key,
+            settings.iterable_api_base_url,
+            paces={
+                USERS_UPDATE: settings.users_update_rps,
+                EVENTS_TRACK: settings.events_track_rps,
+                USERS_BULK_UPDATE: settings.bulk_update_rps,
+                EVENTS_TRACK_BULK: settings.track_bulk_rps,
+            },
+            max_attempts=settings.max_attempts,
+            log_payloads=settings.log_payloads,
+            connections=MAX_ROWS_IN_FLIGHT,
+            stop=stop.event,
+        )
+
+    def execute(self) -> RunReport:
+        """Run to the end, whatever it is.
+
+        Raises ConfigError (the query lacks columns) and StateError (the state file cannot be
+        used at all, or another run holds it): nothing was sent then.
+        """
+        dry_run = self._options.dry_run
+        with contextlib.ExitStack() as stack:
+            if not dry_run:
+                stack.enter_context(RunLock(self._settings.state_file))
+            outbox = Outbox(self._settings.state_file, read_only=dry_run)
+            stack.callback(outbox.close)
+            stack.callback(self._client.close)
+            if not dry_run:
+                outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
+            ending = _Ending()
+            try:
+                self._phases(outbox, ending)
+            except ConfigError as error:
+                if not dry_run:
+                    outbox.history.end(self._run_id, self._now(), "aborted", str(error), {})
+                raise
+            return self._report(outbox, ending)
+
+    def _phases(self, outbox: Outbox, ending: _Ending) -> None:
+        try:
+            filled = self._fill(outbox)
+            self._has_rows = True
+            self._announce(filled)
+            self._stop.ends_at_once = False
+            if self._options.dry_run:
+                self._show_payloads(outbox)
+            else:
+                self._deliver(outbox, filled.to_send)
+        except (SourceError, RunAborted, StateError) as error:
+            ending.abort(error)
+        except Interrupted:
+            pass
+        finally:
+            self._stop.ends_at_once = False
+        if self._stop.number is not None and ending.error is None:
+            ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
+
+    def _fill(self, outbox: Outbox) -> Filled:
+        """Take in all rows; a read that breaks is begun again, from the first row."""
+        for reads in range(1, MAX_READS + 1):
+            try:
+                return self._fill_once(outbox)
+            except SourceError as error:
+                if not error.transient or reads == MAX_READS:
+                    raise
+                logger.warning("%s Reading again, from the start.", error)
+                self._stop.event.wait(2.0**reads)
+        raise AssertionError("unreachable")
+
+    def _fill_once(self, outbox: Outbox) -> Filled:
+        limit = self._options.limit
+        with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
+            mapping = to_mapping(self._settings, rows.columns)
+            refresh = self._options.full_refresh
+            return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
+
+    def _announce(self, filled: Filled) -> None:
+        settings = self._settings
+        logger.info(
+            "%s rows read, %s to send (%s, run %s)",
+            f"{filled.total:,}",
+            f"{filled.to_send:,}",
+            "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
+            self._run_id,
+        )
+        if not filled.total:
+            logger.warning(
+                "The query returned nothing for the last %g days: see its plan and pages in %s, "
+                "and ENGAGEMENT_WINDOW_DAYS.",
+                settings.engagement_window_days,
+                settings.query_file.name,
+            )
+        if filled.mapping_changed:
+            logger.warning(
+                "USER_FIELDS or EVENT_FIELDS changed since the last run: every row counts as "
+                "changed and is sent again."
+            )
+        if filled.in_the_future:
+            logger.warning(
+                "%s events lie in the future: is DB_TIMEZONE=%s right?",
+                f"{filled.in_the_future:,}",
+                settings.db_timezone,
+            )
+
+    def _show_payloads(self, outbox: Outbox) -> None:
+        if self._options.limit is None:
+            return
+        for row in outbox.pending():
+            if row.profile is not None:
+                self._show_payload(USERS_UPDATE, row.profile)
+            if row.event is not None:
+                self._show_payload(EVENTS_TRACK, row.event)
+
+    def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
+        settings = self._settings
+        holds_back = settings.event_delay_seconds > 0
+        sender: Sender
+        if settings.sync_mode == "bulk":
+            sender = BulkSender(
+                self._client,
+                batch_size=settings.bulk_batch_size,
+                holds_events_back=holds_back,
+            )
+        else:
+            sender = PerUserSender(self._client, holds_events_back=holds_back)
+        with self._progress_of(rows_to_send) as progress:
+            Delivery(
+                outbox,
+                sender,
+                self._stop.event,
+                event_delay_seconds=settings.event_delay_seconds,
+                on_progress=progress.advance,
+            ).run()
+
+    def _progress_of(self, rows_to_send: int) -> Progress:
+        self._progress = Progress(
+            rows_to_send,
+            ceiling_rows_per_second(self._settings),
+            live=self._options.shows_progress,
+        )
+        return self._progress
+
+    def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
+        """Account for every row, as far as disks allow, and let personal data go."""
+        finished_at = self._now()
+        files: list[Path] = []
+        tally: Sequence[tuple[RowState, int]] = ()
+        failures: Sequence[Failure] = ()
+        summarize_as = partial(
+            summarize,
+            run_id=self._run_id,
+            dry_run=self._options.dry_run,
+            mode=self._settings.sync_mode,
+            started_at=self._started_at,
+            finished_at=finished_at,
+            elapsed_seconds=self._clock() - self._began_at,
+            api_calls=self._client.call_count,
+            retries=self._client.retry_count,
+        )
+        try:
+            if self._has_rows:
+                tally = outbox.tally()
+                failures = outbox.failures() if _has_failures(tally) else ()
+        except StateError as error:
+            ending.abort(error)
+            tally, self._has_rows = [], False
+        summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+        # In a word: a million rows may carry it. The whole reason stands in the head.
+        why = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        try:
+            folder = self._settings.results_dir
+            rows = entries(outbox.settled(), why) if self._has_rows else ()
+            files.append(write_results(folder, summary, rows))
+            if self._settings.report:
+                files += self._write_report(files[0], summary, failures)
+            remove_old_results(folder, self._settings.results_keep, files[0])
+        except (ResultsError, StateError) as error:
+            ending.abort(error)
+            summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+        if not self._options.dry_run:
+            try:
+                outbox.history.end(
+                    self._run_id, finished_at, summary.status, summary.reason, summary.to_json()
+                )
+                outbox.clear()
+            except StateError as error:
+                ending.abort(error)
+        logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
+        return RunReport(summary, failures, files, ending.error)
+
+    def _write_report(
+        self, results_path: Path, summary: RunSummary, failures: Sequence[Failure]
+    ) -> list[Path]:
+        from reporting.html_report import write_report
+
+        path = results_path.with_suffix(".html")
+        measured = self._progress.measurements
+        is_written = write_report(path, summary, failures, measured, self._settings)
+        return [path] if is_written else []
+
+
+def _has_failures(tally: Sequence[tuple[RowState, int]]) -> bool:
+    fine = (Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.DUPLICATE, Outcome.NOT_ATTEMPTED)
+    return any(state.outcome not in fine for state, _ in tally)

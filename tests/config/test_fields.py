@@ -1,0 +1,129 @@
+"""The little language of USER_FIELDS and EVENT_FIELDS."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.fields import (
+    EVENT_FIELDS,
+    RESERVED_EVENT_FIELDS,
+    RESERVED_USER_FIELDS,
+    USER_FIELDS,
+    Field,
+    parse_fields,
+)
+
+NOTHING_RESERVED: frozenset[str] = frozenset()
+
+
+def problems_of(text: str, reserved: frozenset[str] = NOTHING_RESERVED) -> list[str]:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the text is what is tested
+        parse_fields(text, reserved)
+    return str(raised.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("first_name", [Field("first_name", "first_name")]),
+        ("browser=device", [Field("browser", "device")]),
+        ("vip:bool", [Field("vip", "vip", "bool")]),
+        ("is_vip=vip:bool", [Field("is_vip", "vip", "bool")]),
+        ("tags=tags_json:json", [Field("tags", "tags_json", "json")]),
+        ("a,b", [Field("a", "a"), Field("b", "b")]),
+        ("  a , b = c : bool ,, ", [Field("a", "a"), Field("b", "c", "bool")]),
+        ("one=x,two=x", [Field("one", "x"), Field("two", "x")]),
+        ("", []),
+        (" , ", []),
+    ],
+)
+def test_fields_are_read(text: str, fields: list[Field]) -> None:
+    assert parse_fields(text, NOTHING_RESERVED) == tuple(fields)
+
+
+@pytest.mark.parametrize("entry", ["=", "a=", "=b", "a.b", "a.b=c", ":bool", "a=:bool"])
+def test_an_entry_that_is_no_field_is_quoted(entry: str) -> None:
+    assert problems_of(entry) == [
+        f"{entry!r} is not field=column (a field's name holds no dot)"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cast", ["int", "BOOL", "bool:json", "date"])
+def test_an_unknown_cast_is_named(cast: str) -> None:
+    assert problems_of(f"a=b:{cast}") == [f"'a=b:{cast}': ':{cast}' is unknown, use :bool or :json"]
+
+
+def test_a_field_that_is_named_twice_is_a_problem() -> None:
+    assert problems_of("a,b,a=c") == ["field 'a' is named twice"]
+
+
+def test_every_problem_is_reported_one_a_line() -> None:
+    assert problems_of("=,a,a,email", RESERVED_USER_FIELDS) == [
+        "'=' is not field=column (a field's name holds no dot)",
+        "field 'a' is named twice",
+        "field 'email' is set by Iterable or by this program",
+    ]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("email", "userId", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
+        *("profileUpdatedAt", "signupDate", "signupSource", "phoneNumberDetails"),
+        *("subscribedMessageTypeIds", "unsubscribedMessageTypeIds", "unsubscribedChannelIds"),
+        "recent_page_view",
+    ],
+)
+def test_a_profile_field_of_iterables_own_cannot_be_a_target(target: str) -> None:
+    why = [f"field {target!r} is set by Iterable or by this program"]
+    assert problems_of(target, RESERVED_USER_FIELDS) == why
+    assert problems_of(f"{target}=some_column", RESERVED_USER_FIELDS) == why
+    # As a column it is as good as any.
+    assert parse_fields(f"mine={target}", RESERVED_USER_FIELDS) == (Field("mine", target),)
+
+
+@pytest.mark.parametrize(
+    "target", ["email", "userId", "eventName", "createdAt", "itblInternal", "timestamp"]
+)
+def test_an_event_field_that_the_program_sets_cannot_be_a_target(target: str) -> None:
+    assert problems_of(target, RESERVED_EVENT_FIELDS) == [
+        f"field {target!r} is set by Iterable or by this program"
+    ]
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    assert (
+        tuple(Field(name, name) for name in ("first_name", "last_name", "plan_type", "candidate"))
+        == USER_FIELDS
+    )
+    assert (
+        Field("page", "page"),
+        Field("browser", "device"),
+        Field("location", "location"),
+        Field("candidate", "candidate"),
+    ) == EVENT_FIELDS
+
+
+NAMES = st.text("abcxyz_019", min_size=1, max_size=10)
+
+ENTRIES = st.tuples(NAMES, NAMES, st.sampled_from(["", "bool", "json"]))
+
+
+@given(st.lists(ENTRIES, unique_by=lambda entry: entry[0]))
+def test_what_is_written_is_what_is_read(entries: list[tuple[str, str, str]]) -> None:
+    text = ",".join(f"{target}={column}:{cast}".rstrip(":") for target, column, cast in entries)
+    assert parse_fields(text, NOTHING_RESERVED) == tuple(Field(*entry) for entry in entries)
+
+
+@given(st.text(alphabet="ab=:,. ü\n"))
+def test_any_text_is_fields_or_a_list_of_problems(text: str) -> None:
+    try:
+        fields = parse_fields(text, frozenset({"a"}))
+    except ValueError:
+        assert problems_of(text, frozenset({"a"})) != []
+        return
+    assert len({field.target for field in fields}) == len(fields)
+    assert all(field.target and field.column for field in fields)
+    assert all("." not in field.target and field.target != "a" for field in fields)

@@ -1,0 +1,233 @@
+"""Where settings lead and where they come from: paths, web addresses, the .env file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config.settings import NAMES, ConfigError, read_environment
+from tests.config.test_settings import ROOT, problem_with, settings_with
+
+# Paths
+
+FILES = ("STATE_FILE", "LOG_FILE", "METRICS_FILE")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_relative_path_starts_at_the_project_folder_wherever_the_program_is_started(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert getattr(settings_with(**{name: "sql/file"}), name.lower()) == ROOT / "sql" / "file"
+    assert settings_with(RESULTS_DIR="sql").results_dir == ROOT / "sql"
+    assert settings_with(QUERY_FILE="sql/schema.sql").query_file == ROOT / "sql" / "schema.sql"
+    assert settings_with(DB_SSL_CA="main.py").db_ssl_ca == str(ROOT / "main.py")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_absolute_path_and_a_home_folder_are_taken_as_they_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert getattr(settings_with(**{name: f"{tmp_path}/a"}), name.lower()) == tmp_path / "a"
+    assert getattr(settings_with(**{name: "~/a"}), name.lower()) == tmp_path / "a"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_needs_a_folder_to_lie_in(name: str, tmp_path: Path) -> None:
+    assert problem_with(**{name: f"{tmp_path}/none/a"}) == (
+        f"{name} lies in a folder that does not exist: create {tmp_path}/none"
+    )
+    assert problem_with(**{name: str(tmp_path)}) == (
+        f"{name} names a folder, not a file: {tmp_path}"
+    )
+
+
+def test_the_folder_of_the_results_has_to_exist(tmp_path: Path) -> None:
+    assert problem_with(RESULTS_DIR=f"{tmp_path}/none") == (
+        f"RESULTS_DIR names a folder that does not exist: create {tmp_path}/none"
+    )
+
+
+@pytest.mark.parametrize("name", ["QUERY_FILE", "DB_SSL_CA"])
+def test_a_file_that_is_read_has_to_exist(name: str, tmp_path: Path) -> None:
+    assert problem_with(**{name: f"{tmp_path}/a"}) == f"{name} names no file: {tmp_path}/a"
+    assert problem_with(**{name: str(tmp_path)}) == f"{name} names no file: {tmp_path}"
+
+
+@pytest.mark.parametrize("name", [*FILES, "RESULTS_DIR", "QUERY_FILE", "DB_SSL_CA"])
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "x" * 300, "a\0b"])
+def test_a_path_that_the_system_cannot_take_is_a_problem_not_a_crash(name: str, text: str) -> None:
+    assert problem_with(**{name: text}).startswith(f"{name} is a path that cannot be used: ")
+
+
+@pytest.mark.parametrize("name", ["STATE_FILE", "METRICS_FILE"])
+def test_a_device_is_not_taken_for_a_file_of_our_own(name: str, tmp_path: Path) -> None:
+    """As root, a run closed /dev/null to everybody else, or put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        assert problem_with(**{name: str(path)}) == (
+            f"{name} names something that is not a file: {path}"
+        )
+    assert settings_with(LOG_FILE="/dev/null").log_file == Path("/dev/null")
+
+
+# Web addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://api.eu.iterable.com", "https://api.eu.iterable.com"),
+        ("https://api.iterable.com/", "https://api.iterable.com"),
+        ("https://api.iterable.com/api/", "https://api.iterable.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.8.9.10", "http://127.8.9.10"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_the_api_is_reached_by_https_or_on_this_machine(text: str, url: str) -> None:
+    assert settings_with(ITERABLE_API_BASE_URL=text).iterable_api_base_url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://api.iterable.com",
+        "http://10.0.0.1",
+        "http://0.0.0.0",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://[::2]",
+        "http://127.0.0.1@api.example.com",
+        "HTTP://api.iterable.com",
+    ],
+)
+def test_the_key_never_travels_over_plain_http_to_another_machine(text: str) -> None:
+    assert problem_with(ITERABLE_API_BASE_URL=text) == (
+        "ITERABLE_API_BASE_URL must start with https:// (plain http is for this machine only)"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("api.iterable.com", "ftp://api.iterable.com", "https://", "https:///api", "//x", "file:///"),
+        *("https://api.iterable.com:99999", "https://[::1", "https://api.iterable.com:x"),
+        *("https://*.example.com", "https://.a.com", "https://a..b", "https://a%62.com"),
+        *("https://\u2603.com", "https://a|b.com", f"https://{'a' * 64}.com", "https://[::1%]x"),
+        *("https://api iterable.com", "https://api.iter\table.com", "https://api.\x1biterable.com"),
+    ],
+)  # fmt: skip
+def test_what_is_no_web_address_is_a_problem(text: str) -> None:
+    expected = "is not a web address such as https://api.iterable.com"
+    assert problem_with(ITERABLE_API_BASE_URL=text) == f"ITERABLE_API_BASE_URL {expected}"
+    assert problem_with(HEALTHCHECK_URL=text) == f"HEALTHCHECK_URL {expected}"
+
+
+@pytest.mark.parametrize(
+    "text", ["https://user:pw@api.iterable.com", "https://api.iterable.com?a=b", "https://a.b#c"]
+)
+def test_the_address_of_the_api_is_a_plain_one(text: str) -> None:
+    assert problem_with(ITERABLE_API_BASE_URL=text) == (
+        "ITERABLE_API_BASE_URL must be a plain address such as https://api.eu.iterable.com"
+    )
+
+
+# The .env file and the real environment
+
+EnvFile = Callable[[str | bytes], Path]
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnvFile:
+    """Write a .env file; the real environment holds none of our settings."""
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+    def write(content: str | bytes) -> Path:
+        path = tmp_path / "test.env"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_a_file_is_read_with_quotes_comments_and_export(env_file: EnvFile) -> None:
+    path = env_file(
+        "# a comment\n"
+        "DB_HOST=db.example.com  # where\n"
+        "export DB_USER='reader'\n"
+        'DB_PASSWORD=" two  words "\n'
+        "DB_NAME=\n"
+        "ITERABLE_API_KEY\n"
+        "SOMETHING_ELSE=1\n"
+    )
+    assert read_environment(path) == {
+        "DB_HOST": "db.example.com",
+        "DB_USER": "reader",
+        "DB_PASSWORD": " two  words ",
+        "DB_NAME": "",
+    }
+
+
+@pytest.mark.parametrize("password", ["pa$$word", "${HOME}", "$(id)", "a#b", "100%", "`id`"])
+def test_a_password_is_never_interpolated(env_file: EnvFile, password: str) -> None:
+    assert read_environment(env_file(f"DB_PASSWORD={password}\n")) == {"DB_PASSWORD": password}
+
+
+def test_the_real_environment_wins_even_where_it_is_empty(
+    env_file: EnvFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = env_file("DB_HOST=of-the-file\nDB_USER=of-the-file\nDB_PASSWORD=of-the-file\n")
+    monkeypatch.setenv("DB_HOST", "of-the-environment")
+    monkeypatch.setenv("DB_PASSWORD", "")
+    assert read_environment(path) == {
+        "DB_HOST": "of-the-environment",
+        "DB_USER": "of-the-file",
+        "DB_PASSWORD": "",
+    }
+
+
+def test_reading_a_file_changes_nothing_in_the_real_environment(env_file: EnvFile) -> None:
+    before = dict(os.environ)
+    read_environment(env_file("DB_HOST=x\n"))
+    assert dict(os.environ) == before
+
+
+def test_a_file_saved_with_a_byte_order_mark_keeps_its_first_name(env_file: EnvFile) -> None:
+    """It lost it: DB_HOST was then said to be missing, with the file showing it."""
+    assert read_environment(env_file(b"\xef\xbb\xbfDB_HOST=x\n")) == {"DB_HOST": "x"}
+
+
+def test_a_file_with_windows_line_ends_is_read(env_file: EnvFile) -> None:
+    assert read_environment(env_file("DB_HOST=x\r\nDB_USER=y\r\n")) == {
+        "DB_HOST": "x",
+        "DB_USER": "y",
+    }
+
+
+@pytest.mark.parametrize("named", ["nowhere.env", "."])
+def test_a_file_that_is_named_has_to_exist(tmp_path: Path, named: str) -> None:
+    path = tmp_path / named
+    with pytest.raises(ConfigError) as raised:
+        read_environment(path)
+    assert raised.value.problems == [f"--env-file {path} names no file"]
+
+
+def test_a_file_that_is_not_utf_8_is_a_problem_that_does_not_show_it(env_file: EnvFile) -> None:
+    path = env_file("DB_PASSWORD=pässwörd\n".encode("latin-1"))
+    with pytest.raises(ConfigError) as raised:
+        read_environment(path)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{path} cannot be read: ")
+    assert "ssw" not in problem
+
+
+def test_a_path_that_the_system_cannot_take_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: .*too long"):
+        read_environment(tmp_path / ("x" * 300))

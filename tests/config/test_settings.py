@@ -1,0 +1,286 @@
+"""The environment, read into settings, or into the list of all that is wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta, timezone
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from config.fields import EVENT_FIELDS, USER_FIELDS, Field
+from config.settings import DEFAULTS, NAMES, REQUIRED, ConfigError, Settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+REQUIRED_ONES = {
+    "DB_HOST": "db.example.com",
+    "DB_USER": "reader",
+    "DB_PASSWORD": "correct horse",
+    "DB_NAME": "shop",
+    "ITERABLE_API_KEY": "0123456789abcdef",
+}
+
+
+def settings_with(**changes: str) -> Settings:
+    return Settings.from_environment({**REQUIRED_ONES, **changes})
+
+
+def problems_with(**changes: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        settings_with(**changes)
+    assert str(raised.value) == "\n".join(raised.value.problems)
+    return raised.value.problems
+
+
+def problem_with(**changes: str) -> str:
+    (problem,) = problems_with(**changes)
+    return problem
+
+
+# Defaults
+
+
+def test_the_required_ones_alone_give_the_documented_defaults() -> None:
+    settings = settings_with()
+    assert dataclasses.asdict(settings) | {"user_fields": 0, "event_fields": 0} == {
+        "db_host": "db.example.com",
+        "db_user": "reader",
+        "db_password": "correct horse",
+        "db_name": "shop",
+        "iterable_api_key": "0123456789abcdef",
+        "db_port": 3306,
+        "db_unix_socket": "",
+        "db_ssl_ca": "",
+        "db_timezone": timezone.utc,
+        "engagement_window_days": 7.0,
+        "query_file": ROOT / "sql" / "pro_users_recent_engagement.sql",
+        "user_fields": 0,
+        "event_fields": 0,
+        "iterable_api_base_url": "https://api.iterable.com",
+        "sync_mode": "per-user",
+        "users_update_rps": 500.0,
+        "events_track_rps": 2000.0,
+        "bulk_update_rps": 5.0,
+        "track_bulk_rps": 10.0,
+        "bulk_batch_size": 1000,
+        "max_attempts": 5,
+        "state_file": ROOT / "sync_state.sqlite3",
+        "results_dir": ROOT,
+        "log_level": "INFO",
+        "log_file": ROOT / "iterable_integration.log",
+        "log_payloads": True,
+        "send_nulls": False,
+        "event_delay_seconds": 0.0,
+        "results_keep": 100,
+        "report": False,
+        "healthcheck_url": "",
+        "metrics_file": None,
+    }
+    assert (settings.user_fields, settings.event_fields) == (USER_FIELDS, EVENT_FIELDS)
+
+
+def test_there_is_one_value_for_every_name() -> None:
+    assert [field.name.upper() for field in dataclasses.fields(Settings)] == list(NAMES)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_optional_setting_left_empty_has_its_default(name: str, empty: str) -> None:
+    assert settings_with(**{name: empty}) == settings_with()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings_with().db_port = 1  # type: ignore[misc]
+
+
+# What is required
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_required_setting_that_is_absent_is_named(name: str) -> None:
+    environment = {key: value for key, value in REQUIRED_ONES.items() if key != name}
+    with pytest.raises(ConfigError) as raised:
+        Settings.from_environment(environment)
+    assert raised.value.problems == [f"{name} is missing: set it in .env (see .env.example)"]
+
+
+@pytest.mark.parametrize("name", sorted(set(REQUIRED) - {"DB_PASSWORD"}))
+def test_a_required_setting_may_not_be_empty(name: str) -> None:
+    assert problem_with(**{name: " "}) == f"{name} is missing: set it in .env (see .env.example)"
+
+
+@pytest.mark.parametrize("password", ["", " ", " leading and trailing ", "#$\\'\"", "pä\tss"])
+def test_the_password_is_taken_exactly_as_it_is(password: str) -> None:
+    assert settings_with(DB_PASSWORD=password).db_password == password
+
+
+def test_any_other_setting_is_trimmed() -> None:
+    settings = settings_with(DB_HOST=" db \n", ITERABLE_API_KEY=" key\n", SYNC_MODE=" bulk ")
+    assert (settings.db_host, settings.iterable_api_key) == ("db", "key")
+    assert settings.sync_mode == "bulk"
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, "DB_SSL_CA", "HEALTHCHECK_URL", "DB_PORT"])
+def test_the_templates_placeholder_is_a_problem_wherever_it_stands(name: str) -> None:
+    assert problem_with(**{name: "your_own_value_here"}) == (
+        f"{name} still holds the template's placeholder: put your own value there"
+    )
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Settings.from_environment(
+            {
+                "DB_USER": "your_database_user_here",
+                "DB_PORT": "x",
+                "USER_FIELDS": "email,a.b",
+                "SYNC_MODE": "fast",
+                "QUERY_FILE": "nowhere.sql",
+            }
+        )
+    assert [problem.split()[0] for problem in raised.value.problems] == [
+        *("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY", "DB_PORT"),
+        *("QUERY_FILE", "USER_FIELDS", "USER_FIELDS", "SYNC_MODE"),
+    ]
+
+
+# Secrets
+
+
+def test_no_secret_is_shown_by_repr() -> None:
+    settings = settings_with(
+        DB_PASSWORD="hunter2-hunter2",
+        ITERABLE_API_KEY="feedc0ffee",
+        HEALTHCHECK_URL="https://hc-ping.com/5ec2e7",
+    )
+    shown = f"{settings!r} {settings}"
+    assert "db.example.com" in shown
+    assert not [part for part in ("hunter2", "feedc0ffee", "5ec2e7") if part in shown]
+
+
+@pytest.mark.parametrize(
+    "key", ["two words", "tab\tinside", "schlüssel-secret", "line\nsecret", "\x1bsecret"]
+)
+def test_a_key_with_characters_that_no_header_takes_is_a_problem_that_does_not_show_it(
+    key: str,
+) -> None:
+    assert problem_with(ITERABLE_API_KEY=key) == (
+        "ITERABLE_API_KEY holds characters that no API key has: copy it again"
+    )
+
+
+# Numbers, flags, choices
+
+WHOLE = {
+    "DB_PORT": (1, 65_535),
+    "BULK_BATCH_SIZE": (1, 10_000),
+    "MAX_ATTEMPTS": (1, 100),
+    "RESULTS_KEEP": (0, 1_000_000),
+}
+RATES = ("USERS_UPDATE_RPS", "EVENTS_TRACK_RPS", "BULK_UPDATE_RPS", "TRACK_BULK_RPS")
+NUMBERS = (*RATES, "ENGAGEMENT_WINDOW_DAYS", "EVENT_DELAY_SECONDS")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("text", ["ten", "1.5", "1e3", "0x10", "--1", "nan", "9" * 5_000])
+def test_what_is_no_whole_number_is_a_problem(name: str, text: str) -> None:
+    assert problem_with(**{name: text}).startswith(f"{name} must be a whole number, not '")
+
+
+@pytest.mark.parametrize(("name", "bounds"), WHOLE.items())
+def test_a_whole_number_has_bounds(name: str, bounds: tuple[int, int]) -> None:
+    for value in bounds:
+        assert getattr(settings_with(**{name: str(value)}), name.lower()) == value
+    for value in (bounds[0] - 1, bounds[1] + 1):
+        assert problem_with(**{name: str(value)}) == (
+            f"{name} must be from {bounds[0]:,} to {bounds[1]:,}, not {value}"
+        )
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["fast", "1,5", "nan", "1/2", "5 s"])
+def test_what_is_no_number_is_a_problem(name: str, text: str) -> None:
+    assert problem_with(**{name: text}) == f"{name} must be a number, not {text!r}"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["-1", "inf", "-inf", "1e99"])
+def test_a_number_beyond_reason_is_a_problem(name: str, text: str) -> None:
+    assert problem_with(**{name: text}).startswith(f"{name} must be from ")
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_pace_of_nought_is_a_problem_and_a_slow_one_is_not(name: str) -> None:
+    assert problem_with(**{name: "0"}).startswith(f"{name} must be from 0.01 to ")
+    assert getattr(settings_with(**{name: "0.5"}), name.lower()) == 0.5
+    assert getattr(settings_with(**{name: "0.01"}), name.lower()) == 0.01
+
+
+@pytest.mark.parametrize("name", ["LOG_PAYLOADS", "SEND_NULLS", "REPORT"])
+def test_a_flag_is_true_or_false(name: str) -> None:
+    for text in ("true", "True", "YES", "on", "1"):
+        assert getattr(settings_with(**{name: text}), name.lower()) is True
+    for text in ("false", "FALSE", "no", "Off", "0"):
+        assert getattr(settings_with(**{name: text}), name.lower()) is False
+    assert problem_with(**{name: "maybe"}) == f"{name} must be true or false, not 'maybe'"
+
+
+def test_a_choice_is_read_in_any_letter_case_and_anything_else_is_a_problem() -> None:
+    assert settings_with(SYNC_MODE="BULK").sync_mode == "bulk"
+    assert settings_with(LOG_LEVEL="debug").log_level == "DEBUG"
+    assert problem_with(SYNC_MODE="fast") == (
+        "SYNC_MODE must be one of per-user, bulk, not 'fast'"
+    )  # fmt: skip
+    assert problem_with(LOG_LEVEL="loud").startswith("LOG_LEVEL must be one of DEBUG, INFO,")
+
+
+def test_a_time_zone_is_one_that_exists() -> None:
+    assert settings_with(DB_TIMEZONE="Europe/Berlin").db_timezone == ZoneInfo("Europe/Berlin")
+    assert settings_with(DB_TIMEZONE="utc").db_timezone is timezone.utc
+    assert str(settings_with(DB_TIMEZONE="UTC").db_timezone) == "UTC"
+    assert timezone.utc.utcoffset(None) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "text", ["Mars/Olympus", "Europe", "+02:00", "../../etc/passwd", "/etc/passwd", "x" * 400]
+)
+def test_a_time_zone_that_does_not_exist_is_a_problem(text: str) -> None:
+    assert problem_with(DB_TIMEZONE=text) == (
+        f"DB_TIMEZONE names no time zone: {text!r}; use an IANA name like Europe/Berlin"
+    )
+
+
+def test_the_fields_are_read_and_their_problems_named() -> None:
+    assert settings_with(USER_FIELDS="city,vip:bool").user_fields == (
+        Field("city", "city"),
+        Field("vip", "vip", "bool"),
+    )
+    assert problem_with(USER_FIELDS="signupDate") == (
+        "USER_FIELDS field 'signupDate' is set by Iterable or by this program"
+    )
+    assert problem_with(EVENT_FIELDS="timestamp") == (
+        "EVENT_FIELDS field 'timestamp' is set by Iterable or by this program"
+    )
+
+
+# Whatever comes
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=40)))
+@example({"STATE_FILE": "~nobody-of-that-name/x"})
+@example({"LOG_FILE": "x" * 300})
+@example({"RESULTS_DIR": "a\0b"})
+def test_any_environment_gives_settings_or_a_list_of_problems(environment: dict[str, str]) -> None:
+    try:
+        settings_with(**environment)
+    except ConfigError as error:
+        problems = error.problems
+    else:
+        return
+    assert problems
+    assert {problem.split()[0] for problem in problems} <= set(environment)
+    assert all("\n" not in problem for problem in problems)

@@ -1,0 +1,181 @@
+"""What ends a run of the whole program early, what the operator then reads, and the exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.mariadb import free_port
+from tests.support.people import add_people, check_project, email_of
+from tests.support.program import Ending, Program, copy_of_project, counts_of
+
+
+@pytest.fixture
+def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
+    """The program between the embedded MySQL with ten people, and the sandbox."""
+    add_people(embedded.run_sql, range(1, 11))
+    return Program.between(tmp_path / "run", embedded, iterable)
+
+
+def check_stopped_early(program: Program, ending: Ending, said: str) -> None:
+    """Status 1, one plain line on stderr, the same in the results and at the end of the log."""
+    assert ending.status == 1, ending.output
+    last_line = ending.stderr.splitlines()[-1]
+    assert said in last_line
+    assert " - " not in last_line.split(":")[0]
+    assert "Traceback" not in ending.output
+    assert program.results["status"] == "aborted"
+    assert program.results["reason"] == last_line
+    assert program.log.splitlines()[-1].endswith(f" - ERROR - {last_line}")
+
+
+def test_a_wrong_password_stops_the_run_at_once(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    ending = program.run(settings={"DB_PASSWORD": "wrong"})
+    check_stopped_early(program, ending, "check DB_USER and DB_PASSWORD")
+    assert program.results["total_users"] == 0
+    assert iterable.calls == []
+
+
+@pytest.mark.slow
+def test_a_database_that_does_not_exist_stops_the_run_at_once(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    program = Program.between(tmp_path, mariadb, iterable, DB_NAME="elsewhere")
+    check_stopped_early(program, program.run(), "There is no database elsewhere")
+
+
+@pytest.mark.slow
+def test_an_unreachable_database_is_tried_three_times(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    nowhere = free_port()
+    ending = program.run(settings={"DB_PORT": str(nowhere)})
+    check_stopped_early(program, ending, f"Cannot reach MySQL at 127.0.0.1:{nowhere}")
+    assert ending.stderr.count("Reading again") == 2
+    assert iterable.calls == []
+
+
+def test_a_query_without_a_needed_column_is_a_bad_setting(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    query = program.folder / "query.sql"
+    query.write_text("SELECT id, email, first_name FROM customers")
+    ending = program.run(settings={"QUERY_FILE": str(query), "EVENT_FIELDS": "page"})
+    assert ending.status == 2
+    assert (
+        "returns no column 'event_time', 'page', 'last_name', 'plan_type', 'candidate'"
+        in ending.stderr
+    )
+    assert iterable.calls == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELEKT 1", "MySQL refused the query"),
+        ("SELECT * FROM no_such_table", "MySQL refused the query"),
+        ("DELETE FROM page_views", "this program only reads"),
+    ],
+)
+def test_a_query_that_mysql_refuses_stops_the_run(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, said: str
+) -> None:
+    (tmp_path / "query.sql").write_text(query)
+    program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
+    check_stopped_early(program, program.run(), said)
+
+
+def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 401}])
+    check_stopped_early(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
+    assert len(iterable.calls) == 1
+    assert counts_of(program.results) == {"total_failures": 1, "not_attempted": 9}
+    assert program.results["records"][0]["users_update"]["verdict"] == "refused"
+    assert "ERROR - 4xx Client Error from users/update: Status 401" in program.log
+    iterable.set_faults([])
+    assert program.run().status == 0
+    check_project(iterable.project, range(1, 11))
+
+
+@pytest.mark.slow
+def test_a_key_that_is_refused_in_the_middle_leaves_what_was_delivered_in_place(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 403, "email": email_of(5)}])
+    slowly = {"USERS_UPDATE_RPS": "20"}
+    check_stopped_early(program, program.run(settings=slowly), "refused the API key (HTTP 403")
+    counts = counts_of(program.results)
+    assert counts["total_failures"] == 1
+    assert counts["successful"] >= 4
+    assert counts["not_attempted"] >= 1
+    assert counts["successful"] == len(iterable.project.events)
+
+
+def test_a_redirect_is_not_followed_and_ends_the_run(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "redirect", "status": 302}])
+    check_stopped_early(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
+    assert iterable.state()["redirects_followed"] == 0
+    assert len(iterable.calls) == 1
+
+
+@pytest.mark.slow
+def test_a_wrong_path_is_told_from_an_unknown_user(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    ending = program.run(settings={"ITERABLE_API_BASE_URL": f"{iterable.url}/v2"})
+    check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
+
+
+@pytest.mark.slow
+def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
+    program: Program, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    add_people(embedded.run_sql, range(11, 101))
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    ending = program.run(settings={"MAX_ATTEMPTS": "1", "USERS_UPDATE_RPS": "20"})
+    check_stopped_early(program, ending, "20 calls in a row failed after all their attempts")
+    assert 20 <= len(iterable.calls) <= 24
+    assert program.results["not_attempted"] >= 80
+    iterable.set_faults([])
+    assert program.run().status == 0
+    check_project(iterable.project, range(1, 101))
+
+
+def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
+    program: Program, tmp_path: Path
+) -> None:
+    program.project = copy_of_project(tmp_path / "project")
+    results = program.project / "results.py"
+    results.write_text(results.read_text() + "\n\ndef summarize(**_): return 1 // 0\n")
+    broken = program.project / "sync_run.py"
+    assert "summarize" in broken.read_text()
+    ending = program.run()
+    assert ending.status == 70
+    assert "Traceback" not in ending.output
+    assert ending.stderr.splitlines()[-1] == (
+        f"This is a bug (ZeroDivisionError): the traceback is in {program.log_file}. "
+        "What was delivered is remembered."
+    )
+    assert "CRITICAL - A bug ended the run" in program.log
+    assert "ZeroDivisionError" in program.log
+
+
+@pytest.mark.slow
+def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
+    program.project = copy_of_project(tmp_path / "project")
+    history = program.project / "run_history.py"
+    history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")
+    ending = program.run("--history")
+    assert (ending.status, ending.stdout) == (70, "")
+    (line,) = ending.stderr.splitlines()
+    assert line.startswith("This is a bug (ZeroDivisionError): there is no log yet.")

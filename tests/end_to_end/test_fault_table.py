@@ -1,0 +1,97 @@
+"""Every fault of the sandbox, in either mode: the contract's end, nothing false, nothing lost.
+
+`python -m tools.fault_table` prints the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.faults import PARAMETERS
+from sandbox.iterable_api import IterableSandbox
+from tests.support.fault_runs import BATCH_SIZE, Ended, Stage, stage
+from tests.support.faults_and_ends import (
+    KINDS,
+    MODES,
+    WITHOUT_ENDPOINT,
+    Case,
+    When,
+    Where,
+    all_cases,
+)
+from tests.support.program import Program
+from tests.support.rows import API_KEY
+
+
+def is_quick(case: Case) -> bool:
+    """Say whether a fast run tries it, too: one way of each kind, in the modes by turns."""
+    if case.fault not in KINDS or case.when is not When.SOME:
+        return False
+    if case.fault.per_user is not case.fault.bulk:
+        return case.mode == "bulk"
+    return case.mode == MODES[KINDS.index(case.fault) % 2]
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[tuple[Stage, IterableSandbox]]:
+    with stage() as made, IterableSandbox() as iterable:
+        yield made, iterable
+
+
+def test_the_table_has_every_fault_and_every_parameter_of_the_sandbox() -> None:
+    tried: dict[str, dict[str, set[object]]] = {name: {} for name in PARAMETERS}
+    for case in all_cases():
+        for parameter, value in case.fault.rule.items():
+            tried[case.fault.rule["fault"]].setdefault(parameter, set()).add(value)
+    for name, parameters in PARAMETERS.items():
+        assert set(tried[name]) == {"fault", *parameters}
+        if "applied" in parameters:
+            assert tried[name]["applied"] == {False, True}
+
+
+def test_no_case_is_in_the_table_twice() -> None:
+    names = [str(case) for case in all_cases()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=str(case), marks=() if is_quick(case) else (pytest.mark.slow,))
+        for case in all_cases()
+    ],
+)
+def test_a_run_under_a_fault_ends_as_it_must_and_the_next_one_mends_it(
+    prepared: tuple[Stage, IterableSandbox], case: Case
+) -> None:
+    made, iterable = prepared
+    made.check(case, iterable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(fault, When.FIRST, Where.BOTH, MODES[number % 2])
+        for number, fault in enumerate([*KINDS, WITHOUT_ENDPOINT[0]])
+    ],
+    ids=str,
+)
+def test_the_program_as_a_process_ends_as_the_table_says(
+    prepared: tuple[Stage, IterableSandbox], tmp_path: Path, case: Case
+) -> None:
+    made, iterable = prepared
+    iterable.reset()
+    iterable.set_faults(case.rules())
+    settings = {"SYNC_MODE": case.mode, "BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5"}
+    settings["ITERABLE_API_KEY"] = API_KEY
+    program = Program.between(tmp_path, made.source, iterable, **settings)
+    ending = program.run()
+    assert API_KEY not in ending.output + program.log
+    ended = Ended(ending.status, program.results, ending.output)
+    made.check_end(case, iterable, ended)
+    runs = made.runs(iterable, case.mode, STATE_FILE=str(program.state_file))
+    made.check_recovery(runs, iterable, ended)

@@ -1,0 +1,223 @@
+"""The command line of the whole program: flags, settings, and what is wrong with either."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people, add_person, check_project, email_of
+from tests.support.program import API_KEY, Program, counts_of
+
+
+@pytest.fixture
+def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
+    """The program between the embedded MySQL and the sandbox."""
+    return Program.between(tmp_path / "run", embedded, iterable)
+
+
+def test_a_dry_run_sends_nothing_and_remembers_nothing(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_people(embedded.run_sql, [1, 2])
+    add_person(embedded.run_sql, 3, "not-an-email")
+    ending = program.run("--dry-run")
+    assert ending.status == 3, ending.output
+    assert iterable.calls == []
+    assert not program.state_file.exists()
+    assert program.results["dry_run"] is True
+    assert counts_of(program.results) == {"not_attempted": 2, "invalid": 1}
+    assert program.run("--limit", "1").status == 0
+    remembered = program.state_file.read_bytes()
+    assert program.run("--dry-run", "--limit", "2").status == 0
+    assert counts_of(program.results) == {"not_attempted": 1, "unchanged": 1}
+    assert program.state_file.read_bytes() == remembered
+    assert len(iterable.calls) == 2
+
+
+@pytest.mark.slow
+def test_a_dry_run_with_a_limit_prints_the_payloads_that_the_real_run_sends(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_people(embedded.run_sql, [1, 2])
+    dry = program.run("--dry-run", "--limit", "1")
+    assert program.run("--limit", "1").status == 0
+    printed = [
+        line.split(" ", 1) for line in dry.stdout.splitlines() if line.startswith(("u", "e"))
+    ]
+    assert [(endpoint, json.loads(body)) for endpoint, body in printed] == [
+        (call.endpoint, call.body) for call in iterable.calls
+    ]
+
+
+def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_people(embedded.run_sql, range(1, 8))
+    assert program.run("--limit", "3").status == 0
+    check_project(iterable.project, range(1, 4))
+    assert counts_of(program.results) == {"successful": 3}
+    assert program.run().status == 0
+    assert counts_of(program.results) == {"successful": 4, "unchanged": 3}
+    check_project(iterable.project, range(1, 8))
+    assert len(iterable.calls) == 14
+
+
+@pytest.mark.slow
+def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_people(embedded.run_sql, range(1, 4))
+    assert program.run().status == 0
+    assert program.run("--full-refresh").status == 0
+    assert counts_of(program.results) == {"successful": 3}
+    assert len(iterable.calls) == 12
+    check_project(iterable.project, range(1, 4))
+
+
+@pytest.mark.slow
+def test_the_mode_flag_overrules_the_setting(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_people(embedded.run_sql, [1])
+    assert program.run("--mode", "bulk", settings={"SYNC_MODE": "per-user"}).status == 0
+    assert [call.endpoint for call in iterable.calls] == ["users/bulkUpdate", "events/trackBulk"]
+    assert program.results["mode"] == "bulk"
+
+
+def test_the_history_shows_the_past_runs_the_newest_first(
+    program: Program, embedded: SourceDatabase
+) -> None:
+    assert program.run("--history").stdout == "No run yet.\n"
+    assert not program.state_file.exists()
+    add_people(embedded.run_sql, [1, 2])
+    program.run("--limit", "1")
+    program.run(settings={"DB_USER": "nobody"})
+    ending = program.run("--history")
+    assert ending.status == 0
+    aborted, completed = ending.stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  per-user  aborted .*nobody", aborted)
+    assert re.search(r" completed +[\d.]+ s  1 total users, 1 successful$", completed)
+
+
+def test_settings_come_from_a_file_and_real_variables_win(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    add_people(embedded.run_sql, [1])
+    in_file = {**program.settings, "SYNC_MODE": "bulk", "ITERABLE_API_KEY": "key-of-the-file"}
+    program.env_file.write_text(
+        "# made by hand\n"
+        + "".join(f'export {name}="{value}"  # why\n' for name, value in in_file.items())
+    )
+    only_one: dict[str, str | None] = {**dict.fromkeys(program.settings), "SYNC_MODE": "per-user"}
+    ending = program.run(settings=only_one, cwd=tmp_path)
+    assert ending.status == 0, ending.output
+    assert program.results["mode"] == "per-user"
+    check_project(iterable.project, [1])
+
+
+@pytest.mark.slow
+def test_a_password_with_odd_characters_is_read_from_the_file_as_it_is(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    odd = "$HOME #1 \\\"ü' {x}"
+    quoted = odd.replace("\\", "\\\\").replace("'", "\\'")
+    mariadb.run_sql(
+        f"CREATE USER odd@'%' IDENTIFIED BY '{quoted}'; GRANT SELECT ON sync_test.* TO odd@'%'"
+    )
+    try:
+        add_people(mariadb.run_sql, [1])
+        program = Program.between(tmp_path, mariadb, iterable, DB_USER="odd")
+        program.env_file.write_text(f"DB_PASSWORD='{quoted}'\n", encoding="utf-8")
+        ending = program.run(settings={"DB_PASSWORD": None})
+        assert ending.status == 0, ending.output
+    finally:
+        mariadb.run_sql("DROP USER odd@'%'")
+
+
+def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
+    program = Program(tmp_path, {})
+    version = program.run("--version", reads_env_file=False)
+    assert (version.status, version.stderr) == (0, "")
+    assert re.fullmatch(r"mysql-to-iterable \d+\.\d+\.\d+\n", version.stdout)
+    usage = program.run("--help", reads_env_file=False)
+    assert (usage.status, usage.stderr) == (0, "")
+    for flag in ("--dry-run", "--limit N", "--mode", "--full-refresh", "--env-file PATH"):
+        assert flag in usage.stdout
+    assert "Exit status" in usage.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--limit", "0"], "must be a whole number, 1 or more, not '0'"),
+        (["--limit", "ten"], "must be a whole number, 1 or more, not 'ten'"),
+        (["--mode", "both"], "invalid choice: 'both'"),
+        (["--dry"], "unrecognized arguments: --dry"),
+        (["--quiet", "--verbose"], "not allowed with argument --quiet"),
+        (["--env-file", "/nowhere/at.all"], "/nowhere/at.all names no file"),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_status_2(program: Program, flags: list[str], said: str) -> None:
+    ending = program.run(*flags)
+    assert (ending.status, ending.stdout) == (2, "")
+    (line,) = ending.stderr.splitlines()
+    assert said in line
+    assert not program.log_file.exists()
+
+
+def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
+    program: Program, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    add_people(embedded.run_sql, [1])
+    wrong: dict[str, str | None] = {
+        "DB_HOST": None,
+        "DB_NAME": "",
+        "ITERABLE_API_KEY": "your_iterable_api_key_here",
+        "DB_PORT": "33o6",
+        "DB_TIMEZONE": "Mars/Olympus",
+        "SYNC_MODE": "fast",
+        "USERS_UPDATE_RPS": "0",
+        "MAX_ATTEMPTS": "many",
+        "USER_FIELDS": "first_name,signupDate,itblInternal",
+        "EVENT_FIELDS": "page,page",
+        "LOG_LEVEL": "LOUD",
+        "SEND_NULLS": "perhaps",
+        "QUERY_FILE": "sql/none.sql",
+        "RESULTS_DIR": "/nowhere/at/all",
+        "STATE_FILE": "/nowhere/at/all",
+        "ITERABLE_API_BASE_URL": "http://api.iterable.com",
+    }
+    ending = program.run(settings=wrong)
+    assert (ending.status, ending.stdout) == (2, "")
+    told = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
+    assert sorted(set(told)) == sorted(wrong)
+    assert told.count("USER_FIELDS") == 2
+    assert "ITERABLE_API_KEY still holds the template's placeholder" in ending.stderr
+    assert "ITERABLE_API_BASE_URL must start with https://" in ending.stderr
+    assert iterable.calls == []
+    assert [path.name for path in program.folder.iterdir()] == ["settings.env"]
+
+
+@pytest.mark.slow
+def test_the_key_never_travels_over_plain_http_to_another_machine(program: Program) -> None:
+    for address in ("http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1:8080"):
+        ending = program.run(settings={"ITERABLE_API_BASE_URL": address})
+        assert ending.status == 2
+        assert "must start with https://" in ending.stderr
+
+
+def test_a_quiet_run_without_trouble_prints_nothing(
+    program: Program, embedded: SourceDatabase
+) -> None:
+    add_people(embedded.run_sql, [1])
+    ending = program.run("--quiet")
+    assert (ending.status, ending.output) == (0, "")
+    assert counts_of(program.results) == {"successful": 1}
+    # The file has everything all the same.
+    assert email_of(1) in program.log
+    assert API_KEY not in program.log

@@ -1,0 +1,141 @@
+"""Odd words in ids, columns, error codes and settings arrive as text, wherever they come out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.end_to_end.test_injection import FORGED, NAMES, UNPRINTABLE, check_plain
+from tests.support.people import add_people, add_person
+from tests.support.program import Ending, Program
+from tests.support.web import Website, website
+
+ODD = f"\x1b[31m<b>odd</b>\n{FORGED}\r\u202e\u200f=1+1"
+ODD_FOLDER = ODD.replace("/", "")
+# An id that is text, and a column that nobody needs, both odd.
+QUERY = """
+SELECT CONCAT('{odd}', c.id) AS id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate,
+    v.page, v.device, v.browser, v.location, v.event_time, 1 AS `{odd}`
+FROM customers c JOIN page_views v ON v.user_id = c.id WHERE v.event_time >= %(window_start)s
+""".replace("{odd}", ODD)
+
+
+@pytest.fixture
+def health() -> Iterator[Website]:
+    with website() as site:
+        yield site
+
+
+@pytest.fixture
+def program(
+    mariadb: SourceDatabase, iterable: IterableSandbox, health: Website, tmp_path: Path
+) -> Program:
+    """The program, in a folder of an odd name, with odd ids and columns, and watched over."""
+    add_people(mariadb.run_sql, [1, 2])
+    add_person(mariadb.run_sql, 3, f"no e-mail {NAMES['terminal']}")
+    folder = tmp_path / ODD_FOLDER
+    program = Program.between(folder, mariadb, iterable, HEALTHCHECK_URL=health.url, REPORT="true")
+    query = tmp_path / "query.sql"
+    query.write_text(QUERY, encoding="utf-8")
+    program.settings |= {"QUERY_FILE": str(query), "METRICS_FILE": str(folder / "sync.prom")}
+    return program
+
+
+def check_everything(program: Program, health: Website, *endings: Ending) -> None:
+    for ending in endings:
+        check_plain(ending.output)
+    check_plain(program.log)
+    for request in health.requests:
+        check_plain(request.body.decode())
+    for page in program.folder.glob("*.html"):
+        assert not UNPRINTABLE.search(page.read_text("utf-8"))
+        assert "<b>odd" not in page.read_text("utf-8")
+    check_plain((program.folder / "sync.prom").read_text("utf-8"))
+    for results in program.results_files:
+        assert not {chr(code) for code in (*range(10), *range(11, 32))} & set(results.read_text())
+
+
+def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
+    program: Program, iterable: IterableSandbox, health: Website
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "code": ODD, "msg": ODD, "times": 1}])
+    endings = [program.run("--verbose", "--json"), program.run("--verbose")]
+    assert [ending.status for ending in endings] == [3, 3], endings
+    endings += [program.run("--verify", "9"), program.run("--history"), program.run("--check")]
+    assert [request.line.split()[1] for request in health.requests] == ["/start", "/"] * 2
+    assert b"odd" in health.requests[1].body
+    check_everything(program, health, *endings)
+    table = program.folder / "rows.csv"
+    assert program.run("--export", str(table)).status == 0
+    head = table.read_text("utf-8").partition("user1@")[0]
+    assert json.loads(endings[0].stdout)["total_users"] == 3
+    assert "\x1b[31m" in head  # a file to be read by programs; no cell of it is a formula
+
+
+@pytest.mark.slow
+def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
+    program: Program, iterable: IterableSandbox, health: Website
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 401, "code": ODD}])
+    ending = program.run()
+    assert ending.status == 1
+    assert health.requests[-1].line.split()[1] == "/fail"
+    check_everything(program, health, ending, program.run("--history"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({"DB_NAME": ODD}, 1),
+        ({"DB_USER": ODD}, 1),
+        *(
+            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
+            for name in ("DB_PORT", "SYNC_MODE")
+        ),
+        *(
+            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
+            for name in ("LOG_FILE", "QUERY_FILE")
+        ),
+        *(
+            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
+            for name in ("USER_FIELDS", "DB_TIMEZONE")
+        ),
+        pytest.param({"DB_HOST": ODD}, 1, marks=pytest.mark.slow),
+        pytest.param({"USER_FIELDS": f"x={ODD}"}, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_odd_settings_are_text_in_what_is_said_of_them(
+    program: Program, health: Website, settings: dict[str, str], status: int
+) -> None:
+    ending = program.run(settings={"HEALTHCHECK_URL": health.url, **settings})
+    check_plain(ending.output)
+    assert ending.status == status, ending.output
+    check_plain(program.run("--check", settings=settings).output)
+    for request in health.requests:
+        check_plain(request.body.decode())
+
+
+def test_an_odd_flag_is_text_in_what_is_said_of_it(program: Program) -> None:
+    ending = program.run(f"--{ODD}")
+    assert ending.status == 2
+    check_plain(ending.output)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
+def test_a_terminal_that_lacks_letters_shows_them_spelled_out(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
+) -> None:
+    """It was "a bug", exit 70, after everything had been delivered."""
+    add_person(mariadb.run_sql, 1, "user1@example.com", first_name="小龙 Ω")
+    program = Program.between(tmp_path / "Ω", mariadb, iterable, PYTHONIOENCODING=encoding)
+    ending = program.run("--dry-run", "--limit", "5")
+    assert ending.status == 0, ending.output
+    assert r'"first_name":"\u5c0f\u9f99 \u03a9"' in ending.stdout
+    ending = program.run()
+    assert ending.status == 0, ending.output
+    assert r"/\u03a9/integration_results_" in ending.stdout

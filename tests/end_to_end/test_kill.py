@@ -1,0 +1,161 @@
+"""`kill -9` at any moment: nothing is lost, little is repeated, the next run carries on.
+
+`--log-cli-level=INFO` shows what each kill cost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from sandbox.calls import CallRecord
+from sandbox.iterable_api import IterableSandbox
+from sandbox.project import Project
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people, check_project
+from tests.support.program import Program, counts_of, wait_until
+
+logger = logging.getLogger(__name__)
+
+SEED = 20260113
+LATENCY_SECONDS = 0.05
+# What the contract lets a crash repeat: the calls in flight and one second of finished ones.
+AT_RISK_SECONDS = 1.0
+# Between our signal and the death of the process, on a busy machine.
+SLACK_SECONDS = 0.1
+
+Half = tuple[str, str]  # endpoint of the single call, e-mail
+
+
+class Kill(NamedTuple):
+    """One killed run, counted in halves of rows."""
+
+    sent: int
+    at_risk: int  # sent by calls that the contract lets the next run repeat
+    repeated: int  # in place in Iterable, and to be sent again all the same
+
+
+class Killer:
+    """Starts runs, kills them at random moments, and counts what each kill costs."""
+
+    def __init__(self, program: Program, iterable: IterableSandbox) -> None:
+        self._program = program
+        self._iterable = iterable
+        self._random = random.Random(SEED)
+
+    def kill_one(self, latest_seconds: float, *, in_delivery: bool = False) -> Kill:
+        """Start a run, kill it, and ask a dry run what the next one would send.
+
+        It is killed up to `latest_seconds` after its start, or after its first call.
+        """
+        calls_before = len(self._iterable.calls)
+        running = self._program.start()
+        if in_delivery:
+            wait_until(lambda: len(self._iterable.calls) > calls_before)
+        time.sleep(self._random.uniform(0.0, latest_seconds))
+        killed_at = time.time()
+        status = running.killed().status
+        assert status == 137, "it came to its end before it was killed"
+        calls = self._iterable.calls[calls_before:]
+        oldest = killed_at - AT_RISK_SECONDS - LATENCY_SECONDS - SLACK_SECONDS
+        # A call whose answer got lost is in flight until it was made again.
+        at_risk = [call for call in calls if call.at >= oldest or call.fault == "drop_after"]
+        sent = [half for call in calls for half in _halves(call)]
+        forgotten = set(sent) & set(self._to_be_sent())
+        kill = Kill(len(sent), sum(len(_halves(call)) for call in at_risk), len(forgotten))
+        logger.info("%s", kill)
+        return kill
+
+    def _to_be_sent(self) -> list[Half | None]:
+        """List what the next run would send, None for what Iterable does not have already."""
+        dry = self._program.run("--dry-run", "--limit", "1000000", settings={"RESULTS_KEEP": "1"})
+        assert dry.status == 0, dry.output
+        lines = [line.partition(" ") for line in dry.stdout.splitlines()]
+        return [
+            _already_there(self._iterable.project, endpoint, json.loads(body))
+            for endpoint, _, body in lines
+            if endpoint in ("users/update", "events/track")
+        ]
+
+
+def _halves(call: CallRecord) -> list[Half]:
+    """List what a call delivers, single or bulk."""
+    is_event = call.endpoint.startswith("events/")
+    rows = call.body.get("users") or call.body.get("events") or [call.body]
+    return [("events/track" if is_event else "users/update", row["email"]) for row in rows]
+
+
+def _already_there(project: Project, endpoint: str, body: dict[str, Any]) -> Half | None:
+    email = body["email"]
+    if endpoint == "events/track":
+        is_there = body["id"] in project.events
+    else:
+        user = project.users.get(email)
+        is_there = user is not None and user.data_fields == body["dataFields"]
+    return (endpoint, email) if is_there else None
+
+
+def check_kills(kills: list[Kill]) -> None:
+    """Check that no kill made the next run repeat more than the contract allows."""
+    assert all(kill.repeated <= kill.at_risk for kill in kills), kills
+    assert sum(kill.sent for kill in kills) > 0, kills
+
+
+def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
+    embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_people(embedded.run_sql, range(1, 121))
+    with IterableSandbox(latency_seconds=LATENCY_SECONDS) as iterable:
+        program = Program.between(tmp_path, embedded, iterable, USERS_UPDATE_RPS="100")
+        killer = Killer(program, iterable)
+        check_kills([killer.kill_one(0.5, in_delivery=True) for _ in range(2)])
+        assert program.run(settings={"USERS_UPDATE_RPS": "500"}).status == 0
+        check_project(iterable.project, range(1, 121))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "rows", "kill_count"), [("per-user", 5_000, 20), ("bulk", 2_000, 6)]
+)
+def test_kills_and_lost_answers_lose_nothing_and_double_nothing(
+    mariadb: SourceDatabase,
+    tmp_path: Path,
+    mode: str,
+    rows: int,
+    kill_count: int,
+) -> None:
+    add_people(mariadb.run_sql, range(1, rows + 1))
+    mariadb.run_sql("UPDATE customers SET last_name = 'Before' WHERE id % 7 = 0")
+    with IterableSandbox(
+        latency_seconds=LATENCY_SECONDS,
+        faults=[{"fault": "drop_after", "probability": 0.02}],
+        keep_calls=100_000,
+    ) as iterable:
+        program = Program.between(
+            tmp_path,
+            mariadb,
+            iterable,
+            SYNC_MODE=mode,
+            USERS_UPDATE_RPS="180",
+            BULK_UPDATE_RPS="15",
+            TRACK_BULK_RPS="15",
+            BULK_BATCH_SIZE="10",
+        )
+        killer = Killer(program, iterable)
+        kills = [killer.kill_one(2.4) for _ in range(kill_count // 2)]
+        # Meanwhile people marry: the newest values have to win.
+        mariadb.run_sql("UPDATE customers SET last_name = CONCAT('Last', id) WHERE id % 7 = 0")
+        kills += [killer.kill_one(2.4) for _ in range(kill_count // 2)]
+        check_kills(kills)
+        fast = {"USERS_UPDATE_RPS": "500", "BULK_BATCH_SIZE": "1000"}
+        ending = program.run(settings=fast)
+        assert ending.status == 0, ending.output
+        check_project(iterable.project, range(1, rows + 1))
+        assert program.run().status == 0
+        assert counts_of(program.results) == {"unchanged": rows}

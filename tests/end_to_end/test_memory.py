@@ -1,0 +1,193 @@
+"""What the whole program remembers: nothing is sent twice, and a re-run is the resume."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people, check_project, email_of
+from tests.support.program import Program, counts_of, wait_until
+
+
+@pytest.fixture
+def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
+    """The program between the embedded MySQL with forty people, and the sandbox."""
+    add_people(embedded.run_sql, range(1, 41))
+    return Program.between(tmp_path / "run", embedded, iterable)
+
+
+def calls_since(iterable: IterableSandbox, before: int) -> list[tuple[str, str | None]]:
+    """The endpoint and e-mail of each call after the first `before`."""
+    return [(call.endpoint, call.email) for call in iterable.calls[before:]]
+
+
+def test_a_second_run_sends_nothing(program: Program, iterable: IterableSandbox) -> None:
+    assert program.run().status == 0
+    assert program.run().status == 0
+    assert len(iterable.calls) == 80
+    assert counts_of(program.results) == {"unchanged": 40}
+    assert program.results["api_calls"] == 0
+    record = program.results["records"][0]
+    assert record["overall_success"] is True
+    assert (record["users_update"], record["events_track"]) == (None, None)
+
+
+def test_only_the_half_that_changed_is_sent(
+    program: Program, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    assert program.run().status == 0
+    embedded.run_sql("UPDATE customers SET last_name = 'Married' WHERE id = 7")
+    embedded.run_sql("UPDATE page_views SET page = 'settings' WHERE user_id = 8")
+    assert program.run().status == 0
+    assert sorted(calls_since(iterable, 80)) == [
+        ("events/track", email_of(8)),
+        ("users/update", email_of(7)),
+    ]
+    assert counts_of(program.results) == {"successful": 2, "unchanged": 38}
+    assert iterable.project.users[email_of(7)].data_fields["last_name"] == "Married"
+
+
+def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_finished(
+    program: Program, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    iterable.set_faults(
+        [
+            {"fault": "status", "status": 400, "endpoint": "events/track", "email": email_of(3)},
+            {"fault": "status", "status": 400, "endpoint": "users/update", "email": email_of(4)},
+            {"fault": "status", "status": 400, "email": email_of(5)},
+        ]
+    )
+    assert program.run().status == 3
+    assert counts_of(program.results) == {
+        "successful": 37,
+        "partial_failures": 2,
+        "total_failures": 1,
+    }
+    iterable.set_faults([])
+    embedded.run_sql("UPDATE customers SET first_name = 'Newest' WHERE id = 5")
+    assert program.run().status == 0
+    assert sorted(calls_since(iterable, 80)) == [
+        ("events/track", email_of(3)),
+        ("events/track", email_of(5)),
+        ("users/update", email_of(4)),
+        ("users/update", email_of(5)),
+    ]
+    assert counts_of(program.results) == {"successful": 3, "unchanged": 37}
+    assert iterable.project.users[email_of(5)].data_fields["first_name"] == "Newest"
+
+
+@pytest.mark.slow
+def test_a_lost_answer_is_sent_again_and_doubles_nothing(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "drop_after", "every": 10}])
+    assert program.run().status == 0
+    check_project(iterable.project, range(1, 41))
+    assert iterable.state()["repeated_applies"] == program.results["retries"] > 0
+
+
+def test_a_second_run_at_the_same_time_names_the_first_and_a_dead_one_blocks_nobody(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    first = program.start(settings={"USERS_UPDATE_RPS": "5"})
+    wait_until(lambda: len(iterable.calls) >= 4)
+    second = program.run()
+    assert second.status == 1
+    (line,) = second.stderr.splitlines()
+    assert f"process {first.pid} " in line
+    assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line)
+    assert program.results_files == []
+    # Looking on does not disturb.
+    assert program.run("--dry-run").status == 0
+    assert " running " in program.run("--history").stdout
+    assert first.killed().status == 137
+    assert program.run().status == 0
+    check_project(iterable.project, range(1, 41))
+    assert " killed " in program.run("--history").stdout
+
+
+def test_a_run_that_reads_nothing_does_not_report_the_rows_of_one_that_was_killed(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    running = program.start(settings={"USERS_UPDATE_RPS": "5"})
+    wait_until(lambda: len(iterable.calls) >= 4)
+    running.killed()
+    assert program.run(settings={"DB_PASSWORD": "wrong"}).status == 1
+    assert counts_of(program.results) == {}
+    assert program.results["status"] == "aborted"
+
+
+@pytest.mark.slow
+def test_personal_data_leaves_the_state_file_with_the_run(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(3)}])
+    assert program.run().status == 3
+    for path in program.folder.glob("state.sqlite3*"):
+        content = path.read_bytes().lower()
+        assert b"example.com" not in content
+        assert b"first3" not in content
+
+
+@pytest.mark.slow
+def test_deleting_the_state_file_is_safe(program: Program, iterable: IterableSandbox) -> None:
+    assert program.run().status == 0
+    for path in program.folder.glob("state.sqlite3*"):
+        path.unlink()
+    assert program.run().status == 0
+    assert counts_of(program.results) == {"successful": 40}
+    check_project(iterable.project, range(1, 41))
+
+
+def _text(path: Path) -> None:
+    path.write_text("my shopping list\n" * 50)
+
+
+def _damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100:8192] = b"\xff" * (8192 - 100)  # behind the header
+    path.write_bytes(content)
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE customers (name TEXT)")
+    database.close()
+
+
+def _of_the_future(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_foreign, "is not a state file of this program: choose another STATE_FILE"),
+        pytest.param(_text, "is not a state file of this program", marks=pytest.mark.slow),
+        pytest.param(_damaged, "is damaged. Restore it, or move it away", marks=pytest.mark.slow),
+        pytest.param(_of_the_future, "was made by a newer version", marks=pytest.mark.slow),
+    ],
+    ids=["another database", "a text", "damaged", "a newer version's"],
+)
+def test_a_state_file_that_cannot_be_used_is_refused_and_left_as_it_is(
+    program: Program, iterable: IterableSandbox, spoil: object, said: str
+) -> None:
+    assert callable(spoil)
+    assert program.run("--limit", "1").status == 0
+    spoil(program.state_file)
+    before = program.state_file.read_bytes()
+    ending = program.run()
+    assert ending.status == 1, ending.output
+    (line,) = ending.stderr.splitlines()
+    assert said in line
+    assert str(program.state_file) in line
+    assert program.state_file.read_bytes() == before
+    assert len(iterable.calls) == 2

@@ -1,0 +1,155 @@
+"""The canary in crashes: a bug anywhere that holds every secret, and the person, writes none.
+
+The bugs are put into a copy of the program. Each has the marked key, password and e-mail in its
+text, its arguments, its cause and in whatever quotes it: the log, which has the traceback, is
+searched like all the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from sandbox.mysql_server import MySQLSandbox
+from tests.conftest import SourceDatabase
+from tests.end_to_end.test_secrets import (
+    EMAIL,
+    KEY,
+    PASSWORD,
+    mysql,
+    places_of,
+    program_of,
+    written,
+)
+from tests.support.program import Program, copy_of_project
+
+__all__ = ["mysql"]  # a fixture
+
+# What every bug raises: the secrets in a text, in a container, in bytes, in an address, and in an
+# exception that holds the row it could not decode.
+BUG = f"""
+
+def _bug(*arguments, **options):
+    import json, os
+    from urllib.parse import quote
+    key, password, email = os.environ["ITERABLE_API_KEY"], os.environ["DB_PASSWORD"], {EMAIL!r}
+    secrets = [key, password, email, password.encode(), quote(password), {{"email": email}}]
+    try:
+        try:
+            (password + email).encode("utf-16").decode("ascii")
+        except UnicodeDecodeError as error:
+            raise KeyError(password, email, error.object) from error
+    except KeyError as error:
+        raise RuntimeError(f"{{secrets}} {{json.dumps(str(secrets))}} {{email}}") from error
+"""
+ENDS_THE_RUN = {
+    "in the thread that reads ahead": ("db_connection", "RowStream.__next__ = _bug"),
+    "while a row is mapped": ("records", "RowMapping.to_record = _bug"),
+    "in the thread of a call": ("iterable_client", "IterableClient.call = _bug"),
+    "while results are recorded": ("outbox", "Outbox.record = _bug"),
+    "while the end is told": ("outbox", "Outbox.failures = Outbox.tally = _bug"),
+    "in a signal's handler": (
+        "delivery",
+        "import signal\nsignal.signal(signal.SIGALRM, _bug)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.001)",
+    ),
+}
+IS_NOTICED = {
+    "in a thread of nobody": (
+        "delivery",
+        "class _Failing(threading.Thread):\n    run = _bug\n"
+        "def _work(self, former=Delivery._work):\n"
+        "    _Failing().start()\n    former(self)\nDelivery._work = _work",
+    ),
+    "in a destructor": (
+        "outbox",
+        "class _Failing:\n    __del__ = _bug\n"
+        "def _tally(self, former=Outbox.tally):\n    _Failing()\n    return former(self)\n"
+        "Outbox.tally = _tally",
+    ),
+    "in the report": ("report_page", "page = _bug"),
+}
+QUICK = ("in the thread that reads ahead", "in the thread of a call", "in a thread of nobody")
+
+
+def bugs(places: dict[str, tuple[str, str]]) -> list[object]:
+    return [
+        pytest.param(*bug, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name, bug in places.items()
+    ]
+
+
+def check_crash(
+    mysql: MySQLSandbox, folder: Path, module: str, code: str, log_payloads: str, mode: str
+) -> tuple[int, str]:
+    """Run with a bug; check what was written; return the status and the log."""
+    with IterableSandbox() as iterable:
+        program = program_of(folder / "run", mysql, iterable)
+        program.project = copy_of_project(folder / "project")
+        (program.project / "report.css").touch()
+        with (program.project / f"{module}.py").open("a") as file:
+            file.write(f"{BUG}\n{code}\n")
+        ending = program.run(
+            "--verbose",
+            settings={
+                "LOG_PAYLOADS": log_payloads,
+                "SYNC_MODE": mode,
+                "REPORT": "true",
+                "METRICS_FILE": str(program.folder / "sync.prom"),
+            },
+        )
+    assert "Traceback" not in ending.output
+    found = written(program.folder, ending)
+    for secret in (KEY, PASSWORD):
+        assert places_of(secret, found) == []
+    if log_payloads == "false":
+        where = {Path(name).name.partition(".")[2] for name in places_of(EMAIL, found)}
+        # Rows that wait in the state file are personal data, until the next run.
+        assert where <= {"json", "sqlite3", "sqlite3-wal", "sqlite3-shm"}
+    else:
+        assert EMAIL in program.log
+    assert "[database password]" in program.log
+    assert "[api key]" in program.log
+    return ending.status, program.log
+
+
+@pytest.mark.parametrize(("module", "code"), bugs(ENDS_THE_RUN))
+@pytest.mark.parametrize("log_payloads", ["false", pytest.param("true", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["per-user", pytest.param("bulk", marks=pytest.mark.slow)])
+def test_a_bug_that_ends_the_run_writes_no_secret(
+    mysql: MySQLSandbox, tmp_path: Path, module: str, code: str, log_payloads: str, mode: str
+) -> None:
+    status, log = check_crash(mysql, tmp_path, module, code, log_payloads, mode)
+    assert status == 70
+    assert "RuntimeError" in log
+
+
+@pytest.mark.parametrize(("module", "code"), bugs(IS_NOTICED))
+@pytest.mark.parametrize("log_payloads", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_a_bug_that_the_run_survives_writes_no_secret(
+    mysql: MySQLSandbox, tmp_path: Path, module: str, code: str, log_payloads: str
+) -> None:
+    """Python printed it on the console, secrets and all; a report's was there with --verbose."""
+    status, log = check_crash(mysql, tmp_path, module, code, log_payloads, "per-user")
+    assert status == 0
+    assert "RuntimeError" in log
+
+
+def test_a_password_that_the_database_quotes_is_written_nowhere(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    """In the results file and in the state file's history it was."""
+    program = Program.between(tmp_path / "run", mariadb, iterable)
+    query = tmp_path / "query.sql"
+    query.write_text(f"SELECT FROM '{mariadb.password}'", encoding="utf-8")
+    program.settings["QUERY_FILE"] = str(query)
+    ending = program.run("--verbose", "--json")
+    assert ending.status == 1
+    assert "[database password]" in program.results["reason"]
+    found = written(program.folder, ending)
+    found["history and check"] = "".join(
+        program.run(flag).output for flag in ("--history", "--check")
+    ).encode()
+    assert places_of(mariadb.password, found) == []

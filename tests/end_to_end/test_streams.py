@@ -1,0 +1,73 @@
+"""Standard output and standard error that are closed, full or gone: a run is none the worse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people, check_project
+from tests.support.program import PATIENCE_SECONDS, Program, counts_of
+
+FULL = "/dev/full"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/full"),
+]
+
+
+@pytest.fixture
+def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
+    """The program between the embedded MySQL with five people, and the sandbox."""
+    add_people(embedded.run_sql, range(1, 6))
+    return Program.between(tmp_path / "run", embedded, iterable)
+
+
+def run_in_shell(program: Program, flags: str, streams: str) -> tuple[int, str, str]:
+    """Return exit status, standard output and standard error of what a shell starts."""
+    command = f'exec "$0" "$1" --env-file "$2" {flags} {streams}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, program.project / "main.py", program.env_file],
+        env=program.settings,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "streams", [f">{FULL}", f"2>{FULL}", f">{FULL} 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"]
+)
+def test_a_run_whose_words_cannot_be_written_delivers_everything(
+    program: Program, iterable: IterableSandbox, streams: str
+) -> None:
+    status, output, said = run_in_shell(program, "", streams)
+    assert (status, "bug" in output + said) == (0, False), said
+    assert counts_of(program.results) == {"successful": 5}
+    check_project(iterable.project, range(1, 6))
+
+
+def test_a_full_disk_under_standard_output_is_said_once(program: Program) -> None:
+    status, _, said = run_in_shell(program, "--dry-run --limit 5", f">{FULL}")
+    assert status == 0
+    assert said.count("Standard output cannot be written (No space left on device)") == 1
+
+
+def test_what_is_said_does_not_go_where_the_results_are_read(program: Program) -> None:
+    status, output, _ = run_in_shell(program, "--history --limit", "2>&-")
+    assert (status, output) == (2, "")
+
+
+@pytest.mark.parametrize("streams", [f"2>{FULL}", "2>&-"])
+def test_a_bad_flag_has_its_exit_status_though_nobody_reads_why(
+    program: Program, streams: str
+) -> None:
+    assert run_in_shell(program, "--bogus", streams) == (2, "", "")

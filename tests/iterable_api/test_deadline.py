@@ -1,0 +1,115 @@
+"""An answer that comes a byte at a time, for ever: each byte in time, the whole never."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from iterable_api.http import IterableHTTP
+from iterable_api.responses import USERS_UPDATE
+from records.outcomes import Verdict
+from tests.support.rows import API_KEY, unwaiting_client
+from tests.support.web import SUCCESS, make_self_signed, website
+
+USER = b'{"email":"user1@example.com"}'
+TIMEOUT_SECONDS = (1.0, 0.2)
+TIME_OUTS = ("ReadTimeout", "ReadTimeoutError")  # before and after the headers
+BETWEEN_BYTES_SECONDS = 0.02
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+TRICKLES = {
+    "a status line": itertools.repeat(b"H"),
+    "headers": itertools.chain([HEAD, b"X: "], itertools.repeat(b"x")),
+    "a body": itertools.chain([HEAD, b"Content-Length: 9999\r\n\r\n"], itertools.repeat(b" ")),
+    "a body of no length": itertools.chain([HEAD, b"\r\n"], itertools.repeat(b" ")),
+    "chunks": itertools.chain(
+        [HEAD, b"Transfer-Encoding: chunked\r\n\r\n"], itertools.repeat(b"1\r\n \r\n")
+    ),
+    "go on, go on": itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@dataclass
+class Server:
+    url: str
+    saw_it_closed: threading.Event = field(default_factory=threading.Event)
+
+
+@contextlib.contextmanager
+def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
+    """Serve one answer, a piece at a time, until the client has had enough."""
+    left = threading.Event()
+
+    def answer() -> None:
+        connection, _address = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            for piece in pieces:
+                connection.sendall(piece)
+                if left.wait(BETWEEN_BYTES_SECONDS):
+                    return
+            while connection.recv(65_536):
+                pass
+            server.saw_it_closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield server
+        finally:
+            left.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("name", TRICKLES)
+def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
+    with trickling(TRICKLES[name]) as server:
+        http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
+        answer = http.post(USERS_UPDATE, USER)
+        http.close()
+    assert answer.status is None
+    assert answer.trouble in TIME_OUTS
+
+
+def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
+    head = [HEAD, b"Content-Length: 41\r\n\r\n", SUCCESS[:-1]]  # all but the last byte
+    with trickling(itertools.chain(head, itertools.repeat(b""))) as server:
+        client, _stop = unwaiting_client(
+            server.url, max_attempts=1, timeout_seconds=TIMEOUT_SECONDS
+        )
+        result = client.call(USERS_UPDATE, USER)
+    assert result.verdict is Verdict.UNAVAILABLE
+    assert result.code in TIME_OUTS
+
+
+def test_connections_are_closed_at_once_and_not_by_the_garbage_collector() -> None:
+    with trickling(iter([HEAD + b"Content-Length: 2\r\n\r\n{}"])) as server:
+        http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
+        http.post(USERS_UPDATE, USER)
+        # What a call in flight, or a traceback, still holds on to.
+        held = http._adapter.poolmanager.connection_from_url(server.url)
+        http.close()
+        assert server.saw_it_closed.wait(10), "it stays open"
+        assert held.pool is None
+
+
+def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with website(certificate) as site:
+        http = IterableHTTP(API_KEY, site.url, timeout_seconds=(5.0, 0.4))
+        waiting = threading.Event()
+        for _ in range(4):  # longer in all than one answer may take
+            assert http.post(USERS_UPDATE, USER).status == 200
+            waiting.wait(0.3)
+        assert site.connection_count == 1
+        http.close()

@@ -1,0 +1,53 @@
+"""What the client hands on of an answer: the part that says something, if it can be written."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+import requests
+
+from iterable_client import IterableClient
+from records.outcomes import Verdict
+from sandbox.iterable_api import IterableSandbox
+from tests.support.golden import SARAH
+from tests.support.rows import API_KEY
+from tests.support.web import website
+
+
+def deep_answer(levels: int) -> bytes:
+    return b'{"msg":"","code":"Success","params":%b%b}' % (b"[" * levels, b"]" * levels)
+
+
+def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
+    """JSON may be read 1,024 levels deep, and written 254: what is deeper is no answer."""
+    kept = set()
+    with website() as site:
+        client = IterableClient(API_KEY, site.url, max_attempts=1)
+        for levels in range(240, 265):
+            site.answer = deep_answer(levels)
+            entry = client.process_user_record(dict(SARAH))
+            assert orjson.dumps([entry])
+            update = entry["users_update"]
+            kept.add((entry["outcome"], update["response"]["params"] is not None))
+    assert kept == {("successful", True), ("successful", False), ("total_failure", False)}
+
+
+def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, deep_answer(100_000)
+    delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")
+    assert not delivered
+    assert said["code"] == "not an API answer"
+
+
+@pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])
+def test_of_a_batch_that_is_taken_the_whole_answer_is_told_and_of_a_rejected_one_its_params(
+    iterable: IterableSandbox, send: str
+) -> None:
+    client = IterableClient(API_KEY, iterable.url)
+    taken = getattr(client, send)([b'{"email":"a@example.com","eventName":"page_view"}'])
+    assert (taken.verdict, taken.params["successCount"]) == (Verdict.DELIVERED, 1)
+    rejected = getattr(client, send)([b'{"email":1}'])
+    assert rejected.verdict is Verdict.REJECTED
+    assert rejected.code == "BadJsonBody"
+    assert "code" not in rejected.params

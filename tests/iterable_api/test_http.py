@@ -1,0 +1,284 @@
+"""One HTTP exchange: what goes over the wire, to whom, through which proxy, and under which TLS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iterable_api.http import IterableHTTP
+from iterable_api.responses import USERS_UPDATE
+from records.outcomes import Verdict
+from tests.support.rows import API_KEY, unwaiting_client
+from tests.support.web import Website, make_self_signed, proxy, website
+
+USER = b'{"email":"user1@example.com"}'
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may sit behind a proxy."""
+    for name in (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES), *CA_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def site() -> Iterator[Website]:
+    with website() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+
+
+@pytest.fixture
+def secure_site(certificate: Path) -> Iterator[Website]:
+    with website(certificate) as running:
+        yield running
+
+
+# On the wire
+
+
+def test_a_post_is_json_with_the_key_in_its_header(site: Website) -> None:
+    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (answer.status, answer.code) == (200, "Success")
+    (request,) = site.requests
+    assert request.line == "POST /api/users/update HTTP/1.1"
+    assert request.body == USER
+    assert request.headers == {
+        "Host": site.url.removeprefix("http://"),
+        "Api-Key": API_KEY,
+        "Content-Type": "application/json",
+        "Content-Length": str(len(USER)),
+        "Accept-Encoding": "identity",
+        "User-Agent": "mysql-to-iterable/1.0",
+    }
+
+
+def test_a_get_asks_with_its_query_and_sends_no_body(site: Website) -> None:
+    email = "a+b&c@example.com"
+    IterableHTTP(API_KEY, site.url).get("users/getByEmail", {"email": email, "n": 1})
+    (request,) = site.requests
+    assert request.line == "GET /api/users/getByEmail?email=a%2Bb%26c%40example.com&n=1 HTTP/1.1"
+    assert request.headers["Api-Key"] == API_KEY
+    assert "Content-Type" not in request.headers
+
+
+def test_bytes_arrive_as_they_are(site: Website) -> None:
+    body = '{"first_name":"小龙 🚀 Amélie"}'.encode()
+    IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, body)
+    assert site.requests[0].body == body
+    assert site.requests[0].headers["Content-Length"] == str(len(body))
+
+
+def test_a_slash_at_the_end_of_the_base_url_changes_nothing(site: Website) -> None:
+    IterableHTTP(API_KEY, site.url + "/").post(USERS_UPDATE, USER)
+    assert site.requests[0].line == "POST /api/users/update HTTP/1.1"
+
+
+def test_calls_share_a_connection(site: Website) -> None:
+    http = IterableHTTP(API_KEY, site.url)
+    for _ in range(5):
+        http.post(USERS_UPDATE, USER)
+    assert (len(site.requests), site.connection_count) == (5, 1)
+    http.close()
+
+
+def test_a_connection_that_the_server_let_go_is_replaced(site: Website) -> None:
+    site.closes_after_answer = True
+    http = IterableHTTP(API_KEY, site.url)
+    for _ in range(3):
+        assert http.post(USERS_UPDATE, USER).status == 200
+        time.sleep(0.1)  # the server's goodbye takes its way
+    assert site.connection_count == 3
+
+
+def test_cookies_are_not_kept(site: Website) -> None:
+    site.answer_headers = {"Set-Cookie": "tracked=yes; Path=/"}
+    http = IterableHTTP(API_KEY, site.url)
+    for _ in range(2):
+        http.post(USERS_UPDATE, USER)
+    assert "Cookie" not in site.requests[1].headers
+
+
+def test_an_answer_names_the_request(site: Website) -> None:
+    site.answer_headers = {"Iterable-Request-Id": "request-1"}
+    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).request_id == "request-1"
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"null", b'"text"', b"1", b"\xff", b"{" * 10_000])
+def test_only_an_object_is_an_answer_of_the_api(site: Website, content: bytes) -> None:
+    site.answer = content
+    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (answer.status, answer.code) == (200, "not an API answer")
+
+
+# The key in an answer
+
+
+def test_a_key_that_comes_back_is_taken_out_of_everything(site: Website) -> None:
+    site.answer = b'{"code":"%(key)b","msg":"key %(key)b","params":{"%(key)b":"%(key)b"}}' % {
+        b"key": API_KEY.encode()
+    }
+    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert API_KEY not in repr(answer)
+    assert answer.message == "key [api key]"
+
+
+def test_a_key_with_quotes_is_recognised_as_json_writes_it(site: Website) -> None:
+    key = 'very"odd\\key'
+    site.answer = b'{"code":"GenericError","msg":"Api-Key: very\\"odd\\\\key."}'
+    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert answer.message == "Api-Key: [api key]."
+
+
+def test_a_key_is_recognised_however_json_spells_its_letters(site: Website) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in API_KEY[:3]) + API_KEY[3:]
+    site.answer = (
+        b'{"code":"Bad","msg":"Api-Key: %b \\u5c0f","params":{"n":1.5}}' % escaped.encode()
+    )
+    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (answer.message, answer.params) == ("Api-Key: [api key] 小", {"n": 1.5})
+    assert API_KEY[3:].encode() not in answer.content
+    site.answer = b"<p>\\u0041 is no JSON</p>"
+    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.answer
+
+
+def test_a_key_is_recognised_with_its_slashes_escaped(site: Website) -> None:
+    site.answer = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
+    answer = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
+    assert answer.message == "Api-Key: [api key]."
+    assert b"odd" not in answer.content
+
+
+@pytest.mark.parametrize("key", ["", "c", "key"])
+def test_a_key_of_a_few_letters_does_not_spoil_answers(site: Website, key: str) -> None:
+    site.answer = b'{"code":"Success","msg":"a monkey","params":null}'
+    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert (answer.code, answer.message) == ("Success", "a monkey")
+
+
+# TLS
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    secure_site: Website, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, stop = unwaiting_client(secure_site.url)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.http_status) == (Verdict.REFUSED, None)
+    assert (result.attempts, stop.waits_seconds) == (1, [])
+    assert secure_site.requests == []
+    assert caplog.messages == [
+        "No answer from users/update: the server's certificate is not trusted"
+    ]
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_a_certificate_in_the_ca_bundle_is_accepted(
+    secure_site: Website, certificate: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(certificate))
+    client, _stop = unwaiting_client(secure_site.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    assert secure_site.requests[0].headers["Api-Key"] == API_KEY
+
+
+def test_a_certificate_for_another_name_is_refused(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    client, _stop = unwaiting_client(secure_site.url.replace("127.0.0.1", "localhost"))
+    assert client.call(USERS_UPDATE, USER).verdict is Verdict.REFUSED
+    assert secure_site.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (None, "the CA bundle does not exist"),
+        ("no certificate", "the CA bundle holds no certificate"),
+    ],
+)
+def test_a_ca_bundle_that_is_none_is_refused_by_name(
+    secure_site: Website,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    trouble: str,
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_text(content, encoding="ascii")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    client, _stop = unwaiting_client(secure_site.url)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.message) == (Verdict.REFUSED, trouble)
+
+
+def test_a_server_that_speaks_no_tls_is_unavailable(site: Website) -> None:
+    client, _stop = unwaiting_client(site.url.replace("http:", "https:"), max_attempts=2)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 2)
+    assert site.requests == []
+
+
+# Proxies
+
+
+def test_https_goes_through_the_proxy_which_sees_no_key(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with proxy() as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        client, _stop = unwaiting_client(secure_site.url)
+        assert client.call(USERS_UPDATE, USER).delivered
+        assert client.call(USERS_UPDATE, USER).delivered
+        client.close()
+    host = secure_site.url.removeprefix("https://")
+    assert [request.line.split()[:2] for request in between.requests] == [["CONNECT", host]]
+    assert API_KEY not in repr(between.requests)
+    assert len(secure_site.requests) == 2
+
+
+def test_no_proxy_is_heeded(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with proxy() as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        client, _stop = unwaiting_client(secure_site.url)
+        assert client.call(USERS_UPDATE, USER).delivered
+    assert between.requests == []
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_plain_http_stays_on_this_machine_and_shows_no_proxy_the_key(
+    site: Website, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with proxy() as between:
+        monkeypatch.setenv(variable, between.url)
+        client, _stop = unwaiting_client(site.url)
+        assert client.call(USERS_UPDATE, USER).delivered
+    assert between.requests == []
+
+
+def test_a_proxy_that_is_gone_is_unavailable(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxy() as gone:
+        pass
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setenv("HTTPS_PROXY", gone.url)
+    client, _stop = unwaiting_client(secure_site.url, max_attempts=2)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.code) == (Verdict.UNAVAILABLE, "ProxyError")

@@ -1,0 +1,298 @@
+"""The client's public calls at the sandbox: what is sent, and what is said of the answer."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from iterable_client import IterableClient
+from records.mapping import RowMapping
+from sandbox.iterable_api import IterableSandbox
+from tests.support.golden import SARAH, SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE, sarah
+from tests.support.rows import API_KEY, unwaiting_client
+
+SARAHS_EMAIL = SARAH["email"]
+
+
+@pytest.fixture
+def client(iterable: IterableSandbox) -> Iterator[IterableClient]:
+    made = IterableClient(API_KEY, iterable.url, max_attempts=1)
+    yield made
+    made.close()
+
+
+def answer_of(status: int, body: bytes) -> requests.Response:
+    """Make a real answer of `requests`."""
+    answer = requests.Response()
+    answer.status_code = status
+    answer._content = body
+    return answer
+
+
+class StandIn:
+    """The least that a test of somebody else's would make up as an answer."""
+
+    def __init__(self, status_code: int, body: Any) -> None:
+        self.status_code = status_code
+        self._body = body
+
+    def json(self) -> Any:
+        if isinstance(self._body, Exception):
+            raise self._body
+        return self._body
+
+
+# The surface
+
+
+def test_the_documented_names_and_arguments_are_there() -> None:
+    def arguments(call: Any) -> list[str]:
+        return list(inspect.signature(call).parameters)
+
+    assert arguments(IterableClient)[:2] == ["api_key", "base_url"]
+    assert arguments(IterableClient.update_user)[1:] == ["email", "data_fields"]
+    assert arguments(IterableClient.track_event)[1:4] == ["email", "event_name", "data_fields"]
+    assert arguments(IterableClient.process_user_record)[1:] == ["user_record"]
+    assert arguments(IterableClient._handle_response)[1:] == ["response", "endpoint"]
+
+
+def test_without_a_base_url_it_speaks_to_iterables_own() -> None:
+    assert repr(IterableClient(API_KEY)) == "IterableClient('https://api.iterable.com')"
+
+
+def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
+    paces = IterableClient(API_KEY).paces
+    assert {endpoint: pace.full_rate for endpoint, pace in paces.items()} == {
+        "users/update": 500,
+        "events/track": 2000,
+        "users/bulkUpdate": 5,
+        "events/trackBulk": 10,
+    }
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "ключ", "tab\t"])
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="characters that no key has") as caught:
+        IterableClient(key)
+    assert key not in str(caught.value)
+
+
+# Single calls
+
+
+def test_an_update_sends_email_and_fields_and_tells_what_iterable_said(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    fields: Any = SARAHS_PROFILE["dataFields"]
+    delivered, said = client.update_user(SARAHS_EMAIL, fields)
+    assert delivered
+    assert (said["code"], said["params"]) == ("Success", None)
+    assert (said["verdict"], said["http_status"], said["attempts"]) == ("delivered", 200, 1)
+    assert [(call.endpoint, call.body) for call in iterable.calls] == [
+        ("users/update", SARAHS_PROFILE)
+    ]
+
+
+def test_an_event_sends_email_name_and_fields_only(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    fields = {"page": "pricing", "browser": "desktop"}
+    delivered, said = client.track_event(SARAHS_EMAIL, "page_view", fields)
+    assert delivered
+    assert said["code"] == "Success"
+    (call,) = iterable.calls
+    assert call.endpoint == "events/track"
+    assert call.body == {"email": SARAHS_EMAIL, "eventName": "page_view", "dataFields": fields}
+
+
+def test_an_event_with_an_id_is_there_once_however_often_it_is_sent(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    for _ in range(2):
+        client.track_event(
+            SARAHS_EMAIL, "page_view", {}, event_id="page-view-1", created_at=1_768_314_645
+        )
+    assert iterable.calls[0].body == {
+        "email": SARAHS_EMAIL,
+        "eventName": "page_view",
+        "dataFields": {},
+        "id": "page-view-1",
+        "createdAt": 1_768_314_645,
+    }
+    assert list(iterable.project.events) == ["page-view-1"]
+
+
+def test_a_rejected_call_says_why(client: IterableClient) -> None:
+    delivered, said = client.update_user("no address", {})
+    assert not delivered
+    assert (said["code"], said["http_status"]) == ("InvalidEmailAddressError", 400)
+    assert said["verdict"] == "rejected"
+
+
+def test_bulk_calls_send_the_bodies_of_single_ones(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    users = client.bulk_update_users([b'{"email":"a@x.io"}', b'{"email":"B@x.io"}'])
+    viewed = {"email": "a@x.io", "eventName": "page_view"}
+    events = client.bulk_track_events([json.dumps(viewed).encode()] * 2)
+    assert users.delivered
+    assert users.params["successCount"] == 2
+    assert events.params["successCount"] == 2
+    assert [call.body for call in iterable.calls] == [
+        {"users": [{"email": "a@x.io"}, {"email": "B@x.io"}]},
+        {"events": [viewed, viewed]},
+    ]
+
+
+def test_calls_and_retries_are_counted(iterable: IterableSandbox) -> None:
+    client, _stop = unwaiting_client(iterable.url)
+    iterable.set_faults([{"fault": "status", "status": 503, "times": 1}])
+    client.update_user(SARAHS_EMAIL, {})
+    client.update_user(SARAHS_EMAIL, {})
+    assert (client.call_count, client.retry_count) == (3, 1)
+
+
+# One row
+
+
+def test_a_row_becomes_exactly_the_two_documented_payloads(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    entry = client.process_user_record(dict(SARAH))
+    assert [(call.endpoint, call.body) for call in iterable.calls] == [
+        ("users/update", SARAHS_PROFILE),
+        ("events/track", {**SARAHS_EVENT, "id": SARAHS_EVENT_ID}),
+    ]
+    assert (entry["user_id"], entry["email"]) == (1, SARAHS_EMAIL)
+    assert (entry["outcome"], entry["overall_success"]) == ("successful", True)
+    assert entry["reason"] is None
+    assert entry["users_update"]["success"]
+    assert entry["events_track"]["response"] == {
+        "code": "Success",
+        "msg": f"Event with id: {SARAHS_EVENT_ID} tracked.",
+        "params": {"id": SARAHS_EVENT_ID},
+    }
+
+
+def test_an_invalid_row_is_not_sent(client: IterableClient, iterable: IterableSandbox) -> None:
+    entry = client.process_user_record(sarah(email="nobody"))
+    assert (entry["outcome"], entry["overall_success"]) == ("invalid", False)
+    assert entry["reason"] == "malformed e-mail address"
+    assert (entry["users_update"], entry["events_track"]) == (None, None)
+    assert iterable.calls == []
+
+
+def test_columns_that_a_row_lacks_count_as_null(
+    client: IterableClient, iterable: IterableSandbox
+) -> None:
+    few = {name: SARAH[name] for name in ("email", "first_name", "event_time")}
+    assert client.process_user_record(few)["outcome"] == "successful"
+    update, event = iterable.calls
+    assert update.body["dataFields"] == {"first_name": "Sarah", "recent_page_view": True}
+    assert event.body["dataFields"] == {"timestamp": "2026-01-13 14:30:45"}
+    assert client.process_user_record({})["reason"] == "no e-mail address"
+
+
+def test_a_row_with_one_half_in_place_is_a_partial_failure() -> None:
+    with IterableSandbox(disallowed_events=["page_view"]) as iterable:
+        entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
+    assert (entry["outcome"], entry["overall_success"]) == ("partial_failure", False)
+    assert (entry["users_update"]["success"], entry["events_track"]["success"]) == (True, False)
+
+
+def test_the_event_is_sent_though_the_update_failed(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "endpoint": "users/update"}])
+    entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
+    assert entry["outcome"] == "partial_failure"
+    assert entry["events_track"]["success"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"forgotten": [SARAHS_EMAIL]}, "ForgottenUserError"),
+        ({"invalid_emails": [SARAHS_EMAIL]}, "InvalidEmailAddressError"),
+        ({"api_key": "another-key"}, "BadApiKey"),
+    ],
+)
+def test_no_event_follows_where_nobody_can_be_reached(options: dict[str, Any], code: str) -> None:
+    with IterableSandbox(**options) as iterable:
+        entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
+        assert [call.endpoint for call in iterable.calls] == ["users/update"]
+    assert entry["outcome"] == "total_failure"
+    assert entry["users_update"]["response"]["code"] == code
+    assert entry["events_track"] is None
+
+
+def test_a_row_can_be_mapped_in_another_way(iterable: IterableSandbox) -> None:
+    client = IterableClient(
+        API_KEY, iterable.url, to_mapping=lambda columns: RowMapping(columns, send_nulls=True)
+    )
+    client.process_user_record(sarah(candidate=None))
+    assert iterable.calls[0].body["dataFields"]["candidate"] is None
+
+
+# Answers that were got elsewhere
+
+
+@pytest.mark.parametrize("is_real", [True, False], ids=["requests.Response", "stand-in"])
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (200, {"code": "Success", "msg": "", "params": None}, "delivered"),
+        (200, {"code": "BadParams", "msg": "", "params": None}, "rejected"),
+        (200, {"code": "Success", "msg": "Event x is disallowed from tracking."}, "rejected"),
+        (400, {"code": "InvalidEmailAddressError", "msg": "Invalid email"}, "rejected"),
+        (401, {"code": "BadApiKey", "msg": "Invalid API key"}, "refused"),
+        (429, {"code": "RateLimitExceeded", "msg": "Rate limit exceeded"}, "unavailable"),
+        (502, {"code": "GenericError", "msg": ""}, "unavailable"),
+        (500, {"code": "Success", "msg": ""}, "unavailable"),
+        (200, None, "unavailable"),
+    ],
+)
+def test_an_answer_is_judged_as_if_the_client_had_got_it(
+    client: IterableClient,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    body: Any,
+    verdict: str,
+    is_real: bool,
+) -> None:
+    answer: Any = StandIn(status, ValueError("no JSON") if body is None else body)
+    if is_real:
+        answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
+    delivered, said = client._handle_response(answer, "events/track")
+    assert delivered == (verdict == "delivered") == (caplog.messages == [])
+    assert (said["verdict"], said["http_status"], said["attempts"]) == (verdict, status, 1)
+    assert said["code"] == (body["code"] if body else "not an API answer")
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (400, "4xx Client Error from users/update: Status 400"),
+        (502, "5xx Server Error from users/update: Status 502"),
+    ],
+)
+def test_an_answer_without_a_body_is_logged_in_the_documented_words(
+    client: IterableClient, caplog: pytest.LogCaptureFixture, status: int, line: str
+) -> None:
+    client._handle_response(answer_of(status, b"{}"), "users/update")
+    assert caplog.messages == [line]
+    assert caplog.records[0].levelname == "ERROR"
+
+
+def test_a_stand_in_whose_body_has_no_json_form_is_no_answer(client: IterableClient) -> None:
+    answer: Any = StandIn(200, {"code": "Success", "params": object()})
+    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API answer"
+
+
+def test_an_answer_from_elsewhere_loses_the_key(client: IterableClient) -> None:
+    body = b'{"code":"GenericError","msg":"your request: Api-Key: %b"}' % API_KEY.encode()
+    _delivered, said = client._handle_response(answer_of(400, body), "users/update")
+    assert said["msg"] == "your request: Api-Key: [api key]"

@@ -1,0 +1,277 @@
+"""When a call is tried again, after which wait, and when it is given up: with time that passes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_client import IterableClient
+from records.outcomes import Verdict
+from sandbox.iterable_api import IterableSandbox
+from tests.support.rows import API_KEY, unwaiting_client
+
+USER = b'{"email":"user1@example.com"}'
+EVENT = b'{"email":"user1@example.com","eventName":"page_view"}'
+RATE_LIMITED: dict[str, Any] = {"fault": "rate_limited", "reset": None}
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2, 5])
+def test_a_call_is_made_max_attempts_times_with_a_wait_between_two(
+    iterable: IterableSandbox, max_attempts: int
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    client, stop = unwaiting_client(iterable.url, max_attempts=max_attempts)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, max_attempts)
+    assert len(iterable.calls) == max_attempts
+    assert len(stop.waits_seconds) == max_attempts - 1
+    limits = [0.5 * 2**number for number in range(max_attempts - 1)]
+    assert all(w <= limit for w, limit in zip(stop.waits_seconds, limits, strict=True))
+
+
+def test_without_settings_a_call_is_made_five_times(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    client, _stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).attempts == 5
+
+
+def test_waits_differ_from_call_to_call(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    client, stop = unwaiting_client(iterable.url, max_attempts=2)
+    for _ in range(5):
+        client.call(USERS_UPDATE, USER)
+    assert len(set(stop.waits_seconds)) == 5
+
+
+@pytest.mark.parametrize("status", [408, 425, 500, 503])
+@pytest.mark.parametrize(("named", "least_seconds"), [(7, 7.0), (59.5, 59.5), (86_400, 60.0)])
+def test_a_named_wait_is_a_minimum_up_to_a_minute(
+    iterable: IterableSandbox, status: int, named: float, least_seconds: float
+) -> None:
+    fault = {"fault": "status", "status": status, "retry_after": named, "times": 1}
+    iterable.set_faults([fault])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    assert stop.waits_seconds == [least_seconds]
+
+
+def test_a_wait_may_be_named_as_a_date(iterable: IterableSandbox) -> None:
+    then = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
+    fault = {"fault": "status", "status": 503, "retry_after": then, "times": 1}
+    iterable.set_faults([fault])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    (waited_seconds,) = stop.waits_seconds
+    assert 25 < waited_seconds <= 30
+
+
+@pytest.mark.parametrize("nonsense", ["soon", "-5", "nan", "Mon, 99 Foo 2026 00:00:00 GMT"])
+def test_a_wait_that_is_nonsense_is_no_wait(iterable: IterableSandbox, nonsense: str) -> None:
+    fault = {"fault": "status", "status": 503, "retry_after": nonsense, "times": 1}
+    iterable.set_faults([fault])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    assert stop.waits_seconds[0] <= 0.5
+
+
+# 429
+
+
+@pytest.mark.parametrize(
+    ("hints", "least_seconds"),
+    [
+        ({"reset": 3}, 3),
+        ({"reset": None, "retry_after": 4}, 4),
+        ({"reset": 3, "retry_after": 4}, 4),
+        ({"reset": 900}, 60),
+        ({"reset": None, "retry_after": 86_400}, 60),
+    ],
+)
+def test_a_429_is_waited_out_as_long_as_it_says_up_to_a_minute(
+    iterable: IterableSandbox, hints: dict[str, Any], least_seconds: float
+) -> None:
+    iterable.set_faults([{"fault": "rate_limited", **hints, "times": 1}])
+    client, stop = unwaiting_client(iterable.url)
+    began_at = stop.clock.now_seconds
+    assert client.call(USERS_UPDATE, USER).delivered
+    assert least_seconds <= stop.clock.now_seconds - began_at < least_seconds + 1
+
+
+def test_a_429_without_a_hint_is_waited_out_all_the_same(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**RATE_LIMITED, "times": 1}])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    assert len(stop.waits_seconds) >= 1
+
+
+@pytest.mark.parametrize(("named", "pause_seconds"), [(30, 30.0), (None, 0.0)])
+def test_the_wait_that_a_429_names_is_for_its_whole_endpoint(
+    iterable: IterableSandbox, named: int | None, pause_seconds: float
+) -> None:
+    iterable.set_faults([{"fault": "rate_limited", "reset": named, "nth": [2]}])
+    client, stop = unwaiting_client(iterable.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+    stop.clock.now_seconds += 5
+    stop.set()  # the next call does not wait itself
+    assert client.call(USERS_UPDATE, USER).http_status == 429
+    users, events = client.paces[USERS_UPDATE], client.paces[EVENTS_TRACK]
+    assert users.try_acquire() == pause_seconds
+    assert users.try_acquire() > 0
+    assert events.try_acquire() == 0
+
+
+def test_429s_use_up_no_attempt(iterable: IterableSandbox) -> None:
+    iterable.set_faults(
+        [
+            {**RATE_LIMITED, "nth": [1, 2, 4, 5, 6, 7]},
+            {"fault": "status", "status": 500, "nth": [3]},
+        ]
+    )
+    client, _stop = unwaiting_client(iterable.url, max_attempts=2)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.attempts) == (Verdict.DELIVERED, 8)
+    assert client.retry_count == 7
+
+
+def test_other_failures_among_429s_do_use_up_attempts(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**RATE_LIMITED, "every": 2}, {"fault": "status", "status": 500}])
+    client, _stop = unwaiting_client(iterable.url, max_attempts=3)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.http_status, result.attempts) == (500, 5)
+
+
+@pytest.mark.parametrize("hints", [{"reset": 1}, {"reset": 20}, {"reset": None}])
+def test_a_call_gives_up_after_five_minutes_of_429s(
+    iterable: IterableSandbox, hints: dict[str, Any]
+) -> None:
+    iterable.set_faults([{"fault": "rate_limited", **hints}])
+    client, stop = unwaiting_client(iterable.url)
+    began_at = stop.clock.now_seconds
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.http_status) == (Verdict.UNAVAILABLE, 429)
+    assert result.code == "RateLimitExceeded"
+    assert 240 <= stop.clock.now_seconds - began_at <= 305
+
+
+def test_the_five_minutes_of_429s_are_used_to_their_end(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "rate_limited", "reset": 60}])
+    client, stop = unwaiting_client(iterable.url)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.attempts, result.elapsed_seconds) == (6, 300.0)
+    assert stop.waits_seconds == [60.0] * 5
+
+
+def test_a_429_after_a_long_wait_for_a_permit_is_tried_again(iterable: IterableSandbox) -> None:
+    client, stop = unwaiting_client(iterable.url, paces={EVENTS_TRACK: 0.0025})
+    assert client.call(EVENTS_TRACK, EVENT).delivered
+    iterable.set_faults([{**RATE_LIMITED, "times": 1}])
+    result = client.call(EVENTS_TRACK, EVENT)
+    assert stop.waits_seconds[0] >= 400
+    assert (result.verdict, result.attempts) == (Verdict.DELIVERED, 2)
+
+
+def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**RATE_LIMITED, "times": 1}])
+    client, stop = unwaiting_client(iterable.url)
+    client.call(USERS_UPDATE, USER)
+    users, events = client.paces[USERS_UPDATE], client.paces[EVENTS_TRACK]
+    assert users.rate < users.full_rate == 500
+    assert events.rate == events.full_rate == 2000
+    for _ in range(200):
+        stop.clock.now_seconds += 2
+        assert users.try_acquire() == 0
+    assert users.rate == users.full_rate
+
+
+# Pace
+
+
+def test_calls_are_spread_over_time_retries_counted(iterable: IterableSandbox) -> None:
+    arrivals: list[float] = []
+    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 4}, max_attempts=3)
+    iterable.set_faults([{"fault": "status", "status": 500, "every": 3}])
+    for _ in range(20):
+        before = client.call_count
+        client.call(USERS_UPDATE, USER)
+        arrivals += [stop.clock.now_seconds] * (client.call_count - before)
+    assert client.retry_count > 0
+    assert all(late - early > 1 for early, late in zip(arrivals, arrivals[5:], strict=False))
+    assert all(late >= early for early, late in pairwise(arrivals))
+
+
+# Stop
+
+
+def test_after_a_stop_nothing_is_sent(iterable: IterableSandbox) -> None:
+    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 0.1})
+    client.call(USERS_UPDATE, USER)
+    stop.set()
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 0)
+    assert result.message == "stopped before it was sent"
+    assert (client.call_count, client.retry_count) == (1, 0)
+    assert len(iterable.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "paces"),
+    [
+        ({"fault": "status", "status": 503, "retry_after": 50}, {}),
+        ({"fault": "rate_limited", "reset": 50}, {}),
+        ({"fault": "delay", "seconds": 0}, {USERS_UPDATE: 0.02}),
+    ],
+    ids=["backoff", "429", "permit"],
+)
+def test_a_stop_ends_any_wait_at_once(
+    iterable: IterableSandbox, fault: dict[str, Any], paces: dict[str, float]
+) -> None:
+    iterable.set_faults([fault])
+    stop = threading.Event()
+    client = IterableClient(API_KEY, iterable.url, stop=stop, paces=paces)
+    if paces:
+        client.call(USERS_UPDATE, USER)  # takes the only permit for 50 seconds
+    timer = threading.Timer(0.1, stop.set)
+    timer.start()
+    began_at = time.monotonic()
+    result = client.call(USERS_UPDATE, USER)
+    assert time.monotonic() - began_at < 2
+    assert result.verdict is Verdict.UNAVAILABLE
+    assert len(iterable.calls) == 1
+    timer.join()
+
+
+def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> None:
+    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 1})
+    for _ in range(5):
+        client.call(USERS_UPDATE, USER, has_permit=True)
+    assert stop.waits_seconds == []
+    assert client.paces[USERS_UPDATE].try_acquire() == 0
+
+
+@pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+def test_a_bulk_call_takes_a_permit_where_it_brings_none(
+    iterable: IterableSandbox, endpoint: str
+) -> None:
+    client, stop = unwaiting_client(iterable.url, paces={endpoint: 0.01})
+    send, rows = {
+        USERS_BULK_UPDATE: (client.bulk_update_users, [USER]),
+        EVENTS_TRACK_BULK: (client.bulk_track_events, [EVENT]),
+    }[endpoint]
+    assert send(rows, has_permit=True).delivered
+    assert send(rows).delivered
+    assert stop.waits_seconds == []  # the first took none
+    assert client.paces[endpoint].try_acquire() > 90  # the second did
+
+
+def test_a_permit_is_for_one_attempt(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 500, "times": 1}])
+    client, _stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 0.001})
+    assert client.call(USERS_UPDATE, USER, has_permit=True).attempts == 2
+    assert client.paces[USERS_UPDATE].try_acquire() > 900

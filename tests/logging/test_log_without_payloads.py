@@ -1,0 +1,93 @@
+"""`LOG_PAYLOADS=false`: no e-mail in the log, whoever says it, and in whatever place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people, add_person
+from tests.support.program import Program
+
+PERSON = "c4nary.person@example.com"
+# The id of a row is its e-mail.
+QUERY = """
+SELECT c.email AS id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate,
+    v.page, v.device, v.browser, v.location, v.event_time
+FROM customers c JOIN page_views v ON v.user_id = c.id
+WHERE v.event_time >= %(window_start)s ORDER BY c.id
+"""
+AN_ERROR = {"code": f"No {PERSON}", "msg": f"{PERSON} is bad"}
+
+
+@pytest.fixture
+def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
+    """The program and people: the marked one, twice, an invalid one, others."""
+    add_person(mariadb.run_sql, 1, PERSON, first_name="C4nary")
+    add_person(mariadb.run_sql, 2, PERSON.upper(), first_name="C4nary")
+    add_person(mariadb.run_sql, 3, "c4nary.person@@example.com", first_name="C4nary")
+    add_people(mariadb.run_sql, [4, 5])
+    program = Program.between(tmp_path, mariadb, iterable, LOG_PAYLOADS="false", REPORT="true")
+    query = tmp_path / "query.sql"
+    query.write_text(QUERY, encoding="utf-8")
+    program.settings |= {"MAX_ATTEMPTS": "2", "BULK_UPDATE_RPS": "100", "QUERY_FILE": str(query)}
+    return program
+
+
+def check_log(program: Program) -> None:
+    """Check that the log is there, and has neither the person nor anybody else."""
+    assert program.log
+    assert "c4nary" not in program.log.lower()
+    assert "example.com" not in program.log.lower()
+
+
+@pytest.mark.parametrize(
+    ("mode", "faults"),
+    [
+        ("per-user", [{"fault": "status", "status": 400, **AN_ERROR}]),
+        *(
+            pytest.param(mode, [fault], marks=pytest.mark.slow)
+            for mode in ("per-user", "bulk")
+            for fault in (
+                {"fault": "status", "status": 400, **AN_ERROR},
+                {"fault": "status", "status": 401, **AN_ERROR},
+                {"fault": "status", "status": 404, **AN_ERROR},
+                {"fault": "status", "status": 429, "times": 1, **AN_ERROR},
+                {"fault": "status", "status": 503, "times": 1, **AN_ERROR},
+                {"fault": "error_code_on_200", **AN_ERROR},
+                {"fault": "echo_request", "status": 400},
+                {"fault": "echo_request", "status": 500},
+                {"fault": "redirect", "location": f"https://127.0.0.1/?email={PERSON}"},
+                {"fault": "malformed_json"},
+                {"fault": "drop_before"},
+            )
+        ),
+    ],
+)
+def test_no_email_is_in_the_log_whatever_iterable_answers(
+    program: Program, iterable: IterableSandbox, mode: str, faults: Sequence[Mapping[str, Any]]
+) -> None:
+    """In a code, or as the id of a row, it was."""
+    iterable.set_faults(faults)
+    program.run("--verbose", "--mode", mode)
+    check_log(program)
+    # The results file is where they belong.
+    assert PERSON in json.dumps(program.results)
+
+
+@pytest.mark.slow
+def test_nor_is_it_in_the_lines_of_those_who_only_look(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    assert program.run("--verbose").status == 3  # one row is invalid
+    assert program.run("--verbose", "--verify", "9").status == 0
+    iterable.set_faults([{"fault": "status", "status": 401, **AN_ERROR}])
+    for flags, status in ((["--verify", "9"], 1), (["--check"], 2), (["--history"], 0)):
+        assert program.run("--verbose", *flags).status == status
+    assert program.run("--verbose", settings={"DB_USER": PERSON}).status == 1
+    check_log(program)

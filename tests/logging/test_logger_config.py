@@ -1,0 +1,269 @@
+"""The rotating log file and the console: form, levels, modes, and trouble with the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from logger_config import BACKUP_COUNT, FILE_ONLY, LEVELS, MAX_BYTES, get_logger, setup_logger
+from tests.support.logs import LINE, SetUp, log_file, set_up
+
+__all__ = ["log_file", "set_up"]  # fixtures
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def mode_of(path: Path) -> int:
+    return path.lstat().st_mode & 0o777
+
+
+# Lines and levels
+
+
+def test_a_line_has_the_documented_form(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up().info("Message %s", "text")
+    (line,) = log_file.read_text().splitlines()
+    assert LINE.fullmatch(line)
+    assert line.endswith(" - test_of_logging - INFO - Message text")
+    captured = capsys.readouterr()
+    assert captured.err == line + "\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_level_is_the_consoles_and_the_file_has_everything(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    logger = set_up(level.lower())
+    for name in LEVELS:
+        logger.log(getattr(logging, name), "a message")
+    shown = [line.split(" - ")[2] for line in capsys.readouterr().err.splitlines()]
+    written = [line.split(" - ")[2] for line in log_file.read_text().splitlines()]
+    assert written == list(LEVELS)
+    assert shown == list(LEVELS[LEVELS.index(level) :])
+
+
+def test_an_unknown_level_is_an_error_before_any_file_is_made(log_file: Path) -> None:
+    with pytest.raises(ValueError, match=r"^unknown log level 'LOUD': use one of DEBUG, INFO,"):
+        setup_logger("test_of_logging", log_file, "LOUD")
+    assert not log_file.exists()
+
+
+def test_a_file_that_cannot_be_made_is_an_error_for_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        setup_logger("test_of_logging", tmp_path / "none" / "a.log")
+
+
+def test_get_logger_gives_the_logger_that_was_set_up(set_up: SetUp, log_file: Path) -> None:
+    assert get_logger("test_of_logging") is set_up()
+    get_logger("test_of_logging.part").warning("from a part")
+    assert " - test_of_logging.part - WARNING - from a part\n" in log_file.read_text()
+
+
+def test_calling_twice_does_not_double_the_lines(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up()
+    set_up().info("once")
+    assert log_file.read_text().count("once") == 1
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_a_logger_below_another_one_does_not_double_the_lines_either(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up()
+    set_up(name="test_of_logging.part").warning("once")
+    assert log_file.read_text().count("once") == 1
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_what_the_console_is_told_in_other_words_goes_to_the_file_alone(
+    set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up().error("for the file", extra=FILE_ONLY)
+    assert log_file.read_text().endswith(" - ERROR - for the file\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_calling_again_changes_file_and_level(
+    set_up: SetUp, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up("DEBUG")
+    other = tmp_path / "other.log"
+    setup_logger("test_of_logging", other, "ERROR").info("later")
+    assert "later" in other.read_text()
+    assert "later" not in log_file.read_text()
+    assert "later" not in capsys.readouterr().err
+
+
+def test_lines_are_appended_to_what_is_there(set_up: SetUp, log_file: Path) -> None:
+    log_file.write_text("of an earlier run\n")
+    set_up().info("of this run")
+    assert [line.rsplit(" - ", 1)[-1] for line in log_file.read_text().splitlines()] == [
+        "of an earlier run",
+        "of this run",
+    ]
+
+
+def test_any_text_is_written_as_utf_8_and_what_is_none_is_spelled_out(
+    set_up: SetUp, log_file: Path
+) -> None:
+    logger = set_up()
+    logger.info("小龙 🚀 Amélie")
+    logger.info("half a pair: \ud83d")
+    lines = log_file.read_text("utf-8").splitlines()
+    assert [line.rsplit(" - ", 1)[-1] for line in lines] == [
+        "小龙 🚀 Amélie",
+        r"half a pair: \ud83d",
+    ]
+
+
+def test_the_whole_program_logs_through_the_logger_without_a_name(log_file: Path) -> None:
+    program = (
+        "import logging, sys; from logger_config import setup_logger\n"
+        "setup_logger('', sys.argv[1], 'WARNING')\n"
+        "logging.getLogger('records').info('quiet'); logging.getLogger('bulk').warning('loud')\n"
+        "logging.getLogger('urllib3').debug('chatter'); logging.getLogger('urllib3').warning('x')\n"
+    )
+    done = run_program(program, log_file)
+    assert [line.split(" - ", 1)[1] for line in log_file.read_text().splitlines()] == [
+        "records - INFO - quiet",
+        "bulk - WARNING - loud",
+        "urllib3 - WARNING - x",
+    ]
+    assert [line.split(" - ", 1)[1] for line in done.stderr.splitlines()] == [
+        "bulk - WARNING - loud",
+        "urllib3 - WARNING - x",
+    ]
+
+
+# The file
+
+
+def test_the_file_rotates_at_ten_megabytes_and_keeps_five_backups(
+    set_up: SetUp, log_file: Path
+) -> None:
+    assert (MAX_BYTES, BACKUP_COUNT) == (10_000_000, 5)
+    for number in range(8):
+        set_up().info("run %d", number)
+        os.truncate(log_file, MAX_BYTES)  # as if much more had been logged
+    names = sorted(path.name for path in log_file.parent.iterdir())
+    assert names == [log_file.name, *(f"{log_file.name}.{n}" for n in range(1, 6))]
+    newest_backup = log_file.with_name(f"{log_file.name}.1")
+    assert b"run 6" in newest_backup.read_bytes()[:200]
+
+
+def test_a_line_that_just_fits_does_not_rotate(set_up: SetUp, log_file: Path) -> None:
+    set_up().info("first")
+    size = log_file.stat().st_size
+    os.truncate(log_file, MAX_BYTES - size - 1)
+    logger = set_up()
+    logger.info("first")
+    assert [path.name for path in log_file.parent.iterdir()] == [log_file.name]
+    logger.info("first")
+    assert len(list(log_file.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_only_its_owner_can_read_a_log_whatever_the_umask(
+    set_up: SetUp, log_file: Path, umask: int
+) -> None:
+    former = os.umask(umask)
+    try:
+        for number in range(3):
+            set_up().info("run %d", number)
+            os.truncate(log_file, MAX_BYTES)
+    finally:
+        os.umask(former)
+    assert {path.name: mode_of(path) for path in log_file.parent.iterdir()} == {
+        log_file.name: 0o600,
+        f"{log_file.name}.1": 0o600,
+        f"{log_file.name}.2": 0o600,
+    }
+
+
+def test_a_log_that_others_could_read_no_longer_can_be(set_up: SetUp, log_file: Path) -> None:
+    log_file.write_text("")
+    log_file.chmod(0o644)
+    set_up()
+    assert mode_of(log_file) == 0o600
+
+
+def test_a_device_keeps_its_mode(set_up: SetUp, log_file: Path) -> None:
+    """`LOG_FILE=/dev/null`, run as root, took /dev/null away from everybody else."""
+    terminal, device = os.openpty()
+    try:
+        os.fchmod(device, 0o646)
+        log_file.symlink_to(os.ttyname(device))
+        set_up().info("shown")
+        assert os.fstat(device).st_mode & 0o777 == 0o646
+    finally:
+        os.close(device)
+        os.close(terminal)
+
+
+def test_a_log_that_cannot_be_rotated_goes_on(set_up: SetUp, log_file: Path) -> None:
+    """It ended: every line after the ten millionth byte was lost."""
+    log_file.with_name(f"{log_file.name}.4").write_text("")
+    log_file.with_name(f"{log_file.name}.5").mkdir()  # cannot be replaced
+    log_file.write_bytes(b"\n" * MAX_BYTES)
+    logger = set_up()
+    logger.info("one more")
+    logger.info("and another")
+    assert log_file.read_bytes().count(b"INFO") == 2
+
+
+# Disks and ends that fail
+
+
+def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_ends_neither_the_program_nor_in_a_traceback() -> None:
+    program = (
+        "from logger_config import setup_logger\n"
+        "for _ in range(2):\n"
+        "    logger = setup_logger('x', '/dev/full', 'INFO')\n"
+        "    for number in range(3):\n"
+        "        logger.info('line %d', number)\n"
+        "        for _ in range(500): logger.debug('for the file alone ' * 5)\n"
+        "    try: 1 / 0\n"
+        "    except ZeroDivisionError: logger.exception('a bug')\n"
+    )
+    done = run_program(program)
+    assert [line[22:] for line in done.stderr.splitlines() if not line.startswith("  ")] == (
+        ["x - INFO - line 0", "x - INFO - line 1", "x - INFO - line 2", "x - ERROR - a bug"] * 2
+    )
+    assert "No space left" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_disk_that_has_room_again_is_written_to_again(
+    set_up: SetUp, log_file: Path, tmp_path: Path
+) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    log_file.symlink_to("/dev/full")
+    logger = set_up()
+    logger.info("lost")
+    log_file.unlink()
+    logger.info("written")
+    assert [line.rsplit(" - ")[-1] for line in log_file.read_text().splitlines()] == ["written"]
+    assert [path.name for path in tmp_path.iterdir()] == [log_file.name]

@@ -1,0 +1,179 @@
+"""What gets installed: every package is needed, pinned, and named with its licence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.project.test_architecture import FOLDERS, MODULES, all_files, imports_of
+from tests.support.documents import PROJECT_FOLDER, Document, codes
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+THIRD_PARTY = Document("THIRD_PARTY.md")
+# Whose packages have another name than what is imported.
+PACKAGE_OF = {"dotenv": "python-dotenv", "mysql": "mysql-connector-python"}
+# No import names these. Where it stands what they are for: a file, and the words in it.
+USED_WITHOUT_IMPORT = {
+    "tzdata": ("setting_values.py", "from zoneinfo import"),
+    "mypy": ("scripts/test", "-m mypy"),
+    "pytest-cov": ("scripts/test", "--cov"),
+    "pytest-socket": ("pyproject.toml", "--disable-socket"),
+    "pytest-timeout": ("pyproject.toml", "timeout ="),
+    "pytest-xdist": ("scripts/test", "-n 2"),
+    "ruff": ("scripts/test", "-m ruff"),
+    "types-requests": ("requirements.txt", "requests=="),
+}
+
+
+def pins(name: str) -> dict[str, str]:
+    """Return the versions that a requirements file names itself, by package."""
+    lines = (PROJECT_FOLDER / name).read_text(encoding="utf-8").splitlines()
+    named = [line for line in lines if line and not line.startswith(("#", "-r ", "-c "))]
+    return {canonicalize_name(package): version for package, version in map(_halves, named)}
+
+
+def _halves(line: str) -> tuple[str, str]:
+    package, exactly, version = line.partition("==")
+    assert exactly, f"{line} names no exact version"
+    return package, version
+
+
+RUNTIME, DEVELOPMENT, BROUGHT_ALONG = map(
+    pins, ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+)
+PINNED = {**BROUGHT_ALONG, **RUNTIME, **DEVELOPMENT}
+
+
+def with_what_they_bring(packages: Iterable[str]) -> set[str]:
+    """Return these packages and all that they need in turn, on any of the Pythons."""
+    found: set[str] = set()
+    waiting = [Requirement(name) for name in packages]
+    while waiting:
+        wanted = waiting.pop()
+        found.add(canonicalize_name(wanted.name))
+        waiting += _needs(wanted.name, frozenset(wanted.extras))
+    return found
+
+
+@cache
+def _needs(package: str, extras: frozenset[str]) -> tuple[Requirement, ...]:
+    try:
+        texts = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:  # one for another Python; each of them needs nothing more
+        return ()
+    return tuple(each for each in map(Requirement, texts) if _applies(each, extras))
+
+
+def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
+    return requirement.marker is None or any(
+        requirement.marker.evaluate(
+            {"python_version": python, "python_full_version": f"{python}.0", "extra": extra}
+        )
+        for python in PYTHONS
+        for extra in ("", *extras)
+    )
+
+
+def outside(path: Path) -> set[str]:
+    """Return what a file imports that is neither ours nor Python's."""
+    return set(imports_of(path)) - {*MODULES, *FOLDERS, *sys.stdlib_module_names}
+
+
+def packages_of(paths: Iterable[Path]) -> set[str]:
+    """Return the packages from which files import."""
+    names = {name for path in paths for name in outside(path)}
+    return {canonicalize_name(PACKAGE_OF.get(name, name)) for name in names}
+
+
+def licence_of(package: str) -> str:
+    """Return the licence in the words of the package's own metadata."""
+    described = metadata.metadata(package)
+    own_words = described.get_all("License-Expression") or described.get_all("License")
+    if own_words:
+        return str(own_words[0])
+    classifiers: list[str] = described.get_all("Classifier") or []
+    licences = [text for text in classifiers if text.startswith("License ::")]
+    return ", ".join(text.rpartition(" :: ")[2] for text in licences)
+
+
+# What is required is needed
+
+
+def test_the_program_imports_nothing_but_what_it_requires() -> None:
+    for module, path in MODULES.items():
+        assert packages_of([path]) <= set(RUNTIME), module
+
+
+def test_sandbox_tests_and_benchmarks_import_nothing_but_what_is_required() -> None:
+    for path in all_files():
+        assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT}, path
+
+
+def test_everything_that_the_program_requires_is_used_by_it() -> None:
+    assert set(RUNTIME) - packages_of(MODULES.values()) - set(USED_WITHOUT_IMPORT) == set()
+
+
+def test_everything_that_development_requires_is_used_there() -> None:
+    assert set(DEVELOPMENT) - packages_of(all_files()) - set(USED_WITHOUT_IMPORT) == set()
+
+
+@pytest.mark.parametrize("package", USED_WITHOUT_IMPORT)
+def test_what_no_import_names_is_named_elsewhere(package: str) -> None:
+    assert package in {*RUNTIME, *DEVELOPMENT}
+    assert package not in packages_of(all_files())
+    name, words = USED_WITHOUT_IMPORT[package]
+    assert words in (PROJECT_FOLDER / name).read_text(encoding="utf-8")
+
+
+# Two installations are the same
+
+
+def test_all_that_is_brought_along_is_pinned_and_nothing_else() -> None:
+    required = {*RUNTIME, *DEVELOPMENT}
+    assert with_what_they_bring(required) - required == set(BROUGHT_ALONG)
+
+
+def test_the_program_is_installed_with_what_pins_the_rest() -> None:
+    lines = (PROJECT_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert "-c constraints.txt" in lines
+    assert "constraints.txt" in (PROJECT_FOLDER / "scripts/venv.sh").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", PINNED)
+def test_the_version_that_is_installed_is_the_one_that_is_pinned(package: str) -> None:
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        assert package in BROUGHT_ALONG, "is not installed"
+    else:
+        assert installed == PINNED[package]
+
+
+# Licences
+
+
+@pytest.mark.parametrize(
+    ("heading", "required"), [("the program", RUNTIME), ("development", DEVELOPMENT)]
+)
+def test_every_package_is_listed_where_it_belongs(heading: str, required: dict[str, str]) -> None:
+    listed = [codes(row[0])[0] for row in THIRD_PARTY.table(heading)]
+    of_the_program = with_what_they_bring(RUNTIME)
+    expected = with_what_they_bring(required)
+    assert listed == sorted(expected if required is RUNTIME else expected - of_the_program)
+
+
+@pytest.mark.parametrize("heading", ["the program", "development"])
+def test_every_licence_is_the_one_that_the_package_names(heading: str) -> None:
+    for name, licence in THIRD_PARTY.table(heading):
+        (package,) = codes(name)
+        try:
+            assert licence == licence_of(package), package
+        except metadata.PackageNotFoundError:
+            assert package in BROUGHT_ALONG, package

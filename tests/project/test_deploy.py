@@ -1,0 +1,268 @@
+"""`deploy/` agrees with the program (flags, settings, paths), and systemd with the units."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import mysql.connector
+import pytest
+
+from commands.check.run import check_setup
+from config.settings import DEFAULTS, NAMES, Settings
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import WINDOW, add_people
+from tests.support.program import PROJECT_FOLDER
+
+DEPLOY = PROJECT_FOLDER / "deploy"
+SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"
+HOME = "/opt/mysql-to-iterable"
+ENV_FILE = "/etc/mysql-to-iterable/env"
+WRITABLE = ("/var/lib/mysql-to-iterable", "/var/log/mysql-to-iterable")
+README = (DEPLOY / "README.md").read_text(encoding="utf-8")
+
+
+class Unit:
+    """A unit file; a key may stand in it more than once."""
+
+    def __init__(self, path: Path) -> None:
+        self.values: dict[str, list[str]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "=" in line and not line.startswith("#"):
+                key, value = line.split("=", 1)
+                self.values.setdefault(key, []).append(value)
+
+    def __getitem__(self, key: str) -> str:
+        (value,) = self.values[key]
+        return value
+
+
+def cron_jobs() -> list[str]:
+    lines = (DEPLOY / "crontab").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and line[0] in "*0123456789@"]
+
+
+def command_lines() -> list[str]:
+    """Every command in `deploy/` that starts the program."""
+    files = [SERVICE, DEPLOY / "crontab", DEPLOY / "README.md"]
+    lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if "main.py " in line and not line.lstrip().startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def flags() -> set[str]:
+    command = [sys.executable, str(PROJECT_FOLDER / "main.py"), "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--[a-z][a-z-]+", said))
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_flag_that_is_used_exists(line: str, flags: set[str]) -> None:
+    used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", line.split("main.py", 1)[1]))
+    assert "--env-file" in used
+    assert used <= flags
+
+
+def test_the_paths_are_the_same_everywhere() -> None:
+    service = Unit(SERVICE)
+    python, program = service["ExecStart"].split()[:2]
+    assert (python, program) == (f"{HOME}/.venv/bin/python", f"{HOME}/main.py")
+    assert service["LoadCredential"] == f"env:{ENV_FILE}"
+    assert "--env-file ${CREDENTIALS_DIRECTORY}/env" in service["ExecStart"]
+    (job,) = cron_jobs()
+    assert f"{python} {program} --env-file {ENV_FILE}" in job
+    assert all(path in README for path in (HOME, ENV_FILE, *WRITABLE))
+
+
+def test_the_unit_may_write_where_the_settings_say_and_nowhere_else() -> None:
+    service = Unit(SERVICE)
+    writable = " ".join(service.values["ReadWritePaths"]).split()
+    assert service["ProtectSystem"] == "strict"
+    assert {path for path in writable if not path.startswith("-")} == set(WRITABLE)
+    assert {f"/var/lib/{service['StateDirectory']}", f"/var/log/{service['LogsDirectory']}"} == {
+        *WRITABLE
+    }
+    advised = dict(re.findall(r"^ {4}([A-Z_]+)=(/\S+)$", README, re.MULTILINE))
+    assert set(advised) == {"STATE_FILE", "RESULTS_DIR", "LOG_FILE"}
+    for path in advised.values():
+        assert path.startswith(WRITABLE)
+
+
+def test_settings_that_are_named_exist() -> None:
+    text = README + SERVICE.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
+    assert {"METRICS_FILE", "RESULTS_KEEP"} <= named <= set(NAMES)
+    assert f"`RESULTS_KEEP` ({DEFAULTS['RESULTS_KEEP']})" in README
+
+
+def test_a_run_with_failed_rows_and_a_stopped_one_leave_no_failed_unit() -> None:
+    assert Unit(SERVICE)["SuccessExitStatus"].split() == ["3", "143"]
+    assert Unit(SERVICE)["Restart"] == "no"
+
+
+def test_no_secret_stands_in_the_units_and_the_crontab() -> None:
+    for path in (SERVICE, TIMER, DEPLOY / "crontab"):
+        text = path.read_text(encoding="utf-8")
+        for name in ("DB_PASSWORD", "ITERABLE_API_KEY", "Environment="):
+            assert name not in text
+
+
+def test_the_timer_starts_the_service_and_is_started_with_the_machine() -> None:
+    assert TIMER.stem == SERVICE.stem
+    assert Unit(TIMER)["OnCalendar"] == "*:0/10"
+    assert Unit(TIMER)["WantedBy"] == "timers.target"
+
+
+class TestTheCrontab:
+    def test_has_one_job_with_five_times_and_no_bare_percent_sign(self) -> None:
+        (job,) = cron_jobs()
+        assert job.split()[:5] == ["*/10", "*", "*", "*", "*"]
+        assert "%" not in job  # cron would make a new line of it
+        assert job.endswith(" --quiet")
+
+    def test_runs_the_program_unless_the_last_run_still_works(self, tmp_path: Path) -> None:
+        (job,) = cron_jobs()
+        program = tmp_path / "program"
+        program.write_text('#!/bin/sh\necho "$@"\nsleep 1\n', encoding="ascii")
+        program.chmod(0o755)
+        command = job.split(None, 5)[5]
+        command = command.replace(f"{HOME}/.venv/bin/python", shlex.quote(str(program)))
+        command = command.replace(WRITABLE[0], str(tmp_path))
+        environment = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}  # all that cron gives
+
+        def start() -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd="/",
+            )
+
+        with start() as first:
+            assert first.stdout is not None
+            said = first.stdout.readline()
+            with start() as second:
+                assert second.communicate()[0] == ""  # no output, no mail
+            assert second.returncode == 0
+        assert said.split() == [f"{HOME}/main.py", "--env-file", ENV_FILE, "--quiet"]
+        assert first.returncode == 0
+
+
+class TestSystemd:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Return a private root with systemd's own units, the program, and nothing else."""
+        own_units = Path("/usr/lib/systemd/system")
+        if shutil.which("systemd-analyze") is None or not own_units.is_dir():
+            pytest.skip("needs systemd-analyze (apt-get install systemd)")
+        shutil.copytree(own_units, tmp_path / "usr/lib/systemd/system", symlinks=True)
+        (tmp_path / "lib").symlink_to("usr/lib")
+        for name in (f"{HOME}/.venv/bin/python", f"{HOME}/main.py", f"{HOME}/README.md", ENV_FILE):
+            path = tmp_path / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("#!/bin/sh\n", encoding="ascii")
+            path.chmod(0o755)
+        units = tmp_path / "etc/systemd/system"
+        units.mkdir(parents=True)
+        shutil.copy(SERVICE, units)
+        shutil.copy(TIMER, units)
+        return tmp_path
+
+    def test_has_nothing_to_say_against_the_units(self, root: Path) -> None:
+        done = analyze("verify", f"--root={root}", SERVICE.name, TIMER.name)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_would_have_told_of_a_wrong_line(self, root: Path) -> None:
+        with (root / "etc/systemd/system" / SERVICE.name).open("a", encoding="ascii") as unit:
+            unit.write("ProtectEverything=yes\n")
+        assert "ProtectEverything" in analyze("verify", f"--root={root}", SERVICE.name).stderr
+
+    @pytest.mark.usefixtures("root")
+    def test_calls_the_service_well_shut_in(self) -> None:
+        done = analyze("security", "--offline=true", str(SERVICE))
+        if "offline" in done.stderr:
+            pytest.skip("this systemd-analyze is too old to judge a file")
+        found = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
+        assert found
+        assert float(found.group(1)) < 2.0
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
+
+
+class TestTheGrant:
+    PASSWORD = "a password of one's own"
+
+    @pytest.fixture
+    def reader(self, real: SourceDatabase) -> SourceDatabase:
+        script = (DEPLOY / "grant_select.sql").read_text(encoding="utf-8")
+        quoted = self.PASSWORD.replace("'", "''")
+        real.run_sql("DROP USER IF EXISTS iterable_sync")
+        real.run_sql(script.replace("your_database_password_here", quoted))
+        return replace(real, user="iterable_sync", password=self.PASSWORD)
+
+    def test_is_enough_for_a_set_up_to_pass_its_check(
+        self, reader: SourceDatabase, tmp_path: Path
+    ) -> None:
+        add_people(reader.run_sql, range(1, 4))
+        with IterableSandbox() as iterable:
+            environment = {
+                **reader.settings(),
+                **WINDOW,
+                "ITERABLE_API_KEY": "c0ffee00c0ffee00c0ffee00c0ffee00",
+                "ITERABLE_API_BASE_URL": iterable.url,
+                "STATE_FILE": str(tmp_path / "state.sqlite3"),
+                "RESULTS_DIR": str(tmp_path),
+                "LOG_FILE": str(tmp_path / "run.log"),
+            }
+            lines = list(check_setup(Settings.from_environment(environment), None))
+        assert [line for line in lines if not line.ok or line.is_warning] == []
+
+    def test_is_enough_to_leave_a_query_before_its_end(self, reader: SourceDatabase) -> None:
+        add_people(reader.run_sql, range(1, 2_001))
+        with reader.connection() as database:
+            stream = database.stream(
+                "SELECT a.id FROM customers a, customers b, customers c", chunk_rows=10
+            )
+            assert len(next(stream)) == 10
+            stream.close()
+            assert database.execute_query("SELECT 1 AS one") == [{"one": 1}]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE customers SET first_name = 'x'",
+            "DELETE FROM page_views",
+            "CREATE TABLE theirs (x INT)",
+            "SELECT * FROM mysql.user",
+        ],
+    )
+    def test_is_good_for_nothing_else(self, reader: SourceDatabase, statement: str) -> None:
+        connection = mysql.connector.connect(
+            host=reader.host,
+            port=reader.port,
+            user=reader.user,
+            password=reader.password,
+            database=reader.database,
+            collation="utf8mb4_general_ci",
+        )
+        try:
+            with pytest.raises(mysql.connector.Error, match="denied"):
+                connection.cursor().execute(statement)
+        finally:
+            connection.close()
+
+    def test_keeps_its_placeholder_where_settings_would_refuse_it(self) -> None:
+        script = (DEPLOY / "grant_select.sql").read_text(encoding="utf-8")
+        (password,) = re.findall(r"IDENTIFIED BY '([^']+)'", script)
+        assert password.startswith("your_")
+        assert password.endswith("_here")

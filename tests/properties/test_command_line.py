@@ -1,0 +1,206 @@
+"""Whatever is typed behind `main.py`, or written into a query file: a line that helps."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import main
+from db_connection import DatabaseConnection, SourceError
+from tests.conftest import SourceDatabase
+from tests.support.hostile import SNIPPETS, TEXTS
+from tests.support.program import Program
+
+# What a shell can hand on: no NUL, and bytes that are no UTF-8 as lone surrogates.
+ARGUMENT = TEXTS.map(lambda text: os.fsdecode(text.encode("utf-8", "replace")).replace("\0", ""))
+FLAGS = ["--limit", "--mode", "--env-file", "--verify", "--export", "--dry-run", "--full-refresh"]
+FLAGS += [
+    "--quiet",
+    "--verbose",
+    "--json",
+    "--check",
+    "--history",
+    "--version",
+    "--lim",
+    "-h",
+    "--",
+]
+WORDS = st.one_of(
+    st.sampled_from(FLAGS),
+    ARGUMENT,
+    st.builds("{}={}".format, st.sampled_from(FLAGS), ARGUMENT),
+    st.sampled_from(
+        ["0", "1", "-1", "\uff11", "\u0661", "9" * 19, "1e3", "bulk", "", "\udcff", "@x"]
+    ),
+)
+
+
+def status_of(argv: list[str]) -> object:
+    former, sys.argv = sys.argv, argv
+    try:
+        main.main()
+    except SystemExit as said:
+        return said.code
+    finally:
+        sys.argv = former
+    raise AssertionError("main() returned")
+
+
+@given(st.lists(WORDS, max_size=5))
+@example(["--export", ""])
+@example(["--limit", "\udcff"])
+def test_any_flags_without_settings_end_with_a_line_and_a_status(words: list[str]) -> None:
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict") for _ in range(2)]
+    with tempfile.TemporaryDirectory() as folder:
+        env_file = Path(folder, "empty.env")
+        # A state file of its own, for --history; the other required settings are missing.
+        env_file.write_text(f"STATE_FILE={folder}/state.sqlite3\n", encoding="utf-8")
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            status = status_of(["main.py", "--env-file", str(env_file), *words])
+        assert {path.name for path in Path(folder).iterdir()} == {"empty.env"}
+    printed, said = (stream.buffer.getvalue().decode() for stream in streams)
+    assert "Traceback" not in printed + said
+    assert "bug" not in said
+    if status == main.BAD_SETTINGS:
+        assert said or "--check" in words
+    else:
+        assert status == main.OK
+        assert {"--history", "--version", "-h"} & set(words)
+
+
+# As a process
+
+EMPTY = {"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_USER": "u", "DB_PASSWORD": "", "DB_NAME": "n"}
+EMPTY |= {"ITERABLE_API_KEY": "0123456789", "ITERABLE_API_BASE_URL": "http://127.0.0.1:1"}
+
+
+def check_said(program: Program, status: int, said: str, *flags: str, **settings: str) -> None:
+    """The program ends with this status and, on stderr, one line that holds these words."""
+    ending = program.run(*flags, settings=settings)
+    assert (ending.status, said in ending.stderr) == (status, True), ending
+    assert len(ending.stderr.splitlines()) == 1
+    assert not program.results_files
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """A program whose neighbours are not there."""
+    return Program(tmp_path, EMPTY)
+
+
+def test_an_export_to_an_empty_name_was_a_real_run(program: Program) -> None:
+    """`--export "$NOT_SET"` sent everything."""
+    check_said(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
+
+
+def test_an_empty_name_of_an_env_file_led_to_the_projects_own(program: Program) -> None:
+    check_said(program, 2, "--env-file . names no file", "--env-file", "")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "/nowhere/x", "/dev/null"])
+def test_the_history_of_a_state_file_that_cannot_be_was_a_bug(program: Program, name: str) -> None:
+    check_said(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
+
+
+@pytest.mark.parametrize("flag", ["--dry-run", "--check"])
+def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag: str) -> None:
+    pipe = program.folder / "pipe"
+    os.mkfifo(pipe)
+    ending = program.run(flag, settings={"LOG_FILE": str(pipe)})
+    assert ending.status == main.BAD_SETTINGS
+    assert f"{pipe} cannot be written" in ending.output
+
+
+def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
+    os.mkfifo(program.state_file.with_name(program.state_file.name + ".lock"))
+    ending = program.run("--check")
+    assert ending.status == main.BAD_SETTINGS
+
+
+@pytest.mark.parametrize("name", ["DB_USER", "DB_NAME", "RESULTS_DIR"])
+def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, name: str) -> None:
+    folder = program.folder / "\udcff"
+    folder.mkdir()
+    said = f"{name} holds bytes that are not UTF-8 text"
+    check_said(program, 2, said, "--dry-run", **{name: str(folder)})
+    assert program.run("--check", settings={name: str(folder)}).status == main.BAD_SETTINGS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"DB_HOST=\0", b"\xff\xfeD\0B\0", "DB_HOST=x".encode("utf-16"), b"\xff" * 100),
+        *(b"DB_HOST='x\n", b'DB_HOST="', b"DB_HOST=x" + b" " * 50_000 + b"x", b"#" * 100_000),
+        *(b"rm -rf x\n" * 3_000,),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--check", "--dry-run"])
+def test_a_file_that_is_no_file_of_settings_is_refused_in_a_line(
+    program: Program, content: bytes, flag: str
+) -> None:
+    program.env_file.write_bytes(content)
+    check_said(program, 2, f"{program.env_file} cannot be read: ", flag)
+
+
+# The query file
+
+
+@given(st.binary(max_size=60) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_the_text_of_a_query_or_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "query.sql")
+        path.write_bytes(content)
+        database = DatabaseConnection("127.0.0.1", "u", "", "d", query_file=path)
+        try:
+            text = database.query_text()
+        except SourceError as error:
+            text = str(error)
+            assert len(text.splitlines()) == 1
+        assert isinstance(text, str)
+
+
+SQL = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "SELECT",
+                "1",
+                "id",
+                "*",
+                "FROM",
+                "customers",
+                "%(window_start)s",
+                "%(x)s",
+                "%s",
+                "%%",
+            ),
+            *("%", "'", "WHERE", "(", ")", ";", "SET @x =", "x'ff'", "_binary", "NULL", "/*", "--"),
+            *("AS", ",", "DELETE", "INSERT", "INTO", "UNION", "DO", "SHOW TABLES", "'0000-00-00'"),
+            *("CAST(", "AS TIME)", "JSON_ARRAY(1)", "\0", "\\", "`", "1e999", "DELIMITER", "CALL"),
+        ]
+    )
+    | st.sampled_from(SNIPPETS),
+    max_size=10,
+).map(" ".join)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=SQL)
+@example(query="SELECT 1 AS `\udcff`")
+@example(query="SELECT x'ff', CAST('838:59:59' AS TIME), '0000-00-00'")
+def test_any_query_gives_rows_or_an_error_in_a_line(mariadb: SourceDatabase, query: str) -> None:
+    with mariadb.connection() as connection:
+        try:
+            rows = connection.execute_query(query)
+        except SourceError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
+        else:
+            assert isinstance(rows, list)

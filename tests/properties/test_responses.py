@@ -1,0 +1,201 @@
+"""Whatever Iterable answers, to the byte: a verdict, never more than it says, and on the record."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import requests
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from iterable_api.deadline import MOST_ANSWER_BYTES
+from iterable_api.http import IterableHTTP
+from iterable_api.responses import (
+    EVENTS_TRACK,
+    EVENTS_TRACK_BULK,
+    USERS_BULK_UPDATE,
+    USERS_UPDATE,
+    named_wait_seconds,
+)
+from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict
+from reporting.results_file import entries
+from state.outbox import Outbox
+from sync.bulk import BulkSender, read_answer
+from sync.dispatcher import HeldBack, Reported
+from tests.support.bulk_iterable import email_of
+from tests.support.bulk_iterable import row as bulk_row
+from tests.support.hostile import FEW, JSON_VALUES
+from tests.support.hostile_answers import DOCUMENTS, PARAMS, WAITS, answers
+from tests.support.raw_server import raw_server
+from tests.support.rows import API_KEY, fill, rows, unwaiting_client
+
+ENDPOINTS = st.sampled_from([USERS_UPDATE, EVENTS_TRACK, USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+SUCCESS = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"code":"Success"}'
+
+
+@FEW
+@given(answers(), ENDPOINTS, st.booleans())
+@example(SUCCESS, USERS_UPDATE, False)
+def test_any_answer_is_a_verdict_and_success_only_where_it_says_so(
+    answer: bytes, endpoint: str, resets: bool
+) -> None:
+    server = raw_server()
+    server.answer, server.resets = answer, resets
+    client, _stop = unwaiting_client(server.url, max_attempts=2)
+    result = client.call(endpoint, b"{}", "user 1")
+    client.close()
+    assert API_KEY not in repr(result)
+    if result.delivered:
+        assert result.http_status is not None
+        assert result.http_status in map(int, re.findall(rb"HTTP/\S* +\+?([0-9]+)", answer))
+        assert 200 <= result.http_status < 300
+        said = last_object_of(server.url, endpoint)
+        is_bulk = endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
+        assert type(said["successCount"]) is int if is_bulk else said["code"] == "Success"
+    check_recordable(result)
+
+
+def last_object_of(url: str, endpoint: str) -> dict[str, Any]:
+    http = IterableHTTP(API_KEY, url)
+    said: dict[str, Any] = json.loads(http.post(endpoint, b"{}").content)
+    http.close()
+    return said
+
+
+def check_recordable(result: CallResult) -> None:
+    """The outcome of a call goes into the outbox and comes out as JSON."""
+    outbox = Outbox(Path("/nowhere/absent.sqlite3"), read_only=True)  # in memory
+    fill(outbox, rows(1))
+    outbox.record([Finished(0, half, result, 1_768_400_000.0) for half in Half])
+    assert bool(outbox.failures()) is not result.delivered
+    (entry,) = entries(outbox.settled(), "why")
+    shown = json.loads(orjson.dumps(entry))
+    assert shown["users_update"]["success"] is result.delivered
+    assert shown["overall_success"] is result.delivered
+    outbox.close()
+
+
+# Bulk
+
+
+@FEW
+@given(
+    st.integers(1, 4),
+    DOCUMENTS,
+    st.sampled_from([200, 200, 202, 400, 413, 500]),
+    st.sampled_from(Half),
+)
+@example(4, b'{"successCount":4,"failCount":0}', 200, Half.PROFILE)
+def test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a_smaller_one(
+    count: int, document: bytes, status: int, half: Half
+) -> None:
+    batch = [bulk_row(seq, fields='{"score": 1}') for seq in range(count)]
+    endpoint = USERS_BULK_UPDATE if half is Half.PROFILE else EVENTS_TRACK_BULK
+    server = raw_server()
+    server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
+    client, _stop = unwaiting_client(server.url, max_attempts=1)
+    call = client.call(endpoint, b"{}")
+    client.close()
+    reading = read_answer(half, batch, call)
+    parts: list[PendingRow] = [row for part in reading.again for row in part]
+    assert sorted([*reading.settled, *(row.seq for row in parts)]) == list(range(count))
+    assert all(0 < len(part) < count for part in reading.again)
+    delivered = {seq for seq, result in reading.settled.items() if result.delivered}
+    if delivered:
+        said = json.loads(document)
+        assert status < 300
+        assert (said["successCount"], said["failCount"]) == (len(delivered), count - len(delivered))
+        assert not said.get("disallowedEventNames")
+        assert not delivered & named_in(said)
+    for result in reading.settled.values():
+        check_recordable(result)
+
+
+def named_in(said: dict[str, Any]) -> set[int]:
+    """Return the rows whose addresses stand in a list of failures."""
+    lists = [said.get("invalidEmails")]
+    updates = said.get("failedUpdates")
+    if isinstance(updates, dict):
+        lists += [each for name, each in updates.items() if name.endswith("Emails")]
+    named = [each for one in lists if isinstance(one, list) for each in one]
+    return {seq for seq in range(4) if email_of(seq).lower() in named}
+
+
+@given(DOCUMENTS, st.sampled_from([200, 400, 401, 404, 429, 500]), ENDPOINTS)
+@example(b"[" * 100_000, 200, USERS_UPDATE)
+def test_any_answer_that_somebody_else_got_is_judged(
+    document: bytes, status: int, endpoint: str
+) -> None:
+    response = requests.Response()
+    response.status_code, response._content = status, document
+    client, _stop = unwaiting_client("http://127.0.0.1:1")
+    delivered, reply = client._handle_response(response, endpoint)
+    client.close()
+    assert orjson.dumps(reply)
+    assert not delivered or status == 200
+
+
+@given(WAITS, JSON_VALUES | st.fixed_dictionaries({"params": PARAMS}))
+def test_any_named_wait_is_a_time_or_none(retry_after: str, body: object) -> None:
+    wait = named_wait_seconds(retry_after, body)
+    assert wait is None or 0 <= wait < float("inf")
+
+
+DEEP = b"[" * 600 + b"]" * 600
+
+
+@pytest.mark.parametrize("key", ["createdFields", "filteredOutFields", "msg", "failedUpdates"])
+def test_an_answer_to_a_batch_that_is_nested_deep_ended_the_run(key: str) -> None:
+    """What cannot be written again was thought to be no answer after it had counted as one."""
+    body = b'{"successCount":1,"failCount":0,"%b":[%b]}' % (key.encode(), DEEP)
+    server = raw_server()
+    server.answer, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
+    client, _stop = unwaiting_client(server.url, max_attempts=1)
+    reports: list[Reported] = []
+
+    def report(each: Reported | HeldBack) -> bool:
+        assert isinstance(each, Reported)
+        reports.append(each)
+        return True
+
+    BulkSender(client).send([bulk_row(1)], report, has_permit=True)
+    client.close()
+    finished = [each for one in reports for each in one.finished]
+    assert [each.result.verdict for each in finished] == [Verdict.UNAVAILABLE] * 2
+    for each in finished:
+        check_recordable(each.result)
+
+
+@pytest.mark.parametrize("size", [b"-2", b"-c", b"-ffffffff"])
+def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
+    server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.answer, server.resets = head + size + b'\r\n{"code":"Success"}\r\n0\r\n\r\n', False
+    client, _stop = unwaiting_client(server.url, max_attempts=2)
+    result = client.call(USERS_UPDATE, b"{}")
+    client.close()
+    assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 2)
+
+
+def test_a_chunk_of_minus_one_byte_is_not_taken_for_all_that_comes() -> None:
+    """It was, past the limit of 8 MB, until the memory was full."""
+    server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MOST_ANSWER_BYTES, False
+    http = IterableHTTP(API_KEY, server.url)
+    tracemalloc.start()
+    answer = http.post(USERS_UPDATE, b"{}")
+    _now, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    http.close()
+    assert (answer.status, answer.trouble) == (None, "ProtocolError")
+    assert most_bytes < 2 * MOST_ANSWER_BYTES
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_call_of_any_verdict_is_recordable(verdict: Verdict) -> None:
+    check_recordable(CallResult(verdict, None, None, ""))

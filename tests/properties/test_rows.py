@@ -1,0 +1,172 @@
+"""Whatever a row holds: it is sent or invalid, and none is lost on its way to the results file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
+from records.mapping import InvalidRow, RowMapping, is_email
+from records.outcomes import Half, Outcome, Verdict
+from reporting.results_file import entries, summarize, write_results
+from state.outbox import Outbox
+from tests.support.hostile import COLUMNS, EMAILS, FEW, FIELD_LISTS, TEXTS, ZONES, rows_of
+from tests.support.rows import finished
+
+Row = tuple[Any, ...]
+STARTED_AT = datetime(2026, 1, 20, tzinfo=timezone.utc)
+
+
+@st.composite
+def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
+    """Give a mapping and rows of its columns."""
+    columns = COLUMNS if draw(st.booleans()) else COLUMNS[:-1]
+    try:
+        mapping = RowMapping(
+            columns,
+            user_fields=parse_fields(draw(FIELD_LISTS), RESERVED_USER_FIELDS),
+            event_fields=parse_fields(draw(FIELD_LISTS), RESERVED_EVENT_FIELDS),
+            zone=draw(ZONES),
+            send_nulls=draw(st.booleans()),
+        )
+    except ValueError:
+        mapping = RowMapping(columns)
+    if mapping.missing_columns:
+        mapping = RowMapping(columns)
+    return mapping, draw(st.lists(rows_of(columns), min_size=1, max_size=5))
+
+
+@FEW
+@given(results_of_queries())
+def test_any_row_is_a_record_or_invalid_and_only_records_have_a_full_key(
+    found: tuple[RowMapping, list[Row]],
+) -> None:
+    mapping, rows = found
+    for row in rows:
+        key, record = mapping.key(row), mapping.to_record(row)
+        if isinstance(record, InvalidRow):
+            assert record.reason
+            assert "\n" not in record.reason
+            continue
+        assert key is not None
+        assert (key.user_id, key.email) == (record.user_id, record.email)
+        assert key == mapping.key(row)
+        assert record == mapping.to_record(row)
+        for body in map(json.loads, (record.profile, record.event)):
+            assert body["email"] == record.email
+        event = json.loads(record.event)
+        assert re.fullmatch(r"[A-Za-z0-9-]{1,64}", event["id"])
+        assert type(event["createdAt"]) is int
+
+
+@FEW
+@given(results_of_queries(), st.data())
+def test_a_row_whose_payload_changes_has_another_hash(
+    found: tuple[RowMapping, list[Row]], data: st.DataObject
+) -> None:
+    """Whatever the change, except one of a column's type alone: no column has two."""
+    mapping, (row, *_) = found
+    column = data.draw(st.integers(0, len(row) - 1))
+    (other,) = data.draw(st.lists(rows_of(COLUMNS[: len(row)]), min_size=1, max_size=1))
+    changed = (*row[:column], other[column], *row[column + 1 :])
+    before, after = mapping.to_record(row), mapping.to_record(changed)
+    keys = mapping.key(row), mapping.key(changed)
+    if isinstance(before, InvalidRow) or isinstance(after, InvalidRow):
+        return
+    if type(row[column]) is not type(changed[column]):
+        return
+    assert keys[0] is not None
+    assert keys[1] is not None
+    assert before.profile == after.profile or keys[0].profile_hash != keys[1].profile_hash
+    assert before.event == after.event or keys[0].event_hash != keys[1].event_hash
+
+
+@FEW
+@given(results_of_queries(), st.sampled_from(Verdict), st.booleans())
+def test_any_rows_are_accounted_for_one_by_one(
+    found: tuple[RowMapping, list[Row]], verdict: Verdict, is_asked_twice: bool
+) -> None:
+    mapping, rows = found
+    with tempfile.TemporaryDirectory() as folder:
+        outbox = Outbox(Path(folder, "absent.sqlite3"), read_only=True)  # in memory, so quick
+        filled = outbox.fill([rows], mapping)
+        pending = list(outbox.pending())
+        outbox.record(finished((row for row in pending if row.profile), Half.PROFILE, verdict))
+        outbox.record(finished((row for row in pending if row.event), Half.EVENT))
+        check_account(Path(folder), outbox, len(rows))
+        assert (filled.total, filled.to_send) == (len(rows), len(pending))
+        if is_asked_twice:
+            again = outbox.fill([rows], mapping)
+            delivered = len(pending) if verdict is Verdict.DELIVERED else 0
+            assert again.to_send == len(pending) - delivered
+            check_account(Path(folder), outbox, len(rows))
+        outbox.close()
+
+
+def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
+    """Each row is in the results file, and that is JSON to the strictest reader."""
+    summary = summarize(
+        run_id="r",
+        status="completed",
+        reason=None,
+        dry_run=False,
+        mode="per-user",
+        started_at=STARTED_AT,
+        finished_at=STARTED_AT,
+        tally=outbox.tally(),
+        api_calls=0,
+        retries=0,
+        elapsed_seconds=1.0,
+    )
+    outbox.failures()
+    path = write_results(folder, summary, entries(outbox.settled(), "why"))
+    results = json.loads(path.read_bytes().decode("utf-8"))
+    assert results["total_users"] == len(results["records"]) == row_count
+    assert {record["outcome"] for record in results["records"]} <= set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "shown"),
+    [("a\ud800", "a\\ud800"), (-(2**63) - 1, "-9223372036854775809"), (2**63, str(2**63))],
+)
+@pytest.mark.parametrize("email", ["ann@example.com", "no address"])
+def test_an_id_that_sqlite_cannot_hold_ended_the_run_and_lost_every_row(
+    tmp_path: Path, user_id: object, shown: str, email: str
+) -> None:
+    columns = ("id", "email", "event_time", "event_id")
+    mapping = RowMapping(columns, user_fields=(), event_fields=())
+    outbox = Outbox(tmp_path / "absent.sqlite3", read_only=True)
+    assert outbox.fill([[(user_id, email, STARTED_AT, "e-1")]], mapping).total == 1
+    assert [row.user_id for row in outbox.settled()] == [shown]
+    outbox.close()
+
+
+@given(EMAILS | TEXTS)
+def test_any_text_is_an_address_or_none(text: str) -> None:
+    assert is_email(text) in (True, False)
+    assert not is_email(text) or ("@" in text and len(text) <= 254)
+
+
+@given(
+    st.sampled_from([*"ab", "é", ".", "-", "(", '"', "\\", "@", " ", "\u0300", "ﷺ"]),
+    st.sampled_from(["{}@example.com", "a@{}.com", "a@{}", '"{}"@example.com', "{}", "a@[{}]"]),
+    st.integers(1, 100_000),
+    ZONES,
+)
+def test_a_long_address_is_judged_at_once(letter: str, form: str, times: int, zone: tzinfo) -> None:
+    """Only a time limit, the fuzzer's or the suite's, can fail it."""
+    email = form.format(letter * times)
+    row: Sequence[Any] = (1, email, STARTED_AT, "pricing")
+    mapping = RowMapping(
+        ("id", "email", "event_time", "page"), user_fields=(), event_fields=(), zone=zone
+    )
+    assert isinstance(mapping.to_record(row), InvalidRow) is not is_email(email.strip())

@@ -1,0 +1,95 @@
+"""Whatever Iterable shows when it is asked: `--check` and `--verify` say what they make of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from commands.check.iterable import check_field_types, check_iterable
+from commands.verify.compare import NotThere, event_differences, is_same, profile_differences
+from config.settings import Settings
+from tests.properties.test_settings import REQUIRED_ONES
+from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
+from tests.support.hostile import JSON_VALUES, TEXTS
+from tests.support.hostile_answers import DOCUMENTS
+from tests.support.raw_server import raw_server
+
+FIELDS = st.dictionaries(st.sampled_from([*SARAHS_PROFILE["dataFields"], "x"]), JSON_VALUES)
+TIMES = st.sampled_from(
+    [
+        1_768_314_645,
+        1_768_314_645_000,
+        1e308,
+        -1,
+        "2026-01-13 14:30:45",
+        "9999-12-31 23:59:59 -9999",
+    ]
+)
+SHOWN_EVENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "eventName": st.just("page_view") | JSON_VALUES,
+        "id": st.just(SARAHS_EVENT_ID) | JSON_VALUES,
+        "createdAt": TIMES | JSON_VALUES,
+        "dataFields": FIELDS | JSON_VALUES,
+    },
+)
+SHOWN = st.one_of(
+    JSON_VALUES,
+    st.fixed_dictionaries({"user": JSON_VALUES | st.fixed_dictionaries({"dataFields": FIELDS})}),
+    st.fixed_dictionaries({"user": st.fixed_dictionaries({"dataFields": JSON_VALUES})}),
+    st.fixed_dictionaries({"events": JSON_VALUES | st.lists(SHOWN_EVENTS | JSON_VALUES)}),
+)
+SENT_EVENT = orjson.dumps({**SARAHS_EVENT, "id": SARAHS_EVENT_ID})
+
+
+@given(SHOWN)
+@example({"events": 7})
+@example({"events": {"a": 1}})
+def test_anything_shown_is_as_sent_or_told_apart(shown: Any) -> None:
+    for compare, sent in (
+        (profile_differences, orjson.dumps(SARAHS_PROFILE)),
+        (event_differences, SENT_EVENT),
+    ):
+        with suppress(NotThere):
+            for line in compare(sent, shown):
+                assert " was sent as " in line
+
+
+@given(JSON_VALUES, JSON_VALUES, TEXTS, TEXTS)
+def test_any_two_values_can_be_compared(one: Any, other: Any, text: str, again: str) -> None:
+    assert is_same(one, other) in (True, False)
+    assert is_same(text, again) is is_same(again, text)
+
+
+@given(
+    DOCUMENTS | st.fixed_dictionaries({"fields": FIELDS | JSON_VALUES}).map(orjson.dumps),
+    st.sampled_from([200, 400, 401, 403, 404, 500]),
+)
+@example(b'{"fields":{"x":%b}}' % (b"[" * 1_000 + b"]" * 1_000), 200)
+def test_any_answer_to_a_check_is_a_line(document: bytes, status: int) -> None:
+    server = raw_server()
+    server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
+    settings = Settings.from_environment({**REQUIRED_ONES, "ITERABLE_API_BASE_URL": server.url})
+    lines, types = [], None
+    asking = check_iterable(settings)
+    try:
+        while True:
+            lines.append(next(asking))
+    except StopIteration as end:
+        types = end.value
+    if types is not None:
+        lines += check_field_types({"first_name": frozenset({"string"})}, types)
+    assert lines
+    assert all(str(line) for line in lines)
+
+
+@pytest.mark.parametrize("listed", [7, True, "text", {"a": 1}])
+def test_events_that_are_no_list_were_a_bug_in_verify(listed: object) -> None:
+    with pytest.raises(NotThere):
+        event_differences(SENT_EVENT, {"events": listed})

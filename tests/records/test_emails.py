@@ -1,0 +1,109 @@
+"""The e-mail of a row: what is an address, what is sent, and who is one person."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from records.mapping import is_email, person_of
+from tests.support.golden import event_of, mapping_for, profile_of, reason_of, record_of, sarah
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@b.co",
+        "Ann.O'Hara+news@sub.example.com",
+        "x" * 64 + "@example.com",
+        "a@" + "b" * 63 + ".com",
+        "müller@münchen.de",
+        "用户@例子.公司",
+        "a@xn--mnchen-3ya.de",
+        "a@b.xn--p1ai",
+    ],
+)
+def test_these_are_addresses(address: str) -> None:
+    assert is_email(address) is True
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "a", "a@", "@b.com", "a@b", "a@localhost", "a@b@c.com", "a b@c.com", "a@b..com"),
+        *("a..b@c.com", ".a@c.com", "a.@c.com", "a@-b.com", "a@b_c.com", "a@b.com.", "a@1.2.3.4"),
+        *("a@[127.0.0.1]", "Ann <a@b.com>", "a@b.com,c@d.com", "a@example.123", "a@b.com\n"),
+        *("a\n@b.com", "a\x00@b.com", "a\u200b@b.com", "x" * 65 + "@example.com"),
+        *("a@" + "b" * 64 + ".com", "a@" + "b." * 125 + "com", "ä@" + "b" * 260 + ".com"),
+        *("\ud800@b.com", "a@b-.com", "a@b." + "c" * 64),
+    ],
+)  # fmt: skip
+def test_these_are_none(address: str) -> None:
+    assert is_email(address) is False
+
+
+def test_an_address_is_sent_trimmed_in_its_own_letter_case() -> None:
+    row = sarah(email=" \tSarah.Johnson@Email.com\n")
+    assert profile_of(row)["email"] == "Sarah.Johnson@Email.com"
+    assert event_of(row)["email"] == "Sarah.Johnson@Email.com"
+    assert record_of(row).email == "Sarah.Johnson@Email.com"
+
+
+@pytest.mark.parametrize(
+    ("email", "why"),
+    [
+        (None, "no e-mail address"),
+        ("", "no e-mail address"),
+        ("  ", "no e-mail address"),
+        ("sarah.johnson@", "malformed e-mail address"),
+        (b"sarah@example.com", "the e-mail address is not text"),
+        (7, "the e-mail address is not text"),
+    ],
+)
+def test_a_row_without_a_usable_address_is_invalid(email: object, why: str) -> None:
+    assert reason_of(sarah(email=email)) == why
+
+
+def test_an_invalid_row_still_says_whose_it_is() -> None:
+    row = sarah(id=9, email="  nobody at home \ud800" + "x" * 300)
+    invalid = mapping_for(row).to_record(tuple(row.values()))
+    assert invalid.user_id == 9
+    assert invalid.email is not None
+    assert invalid.email.startswith("  nobody at home ?xxx")
+    assert len(invalid.email) == 254
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ann@example.com", " Ann@Example.COM\t"),
+        ("STRASSE@example.com", "straße@example.com"),
+        ("ÅNN@example.com", "ånn@example.com"),
+    ],
+)
+def test_addresses_of_one_person_are_one_trimmed_and_folded(one: str, other: str) -> None:
+    assert person_of(one) == person_of(other)
+
+
+def test_addresses_of_two_people_are_two() -> None:
+    names = ("ann", "anne", "a.nn", "an-n", "ann+1", "\ud800", "\ud801")
+    addresses = [f"{name}@example.com" for name in names]
+    assert len({person_of(address) for address in addresses}) == len(addresses)
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (None, None),
+        (1, 1),
+        ("A-7 ü", "A-7 ü"),
+        ("A-\ud800", "A-\\ud800"),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, str(2**63)),
+        (-(2**63), -(2**63)),
+        (-(2**63) - 1, str(-(2**63) - 1)),
+        (Decimal(5), "5"),
+    ],
+)
+def test_a_user_id_may_be_any_number_or_text(stored: object, shown: object) -> None:
+    assert record_of(sarah(id=stored)).user_id == shown

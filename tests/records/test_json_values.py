@@ -1,0 +1,212 @@
+"""The JSON form of every value that a MySQL column can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.json_values import MAX_NESTING, MAX_TEXT_CHARACTERS, cast_value, to_json_value
+from tests.support.golden import stored
+
+
+def refusal_of(value: Any) -> str:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the text is what is tested
+        to_json_value(value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (0, 0),
+        (-(2**63), -(2**63)),
+        (2**64 - 1, 2**64 - 1),
+        (-0.5, -0.5),
+        ("", ""),
+        ("x" * MAX_TEXT_CHARACTERS, "x" * MAX_TEXT_CHARACTERS),
+        (Decimal("0"), 0),
+        (Decimal("-3"), -3),
+        (Decimal("19.90"), 19.9),
+        (Decimal("12345678901234567890"), 12345678901234567890),
+        (Decimal("1E+2"), 100.0),
+        (date(1, 1, 1), "0001-01-01"),
+        (timedelta(0), "00:00:00"),
+        (timedelta(hours=-1, minutes=-2, seconds=-3), "-01:02:03"),
+        (timedelta(hours=838, minutes=59, seconds=59), "838:59:59"),
+        (timedelta(seconds=1.75), "00:00:01"),
+        (timedelta(seconds=-1.75), "-00:00:01"),
+        (set(), []),
+        (frozenset({"c", "a", "b"}), ["a", "b", "c"]),
+        ([1, None, Decimal("1.5")], [1, None, 1.5]),
+        ((date(2026, 1, 2),), ["2026-01-02"]),
+        ({"a": {"b": [True]}}, {"a": {"b": [True]}}),
+        ({1: 2}, {"1": 2}),
+    ],
+)
+def test_a_value_has_one_json_form(value: Any, expected: Any) -> None:
+    converted = to_json_value(value)
+    assert converted == expected
+    assert type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "expected"),
+    [
+        (stored(2026, 1, 13, 14, 30, 45), "UTC", "2026-01-13 14:30:45 +00:00"),
+        (stored(2026, 1, 13, 14, 30, 45, 999_999), "UTC", "2026-01-13 14:30:45 +00:00"),
+        (stored(2026, 1, 13, 14, 30, 45), "Europe/Berlin", "2026-01-13 13:30:45 +00:00"),
+        (stored(2026, 7, 13, 14, 30, 45), "Europe/Berlin", "2026-07-13 12:30:45 +00:00"),
+        (stored(2026, 3, 29, 2, 30), "Europe/Berlin", "2026-03-29 01:30:00 +00:00"),  # skipped
+        (stored(2026, 10, 25, 2, 30), "Europe/Berlin", "2026-10-25 00:30:00 +00:00"),  # twice
+        (stored(2026, 1, 1), "Pacific/Kiritimati", "2025-12-31 10:00:00 +00:00"),
+        (stored(999, 1, 1), "UTC", "0999-01-01 00:00:00 +00:00"),
+        (datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-5))), "Europe/Berlin",
+         "2026-01-01 05:00:00 +00:00"),
+    ],
+)  # fmt: skip
+def test_a_datetime_is_told_in_utc_in_the_form_that_iterable_takes(
+    value: datetime, zone: str, expected: str
+) -> None:
+    assert to_json_value(value, ZoneInfo(zone)) == expected
+    assert to_json_value([value], ZoneInfo(zone)) == [expected]
+
+
+def test_a_datetime_that_utc_cannot_tell_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^is a time that cannot be told in UTC$"):
+        to_json_value(stored(1, 1, 1), ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("x" * (MAX_TEXT_CHARACTERS + 1), "is a text of over 32,000 characters"),
+        (["x" * (MAX_TEXT_CHARACTERS + 1)], "is a text of over 32,000 characters"),
+        ({"x" * (MAX_TEXT_CHARACTERS + 1): 1}, "is a text of over 32,000 characters"),
+        (2**64, "is a whole number of over 64 bits"),
+        (-(2**63) - 1, "is a whole number of over 64 bits"),
+        (Decimal(2**64), "is a whole number of over 64 bits"),
+        (math.nan, "is nan, which JSON cannot say"),
+        (-math.inf, "is -inf, which JSON cannot say"),
+        (Decimal("Infinity"), "is Infinity, which JSON cannot say"),
+        (Decimal("1E+400"), "is inf, which JSON cannot say"),
+        (b"", "is binary, which JSON cannot say"),
+        (memoryview(b"a"), "is binary, which JSON cannot say"),
+        ([[b"a"]], "is binary, which JSON cannot say"),
+        (1j, "is of type complex, which JSON cannot say"),
+    ],
+)
+def test_a_value_without_json_form_is_refused_with_the_reason(value: Any, why: str) -> None:
+    assert refusal_of(value) == why
+
+
+@pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5_000])
+def test_nesting_has_an_end(depth: int) -> None:
+    nested: Any = 1
+    for _ in range(depth):
+        nested = [nested]
+    assert refusal_of(nested) == "is nested more than 100 deep"
+    assert refusal_of({"a": nested}) == "is nested more than 100 deep"
+
+
+@pytest.mark.parametrize("wrap", [lambda value: {"a": value}, lambda value: [value]])
+def test_what_just_fits_is_written_by_the_json_library_too(wrap: Callable[[Any], Any]) -> None:
+    nested: Any = 1
+    for _ in range(MAX_NESTING):
+        nested = wrap(nested)
+    assert to_json_value(nested) == nested
+    assert orjson.loads(orjson.dumps({"dataFields": {"deep": nested}}))
+
+
+# Casts
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1, True), (0, False), (True, True), (Decimal(1), True)]
+)
+def test_bool_takes_one_and_nought(value: Any, expected: bool) -> None:
+    assert cast_value(value, "bool") is expected
+
+
+@pytest.mark.parametrize("value", [2, -1, "1", "", b"\x01", "yes", math.nan, [], {}])
+def test_bool_takes_nothing_else(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^is neither 0 nor 1, so it has no :bool form$"):
+        cast_value(value, "bool")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        (b"[1, 2]", [1, 2]),
+        (bytearray(b'"x"'), "x"),
+        ("null", None),
+        ({"a": 1}, {"a": 1}),
+        (7, 7),
+    ],
+)
+def test_json_text_is_parsed_and_what_is_no_text_is_taken_as_it_is(
+    value: Any, expected: Any
+) -> None:
+    assert cast_value(value, "json") == expected
+
+
+@pytest.mark.parametrize("value", ["", "{", "{'a': 1}", "NaN", b"\xff", "[" * 2_000])
+def test_what_is_not_json_has_no_json_form(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^is not JSON, so it has no :json form$"):
+        cast_value(value, "json")
+
+
+def test_without_a_cast_a_value_stays_as_it_is() -> None:
+    value = object()
+    assert cast_value(value, "") is value
+
+
+# Whatever comes
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON_VALUES)
+def test_every_value_is_json_or_refused_in_words(value: Any) -> None:
+    try:
+        converted = to_json_value(value)
+    except ValueError:
+        assert refusal_of(value).startswith("is ")
+        return
+    assert orjson.dumps(converted)
+
+
+@given(st.datetimes(), st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Lima"]))
+def test_every_datetime_is_the_moment_that_it_says(value: datetime, zone: str) -> None:
+    try:
+        text = to_json_value(value, ZoneInfo(zone))
+    except ValueError:
+        assert value.year in (1, 9999)
+    else:
+        told = datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
+        aware = value.replace(tzinfo=ZoneInfo(zone))
+        assert timedelta(0) <= aware.astimezone(timezone.utc) - told < timedelta(seconds=1)
+
+
+@given(st.timedeltas(min_value=timedelta(hours=-838), max_value=timedelta(hours=838)))
+def test_every_time_column_reads_back_as_the_same_span(span: timedelta) -> None:
+    text = to_json_value(span)
+    hours, minutes, seconds = (int(part) for part in text.lstrip("-").split(":"))
+    told = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    assert timedelta(0) <= abs(span) - told < timedelta(seconds=1)
+    assert text.startswith("-") == (span < timedelta(0))

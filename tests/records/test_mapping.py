@@ -1,0 +1,275 @@
+"""What a row becomes: the two payloads, the event's name, and the reasons why it is invalid."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from decimal import Decimal
+
+import orjson
+import pytest
+
+from config.fields import EVENT_FIELDS, parse_fields
+from records.mapping import RowMapping, needed_columns, to_event_id
+from tests.support.golden import (
+    SARAH,
+    SARAHS_EVENT,
+    SARAHS_EVENT_ID,
+    SARAHS_PROFILE,
+    event_of,
+    key_of,
+    mapping_for,
+    profile_of,
+    reason_of,
+    record_of,
+    sarah,
+    stored,
+)
+
+# The payloads
+
+
+def test_the_documented_row_gives_exactly_the_two_documented_payloads() -> None:
+    assert profile_of(SARAH) == SARAHS_PROFILE
+    assert event_of(SARAH) == {**SARAHS_EVENT, "id": SARAHS_EVENT_ID}
+
+
+def test_the_record_names_the_row_the_person_and_the_event() -> None:
+    record = record_of(SARAH)
+    assert (record.user_id, record.email) == (1, "sarah.johnson@email.com")
+    assert record.event_id == SARAHS_EVENT_ID
+
+
+def test_the_order_of_the_columns_does_not_matter() -> None:
+    turned = dict(reversed(list(SARAH.items())))
+    assert record_of(turned) == record_of(SARAH)
+
+
+def test_a_null_column_is_left_out_of_both_payloads() -> None:
+    row = sarah(first_name=None, candidate=None, device=None, location=None)
+    assert set(profile_of(row)["dataFields"]) == {"last_name", "plan_type", "recent_page_view"}
+    assert set(event_of(row)["dataFields"]) == {"page", "timestamp"}
+
+
+def test_with_send_nulls_a_null_clears_the_profile_field_but_never_goes_into_an_event() -> None:
+    row = sarah(first_name=None, candidate=None)
+    fields = profile_of(row, send_nulls=True)["dataFields"]
+    assert fields["first_name"] is None
+    assert fields["candidate"] is None
+    assert fields["last_name"] == "Johnson"
+    assert "candidate" not in event_of(row, send_nulls=True)["dataFields"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Zoë", "小龙", "🚀 Amélie", "O'Hara", 'a "b" \\ c', "مريم", "👩‍👩‍👧", "", "tab\tline\nend"],
+)
+def test_any_text_arrives_as_it_is(name: str) -> None:
+    assert profile_of(sarah(first_name=name))["dataFields"]["first_name"] == name
+    assert event_of(sarah(location=name))["dataFields"]["location"] == name
+
+
+@pytest.mark.parametrize("letter", ["x", "小", "🚀"])
+def test_a_text_may_have_32000_characters_and_no_more(letter: str) -> None:
+    assert profile_of(sarah(first_name=letter * 32_000))["dataFields"]["first_name"][-1] == letter
+    assert reason_of(sarah(first_name=letter * 32_001)) == (
+        "field 'first_name' is a text of over 32,000 characters"
+    )
+    assert reason_of(sarah(location=letter * 32_001)) == (
+        "field 'location' is a text of over 32,000 characters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "in_json"),
+    [
+        (Decimal("12.50"), 12.5),
+        (Decimal("12"), 12),
+        (7, 7),
+        (1, 1),
+        (0.25, 0.25),
+        (date(2026, 1, 13), "2026-01-13"),
+        (stored(2026, 1, 13, 14, 30, 45), "2026-01-13 14:30:45 +00:00"),
+        (timedelta(hours=26, minutes=3, seconds=4), "26:03:04"),
+        ({"b", "a"}, ["a", "b"]),
+        ({"plan": ["pro", 1, None]}, {"plan": ["pro", 1, None]}),
+    ],
+)
+def test_a_further_profile_field_takes_the_json_form_of_its_type(
+    value: object, in_json: object
+) -> None:
+    field = profile_of(sarah(extra=value), "extra")["dataFields"]["extra"]
+    assert field == in_json
+    assert type(field) is type(in_json)
+
+
+def test_a_tinyint_becomes_true_or_false_only_where_the_mapping_says_so() -> None:
+    row = sarah(vip=1, churned=0)
+    fields = profile_of(row, "vip,is_vip=vip:bool,is_gone=churned:bool")["dataFields"]
+    assert fields["vip"] == 1
+    assert type(fields["vip"]) is int
+    assert (fields["is_vip"], fields["is_gone"]) == (True, False)
+    assert type(fields["is_vip"]) is bool
+
+
+def test_json_text_becomes_an_object_where_the_mapping_says_so() -> None:
+    row = sarah(tags='{"a": [1, 2]}')
+    fields = profile_of(row, "tags,parsed=tags:json")["dataFields"]
+    assert (fields["tags"], fields["parsed"]) == ('{"a": [1, 2]}', {"a": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"\x00\x01", "is binary, which JSON cannot say"),
+        (bytearray(b"x"), "is binary, which JSON cannot say"),
+        (float("nan"), "is nan, which JSON cannot say"),
+        (float("inf"), "is inf, which JSON cannot say"),
+        (Decimal("NaN"), "is NaN, which JSON cannot say"),
+        (2**64, "is a whole number of over 64 bits"),
+        (object(), "is of type object, which JSON cannot say"),
+    ],
+)
+def test_a_value_without_json_form_makes_the_row_invalid(value: object, why: str) -> None:
+    assert reason_of(sarah(extra=value), "extra") == f"field 'extra' {why}"
+
+
+def test_text_that_is_not_unicode_makes_the_row_invalid() -> None:
+    assert reason_of(sarah(first_name="\ud800")) == "a text is not valid Unicode"
+    assert reason_of(sarah(page="\ud800", event_id=None)) == "a text is not valid Unicode"
+    assert mapping_for(SARAH).key(tuple(sarah(first_name="\ud800").values())) is None
+
+
+@pytest.mark.parametrize("depth", [101, 300, 990, 1_000])
+def test_json_nested_too_deep_is_an_invalid_row_not_a_crash(depth: int) -> None:
+    row = sarah(deep="[" * depth + "]" * depth)
+    assert reason_of(row, "deep:json") == "field 'deep' is nested more than 100 deep"
+
+
+def test_json_as_deep_as_mysql_allows_is_sent() -> None:
+    text = "[" * 100 + "]" * 100
+    assert orjson.dumps(profile_of(sarah(deep=text), "deep:json")["dataFields"]["deep"]) == (
+        text.encode()
+    )
+
+
+# Event ids
+
+
+def test_an_event_id_stays_the_same_for_ever() -> None:
+    assert to_event_id(1, "2026-01-13 14:30:45", "pricing") == SARAHS_EVENT_ID
+    hashed = to_event_id(1, "2026-01-13 14:30:45", "pricing", "a b")
+    assert hashed == "page-view-3f9ffc4809d3525dda89f1a8667d20b2"
+
+
+def test_event_ids_differ_in_user_time_and_page() -> None:
+    ids = {
+        to_event_id(user_id, moment, page)
+        for user_id in (1, 12, "1", None)
+        for moment in ("2026-01-13 14:30:45", "2026-01-13 14:30:46")
+        for page in ("pricing", "settings", "2026", None)
+    }
+    assert len(ids) == 4 * 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("event_id", "expected"),
+    [
+        (77, "page-view-id-77"),
+        ("a-B-09", "page-view-id-a-B-09"),
+        (Decimal(5), "page-view-id-5"),
+        ("x" * 51, "page-view-id-" + "x" * 51),  # 64 characters
+    ],
+)
+def test_a_column_event_id_names_the_event(event_id: object, expected: str) -> None:
+    assert event_of(sarah(event_id=event_id))["id"] == expected
+
+
+@pytest.mark.parametrize("event_id", ["a_b", "a b", "ü", "", "x" * 52, "a\n", b"\x00\xff", 1.5])
+def test_an_event_id_outside_iterables_alphabet_is_hashed_into_it(event_id: object) -> None:
+    named = to_event_id(1, "2026-01-13 14:30:45", "pricing", event_id)
+    assert re.fullmatch(r"page-view-[0-9a-f]{32}", named)
+    assert named != SARAHS_EVENT_ID
+
+
+def test_event_ids_that_have_to_be_hashed_still_differ() -> None:
+    ids = {to_event_id(1, "", None, event_id) for event_id in ("a b", "a  b", "a_b", 1.5, "x" * 52)}
+    assert len(ids) == 5
+
+
+def test_with_an_event_id_neither_page_nor_user_change_the_events_name() -> None:
+    one = event_of(sarah(event_id=77))
+    other = event_of(sarah(event_id=77, id=2, page="settings"))
+    assert one["id"] == other["id"]
+
+
+def test_a_null_event_id_leaves_the_name_to_user_time_and_page() -> None:
+    assert event_of(sarah(event_id=None))["id"] == SARAHS_EVENT_ID
+
+
+def test_a_query_with_event_ids_needs_no_page() -> None:
+    row = {key: value for key, value in sarah(event_id=77).items() if key != "page"}
+    events = parse_fields("location", frozenset())
+    assert mapping_for(row, event_fields=events).missing_columns == []
+    assert event_of(row, event_fields=events)["id"] == "page-view-id-77"
+
+
+# Columns
+
+
+def test_columns_that_are_named_but_not_in_the_result_are_missing() -> None:
+    row = {"id": 1, "email": "a@b.com", "first_name": "A", "event_time": None}
+    assert mapping_for(row).missing_columns == [
+        "page",
+        "last_name",
+        "plan_type",
+        "candidate",
+        "device",
+        "location",
+    ]
+    assert mapping_for(SARAH).missing_columns == []
+    assert needed_columns(["event_id"], (), ()) == ["id", "email", "event_time"]
+
+
+def test_nothing_is_mapped_where_a_column_is_missing() -> None:
+    row = {name: value for name, value in SARAH.items() if name != "plan_type"}
+    with pytest.raises(IndexError):
+        mapping_for(row).to_record(tuple(row.values()))
+
+
+def test_of_a_result_without_any_of_the_columns_all_are_missing() -> None:
+    """It was a TypeError, exit 70: there was nothing to pick out of the row."""
+    assert RowMapping(("uid", "mail")).missing_columns == needed_columns(())
+
+
+def test_one_more_column_and_one_more_name_make_one_more_field() -> None:
+    assert profile_of(sarah(city="Kyiv"), "city")["dataFields"]["city"] == "Kyiv"
+    assert profile_of(sarah(city="Kyiv"), "home=city")["dataFields"]["home"] == "Kyiv"
+
+
+def test_a_mapping_of_one_field_only_works() -> None:
+    row = {"id": 1, "email": "a@b.com", "page": "p", "event_time": SARAH["event_time"]}
+    mapping = RowMapping(tuple(row), user_fields=(), event_fields=())
+    assert mapping.missing_columns == []
+    assert mapping.key(tuple(row.values())) is not None
+    assert event_of(row, user_fields=(), event_fields=())["dataFields"] == {
+        "timestamp": "2026-01-13 14:30:45"
+    }
+
+
+def test_a_profile_of_the_address_alone_changes_with_nothing_else() -> None:
+    def of(**row: object) -> int:
+        return key_of(sarah(**row), user_fields=()).profile_hash
+
+    assert of(email="ann@example.com") != of()
+    assert of(first_name="Sally") == of()
+
+
+def test_the_defaults_are_the_documented_fields() -> None:
+    assert RowMapping(tuple(SARAH)).fingerprint == mapping_for(SARAH).fingerprint
+    assert [(field.target, field.column) for field in EVENT_FIELDS] == [
+        ("page", "page"),
+        ("browser", "device"),
+        ("location", "location"),
+        ("candidate", "candidate"),
+    ]

@@ -1,0 +1,200 @@
+"""What became of a call and of a row, in the words of the results file."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from datetime import datetime, timezone
+from typing import Any
+
+import orjson
+import pytest
+
+from records.outcomes import (
+    CallResult,
+    Outcome,
+    RowState,
+    Verdict,
+    event_may_follow,
+    iso_time,
+    row_entry,
+    row_outcome,
+)
+
+DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
+UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
+NO_CALL = None
+FAILED = (REJECTED, UNAVAILABLE, REFUSED)
+
+
+def result(verdict: Verdict, code: str | None = None, status: int | None = 400) -> CallResult:
+    return CallResult(verdict, status, code, "a message")
+
+
+# Words
+
+
+def test_the_words_are_those_of_the_results_file() -> None:
+    assert [verdict.value for verdict in Verdict] == [
+        *("delivered", "rejected", "unavailable", "refused"),
+    ]
+    assert [outcome.value for outcome in Outcome] == [
+        *("successful", "partial_failure", "total_failure", "unchanged", "invalid"),
+        *("duplicate", "not_attempted"),
+    ]
+
+
+def test_a_result_is_that_of_one_attempt_unless_it_says_otherwise() -> None:
+    assert (result(REJECTED).attempts, result(REJECTED).elapsed_seconds) == (1, 0.0)
+
+
+# A row's outcome
+
+THIS_RUN_ALONE = [
+    (NO_CALL, NO_CALL, Outcome.NOT_ATTEMPTED),
+    (DELIVERED, DELIVERED, Outcome.SUCCESSFUL),
+    *((DELIVERED, failed, Outcome.PARTIAL_FAILURE) for failed in FAILED),
+    *((failed, DELIVERED, Outcome.PARTIAL_FAILURE) for failed in FAILED),
+    *((one, other, Outcome.TOTAL_FAILURE) for one in FAILED for other in FAILED),
+    # Stopped between the two calls.
+    (DELIVERED, NO_CALL, Outcome.PARTIAL_FAILURE),
+    *((failed, NO_CALL, Outcome.TOTAL_FAILURE) for failed in FAILED),
+]
+
+
+@pytest.mark.parametrize(("update", "event", "expected"), THIS_RUN_ALONE)
+def test_a_row_with_nothing_in_place_before(
+    update: Verdict | None, event: Verdict | None, expected: Outcome
+) -> None:
+    assert row_outcome(update, event) is expected
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (DELIVERED, Outcome.SUCCESSFUL),
+        *((failed, Outcome.PARTIAL_FAILURE) for failed in FAILED),
+        (NO_CALL, Outcome.NOT_ATTEMPTED),
+    ],
+)
+def test_a_row_whose_profile_was_in_place(event: Verdict | None, expected: Outcome) -> None:
+    assert row_outcome(NO_CALL, event, profile_in_place=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        (DELIVERED, Outcome.SUCCESSFUL),
+        *((failed, Outcome.PARTIAL_FAILURE) for failed in FAILED),
+        (NO_CALL, Outcome.NOT_ATTEMPTED),
+    ],
+)
+def test_a_row_whose_event_was_in_place(update: Verdict | None, expected: Outcome) -> None:
+    assert row_outcome(update, NO_CALL, event_in_place=True) is expected
+
+
+@pytest.mark.parametrize("kind", ["unchanged", "invalid", "duplicate"])
+def test_a_row_that_was_never_to_be_sent_is_what_the_fill_said(kind: str) -> None:
+    assert RowState(kind, True, True, None, None).outcome is Outcome(kind)
+
+
+@pytest.mark.parametrize(("update", "event", "expected"), THIS_RUN_ALONE)
+def test_a_state_as_the_outbox_stores_it_gives_the_same_outcome(
+    update: Verdict | None, event: Verdict | None, expected: Outcome
+) -> None:
+    stored = (verdict and verdict.value for verdict in (update, event))
+    assert RowState(None, False, False, *stored).outcome is expected
+
+
+def test_a_half_that_was_in_place_counts_as_the_outbox_stores_it() -> None:
+    one: Any = 1  # SQLite's booleans
+    nought: Any = 0
+    assert RowState(None, one, nought, None, "delivered").outcome is Outcome.SUCCESSFUL
+    assert RowState(None, nought, one, "rejected", None).outcome is Outcome.PARTIAL_FAILURE
+
+
+# Whether the event follows
+
+
+@pytest.mark.parametrize("verdict", [DELIVERED, REJECTED, UNAVAILABLE])
+def test_an_event_is_sent_whatever_became_of_the_update(verdict: Verdict) -> None:
+    assert event_may_follow(result(verdict, "RequestFieldsTypesMismatched"))
+    assert event_may_follow(result(verdict, None))
+
+
+def test_nothing_follows_a_refusal() -> None:
+    assert not event_may_follow(result(REFUSED, "BadApiKey", 401))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("InvalidEmailAddressError", "ForgottenUserError"),
+        *("failedUpdates.invalidEmails", "failedUpdates.forgottenEmails"),
+    ],
+)
+def test_no_event_is_sent_to_a_person_who_cannot_be_reached(code: str) -> None:
+    assert not event_may_follow(result(REJECTED, code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["failedUpdates.invalidDataEmails", "failedUpdates.conflictEmails", "NotNamed", "BadParams"],
+)
+def test_a_profile_that_was_not_taken_does_not_hold_the_event_back(code: str) -> None:
+    assert event_may_follow(result(REJECTED, code))
+
+
+# The results file
+
+
+def test_a_call_is_written_with_what_iterable_said() -> None:
+    call = CallResult(REJECTED, 400, "BadParams", "no", {"a": 1}, attempts=2, elapsed_seconds=0.5)
+    assert call.to_json() == {
+        "success": False,
+        "verdict": "rejected",
+        "http_status": 400,
+        "attempts": 2,
+        "response": {"code": "BadParams", "msg": "no", "params": {"a": 1}},
+    }
+    assert not call.delivered
+
+
+def test_only_a_delivered_call_is_a_success() -> None:
+    assert [result(verdict).to_json()["success"] for verdict in (DELIVERED, *FAILED)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_an_entry_has_exactly_the_documented_keys_in_order() -> None:
+    settled_at = iso_time(datetime(2026, 1, 13, 14, 30, 45, 123_456, tzinfo=timezone.utc))
+    call = result(DELIVERED, "Success", 200).to_json()
+    entry = row_entry(1, "a@b.com", Outcome.SUCCESSFUL, None, call, call, settled_at)
+    assert list(entry) == [
+        *("user_id", "email", "timestamp", "outcome", "overall_success", "reason"),
+        *("users_update", "events_track"),
+    ]
+    assert entry["timestamp"] == "2026-01-13T14:30:45.123+00:00"
+    assert entry["users_update"] == call
+    assert orjson.loads(orjson.dumps(entry)) == entry
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_overall_success_means_that_both_halves_are_in_iterable(outcome: Outcome) -> None:
+    entry = row_entry(1, "a@b.com", outcome)
+    assert entry["overall_success"] == (outcome.value in ("successful", "unchanged"))
+    assert entry["outcome"] == outcome.value
+    assert (entry["users_update"], entry["events_track"]) == (None, None)
+
+
+def test_an_entry_without_a_time_is_settled_now_in_utc() -> None:
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    settled_at = datetime.fromisoformat(row_entry(None, None, Outcome.INVALID)["timestamp"])
+    assert before <= settled_at <= datetime.now(timezone.utc)
+
+
+def test_a_result_cannot_be_changed_once_made() -> None:
+    with pytest.raises(FrozenInstanceError):
+        result(REJECTED).verdict = DELIVERED  # type: ignore[misc]

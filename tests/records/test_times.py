@@ -1,0 +1,106 @@
+"""The times of a row: what is stored, in which zone it is read, and what Iterable is told."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tests.support.golden import (
+    SARAHS_EVENT,
+    SARAHS_EVENT_ID,
+    event_of,
+    mapping_for,
+    profile_of,
+    reason_of,
+    sarah,
+    stored,
+)
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def test_a_stored_time_is_read_in_the_database_zone_and_shown_as_stored() -> None:
+    row = sarah(event_time=stored(2026, 7, 1, 12, 0, 0))
+    event = event_of(row, zone=BERLIN)
+    assert event["createdAt"] == datetime(2026, 7, 1, 10, tzinfo=timezone.utc).timestamp()
+    assert event["dataFields"]["timestamp"] == "2026-07-01 12:00:00"
+
+
+def test_other_datetimes_are_told_in_utc() -> None:
+    row = sarah(joined_at=stored(2026, 7, 1, 12, 0, 0))
+    fields = profile_of(row, "joined_at", zone=BERLIN)["dataFields"]
+    assert fields["joined_at"] == "2026-07-01 10:00:00 +00:00"
+
+
+@pytest.mark.parametrize(
+    ("moment", "in_utc"),
+    [
+        # Summer time begins: 02:30 does not exist, and is read with the offset before the gap.
+        (stored(2026, 3, 29, 1, 59, 59), stored(2026, 3, 29, 0, 59, 59)),
+        (stored(2026, 3, 29, 2, 30, 0), stored(2026, 3, 29, 1, 30, 0)),
+        (stored(2026, 3, 29, 3, 0, 0), stored(2026, 3, 29, 1, 0, 0)),
+        # It ends: 02:30 is there twice, and is read as the first.
+        (stored(2026, 10, 25, 2, 30, 0), stored(2026, 10, 25, 0, 30, 0)),
+        (stored(2026, 10, 25, 3, 0, 0), stored(2026, 10, 25, 2, 0, 0)),
+    ],
+)
+def test_the_hours_of_a_clock_change_have_one_meaning(moment: datetime, in_utc: datetime) -> None:
+    row = sarah(event_time=moment)
+    expected = in_utc.replace(tzinfo=timezone.utc).timestamp()
+    assert event_of(row, zone=BERLIN)["createdAt"] == expected
+    key = mapping_for(row, zone=BERLIN).key(tuple(row.values()))
+    assert key is not None
+    assert key.event_at == expected * 1_000_000
+
+
+def test_microseconds_make_another_event_but_not_another_second() -> None:
+    exact = sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 123456))
+    event = event_of(exact)
+    assert event["createdAt"] == SARAHS_EVENT["createdAt"]
+    assert event["dataFields"]["timestamp"] == "2026-01-13 14:30:45"
+    assert event["id"] != SARAHS_EVENT_ID
+
+
+@pytest.mark.parametrize(
+    ("moment", "created_at", "shown"),
+    [
+        ("2026-01-13 14:30:45", 1_768_314_645, "2026-01-13 14:30:45"),
+        (" 2026-01-13T14:30:45 ", 1_768_314_645, "2026-01-13 14:30:45"),
+        ("2026-01-13T14:30:45.250000", 1_768_314_645, "2026-01-13 14:30:45"),
+        ("2026-01-13T14:30:45Z", 1_768_314_645, "2026-01-13 14:30:45"),
+        ("2026-01-13T16:30:45+02:00", 1_768_314_645, "2026-01-13 14:30:45"),
+        ("2026-01-13", 1_768_262_400, "2026-01-13 00:00:00"),
+        (date(2026, 1, 13), 1_768_262_400, "2026-01-13 00:00:00"),
+        (stored(2040, 1, 1), 2_208_988_800, "2040-01-01 00:00:00"),  # after 2038
+        (stored(1969, 12, 31, 23, 59, 59, 500_000), -1, "1969-12-31 23:59:59"),
+    ],
+)
+def test_an_event_time_may_be_text_or_a_date(moment: object, created_at: int, shown: str) -> None:
+    event = event_of(sarah(event_time=moment))
+    assert event["createdAt"] == created_at
+    assert event["dataFields"]["timestamp"] == shown
+
+
+def test_a_text_and_a_datetime_of_the_same_moment_name_the_same_event() -> None:
+    assert event_of(sarah(event_time="2026-01-13T14:30:45Z"))["id"] == SARAHS_EVENT_ID
+
+
+@pytest.mark.parametrize("moment", [None, ""])
+def test_a_row_without_event_time_is_invalid(moment: object) -> None:
+    assert reason_of(sarah(event_time=moment)) == "no event time"
+
+
+@pytest.mark.parametrize(
+    "moment", ["yesterday", "0000-00-00 00:00:00", "2026-02-30", 1768314645, b"2026", timedelta(1)]
+)
+def test_an_event_time_that_is_none_is_invalid(moment: object) -> None:
+    assert reason_of(sarah(event_time=moment)) == "the event time is not a time"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_the_calendar_is_an_invalid_row_not_a_crash(moment: str) -> None:
+    row = sarah(event_time=moment)
+    assert reason_of(row) == "the event time is not a time"
+    assert mapping_for(row).key(tuple(row.values())) is None

@@ -1,0 +1,173 @@
+"""The metrics file, read back by a strict reader of the format."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reporting.monitoring import write_metrics
+from tests.support.run_summaries import SUMMARY
+
+# The text format, version 0.0.4: a comment or a sample a line.
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_LABELS = r'\{[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*"(?:,[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*")*\}'
+_SAMPLE = re.compile(rf"({_NAME})({_LABELS})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|NaN|[+-]Inf)")
+
+
+def metrics_in(text: str) -> dict[str, float]:
+    """Read an exposition strictly; return its samples by name and labels."""
+    assert text.endswith("\n")
+    found: dict[str, float] = {}
+    family, announced = "", set()
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            family = line.split()[2]
+            assert re.fullmatch(_NAME, family)
+            assert family not in announced, "a family must stand in one piece"
+            announced.add(family)
+        elif line.startswith("# TYPE "):
+            assert line == f"# TYPE {family} gauge"
+        else:
+            sample = _SAMPLE.fullmatch(line)
+            assert sample, line
+            assert sample[1] == family
+            name = sample[1] + (sample[2] or "")
+            assert name not in found
+            found[name] = float(sample[3])
+    return found
+
+
+def test_the_metrics_tell_of_the_last_run(tmp_path: Path) -> None:
+    path = tmp_path / "iterable_sync.prom"
+    write_metrics(path, SUMMARY)
+    metrics = metrics_in(path.read_text("utf-8"))
+    last_run = "iterable_sync_last_run"
+    assert metrics == {
+        f"{last_run}_start_timestamp_seconds": 1768314645.0,
+        f"{last_run}_end_timestamp_seconds": 1768314705.5,
+        "iterable_sync_last_success_timestamp_seconds": 1768314705.5,
+        f"{last_run}_duration_seconds": 60.5,
+        f'{last_run}_status{{status="completed"}}': 1,
+        f'{last_run}_status{{status="completed_with_failures"}}': 0,
+        f'{last_run}_status{{status="interrupted"}}': 0,
+        f'{last_run}_status{{status="aborted"}}': 0,
+        f'{last_run}_users{{outcome="successful"}}': 1_000_001,
+        f'{last_run}_users{{outcome="partial_failure"}}': 2,
+        f'{last_run}_users{{outcome="total_failure"}}': 3,
+        f'{last_run}_users{{outcome="unchanged"}}': 999_990,
+        f'{last_run}_users{{outcome="invalid"}}': 1,
+        f'{last_run}_users{{outcome="duplicate"}}': 2,
+        f'{last_run}_users{{outcome="not_attempted"}}': 1,
+        f"{last_run}_api_calls": 2_000_012,
+        f"{last_run}_retries": 7,
+    }
+
+
+@pytest.mark.parametrize("status", ["aborted", "interrupted"])
+def test_a_run_that_broke_off_keeps_the_time_of_the_last_success(
+    tmp_path: Path, status: str
+) -> None:
+    path, name = tmp_path / "sync.prom", "iterable_sync_last_success_timestamp_seconds"
+    broken = replace(SUMMARY, status=status, finished_at="2026-01-14T00:00:00.000+00:00")
+    write_metrics(path, broken)
+    assert name not in path.read_text("utf-8")  # there was none yet
+    write_metrics(path, SUMMARY)
+    for _ in range(2):
+        write_metrics(path, broken)
+        metrics = metrics_in(path.read_text("utf-8"))
+        assert metrics[name] == 1768314705.5
+        assert metrics[f'iterable_sync_last_run_status{{status="{status}"}}'] == 1
+
+
+def test_a_success_of_a_clock_that_was_ahead_does_not_hide_failures_for_years(
+    tmp_path: Path,
+) -> None:
+    path, name = tmp_path / "sync.prom", "iterable_sync_last_success_timestamp_seconds"
+    write_metrics(path, replace(SUMMARY, finished_at="2036-01-13T14:31:45.500+00:00"))
+    for day in (14, 15):
+        finished_at = f"2026-01-{day}T00:00:00.000+00:00"
+        write_metrics(path, replace(SUMMARY, status="aborted", finished_at=finished_at))
+        assert metrics_in(path.read_text("utf-8"))[name] == 1768348800.0  # the 14th
+
+
+def test_a_run_with_rejected_rows_counts_as_a_success(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    write_metrics(path, replace(SUMMARY, status="completed_with_failures"))
+    metrics = metrics_in(path.read_text("utf-8"))
+    assert metrics["iterable_sync_last_success_timestamp_seconds"] == 1768314705.5
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        b"",
+        b"\xff\xfe\x00garbage",
+        b"iterable_sync_last_success_timestamp_seconds soon\n",
+        b"iterable_sync_last_success_timestamp_seconds NaN\n",
+        b"iterable_sync_last_success_timestamp_seconds 1 2 3\n",
+    ],
+)
+def test_a_former_file_that_cannot_be_read_is_no_obstacle(tmp_path: Path, former: bytes) -> None:
+    path = tmp_path / "sync.prom"
+    path.write_bytes(former)
+    write_metrics(path, replace(SUMMARY, status="aborted"))
+    metrics = metrics_in(path.read_text("utf-8"))
+    assert "iterable_sync_last_success_timestamp_seconds" not in metrics
+
+
+def test_the_metrics_may_be_read_by_everybody_and_hold_numbers_only(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    former = os.umask(0o077)
+    try:
+        write_metrics(path, replace(SUMMARY, reason="password of ann@example.com"))
+    finally:
+        os.umask(former)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert "@" not in path.read_text("utf-8")
+    assert os.listdir(tmp_path) == ["sync.prom"]
+
+
+def test_a_dry_run_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    write_metrics(path, SUMMARY)
+    before = path.read_bytes()
+    write_metrics(path, replace(SUMMARY, dry_run=True, successful=0))
+    assert path.read_bytes() == before
+
+
+def test_metrics_that_cannot_be_written_break_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_metrics(tmp_path / "no such folder" / "sync.prom", SUMMARY)
+    (tmp_path / "folder.prom").mkdir()
+    write_metrics(tmp_path / "folder.prom", SUMMARY)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "No such file or directory" in caplog.text
+    assert os.listdir(tmp_path) == ["folder.prom"]
+
+
+def test_a_reader_never_sees_half_of_the_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    write_metrics(path, SUMMARY)
+    ended = threading.Event()
+    files: set[tuple[Path, ...]] = set()
+    texts: set[str] = set()
+
+    def read() -> None:
+        while not ended.is_set():
+            files.add(tuple(tmp_path.glob("*.prom")))  # as node_exporter does
+            texts.add(path.read_text("utf-8"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        write_metrics(path, SUMMARY)
+    ended.set()
+    reader.join()
+    assert files == {(path,)}
+    assert texts == {path.read_text("utf-8")}

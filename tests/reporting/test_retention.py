@@ -1,0 +1,233 @@
+"""The results file as a file: whole or not there, private, in nobody's way, not for ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from records.outcomes import JSON, Outcome
+from reporting.results_file import ResultsError, remove_old_results, write_results
+from tests.reporting.test_results_file import STARTED_AT, records_of, summary_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_name_is_the_local_time_of_the_start(tmp_path: Path) -> None:
+    path = write_results(tmp_path, summary_of(), [])
+    assert path.name == STARTED_AT.astimezone().strftime("integration_results_%Y%m%d_%H%M%S.json")
+
+
+def test_a_second_run_in_the_same_second_overwrites_nothing(tmp_path: Path) -> None:
+    paths = [write_results(tmp_path, summary_of(run_id=name), []) for name in ("a", "b", "c")]
+    stem = paths[0].stem
+    assert [path.name for path in paths] == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
+    assert [orjson.loads(path.read_bytes())["run_id"] for path in paths] == ["a", "b", "c"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_only_its_owner_can_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        path = write_results(tmp_path, summary_of(), [])
+    finally:
+        os.umask(former)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def part_of(folder: Path) -> Path:
+    """Return the temporary name that this process is going to use."""
+    (name,) = {path.stem for path in [write_results(folder, summary_of(), [])]}
+    (folder / f"{name}.json").unlink()
+    return folder / f".{name}.{os.getpid()}.part"
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    """A hard link was: it emptied the file that it led to, and wrote the results there."""
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    victim.chmod(0o644)
+    make(victim, part_of(tmp_path))
+    path = write_results(tmp_path, summary_of(), [])
+    assert victim.read_text() == "precious"
+    assert victim.stat().st_mode & 0o777 == 0o644
+    assert not path.is_symlink()
+    assert sorted(tmp_path.iterdir()) == sorted([path, victim])
+
+
+@pytest.mark.parametrize("leads", ["somewhere", "nowhere"])
+def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path, leads: str) -> None:
+    victim = tmp_path / "precious"
+    if leads == "somewhere":
+        victim.write_text("precious")
+    link = part_of(tmp_path)
+    link = tmp_path / f"{link.name.split('.')[1]}.json"
+    link.symlink_to(victim)
+    path = write_results(tmp_path, summary_of(), [])
+    assert path.name.endswith("_2.json")
+    assert victim.exists() == (leads == "somewhere")
+    assert link.is_symlink()
+
+
+def test_rows_that_break_midway_leave_no_half_file(tmp_path: Path) -> None:
+    def breaking() -> Iterator[JSON]:
+        yield records_of(Outcome.SUCCESSFUL)[0]
+        raise RuntimeError("the outbox broke")
+
+    with pytest.raises(RuntimeError, match="the outbox broke"):
+        write_results(tmp_path, summary_of(Outcome.SUCCESSFUL), breaking())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "why"), [(None, "No such file or directory"), ("file", "Not a directory")]
+)
+def test_a_folder_that_cannot_be_written_to_is_one_clear_line(
+    tmp_path: Path, make: str | None, why: str
+) -> None:
+    folder = tmp_path / "results"
+    if make:
+        folder.write_text("")
+    with pytest.raises(ResultsError) as raised:
+        write_results(folder, summary_of(), [])
+    assert str(raised.value) == (
+        f"The results cannot be written to {folder} ({why}): make room or choose another "
+        "RESULTS_DIR. What was delivered is remembered all the same."
+    )
+
+
+def test_a_disk_that_fills_up_is_one_clear_line_and_no_half_file(tmp_path: Path) -> None:
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from outcomes import Outcome\n"
+        "from results import ResultsError, write_results\n"
+        "from tests.reporting.test_results_file import records_of, summary_of\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "rows = [Outcome.UNCHANGED] * 1_000\n"
+        "try: write_results(Path(sys.argv[1]), summary_of(*rows), records_of(*rows))\n"
+        "except ResultsError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(f"The results cannot be written to {tmp_path} (File too large)")
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# Old ones
+
+
+def old_results(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Make these files, the first one the oldest."""
+    paths = [folder / name for name in names]
+    for age, path in enumerate(paths):
+        path.write_text("")
+        os.utime(path, (1_000 + age, 1_000 + age))
+    return paths
+
+
+NAMES = [f"integration_results_2026010{day}_000000.json" for day in range(1, 7)]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, 6), (1, 1), (4, 4), (6, 6), (100, 6)])
+def test_the_newest_are_kept(tmp_path: Path, keep: int, left: int) -> None:
+    paths = old_results(tmp_path, NAMES)
+    assert remove_old_results(tmp_path, keep, paths[-1]) == 6 - left
+    assert sorted(tmp_path.iterdir()) == paths[6 - left :]
+
+
+def test_a_report_goes_with_its_results(tmp_path: Path) -> None:
+    paths = old_results(tmp_path, NAMES)
+    reports = old_results(tmp_path, [name.replace(".json", ".html") for name in NAMES])
+    remove_old_results(tmp_path, 2, paths[-1])
+    assert sorted(path for path in tmp_path.iterdir() if path.suffix == ".html") == reports[4:]
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = [
+        *("integration_results.json", "integration_results_20260101_000000.json.bak"),
+        *("integration_results_2026_1.json", "my_integration_results_20260101_000000.json"),
+        *("integration_results_20260101_000000.1.part", "iterable_integration.log"),
+    ]
+    paths = old_results(tmp_path, [*others, *NAMES, "integration_results_20260101_000000_2.json"])
+    assert remove_old_results(tmp_path, 1, paths[-1]) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *others,
+        "integration_results_20260101_000000_2.json",
+    }
+
+
+def test_a_link_among_old_results_is_removed_and_what_it_leads_to_is_not(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "results", tmp_path / "precious"
+    folder.mkdir()
+    victim.write_text("precious")
+    (folder / NAMES[0]).symlink_to(victim)
+    os.utime(folder / NAMES[0], (1, 1), follow_symlinks=False)
+    paths = old_results(folder, NAMES[1:3])
+    assert remove_old_results(folder, 2, paths[-1]) == 1
+    assert victim.read_text() == "precious"
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
+    """It did: the first such name ended the tidying, at every run."""
+    (tmp_path / NAMES[2]).mkdir()
+    os.utime(tmp_path / NAMES[2], (1_002, 1_002))
+    paths = old_results(tmp_path, [name for name in NAMES if name != NAMES[2]])
+    assert remove_old_results(tmp_path, 1, paths[-1]) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NAMES[2], NAMES[5]]
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_what_a_killed_run_left_half_written_does_not_stay_for_ever(
+    tmp_path: Path, keep: int
+) -> None:
+    (written,) = old_results(tmp_path, NAMES[:1])
+    left, at_work = (tmp_path / f".{NAMES[0][:-5]}.{number}.part" for number in (1, 2))
+    report = tmp_path / f".{NAMES[0][:-5]}.html.1.part"
+    for path, modified_at in ((left, 1), (report, 1), (at_work, 3_500), (written, 7_000)):
+        path.write_text("")
+        os.utime(path, (modified_at, modified_at))
+    remove_old_results(tmp_path, keep, written)
+    assert set(tmp_path.iterdir()) == {at_work, written}
+
+
+def test_a_folder_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
+    assert remove_old_results(tmp_path / "none", 1, tmp_path / "none" / NAMES[0]) == 0
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_what_was_just_written_stays_though_the_clock_was_ahead_before(
+    tmp_path: Path, keep: int
+) -> None:
+    """It was removed at once: all others seemed newer."""
+    paths = old_results(tmp_path, NAMES)
+    os.utime(paths[0], (1, 1))
+    remove_old_results(tmp_path, keep, paths[0])
+    assert sorted(tmp_path.iterdir()) == sorted([paths[0], *paths[len(paths) - keep + 1 :]])
+
+
+def test_results_of_a_clock_that_was_ahead_do_not_take_the_place_of_later_ones(
+    tmp_path: Path,
+) -> None:
+    paths = old_results(tmp_path, NAMES)
+    for ahead in paths[:3]:
+        os.utime(ahead, (4e9, 4e9))
+    remove_old_results(tmp_path, 3, paths[5])
+    assert sorted(tmp_path.iterdir()) == paths[3:]

@@ -1,0 +1,210 @@
+"""Connections that a network cuts, stalls or trickles, byte by byte; and ports of something else.
+
+The one thing that must never happen: a result that is not whole, and passes for the whole.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from db_connection import DatabaseConnection, SourceError
+from tests.conftest import PEOPLE, SourceDatabase
+from tests.support.tcp_proxy import Proxy
+
+EVERY_PERSON = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
+# A prime: over a few rows it meets headers, lengths, values and ends of packets alike.
+STRIDE = 29
+
+Rows = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
+    """A proxy before the private MariaDB, with three people in the tables.
+
+    MariaDB before 11.4 has no TLS unless told to: what passes is the bare protocol.
+    """
+    mariadb.run_sql(PEOPLE)
+    with Proxy(mariadb.port) as passing:
+        yield passing
+
+
+@pytest.fixture
+def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseConnection:
+    """A connection through the proxy, not open yet, with each of the drivers."""
+    return replace(mariadb, port=proxy.port).connection(
+        use_pure=use_pure, connect_timeout_seconds=30, read_timeout_seconds=30
+    )
+
+
+def read_into(rows: Rows, database: DatabaseConnection) -> None:
+    """Read everybody, a row at a time, keeping what came before an error."""
+    with database:
+        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
+            rows += chunk
+
+
+def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]:
+    """Return everybody, and how many bytes it takes the server to say so."""
+    everybody: Rows = []
+    with database:
+        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
+            everybody += chunk
+        said_bytes = proxy.passed_bytes
+    return everybody, said_bytes
+
+
+def check_cuts(database: DatabaseConnection, proxy: Proxy, stride: int) -> None:
+    everybody, said_bytes = whole_result(database, proxy)
+    assert len(everybody) == 3
+    offsets = sorted({*range(0, said_bytes, stride), *range(said_bytes - 30, said_bytes)})
+    for proxy.cut_at in offsets:
+        came: Rows = []
+        with pytest.raises(SourceError) as caught:
+            read_into(came, database)
+        assert caught.value.transient, (proxy.cut_at, str(caught.value))
+        assert "\n" not in str(caught.value)
+        assert came == everybody[: len(came)], proxy.cut_at
+    # The same check lets the whole result pass: it is the cut that it notices.
+    proxy.cut_at, came = said_bytes, []
+    read_into(came, database)
+    assert came == everybody
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
+def test_a_connection_that_ends_at_some_byte_never_gives_a_short_result(
+    database: DatabaseConnection, proxy: Proxy, resets: bool
+) -> None:
+    proxy.resets = resets
+    check_cuts(database, proxy, STRIDE)
+
+
+@pytest.mark.slow
+def test_a_connection_that_ends_at_any_byte_never_gives_a_short_result(
+    database: DatabaseConnection, proxy: Proxy
+) -> None:
+    check_cuts(database, proxy, 1)
+
+
+@pytest.mark.slow
+def test_a_connection_that_falls_silent_is_given_up_wherever_it_was(
+    mariadb: SourceDatabase, proxy: Proxy, use_pure: bool
+) -> None:
+    hasty = replace(mariadb, port=proxy.port).connection(
+        use_pure=use_pure, connect_timeout_seconds=1, read_timeout_seconds=1
+    )
+    everybody, said_bytes = whole_result(hasty, proxy)
+    proxy.stalls = True
+    for proxy.cut_at in (40, said_bytes - 60):  # in the greeting, and in a row
+        came: Rows = []
+        with pytest.raises(SourceError) as caught:
+            read_into(came, hasty)
+        assert caught.value.transient, (proxy.cut_at, str(caught.value))
+        assert came == everybody[: len(came)]
+
+
+def test_rows_that_trickle_in_byte_by_byte_are_whole(
+    database: DatabaseConnection, proxy: Proxy
+) -> None:
+    everybody, _said_bytes = whole_result(database, proxy)
+    proxy.piece_bytes = 1
+    came: Rows = []
+    read_into(came, database)
+    assert came == everybody
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_no_mysql_answer_is_an_error_of_the_source(
+    mariadb: SourceDatabase, proxy: Proxy
+) -> None:
+    # The C extension's own checks are MySQL's; the pure driver raises whatever it stumbles over.
+    hasty = replace(mariadb, port=proxy.port).connection(
+        use_pure=True, connect_timeout_seconds=1, read_timeout_seconds=1
+    )
+    _everybody, said_bytes = whole_result(hasty, proxy)
+    told = []
+    for proxy.garble_at in range(0, said_bytes, 31):
+        try:
+            read_into([], hasty)
+        except SourceError as error:
+            told.append(str(error))
+    assert any("sent what the connector cannot read" in line for line in told)
+    assert not any("\n" in line for line in told)
+
+
+# Something else listens
+
+
+def packet(number: int, content: bytes) -> bytes:
+    """Frame a packet of MySQL's protocol."""
+    return len(content).to_bytes(3, "little") + bytes([number]) + content
+
+
+@contextmanager
+def speaking(greeting: bytes) -> Iterator[int]:
+    """Give the port of a server that greets everybody with these bytes, and hears them out."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with suppress(OSError), client:
+                    client.settimeout(0.2)
+                    client.sendall(greeting)
+                    while client.recv(1_000):
+                        pass
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request",
+        b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+        b"220 mail.example.com ESMTP\r\n",
+        b"\x00" * 200,
+        b"\xff" * 200,
+        b"\xff\xff\xff\x00abc",
+        packet(0, b""),
+        packet(0, b"\xff"),
+        packet(0, b"\xff\x15\x04#28000Host 'x' is blocked"),
+        packet(0, b"\x09" + b"3.21.0\0" + b"\0" * 20),
+        packet(0, b"\x0a"),
+        packet(0, b"\x0a8.0.1\0"),
+        packet(0, b"\x0a\xff\xfe8.0\0" + b"\0" * 50),
+        packet(0, b"\x0a8.0.1\0" + b"\0" * 50),
+    ],
+    ids=lambda greeting: repr(greeting[:16]),
+)
+def test_a_port_where_no_mysql_listens_is_one_plain_line(greeting: bytes, use_pure: bool) -> None:
+    with speaking(greeting) as port:
+        database = DatabaseConnection(
+            *("127.0.0.1", "ann", "pass-word", "shop"),
+            port=port,
+            use_pure=use_pure,
+            connect_timeout_seconds=2,
+            read_timeout_seconds=2,
+        )
+        with pytest.raises(SourceError) as caught:
+            database.open()
+    said = str(caught.value)
+    assert said.count(f"127.0.0.1:{port}") >= 1
+    assert "\n" not in said
+    assert "pass-word" not in said

@@ -1,0 +1,77 @@
+"""What a plan says, in MySQL's words and in MariaDB's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from source.query_plan import is_understood, slow_parts
+
+
+def step(**changed: Any) -> dict[str, Any]:
+    """Return a step as MySQL 8 tells it, good unless changed."""
+    return {
+        **{"id": 2, "select_type": "DERIVED", "table": "page_views", "partitions": None},
+        **{"type": "range", "possible_keys": "page_views_recent", "key": "page_views_recent"},
+        **{"key_len": "262", "ref": None, "rows": 3_000_000, "filtered": 33.3, "Extra": ""},
+        **changed,
+    }
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        step(),
+        step(type="ALL", table="<derived2>", select_type="PRIMARY", possible_keys=None),
+        step(type="eq_ref", select_type="PRIMARY"),
+        step(type="ALL", rows=None, table=None),
+        step(type="ALL", select_type="PRIMARY", table="customers", rows=9_999, possible_keys=None),
+        step(type="ALL", rows=9_999),
+        step(type="ALL", select_type="SIMPLE", table="own", rows="9999", possible_keys=None),
+    ],
+)
+def test_a_good_plan_or_a_small_table_is_nothing_to_tell(good: dict[str, Any]) -> None:
+    assert slow_parts([good]) == []
+
+
+@pytest.mark.parametrize("kind", ["ALL", "index"])
+@pytest.mark.parametrize("rows", [1, 3_000_000, "3000000"])
+def test_views_that_are_ranked_without_an_index_are_slow(kind: str, rows: object) -> None:
+    [(what, cure)] = slow_parts([step(type=kind, possible_keys=None, rows=rows)])
+    assert "the whole of page_views is read" in what
+    assert cure == "CREATE INDEX page_views_recent ON page_views (page, event_time, user_id)"
+
+
+def test_an_index_on_a_text_column_has_a_length() -> None:
+    [(_, cure)] = slow_parts([step(type="ALL", possible_keys=None)], frozenset({"page_views.page"}))
+    assert "(page(64), event_time, user_id)" in cure
+
+
+def test_customers_that_are_read_whole_have_their_own_index() -> None:
+    whole = step(type="ALL", select_type="PRIMARY", table="customers", possible_keys=None)
+    [(_, cure)] = slow_parts([whole])
+    assert cure == "CREATE INDEX customers_plan ON customers (plan_type, id)"
+
+
+def test_an_index_that_is_there_and_not_used_wants_new_statistics() -> None:
+    [(what, cure)] = slow_parts([step(type="ALL", key=None)])
+    assert "although an index would serve (page_views_recent)" in what
+    assert cure.startswith("ANALYZE TABLE page_views")
+
+
+def test_tables_of_other_queries_are_named_without_a_guess_at_their_columns() -> None:
+    [(what, cure)] = slow_parts([step(type="ALL", table="v", possible_keys=None)])
+    assert "the whole of v is read" in what
+    assert cure == "add an index to v on the columns that the query filters by"
+
+
+def test_ranking_once_a_customer_is_slow_whatever_index_it_uses() -> None:
+    [(what, _)] = slow_parts([step(select_type="LATERAL DERIVED", type="ref", rows=5)])
+    assert "LATERAL DERIVED" in what
+
+
+@pytest.mark.parametrize("steps", [[{"EXPLAIN": "-> Sort"}], [{"id": 3, "detail": "SCAN x"}]])
+def test_other_forms_are_not_understood(steps: list[dict[str, Any]]) -> None:
+    assert not is_understood(steps)
+    assert is_understood([step()])

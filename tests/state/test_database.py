@@ -1,0 +1,280 @@
+"""The state file as a file: made, opened, upgraded; refused untouched where it is not fit."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from state.database import APPLICATION_ID, SCHEMA_STEPS, StateError
+from state.outbox import Outbox
+from tests.support.rows import MAPPING, deliver_all, fill, row, rows
+
+Open = Callable[[Path], Outbox]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@pytest.fixture(params=["run", "dry run"])
+def open_it(request: pytest.FixtureRequest) -> Open:
+    """Each of the two ways to open the file."""
+    is_dry = request.param == "dry run"
+    return lambda path: Outbox(path, read_only=is_dry)
+
+
+@pytest.fixture
+def any_umask() -> Iterator[Callable[[int], None]]:
+    """Sets the umask; the former one comes back."""
+    former = os.umask(0o022)
+    yield lambda mask: (os.umask(mask), None)[1]
+    os.umask(former)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def filled_file(path: Path, row_count: int = 3) -> None:
+    """Make a state file that remembers so many people."""
+    outbox = Outbox(path)
+    outbox.fill([rows(*range(row_count))], MAPPING)
+    deliver_all(outbox)
+    outbox.clear()
+    outbox.close()
+
+
+@pytest.fixture(scope="module")
+def many_pages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A state file of a few dozen pages."""
+    path = tmp_path_factory.mktemp("state") / "state.sqlite3"
+    filled_file(path, 600)
+    return path.read_bytes()
+
+
+def check_refused(open_it: Open, path: Path, said: str) -> None:
+    """Neither way to open it works, the reason is told, and nothing about the file changes."""
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    mode = mode_of(path)
+    with pytest.raises(StateError, match=said) as caught:
+        open_it(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert mode_of(path) == mode
+
+
+# Making it
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177, 0o777])
+def test_only_its_owner_can_read_it_under_any_umask(
+    path: Path, any_umask: Callable[[int], None], mask: int
+) -> None:
+    any_umask(mask)
+    outbox = Outbox(path)
+    fill(outbox, rows(1))
+    assert {file.name: mode_of(file) for file in path.parent.iterdir()} == {
+        "state.sqlite3": 0o600,
+        "state.sqlite3-wal": 0o600,
+        "state.sqlite3-shm": 0o600,
+    }
+    outbox.close()
+    assert mode_of(path) == 0o600
+
+
+def test_a_file_that_became_readable_to_others_is_closed_to_them(path: Path) -> None:
+    Outbox(path).close()
+    path.chmod(0o644)
+    Outbox(path).close()
+    assert mode_of(path) == 0o600
+
+
+def test_an_empty_file_becomes_a_state_file(path: Path) -> None:
+    path.touch()
+    outbox = Outbox(path)
+    assert fill(outbox, rows(1)).to_send == 1
+    outbox.close()
+
+
+def test_it_is_known_for_ours_by_its_first_bytes(path: Path) -> None:
+    Outbox(path).close()
+    header = path.read_bytes()[:100]
+    assert header[68:72] == b"M2IT"
+    assert int.from_bytes(header[60:64], "big") == len(SCHEMA_STEPS)
+
+
+def test_deleting_it_is_safe(path: Path) -> None:
+    filled_file(path)
+    path.unlink()
+    outbox = Outbox(path)
+    assert fill(outbox, rows(1, 2)).to_send == 2
+    outbox.close()
+
+
+# Other versions
+
+
+@pytest.fixture
+def version_1(path: Path) -> Path:
+    """A file of the first version, that remembers row 1 as delivered, and the usual mapping."""
+    key = MAPPING.key(row(1))
+    assert key is not None
+    connection = sqlite3.connect(path)
+    connection.executescript(SCHEMA_STEPS[0])
+    connection.execute(
+        "INSERT INTO delivered VALUES (?, ?, 1, ?, 'page-view-1', 1)",
+        (key.person, key.profile_hash, key.event_hash),
+    )
+    connection.execute("INSERT INTO remembered VALUES ('mapping', ?)", (MAPPING.fingerprint,))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    return path
+
+
+def test_a_file_of_an_older_version_is_upgraded_and_remembers(version_1: Path) -> None:
+    outbox = Outbox(version_1)
+    filled = fill(outbox, rows(1, 2))
+    assert (filled.to_send, filled.mapping_changed) == (1, False)
+    assert outbox.history.runs() == []
+    outbox.close()
+    Outbox(version_1).close()
+    with sqlite3.connect(version_1) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(SCHEMA_STEPS),)
+    connection.close()
+
+
+def test_a_dry_run_leaves_a_file_of_an_older_version_alone(version_1: Path) -> None:
+    check_refused(lambda path: Outbox(path, read_only=True), version_1, "a real run upgrades it")
+
+
+def test_a_file_of_a_newer_version_is_refused(path: Path, open_it: Open) -> None:
+    filled_file(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
+    connection.close()
+    check_refused(open_it, path, "made by a newer version of this program: use that one")
+
+
+# Foreign and damaged files
+
+
+def test_a_database_of_another_program_is_refused(path: Path, open_it: Open) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE precious (thing)")
+    connection.close()
+    path.chmod(0o644)
+    check_refused(open_it, path, "not a state file of this program: choose another STATE_FILE")
+
+
+def test_a_database_that_another_program_has_open_keeps_its_log(path: Path, open_it: Open) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("CREATE TABLE precious (thing)")
+    other.execute("PRAGMA wal_checkpoint")
+    other.execute("INSERT INTO precious VALUES (1)")
+    check_refused(open_it, path, "not a state file of this program")
+    assert path.with_name(path.name + "-wal").stat().st_size > 0
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", b"my notes\n" * 300, b"\x89PNG\r\n\x1a\n", b"SQLite format 4\0" + bytes(200)]
+)
+def test_any_other_file_is_refused(path: Path, open_it: Open, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
+    check_refused(open_it, path, "not a state file of this program")
+
+
+@pytest.mark.parametrize("kept_share", [0.01, 0.3, 0.5, 0.9])
+def test_a_truncated_file_is_refused(
+    path: Path, open_it: Open, many_pages: bytes, kept_share: float
+) -> None:
+    path.write_bytes(many_pages[: max(100, int(len(many_pages) * kept_share))])
+    path.chmod(0o600)
+    check_refused(open_it, path, "is damaged. Restore it, or move it away")
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"scribble"])
+@pytest.mark.parametrize("page", [0, 1, 3, 9])
+def test_a_file_with_a_spoilt_page_is_refused(
+    path: Path, open_it: Open, many_pages: bytes, page: int, filler: bytes
+) -> None:
+    content = bytearray(many_pages)
+    start = max(page * 4096, 100)  # the header stays: a file of ours, and damaged
+    end = (page + 1) * 4096
+    assert end < len(content)
+    content[start:end] = (filler * 4096)[: end - start]
+    path.write_bytes(content)
+    path.chmod(0o600)
+    check_refused(open_it, path, "is damaged")
+
+
+@pytest.mark.parametrize(
+    ("written", "spoilt"),
+    [
+        (b"CREATE TABLE outbox (", b"CREATE TABLE outbox \xff"),
+        (b"tableoutboxoutbox", b"table\x9ef\xffboxoutbox"),
+    ],
+)
+def test_a_schema_that_is_no_unicode_is_damage_and_was_a_bug(
+    path: Path, open_it: Open, many_pages: bytes, written: bytes, spoilt: bytes
+) -> None:
+    assert many_pages.count(written) == 1
+    path.write_bytes(many_pages.replace(written, spoilt))
+    path.chmod(0o600)
+    check_refused(open_it, path, "is damaged")
+
+
+# Places
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"folder of the state file .* does not exist: create it"):
+        Outbox(tmp_path / "nowhere" / "state.sqlite3")
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path, open_it: Open) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(StateError, match="cannot be used"):
+        open_it(folder)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o444])
+def test_a_file_that_is_only_to_be_read_is_refused_even_to_root(path: Path, mode: int) -> None:
+    filled_file(path)
+    path.chmod(mode)
+    check_refused(Outbox, path, "cannot be written: check its owner and mode")
+
+
+def test_a_dry_run_reads_a_file_that_is_only_to_be_read(path: Path) -> None:
+    filled_file(path)
+    path.chmod(0o400)
+    outbox = Outbox(path, read_only=True)
+    assert fill(outbox, rows(0, 1, 2, 3)).to_send == 1
+    outbox.close()
+
+
+@pytest.mark.slow
+def test_a_file_that_another_program_has_locked_is_not_waited_for_for_ever(path: Path) -> None:
+    filled_file(path)
+    outbox = Outbox(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StateError, match="in use by another program"):
+        fill(outbox, rows(1))
+    other.execute("ROLLBACK")
+    other.close()
+    assert fill(outbox, rows(1, 7)).to_send == 1
+    outbox.close()

@@ -1,0 +1,161 @@
+"""A disk that is full under the state file: one clear line, and nothing that was there is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from records.mapping import RowMapping
+from records.outcomes import Half
+from state.database import RunLock, StateError
+from state.outbox import Outbox
+from tests.support.program import PROJECT_FOLDER
+from tests.support.rows import (
+    COLUMNS,
+    MAPPING,
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    outcomes_of,
+    rows,
+)
+
+DISK_KIBIBYTES = 1_024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte; whoever may not mount one skips."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = f"size={DISK_KIBIBYTES}k,mode=700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount on this machine")
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def use_up(disk: Path, left_bytes: int = 0) -> Path:
+    """Fill the disk with a file, but for so many bytes, and return the file."""
+    filler = disk / "filler"
+    room = os.statvfs(disk)
+    filler.write_bytes(bytes(max(0, room.f_bavail * room.f_bsize - left_bytes)))
+    return filler
+
+
+def test_a_fill_that_finds_no_room_leaves_what_was_before(disk: Path) -> None:
+    outbox = Outbox(disk / "state.sqlite3")
+    fill(outbox, rows(1, 2))
+    outbox.record(finished(list(outbox.pending())[:1], Half.PROFILE))
+    with pytest.raises(StateError, match=r"The disk of the state file .* is full: make room"):
+        outbox.fill((rows(number) for number in range(10_000)), MAPPING)
+    assert list(outcomes_of(outbox)) == [email_of(1), email_of(2)]
+    assert fill(outbox, rows(1, 2, 3)).to_send == 3
+    deliver_all(outbox)
+    outbox.close()
+    outbox = Outbox(disk / "state.sqlite3")
+    assert fill(outbox, rows(1, 2, 3)).to_send == 0
+    outbox.close()
+
+
+def test_results_that_find_no_room_can_be_recorded_once_there_is_some(disk: Path) -> None:
+    outbox = Outbox(disk / "state.sqlite3")
+    outbox.fill([rows(*range(100))], MAPPING)
+    pending = list(outbox.pending())
+    filler = use_up(disk)
+    with pytest.raises(StateError, match="is full"):
+        outbox.record(finished(pending, Half.PROFILE))
+    filler.unlink()
+    outbox.record(finished(pending, Half.PROFILE))
+    outbox.record(finished(pending, Half.EVENT))
+    assert set(outcomes_of(outbox).values()) == {"successful"}
+    outbox.close()
+
+
+def test_what_was_remembered_survives_a_full_disk(disk: Path) -> None:
+    outbox = Outbox(disk / "state.sqlite3")
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    filler = use_up(disk)
+    with pytest.raises(StateError, match="is full"):
+        outbox.fill((rows(number) for number in range(10_000)), MAPPING)
+    outbox.close()
+    filler.unlink()
+    outbox = Outbox(disk / "state.sqlite3")
+    assert fill(outbox, rows(1, 2, 3)).to_send == 1
+    outbox.close()
+
+
+def test_a_new_state_file_finds_no_room(disk: Path) -> None:
+    filler = use_up(disk)
+    with pytest.raises(StateError, match="is full"):
+        Outbox(disk / "state.sqlite3")
+    filler.unlink()
+    outbox = Outbox(disk / "state.sqlite3")
+    assert fill(outbox, rows(1)).to_send == 1
+    outbox.close()
+
+
+def test_a_lock_finds_no_room(disk: Path) -> None:
+    use_up(disk)
+    with pytest.raises(StateError, match="is full"), RunLock(disk / "state.sqlite3"):
+        pass
+
+
+def test_a_dry_run_needs_no_room(disk: Path) -> None:
+    outbox = Outbox(disk / "state.sqlite3")
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    outbox.close()
+    use_up(disk, left_bytes=65_536)  # SQLite's `-shm`
+    outbox = Outbox(disk / "state.sqlite3", read_only=True)
+    assert outbox.fill((rows(n) for n in range(3_000)), RowMapping(COLUMNS)).to_send == 2_999
+    outbox.close()
+
+
+@pytest.mark.parametrize("phase", ["fill", "record"])
+def test_a_limit_on_the_size_of_files_is_a_clear_error_too(tmp_path: Path, phase: str) -> None:
+    path = tmp_path / "state.sqlite3"
+    script = """
+import os, resource, sys
+from pathlib import Path
+from state.outbox import Outbox
+from records.outcomes import Half
+from state.database import StateError
+from tests.support.rows import MAPPING, finished, rows
+outbox = Outbox(Path(sys.argv[1]))
+outbox.fill([rows(*range(500))], MAPPING)
+pending = list(outbox.pending())
+limit_bytes = os.stat(sys.argv[1] + "-wal").st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+try:
+    if sys.argv[2] == "fill":
+        outbox.fill((rows(number) for number in range(10_000)), MAPPING)
+    outbox.record(finished(pending, Half.PROFILE))
+except StateError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), phase],
+        cwd=PROJECT_FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(f"The state file {path} cannot be used: ")
+    assert done.stderr == ""
+    outbox = Outbox(path)
+    assert len(outcomes_of(outbox)) == 500
+    outbox.close()

@@ -1,0 +1,132 @@
+"""The past runs: what is entered, what is kept, and how it reads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from state.database import StateError
+from state.history import KEPT_RUNS, PastRun, RunHistory, history_lines
+from state.outbox import Outbox
+
+BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
+ENDED_AT = BEGAN_AT + timedelta(seconds=90)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@pytest.fixture
+def history(path: Path) -> Iterator[RunHistory]:
+    outbox = Outbox(path)
+    yield outbox.history
+    outbox.close()
+
+
+def past_run(**changes: Any) -> PastRun:
+    usual = PastRun(
+        "run-1", "per-user", BEGAN_AT.isoformat(), ENDED_AT.isoformat(), "completed", None, {}
+    )
+    return usual._replace(**changes)
+
+
+def test_a_run_is_there_from_its_beginning(history: RunHistory) -> None:
+    history.begin("run-1", "bulk", BEGAN_AT)
+    assert history.runs() == [
+        PastRun("run-1", "bulk", "2026-01-13T14:30:45+00:00", None, "running", None, {})
+    ]
+
+
+def test_a_run_that_ended_keeps_its_ending_and_counts(history: RunHistory, path: Path) -> None:
+    history.begin("run-1", "per-user", BEGAN_AT)
+    history.end("run-1", ENDED_AT, "aborted", "the key", {"total_users": 3, "successful": 1})
+    assert history.runs() == [
+        past_run(status="aborted", reason="the key", counts={"total_users": 3, "successful": 1})
+    ]
+    second = Outbox(path, read_only=True)
+    assert second.history.runs() == history.runs()
+    second.close()
+
+
+def test_a_run_that_never_came_to_its_end_was_killed(history: RunHistory) -> None:
+    history.begin("run-1", "per-user", BEGAN_AT)
+    history.begin("run-2", "per-user", ENDED_AT)
+    history.end("run-2", ENDED_AT, "completed", None, {})
+    history.begin("run-3", "per-user", ENDED_AT)
+    assert [(run.run_id, run.status, run.reason) for run in history.runs()] == [
+        ("run-3", "running", None),
+        ("run-2", "completed", None),
+        ("run-1", "killed", "it never came to its end"),
+    ]
+
+
+def test_the_oldest_runs_are_forgotten(history: RunHistory, path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.executemany(
+            "INSERT INTO runs VALUES (?, 'bulk', '2026-01-13', NULL, 'completed', NULL, '{}')",
+            [(f"run-{number}",) for number in range(KEPT_RUNS + 5)],
+        )
+    connection.close()
+    history.begin("newest", "bulk", BEGAN_AT)
+    found = history.runs()
+    assert len(found) == KEPT_RUNS
+    assert (found[0].run_id, found[-1].run_id) == ("newest", "run-6")
+
+
+def test_history_survives_clearing(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.history.begin("run-1", "bulk", BEGAN_AT)
+    outbox.clear()
+    assert len(outbox.history.runs()) == 1
+    outbox.close()
+
+
+def test_a_history_that_cannot_be_written_is_a_state_error(path: Path) -> None:
+    Outbox(path).close()
+    outbox = Outbox(path, read_only=True)
+    with pytest.raises(StateError, match="cannot be written"):
+        outbox.history.begin("run-1", "bulk", BEGAN_AT)
+    outbox.close()
+
+
+# In words
+
+
+def test_without_a_run_it_says_so() -> None:
+    assert history_lines([]) == ["No run yet."]
+
+
+def test_a_line_tells_when_how_long_how_many_and_why() -> None:
+    counts = {
+        "total_users": 12_345,
+        "successful": 12_000,
+        "partial_failures": 0,
+        "invalid": 345,
+        "api_calls": 24_000,
+        "duration_seconds": 1_234.56,
+    }
+    (line,) = history_lines([past_run(status="completed_with_failures", counts=counts)])
+    assert line == (
+        "2026-01-13 14:30:45 UTC  per-user  completed_with_failures  1,234.6 s  "
+        "12,345 total users, 12,000 successful, 345 invalid"
+    )
+
+
+def test_an_unfinished_run_has_no_length() -> None:
+    run = past_run(finished_at=None, status="killed", reason="it never came to its end")
+    assert history_lines([run]) == [
+        "2026-01-13 14:30:45 UTC  per-user  killed                   (it never came to its end)"
+    ]
+
+
+def test_lines_stand_in_columns() -> None:
+    counts = {"total_users": 1, "duration_seconds": 0.5}
+    lines = history_lines([past_run(counts=counts), past_run(mode="bulk", counts=counts)])
+    assert len({line.index("0.5 s") for line in lines}) == 1

@@ -1,0 +1,120 @@
+"""One run at a time for a state file: who holds the lock is told, and the dead hold nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from state.database import RunLock, StateError
+from tests.support.program import PROJECT_FOLDER
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from state.database import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@contextmanager
+def another_run(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Hold the lock in a process of its own, until its standard input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(path)],
+        cwd=PROJECT_FOLDER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_run_is_refused_at_once_and_told_of_the_first(path: Path) -> None:
+    with another_run(path) as owner:
+        with pytest.raises(StateError) as caught, RunLock(path):
+            pass
+        said = str(caught.value)
+    assert said.startswith(
+        f"Another run is at work (process {owner.pid} on {socket.gethostname()}, started "
+    )
+    assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\): wait for its end\.$", said)
+
+
+def test_a_lock_ends_with_its_run(path: Path) -> None:
+    for _ in range(2):
+        with RunLock(path), pytest.raises(StateError, match=f"process {os.getpid()} on "):
+            RunLock(path).__enter__()
+
+
+def test_a_lock_ends_when_its_run_fails(path: Path) -> None:
+    with pytest.raises(KeyError), RunLock(path):
+        raise KeyError
+    with RunLock(path):
+        pass
+
+
+def test_a_lock_of_a_killed_run_does_not_block(path: Path) -> None:
+    with another_run(path) as owner:
+        owner.send_signal(signal.SIGKILL)
+        owner.wait(10)
+        assert str(owner.pid) in RunLock(path).path.read_text(encoding="ascii")
+        with RunLock(path) as lock:
+            assert f"process {os.getpid()} on " in lock.path.read_text(encoding="ascii")
+
+
+def test_a_refused_run_leaves_the_owners_name(path: Path) -> None:
+    with another_run(path) as owner:
+        for _ in range(2):
+            with pytest.raises(StateError, match=f"process {owner.pid} on "):
+                RunLock(path).__enter__()
+
+
+def test_two_state_files_have_two_locks(tmp_path: Path) -> None:
+    with RunLock(tmp_path / "one.sqlite3"), RunLock(tmp_path / "two.sqlite3"):
+        assert sorted(os.listdir(tmp_path)) == ["one.sqlite3.lock", "two.sqlite3.lock"]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o777])
+def test_the_lock_file_is_its_owners_under_any_umask(path: Path, mask: int) -> None:
+    former = os.umask(mask)
+    try:
+        with RunLock(path) as lock:
+            assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
+    finally:
+        os.umask(former)
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(path: Path) -> None:
+    victim = path.with_name("victim")
+    victim.write_text("precious", encoding="ascii")
+    RunLock(path).path.symlink_to(victim)
+    with pytest.raises(StateError, match="cannot be used"), RunLock(path):
+        pass
+    assert victim.read_text(encoding="ascii") == "precious"
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="nowhere does not exist: create it"):
+        RunLock(tmp_path / "nowhere" / "state.sqlite3").__enter__()

@@ -1,0 +1,262 @@
+"""The outbox is filled: what has to be sent, what is unchanged, duplicate or invalid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+
+from config.fields import parse_fields
+from db_connection import SourceError
+from records.mapping import RowMapping
+from records.outcomes import Half, PendingRow, Verdict
+from state.outbox import Filled, Outbox
+from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
+from tests.support.rows import (
+    COLUMNS,
+    MAPPING,
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    later,
+    outcomes_of,
+    row,
+    rows,
+)
+
+MORE_FIELDS = parse_fields("first_name,last_name", frozenset())
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(tmp_path / "state.sqlite3")
+    yield made
+    made.close()
+
+
+def pending_halves(outbox: Outbox) -> dict[str, str]:
+    """Say by e-mail which halves wait to be sent."""
+    return {
+        each.email: f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
+        for each in outbox.pending()
+    }
+
+
+# New, changed, unchanged
+
+
+def test_a_new_row_waits_with_both_its_payloads(outbox: Outbox) -> None:
+    sarah = row(1, email=SARAHS_PROFILE["email"], first_name="Sarah")
+    assert fill(outbox, [sarah]) == Filled(
+        total=1, to_send=1, in_the_future=0, mapping_changed=False
+    )
+    (waiting,) = outbox.pending()
+    assert (waiting.user_id, waiting.email) == (1, "sarah.johnson@email.com")
+    assert orjson.loads(waiting.profile or b"") == SARAHS_PROFILE
+    assert orjson.loads(waiting.event or b"") == {**SARAHS_EVENT, "id": SARAHS_EVENT_ID}
+    assert outcomes_of(outbox) == {waiting.email: "not_attempted"}
+
+
+def test_rows_wait_in_the_order_of_the_query(outbox: Outbox) -> None:
+    fill(outbox, rows(5, 3, 9, 1, 7))
+    assert [waiting.user_id for waiting in outbox.pending()] == [5, 3, 9, 1, 7]
+
+
+def test_what_was_delivered_as_it_is_is_unchanged(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2, 3))
+    deliver_all(outbox)
+    assert outcomes_of(outbox) == dict.fromkeys(map(email_of, (1, 2, 3)), "successful")
+    assert fill(outbox, rows(1, 2, 3, 4)).to_send == 1
+    assert pending_halves(outbox) == {email_of(4): "profile event"}
+    assert outcomes_of(outbox) == {
+        **dict.fromkeys(map(email_of, (1, 2, 3)), "unchanged"),
+        email_of(4): "not_attempted",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "halves"),
+    [
+        ({"first_name": "Another"}, "profile"),
+        ({"candidate": "no"}, "profile event"),
+        ({"location": None}, "event"),
+        ({"page": "settings"}, "event"),
+        ({"event_time": later(1)}, "event"),
+        ({"email": email_of(1).upper()}, "profile event"),
+        ({"browser": "Firefox"}, ""),
+    ],
+    ids=str,
+)
+def test_only_the_half_that_changed_is_sent(
+    outbox: Outbox, changes: dict[str, Any], halves: str
+) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    fill(outbox, [row(1, **changes)])
+    assert list(pending_halves(outbox).values()) == ([halves] if halves else [])
+
+
+def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
+    outbox: Outbox,
+) -> None:
+    fill(outbox, rows(1, 2))
+    first, second = outbox.pending()
+    outbox.record(finished([first], Half.PROFILE))
+    outbox.record(finished([first], Half.EVENT, Verdict.UNAVAILABLE))
+    outbox.record(finished([second], Half.PROFILE, Verdict.REJECTED))
+    outbox.record(finished([second], Half.EVENT))
+    fill(outbox, [row(1, location="Oslo"), row(2, first_name="Another")])
+    assert pending_halves(outbox) == {email_of(1): "event", email_of(2): "profile"}
+    one, two = outbox.pending()
+    assert orjson.loads(one.event or b"")["dataFields"]["location"] == "Oslo"
+    assert orjson.loads(two.profile or b"")["dataFields"]["first_name"] == "Another"
+
+
+def test_a_row_that_changes_back_is_sent_again(outbox: Outbox) -> None:
+    for name in ("Ann", "Anne", "Ann"):
+        fill(outbox, [row(1, first_name=name)])
+        assert "profile" in pending_halves(outbox)[email_of(1)]
+        deliver_all(outbox)
+
+
+def test_a_full_refresh_sends_even_what_is_unchanged(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    assert fill(outbox, rows(1, 2), full_refresh=True).to_send == 2
+    assert set(pending_halves(outbox).values()) == {"profile event"}
+    deliver_all(outbox)
+    assert fill(outbox, rows(1, 2)).to_send == 0
+
+
+# The mapping
+
+
+def test_another_mapping_counts_everything_as_changed_and_says_so_once(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    other = RowMapping(COLUMNS, user_fields=MORE_FIELDS)
+    filled = fill(outbox, rows(1, 2), other)
+    assert (filled.mapping_changed, filled.to_send) == (True, 2)
+    deliver_all(outbox)
+    filled = fill(outbox, rows(1, 2), other)
+    assert (filled.mapping_changed, filled.to_send) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [RowMapping(COLUMNS, zone=ZoneInfo("Europe/Berlin")), RowMapping(COLUMNS, send_nulls=True)],
+    ids=["zone", "nulls"],
+)
+def test_what_shapes_the_payloads_otherwise_counts_as_a_change_too(
+    outbox: Outbox, mapping: RowMapping
+) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    assert fill(outbox, rows(1), mapping).to_send == 1
+
+
+def test_columns_in_another_order_are_no_change(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    turned = [tuple(reversed(row(1)))]
+    assert fill(outbox, turned, RowMapping(COLUMNS[::-1])).to_send == 0
+
+
+# Invalid rows and future events
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"email": None}, "no e-mail address"),
+        ({"email": "nobody"}, "malformed e-mail address"),
+        ({"event_time": None}, "no event time"),
+        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot say"),
+    ],
+)
+def test_an_invalid_row_is_kept_with_its_reason_and_never_sent(
+    outbox: Outbox, changes: dict[str, Any], reason: str
+) -> None:
+    filled = fill(outbox, [row(1, **changes), row(2)])
+    assert (filled.total, filled.to_send) == (2, 1)
+    assert [waiting.user_id for waiting in outbox.pending()] == [2]
+    invalid, _valid = outbox.settled()
+    assert (invalid.user_id, invalid.state.outcome.value) == (1, "invalid")
+    assert invalid.reason == reason
+
+
+def test_events_in_the_future_are_counted_and_sent(outbox: Outbox) -> None:
+    now = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
+    soon = {"event_time": later(1)}
+    found = [row(1), row(2, **soon), row(3, event_time=later(3600)), row(4, **soon, id=None)]
+    found += [row(5, **soon, id=2), row(6, event_time=later(-1))]
+    filled = fill(outbox, found, now=now)
+    assert (filled.in_the_future, filled.to_send) == (4, 6)
+    assert set(outcomes_of(outbox).values()) == {"not_attempted"}
+
+
+# All or nothing
+
+
+def test_a_read_that_breaks_midway_leaves_what_was_before(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2))
+
+    def breaking() -> Iterator[list[tuple[Any, ...]]]:
+        yield rows(3, 4)
+        yield rows(5)
+        raise SourceError("The connection was lost.")
+
+    other = RowMapping(COLUMNS, user_fields=MORE_FIELDS)
+    with pytest.raises(SourceError, match="The connection was lost"):
+        outbox.fill(breaking(), other)
+    assert [waiting.user_id for waiting in outbox.pending()] == [1, 2]
+    assert fill(outbox, rows(1), MAPPING).mapping_changed is False
+
+
+def test_a_fill_replaces_the_rows_of_the_run_before(outbox: Outbox) -> None:
+    fill(outbox, rows(1, 2, 3))
+    assert fill(outbox, []) == Filled(total=0, to_send=0, in_the_future=0, mapping_changed=False)
+    assert list(outbox.pending()) == []
+    assert outcomes_of(outbox) == {}
+
+
+# Taking rows out
+
+
+def test_thousands_of_rows_come_a_page_at_a_time_while_results_are_recorded(
+    outbox: Outbox,
+) -> None:
+    numbers = list(range(5_000, 2_500, -1))
+    outbox.fill([rows(*numbers)], MAPPING)
+    taken: list[PendingRow] = []
+    for waiting in outbox.pending():
+        taken.append(waiting)
+        if len(taken) % 700 == 0:
+            outbox.record(finished(taken[-700:], Half.PROFILE))
+    assert [waiting.user_id for waiting in taken] == numbers
+    assert [waiting.user_id for waiting in outbox.pending()] == numbers[2_100:]
+
+
+@pytest.mark.parametrize("half", Half)
+def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, half: Half) -> None:
+    fill(outbox, rows(1, 2, 3))
+    one, two, three = outbox.pending()
+    outbox.record(finished([one], half))
+    outbox.record(finished([two], half, Verdict.REJECTED))
+    assert list(outbox.pending()) == [three]
+
+
+def test_events_of_rows_can_be_taken_alone(outbox: Outbox) -> None:
+    fill(outbox, rows(5, 9, 2, 7))
+    _one, two, three, four = outbox.pending()
+    assert outbox.events_of([four.seq, three.seq, two.seq]) == [
+        two._replace(profile=None),
+        three._replace(profile=None),
+        four._replace(profile=None),
+    ]

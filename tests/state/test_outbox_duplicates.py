@@ -1,0 +1,84 @@
+"""Several rows of one person: the latest event is sent, the others are accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from state.outbox import Outbox
+from tests.support.rows import deliver_all, fill, later, row
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(tmp_path / "state.sqlite3")
+    yield made
+    made.close()
+
+
+def test_of_one_person_the_latest_event_wins(outbox: Outbox) -> None:
+    same = {"email": "same@example.com"}
+    found = [
+        row(1, **same, event_time=later(5)),
+        row(2, **same, event_time=later(9)),
+        row(3, **same, event_time=later(7)),
+        row(4),
+    ]
+    assert fill(outbox, found).to_send == 2
+    assert [waiting.user_id for waiting in outbox.pending()] == [2, 4]
+    settled = {each.user_id: each for each in outbox.settled()}
+    assert [each.state.outcome.value for each in settled.values()] == [
+        *("duplicate", "not_attempted", "duplicate", "not_attempted")
+    ]
+    assert settled[1].reason == "the same e-mail as user 2, whose event is later"
+
+
+def test_every_person_has_a_latest_event_of_their_own(outbox: Outbox) -> None:
+    found = [
+        *(row(1, email="ann@example.com"), row(2, email="bob@example.com")),
+        *(row(3, email="ann@example.com", event_time=later(1)), row(4, email="bob@example.com")),
+        row(5, email="bob@example.com", event_time=later(-1)),
+    ]
+    assert fill(outbox, found).to_send == 2
+    assert [waiting.user_id for waiting in outbox.pending()] == [2, 3]
+    assert [each.reason for each in outbox.settled()] == [
+        "the same e-mail as user 3, whose event is later",
+        *(None, None),
+        *(2 * ["the same e-mail as user 2, whose event is later"]),
+    ]
+
+
+@pytest.mark.parametrize("other", ["SAME@Example.com", "  same@example.com ", "same@example.com"])
+def test_people_are_compared_trimmed_and_without_case(outbox: Outbox, other: str) -> None:
+    found = [row(1, email="same@example.com"), row(2, email=other, event_time=later(1))]
+    fill(outbox, found)
+    assert [waiting.user_id for waiting in outbox.pending()] == [2]
+
+
+def test_of_events_at_the_same_time_the_first_row_wins(outbox: Outbox) -> None:
+    fill(outbox, [row(number, email="same@example.com") for number in (8, 3, 5)])
+    assert [waiting.user_id for waiting in outbox.pending()] == [8]
+
+
+def test_an_invalid_row_takes_nobodys_place(outbox: Outbox) -> None:
+    broken = row(2, email="same@example.com", event_time=later(9), last_name=b"\xff")
+    fill(outbox, [row(1, email="same@example.com"), broken])
+    assert [waiting.user_id for waiting in outbox.pending()] == [1]
+    assert [each.state.outcome.value for each in outbox.settled()] == ["not_attempted", "invalid"]
+
+
+def test_a_duplicate_of_an_unchanged_row_stays_one(outbox: Outbox) -> None:
+    newest = row(1, email="same@example.com", event_time=later(9))
+    fill(outbox, [newest])
+    deliver_all(outbox)
+    assert fill(outbox, [row(2, email="same@example.com"), newest]).to_send == 0
+    assert [each.state.outcome.value for each in outbox.settled()] == ["duplicate", "unchanged"]
+
+
+def test_a_duplicate_of_somebody_without_an_id_has_a_reason(outbox: Outbox) -> None:
+    found = [row(1, email="same@example.com", id=None), row(2, email="same@example.com")]
+    fill(outbox, found)
+    _winner, loser = outbox.settled()
+    assert loser.reason == "the same e-mail as user ?, whose event is later"

@@ -1,0 +1,122 @@
+"""A dry run, and others who look in: they read what is there and leave every byte of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from records.mapping import RowMapping
+from state.database import StateError
+from state.outbox import Outbox
+from tests.support.rows import (
+    COLUMNS,
+    MAPPING,
+    contents,
+    deliver_all,
+    email_of,
+    fill,
+    outcomes_of,
+    row,
+    rows,
+    run_python,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+# Reading only
+
+
+def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> None:
+    outbox = Outbox(path)
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    outbox.close()
+    before = contents(path.parent)
+    dry = Outbox(path, read_only=True)
+    filled = fill(dry, [*rows(1, 3), row(2, location="Oslo"), row(4, email="nobody")])
+    assert (filled.total, filled.to_send, filled.mapping_changed) == (4, 2, False)
+    assert [bool(waiting.profile) for waiting in dry.pending()] == [True, False]
+    assert list(outcomes_of(dry).values()) == [
+        *("unchanged", "not_attempted", "not_attempted", "invalid")
+    ]
+    other = RowMapping(COLUMNS, send_nulls=True, user_fields=())
+    assert fill(dry, rows(1), other).mapping_changed
+    dry.close()
+    assert contents(path.parent) == before
+
+
+def test_a_dry_run_without_a_state_file_makes_none(path: Path) -> None:
+    dry = Outbox(path, read_only=True)
+    filled = fill(dry, rows(1, 2))
+    assert (filled.to_send, filled.mapping_changed) == (2, False)
+    assert dry.history.runs() == []
+    dry.close()
+    assert contents(path.parent) == {}
+
+
+def test_a_dry_run_reads_what_a_killed_run_left_and_leaves_it_there(path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from state.outbox import Outbox
+from tests.support.rows import deliver_all, fill, rows
+outbox = Outbox(Path(sys.argv[1]))
+fill(outbox, rows(1, 2))
+deliver_all(outbox)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    before = contents(path.parent)
+    assert before["state.sqlite3-wal"]
+    dry = Outbox(path, read_only=True)
+    assert fill(dry, rows(1, 2, 3)).to_send == 1
+    dry.close()
+    after = contents(path.parent)
+    before.pop("state.sqlite3-shm"), after.pop("state.sqlite3-shm")  # whoever reads writes to it
+    assert after == before
+
+
+def test_a_dry_run_cannot_write(path: Path) -> None:
+    Outbox(path).close()
+    dry = Outbox(path, read_only=True)
+    with pytest.raises(StateError, match="cannot be written"):
+        dry.clear()
+    dry.close()
+
+
+# Two at once
+
+
+def test_a_second_reader_sees_what_is_committed_while_a_fill_goes_on(path: Path) -> None:
+    first = Outbox(path)
+    fill(first, rows(1))
+
+    def looking() -> Iterator[list[tuple[object, ...]]]:
+        yield rows(2, 3)
+        second = Outbox(path, read_only=True)
+        seen.append(second._database.execute("SELECT email FROM main.outbox").fetchall())
+        second.close()
+        yield rows(4)
+
+    seen: list[object] = []
+    first.fill(looking(), MAPPING)
+    assert seen == [[(email_of(1),)]]
+    assert len(list(first.pending())) == 3
+    first.close()
+
+
+def test_two_outboxes_take_turns(path: Path) -> None:
+    first, second = Outbox(path), Outbox(path)
+    fill(first, rows(1))
+    deliver_all(second)
+    assert fill(second, rows(1, 2)).to_send == 1
+    first.close()
+    assert [waiting.user_id for waiting in second.pending()] == [2]
+    second.close()

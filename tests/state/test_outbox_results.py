@@ -1,0 +1,289 @@
+"""The outbox takes results in: what it remembers, what it shows, and what it forgets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from records.outcomes import Failure, Finished, Half, Verdict
+from state.outbox import Outbox
+from tests.support.rows import (
+    MAPPING,
+    call_result,
+    contents,
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    later,
+    outcomes_of,
+    row,
+    rows,
+    run_python,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    made = Outbox(path)
+    yield made
+    made.close()
+
+
+# Recording
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNAVAILABLE, Verdict.REFUSED])
+@pytest.mark.parametrize("half", Half)
+def test_only_what_iterable_took_is_remembered(
+    outbox: Outbox, verdict: Verdict, half: Half
+) -> None:
+    fill(outbox, rows(1))
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+    outbox.record(finished(outbox.pending(), half, verdict))
+    assert outcomes_of(outbox) == {email_of(1): "total_failure"}
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    assert waiting.profile
+    assert waiting.event
+    outbox.record(finished([waiting], other))
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    assert bool(waiting.profile) == (half is Half.PROFILE)
+    assert bool(waiting.event) == (half is Half.EVENT)
+
+
+@pytest.mark.parametrize(
+    ("update", "event", "outcome"),
+    [
+        ("delivered", "delivered", "successful"),
+        ("delivered", "rejected", "partial_failure"),
+        ("delivered", None, "partial_failure"),
+        ("unavailable", "delivered", "partial_failure"),
+        ("rejected", "unavailable", "total_failure"),
+        ("refused", None, "total_failure"),
+        (None, None, "not_attempted"),
+    ],
+)
+def test_an_outcome_follows_from_both_verdicts(
+    outbox: Outbox, update: str | None, event: str | None, outcome: str
+) -> None:
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    for half, verdict in ((Half.PROFILE, update), (Half.EVENT, event)):
+        if verdict is not None:
+            outbox.record(finished([waiting], half, Verdict(verdict)))
+    assert outcomes_of(outbox) == {email_of(1): outcome}
+
+
+@pytest.mark.parametrize("half", Half)
+def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half) -> None:
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(outbox.pending(), half))
+    fill(outbox, rows(1, 2, 3))
+    one, two, _three = outbox.pending()
+    outbox.record(finished([one], other))
+    outbox.record(finished([two], other, Verdict.REJECTED))
+    assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
+
+
+@pytest.mark.parametrize("half", Half)
+def test_equal_verdicts_are_counted_apart_by_what_was_in_place(outbox: Outbox, half: Half) -> None:
+    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(list(outbox.pending())[:1], half))
+    fill(outbox, rows(1, 2, 3))
+    outbox.record(finished(outbox.pending(), other))
+    assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 2}
+
+
+@pytest.mark.parametrize("half", Half)
+def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox, half: Half) -> None:
+    fill(outbox, rows(1, 2))
+    _one, two = outbox.pending()
+    said = call_result(
+        Verdict.REJECTED, http_status=400, code="BadParams", params={"ж": [1]}, attempts=3
+    )
+    outbox.record([Finished(two.seq, half, said, 1_768_400_000.25)])
+    untouched, settled = outbox.settled()
+    results = [settled.update_result, settled.event_result]
+    result, other = results if half is Half.PROFILE else reversed(results)
+    assert isinstance(result, str)
+    assert orjson.loads(result) == said.to_json()
+    assert (other, settled.settled_at) == (None, 1_768_400_000.25)
+    assert (settled.user_id, settled.email, settled.reason) == (2, email_of(2), None)
+    assert untouched[3:] == (None, None, None, None)
+
+
+@pytest.mark.parametrize("half", Half)
+def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, half: Half) -> None:
+    everybody = rows(1, 2, 3)
+    fill(outbox, everybody)
+    outbox.record(finished(list(outbox.pending())[1:2], half))
+    fill(outbox, everybody)
+    one, two, three = outbox.pending()
+    assert all([one.profile, one.event, three.profile, three.event])
+    assert (two.profile is None, two.event is None) == (half is Half.PROFILE, half is Half.EVENT)
+
+
+def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) -> None:
+    person: list[Any] = 6 * [None]
+    for half, found, at in (
+        (Half.PROFILE, row(1), 1_768_400_000),
+        (Half.EVENT, row(1), 1_768_400_001),
+        (Half.PROFILE, row(1, first_name="Ann"), 1_768_400_002),
+        (Half.EVENT, row(1, first_name="Ann", page="settings"), 1_768_400_003),
+    ):
+        fill(outbox, [found])
+        (waiting,) = outbox.pending()
+        outbox.record([Finished(waiting.seq, half, call_result(), at + 0.75)])
+        key = MAPPING.key(found)
+        assert key is not None
+        person[0] = key.person
+        if half is Half.PROFILE:
+            person[1:3] = key.profile_hash, at
+        else:
+            person[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
+        with sqlite3.connect(path) as second:
+            remembered = second.execute("SELECT * FROM delivered").fetchall()
+        second.close()
+        assert remembered == [tuple(person)]
+
+
+def test_recording_nothing_asks_nothing_of_a_file_that_another_program_holds(
+    path: Path, outbox: Outbox
+) -> None:
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outbox.record([])
+    other.close()
+
+
+def test_what_is_recorded_is_on_the_disk_when_the_process_is_killed(path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from state.outbox import Outbox
+from tests.support.rows import deliver_all, fill, rows
+outbox = Outbox(Path(sys.argv[1]))
+fill(outbox, rows(1, 2))
+deliver_all(outbox)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    outbox = Outbox(path)
+    assert fill(outbox, rows(1, 2, 3)).to_send == 1
+    outbox.close()
+
+
+def test_a_kill_in_the_middle_of_a_fill_leaves_what_was_before(path: Path) -> None:
+    outbox = Outbox(path)
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    outbox.close()
+    script = """
+import os, signal, sys
+from pathlib import Path
+from state.outbox import Outbox
+from tests.support.rows import MAPPING, rows
+def breaking():
+    for number in range(10, 4_000):
+        yield rows(number)
+    os.kill(os.getpid(), signal.SIGKILL)
+Outbox(Path(sys.argv[1])).fill(breaking(), MAPPING)
+"""
+    assert run_python(script, path) == -signal.SIGKILL
+    outbox = Outbox(path)
+    assert outcomes_of(outbox) == {email_of(1): "successful"}
+    assert fill(outbox, rows(1, 2)).to_send == 1
+    outbox.close()
+
+
+# Telling
+
+
+def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    invalid = [row(7, email="nobody", id=user_id) for user_id in (7, 6, None, 6)]
+    invalid += [row(9, email=None), row(10, email=None)]
+    earlier = row(4, email=email_of(5), event_time=later(-1))  # a duplicate
+    fill(outbox, [*rows(1, 5, 2, 3), *invalid, earlier])
+    waiting = list(outbox.pending())
+    outbox.record(finished(waiting, Half.PROFILE, Verdict.REJECTED))
+    outbox.record(finished(waiting[1:2], Half.EVENT, Verdict.UNAVAILABLE))
+    assert outbox.failures() == [
+        Failure("row", "invalid", "malformed e-mail address", 4, 6),
+        Failure("users/update", "rejected", "Success", 3, 2),
+        Failure("row", "invalid", "no e-mail address", 2, 9),
+        Failure("events/track", "unavailable", "Success", 1, 2),
+    ]
+
+
+@pytest.mark.parametrize("half", Half)
+def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, half: Half) -> None:
+    said = [
+        *(6 * [(Verdict.REJECTED, "BadParams")]),
+        *(3 * [(Verdict.REJECTED, "GenericError")]),
+        *(2 * [(Verdict.UNAVAILABLE, "GenericError")]),
+        (Verdict.UNAVAILABLE, None),
+        *(5 * [(Verdict.DELIVERED, "Success")]),
+    ]
+    found = rows(*range(len(said)))
+    found[1:3] = [row(1, id=None), row(2, id=5)]  # two with the same id, one with none
+    fill(outbox, found)
+    outbox.record(
+        [
+            Finished(waiting.seq, half, call_result(verdict, code=code), 0.0)
+            for waiting, (verdict, code) in zip(outbox.pending(), said, strict=True)
+        ]
+    )
+    endpoint = "users/update" if half is Half.PROFILE else "events/track"
+    assert outbox.failures() == [
+        Failure(endpoint, "rejected", "BadParams", 6, 0),
+        Failure(endpoint, "rejected", "GenericError", 3, 6),
+        Failure(endpoint, "unavailable", "GenericError", 2, 9),
+        Failure(endpoint, "unavailable", None, 1, 11),
+    ]
+
+
+# Forgetting
+
+
+def test_after_clearing_nobody_can_be_found_in_the_files_bytes(path: Path) -> None:
+    outbox = Outbox(path)
+    found = [row(n, first_name=f"Canary{n}", location=f"Nowhere {n}") for n in range(500)]
+    outbox.fill([found], MAPPING)
+    deliver_all(outbox)
+    personal = (b"example.com", b"Canary", b"Nowhere", b"Johnson")
+    written = b"".join(contents(path.parent).values())
+    assert all(word in written for word in personal)
+    outbox.clear()
+    for moment in ("open", "closed"):
+        written = b"".join(contents(path.parent).values())
+        assert not [word for word in personal if word in written], moment
+        if moment == "open":
+            assert fill(outbox, found[:10]).to_send == 0
+            outbox.clear()
+            outbox.close()
+    assert os.listdir(path.parent) == ["state.sqlite3"]
+
+
+def test_clearing_gives_the_room_back(path: Path, outbox: Outbox) -> None:
+    outbox.fill([rows(*range(3_000))], MAPPING)
+    outbox.clear()
+    assert path.stat().st_size < 100_000

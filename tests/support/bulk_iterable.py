@@ -1,0 +1,171 @@
+"""A small Iterable for bulk calls: what each row is decides what every batch with it answers.
+
+No sockets and no waiting. It remembers every request and every row that it has applied, so that
+a test can compare what the program believes with what is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from iterable_api.rate_limiter import Pace
+from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, Answer, verdict_of
+from records.outcomes import CallResult, PendingRow, Verdict
+
+
+class Kind(Enum):
+    """What is the matter with a row."""
+
+    FINE = "taken"
+    INVALID = "named in failedUpdates.invalidEmails"
+    FORGOTTEN = "named in failedUpdates.forgottenEmails"
+    BAD_VALUE = "named in failedUpdates.invalidDataEmails"
+    DEPRECATED = "named in the deprecated invalidEmails alone"
+    NAMED_TWICE = "named in both"
+    UNNAMED = "counted as failed, and named nowhere"
+    POISON = "no batch with it is taken, and nothing says why"
+    NAMED_POISON = "no batch with it is taken; BadJsonBody names its place"
+    MISTYPED = "no batch with it is taken; RequestFieldsTypesMismatched names its value"
+    MISCOUNTED = "taken, but no count of a batch with it is right"
+    DOWN = "no batch with it is answered"
+
+
+LISTED = {
+    Kind.INVALID: "invalidEmails",
+    Kind.NAMED_TWICE: "invalidEmails",
+    Kind.FORGOTTEN: "forgottenEmails",
+    Kind.BAD_VALUE: "invalidDataEmails",
+}
+TAKEN = frozenset({Kind.FINE, Kind.MISCOUNTED})
+
+
+def email_of(seq: int) -> str:
+    """Return the address of a row: in a letter case that Iterable does not keep."""
+    return f"Person.{seq}@Example.com"
+
+
+def row(seq: int, *, profile: bool = True, event: bool = True, fields: str = "{}") -> PendingRow:
+    """Return a row that is to be sent."""
+    body = b'{"email":"%b","dataFields":%b}' % (email_of(seq).encode(), fields.encode())
+    return PendingRow(seq, seq, email_of(seq), body if profile else None, body if event else None)
+
+
+def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
+    """Return rows 0, 1, ...; one that is mistyped holds a value that no other one has."""
+    return [
+        row(seq, fields=f'{{"score": "bad {seq}"}}' if kind is Kind.MISTYPED else '{"score": 1}')
+        for seq, kind in enumerate(kinds)
+    ]
+
+
+class BulkIterable:
+    """The two bulk calls of a client, answered by the kinds of the rows; see `BulkCalls`."""
+
+    def __init__(
+        self,
+        kinds: Mapping[int, Kind],
+        event_kinds: Mapping[int, Kind] | None = None,
+        *,
+        most_rows: int = 1_000_000,
+        stranger: bool = False,
+        stops_after: int = 1_000_000,
+        refuses_from: int = 1_000_000,
+    ) -> None:
+        self.paces = {USERS_BULK_UPDATE: Pace(1e6), EVENTS_TRACK_BULK: Pace(1e6)}
+        self.requests: list[tuple[str, list[int]]] = []
+        self.applied: set[tuple[str, int]] = set()
+        self.permits: list[bool] = []
+        self._kinds = {
+            USERS_BULK_UPDATE: kinds,
+            EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
+        }
+        self._most_rows = most_rows
+        self._stranger = stranger  # every answer names someone who was not asked for
+        self._stops_after = stops_after
+        self._refuses_from = refuses_from
+
+    def bulk_update_users(
+        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+    ) -> CallResult:
+        assert subject
+        return self._call(USERS_BULK_UPDATE, "users", users, has_permit)
+
+    def bulk_track_events(
+        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+    ) -> CallResult:
+        assert subject
+        return self._call(EVENTS_TRACK_BULK, "events", events, has_permit)
+
+    def _call(
+        self, endpoint: str, noun: str, bodies: Sequence[bytes], has_permit: bool
+    ) -> CallResult:
+        if len(self.requests) >= self._stops_after:
+            return CallResult(Verdict.UNAVAILABLE, None, None, "stopped", attempts=0)
+        seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
+        self.requests.append((endpoint, seqs))
+        self.permits.append(has_permit)
+        answer = self._answer(endpoint, noun, seqs)
+        verdict = verdict_of(endpoint, answer)
+        params = answer.body if verdict is Verdict.DELIVERED else answer.params
+        return CallResult(verdict, answer.status, answer.code, answer.message, params)
+
+    def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> Answer:
+        kinds = self._kinds[endpoint]
+
+        def those(*wanted: Kind) -> list[int]:
+            return [seq for seq in seqs if kinds[seq] in wanted]
+
+        if len(self.requests) > self._refuses_from:
+            return _error(401, "BadApiKey")
+        if those(Kind.DOWN):
+            return _error(503, "GenericError")
+        if len(seqs) > self._most_rows:
+            return _error(413, "BatchTooLarge")
+        if places := [seqs.index(seq) for seq in those(Kind.NAMED_POISON)]:
+            paths = {f"obj.{noun}[{place}].preferUserId": "Boolean expected" for place in places}
+            return _error(400, "BadJsonBody", paths)
+        if mistyped := those(Kind.MISTYPED):
+            clash = {"expectedType": "long", "offendingValue": f"bad {mistyped[0]}"}
+            errors = {"validationErrors": {"score": clash}}
+            return _error(400, "RequestFieldsTypesMismatched", errors)
+        if those(Kind.POISON):
+            return _error(400, "GenericError")
+        taken = those(*TAKEN)
+        self.applied |= {(endpoint, seq) for seq in taken}
+        miscounted = bool(those(Kind.MISCOUNTED))
+        return _counts(
+            len(taken) + miscounted,
+            len(seqs) - len(taken),
+            self._lists(those) if not self._stranger else {"invalidEmails": ["who@example.com"]},
+            list(map(_lower, those(Kind.DEPRECATED, Kind.NAMED_TWICE))),
+        )
+
+    def _lists(self, those: Callable[[Kind], Collection[int]]) -> dict[str, list[str]]:
+        lists: dict[str, list[str]] = {}
+        for kind, name in LISTED.items():
+            lists.setdefault(name, []).extend(map(_lower, those(kind)))
+        return {name: emails for name, emails in lists.items() if emails}
+
+
+def _lower(seq: int) -> str:
+    return email_of(seq).lower()
+
+
+def _error(status: int, code: str, params: object = None) -> Answer:
+    return Answer(status, {"code": code, "msg": f"{code} it is", "params": params})
+
+
+def _counts(
+    succeeded: int, failed: int, lists: Mapping[str, list[str]], deprecated: list[str]
+) -> Answer:
+    """Answer as Iterable does: every key but the two counts may be missing."""
+    body: dict[str, Any] = {"successCount": succeeded, "failCount": failed}
+    if lists:
+        body["failedUpdates"] = lists
+    if deprecated:
+        body["invalidEmails"] = deprecated
+    return Answer(200, body)

@@ -1,0 +1,44 @@
+"""Answers to batches of Person.0@Example.com, Person.1@Example.com, ..., and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from records.outcomes import CallResult, Half, PendingRow, Verdict
+from sync.bulk import Reading, read_answer
+from tests.support.bulk_iterable import row
+
+REJECTED = "rejected"
+DELIVERED = "delivered"
+
+
+def batch(count: int) -> list[PendingRow]:
+    """Return rows 0 ... count-1: Person.0@Example.com and so on."""
+    return [row(seq) for seq in range(count)]
+
+
+def counted(succeeded: int, failed: int, **more: Any) -> CallResult:
+    body = {"successCount": succeeded, "failCount": failed, **more}
+    return CallResult(Verdict.DELIVERED, 200, None, "", body, attempts=2, elapsed_seconds=0.5)
+
+
+def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResult:
+    return CallResult(Verdict.REJECTED, status, code, "the batch was refused", params)
+
+
+def read(rows: Sequence[PendingRow], call: CallResult, half: Half = Half.PROFILE) -> Reading:
+    """Read an answer, and hold that every row is settled or in one smaller part, never both."""
+    reading = read_answer(half, rows, call)
+    again = [row.seq for part in reading.again for row in part]
+    assert sorted([*reading.settled, *again]) == [row.seq for row in rows]
+    assert all(0 < len(part) < len(rows) for part in reading.again)
+    return reading
+
+
+def codes(reading: Reading) -> dict[int, tuple[str, str | None]]:
+    return {seq: (call.verdict.value, call.code) for seq, call in sorted(reading.settled.items())}
+
+
+def again(reading: Reading) -> list[list[int]]:
+    return [[row.seq for row in part] for part in reading.again]

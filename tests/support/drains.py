@@ -1,0 +1,110 @@
+"""An outbox, a client and the sandbox, put together as a run does, for tests of the delivery."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_client import IterableClient
+from sandbox.calls import CallRecord
+from sandbox.iterable_api import IterableSandbox
+from state.outbox import Outbox
+from sync.bulk import BulkSender
+from sync.dispatcher import Delivery, PerUserSender, Reported, Sender
+from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
+
+# Fast enough that no test waits for the pace unless it means to.
+FAST = {USERS_UPDATE: 2_000, EVENTS_TRACK: 2_000, USERS_BULK_UPDATE: 500, EVENTS_TRACK_BULK: 500}
+
+
+@contextmanager
+def outbox_with(path: Path, found: Sequence[Row]) -> Iterator[Outbox]:
+    """Open an outbox and fill it with these rows."""
+    outbox = Outbox(path)
+    try:
+        fill(outbox, found)
+        yield outbox
+    finally:
+        outbox.close()
+
+
+def drain(
+    outbox: Outbox,
+    url: str,
+    *,
+    stop: threading.Event | None = None,
+    to_sender: Callable[..., Sender] = PerUserSender,
+    event_delay_seconds: float = 0.0,
+    on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
+    batch_size: int | None = None,
+    **client_options: Any,
+) -> IterableClient:
+    """Deliver what waits in an outbox, in bulk where a batch size is given."""
+    stop = stop or threading.Event()
+    usual: dict[str, Any] = {"paces": FAST, "max_attempts": 1, "connections": 200}
+    client = IterableClient(API_KEY, url, stop=stop, **{**usual, **client_options})
+    holds_back = event_delay_seconds > 0
+    sender: Sender
+    if batch_size is None:
+        sender = to_sender(client, holds_events_back=holds_back)
+    else:
+        sender = BulkSender(client, batch_size=batch_size, holds_events_back=holds_back)
+    try:
+        Delivery(
+            outbox,
+            sender,
+            stop,
+            event_delay_seconds=event_delay_seconds,
+            on_progress=on_progress,
+        ).run()
+    finally:
+        client.close()
+    return client
+
+
+def stop_when(holds: Callable[[], object]) -> threading.Event:
+    """Return a stop event that is set as soon as something holds."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        wait_until(holds)
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return stop
+
+
+def check_that_nothing_was_lost_or_repeated(
+    outbox: Outbox, iterable: IterableSandbox, numbers: Sequence[int]
+) -> None:
+    """Deliver the rest with a run of its own: every call is then made once."""
+    iterable.set_faults([])
+    fill(outbox, rows(*numbers))
+    drain(outbox, iterable.url)
+    assert set(outcomes_of(outbox).values()) <= {"successful", "unchanged"}
+    assert {user.applied_count for user in iterable.project.users.values()} == {1}
+    assert {event.applied_count for event in iterable.project.events.values()} == {1}
+    assert len(iterable.project.users) == len(iterable.project.events) == len(numbers)
+
+
+def calls_by_person(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
+    """Return each person's calls in the order in which they arrived."""
+    calls: dict[str | None, list[CallRecord]] = defaultdict(list)
+    for call in iterable.calls:
+        calls[call.email].append(call)
+    return calls
+
+
+def endpoints_of(calls: Sequence[CallRecord]) -> list[str]:
+    return [call.endpoint for call in calls]
+
+
+def busiest_second(iterable: IterableSandbox, endpoint: str) -> int:
+    """Return the most requests that reached an endpoint within any one second."""
+    most: int = iterable.state()["endpoints"][endpoint]["max_in_one_second"]
+    return most

@@ -1,0 +1,245 @@
+"""The table of faults: what the sandbox may do to calls, and how a run has to end then.
+
+Owns one line a fault, with every variant that `sandbox/faults.py` knows, and the ends that the
+contract's sections 4 and 5 demand, written down independently of the program. Refuses to know
+how a run is made; `tests/support/fault_runs.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+PEOPLE_COUNT = 9  # 18 halves: not the 20 calls in a row that end a run
+MODES = ("per-user", "bulk")
+
+Rule = Mapping[str, Any]
+
+
+class Effect(Enum):
+    """What a call that is hit comes to."""
+
+    NONE = "delivered all the same"
+    LOST = "unavailable: tried again, up to the limit"
+    LIMITED = "unavailable: tried again for five minutes"
+    REJECTED = "rejected at once"
+    UNREACHABLE = "rejected at once, and the event is not sent either"
+    UNBELIEVED = "not believed: the batch is split, and the row alone is not repeated"
+    REFUSED = "refused: the run stops"
+
+
+class When(Enum):
+    """Which of the calls that a rule selects are hit."""
+
+    FIRST = "the first call"
+    SOME = "calls 2, 4 and 7"
+    ALWAYS = "every call"
+
+
+class Where(Enum):
+    """Which endpoints are hit."""
+
+    UPDATES = "updates"
+    EVENTS = "events"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A way in which calls go wrong, and what that makes of a call in either mode."""
+
+    rule: Rule
+    per_user: Effect
+    bulk: Effect
+
+    @property
+    def name(self) -> str:
+        parameters = [f"{key}={value!r}" for key, value in self.rule.items() if key != "fault"]
+        return " ".join([self.rule["fault"], *parameters])
+
+    def effect(self, mode: str) -> Effect:
+        return self.bulk if mode == "bulk" else self.per_user
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the table."""
+
+    fault: Fault
+    when: When
+    where: Where
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.fault.name}, {self.when.value}, {self.where.value}, {self.mode}"
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return the fault script."""
+        rule = dict(self.fault.rule)
+        if self.where is not Where.BOTH:
+            endpoints = _ENDPOINTS[self.mode]
+            rule["endpoint"] = endpoints[0 if self.where is Where.UPDATES else 1]
+        if self.when is When.FIRST:
+            rule["times"] = 1
+        elif self.when is When.SOME:
+            rule["nth"] = [2, 4, 7]
+        return [rule]
+
+    def end(self) -> End:
+        """Return how the run has to end."""
+        effect = self.fault.effect(self.mode)
+        passes = effect in (Effect.LOST, Effect.LIMITED) and self.when is not When.ALWAYS
+        if effect is Effect.NONE or passes:
+            return End(0, {"successful": PEOPLE_COUNT})
+        # The first row goes alone: the first call is its update, the second its event.
+        hits_update = self.where is not Where.EVENTS and self.when is not When.SOME
+        hits_event = self.where is not Where.UPDATES and self.when is not When.FIRST
+        kills_both = (hits_update and hits_event) or (
+            hits_update and effect in (Effect.REFUSED, Effect.UNREACHABLE)
+        )
+        failed = "total_failures" if kills_both else "partial_failures"
+        if effect is Effect.REFUSED:
+            return End(1, {failed: 1, "not_attempted": PEOPLE_COUNT - 1})
+        if self.when is When.ALWAYS:
+            return End(3, {failed: PEOPLE_COUNT})
+        if self.when is When.FIRST:
+            return End(3, {failed: 1, "successful": PEOPLE_COUNT - 1})
+        return End(3, None)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ends: exit status and counts, None where chance decides which rows are hit."""
+
+    status: int
+    counts: Mapping[str, int] | None
+
+
+_ENDPOINTS = {
+    "per-user": ("users/update", "events/track"),
+    "bulk": ("users/bulkUpdate", "events/trackBulk"),
+}
+_NONE, _LOST, _LIMITED = Effect.NONE, Effect.LOST, Effect.LIMITED
+_REJECTED, _REFUSED, _UNREACHABLE = Effect.REJECTED, Effect.REFUSED, Effect.UNREACHABLE
+_FAR_DATE, _PAST_DATE = "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def _fault(
+    effect: Effect, fault: str, *, in_bulk: Effect | None = None, **parameters: Any
+) -> Fault:
+    return Fault({"fault": fault, **parameters}, effect, in_bulk or effect)
+
+
+# One of each kind, tried in every way.
+KINDS = [
+    _fault(_NONE, "delay", seconds=0.02),
+    _fault(_LOST, "status", status=503),
+    _fault(_REJECTED, "status", status=400),
+    _fault(_REFUSED, "status", status=401),
+    _fault(_LIMITED, "rate_limited"),
+    _fault(_LOST, "malformed_json"),
+    _fault(_LOST, "html_body"),
+    _fault(_LOST, "half_body"),
+    _fault(_LOST, "empty_body"),
+    _fault(_LOST, "drop_before"),
+    _fault(_LOST, "drop_after"),
+    _fault(_REFUSED, "redirect"),
+    _fault(_NONE, "miscount", in_bulk=Effect.UNBELIEVED),
+    _fault(_LOST, "success_code_on_error"),
+    _fault(_REJECTED, "error_code_on_200", in_bulk=_LOST),  # no counts: no word on any row
+    _fault(_REJECTED, "echo_request"),
+    _fault(_NONE, "huge_body", bytes=20_000),
+]
+# These know no endpoint, or cost real time: the first call or every one, on both endpoints.
+WITHOUT_ENDPOINT = [
+    _fault(_LOST, "down"),
+    _fault(_LOST, "hang"),
+    _fault(_LOST, "hang", applied=True),
+]
+
+# Every other parameter and form of a value, once.
+VARIANTS = [
+    *(_fault(_REFUSED, "status", status=status) for status in (300, 403, 404)),
+    _fault(_REJECTED, "status", status=404, code="UnknownEmailError"),
+    *(_fault(_REJECTED, "status", status=status) for status in (402, 405, 413, 422)),
+    _fault(_REJECTED, "status", status=409, code="UserIdAlreadyExists"),
+    _fault(_UNREACHABLE, "status", status=409, code="ForgottenUserError"),
+    _fault(_UNREACHABLE, "status", status=400, code="InvalidEmailAddressError"),
+    _fault(_REJECTED, "status", status=400, code="Success", msg="\u202e\x00 odd\r\nX: y"),
+    *(_fault(_LOST, "status", status=status) for status in (408, 425, 500, 502, 504, 599, "any")),
+    _fault(_LOST, "status", status=500, applied=True),
+    _fault(_REJECTED, "status", status=400, applied=True),
+    _fault(_LOST, "status", status=503, applied=False),
+    _fault(_NONE, "status", in_bulk=_LOST, status=201, code="Success", applied=True),
+    *(
+        _fault(_LOST, "status", status=503, retry_after=wait)
+        for wait in (0, 0.05, 1e9, _FAR_DATE, _PAST_DATE, "soon", "-5", "nan", "inf")
+    ),
+    _fault(_LIMITED, "status", status=429),
+    _fault(_LIMITED, "status", status=429, code="Success", applied=True, retry_after=0),
+    *(_fault(_LIMITED, "rate_limited", reset=reset) for reset in (None, 0, 0.05, 90, 1e9, 1e300)),
+    *(
+        _fault(_LIMITED, "rate_limited", reset=None, retry_after=wait)
+        for wait in (0, 1e9, _FAR_DATE, _PAST_DATE, "soon", "-5", "nan", "1e999")
+    ),
+    _fault(_LOST, "malformed_json", applied=False),
+    _fault(_LOST, "malformed_json", applied=True, status=500),
+    _fault(_REJECTED, "malformed_json", status=400),
+    _fault(_LOST, "html_body", applied=False, status=502),
+    _fault(_LOST, "html_body", applied=True, status=504),
+    _fault(_REFUSED, "html_body", status=403),  # a firewall's page
+    _fault(_REFUSED, "html_body", status=404),
+    _fault(_LIMITED, "html_body", status=429),
+    _fault(_LOST, "half_body", applied=False),
+    _fault(_LOST, "half_body", applied=True, status=500),
+    _fault(_REJECTED, "half_body", status=400),
+    _fault(_LOST, "empty_body", applied=True),
+    _fault(_LOST, "empty_body", applied=False, status=503),
+    _fault(_LOST, "empty_body", status=204),
+    _fault(_LIMITED, "empty_body", status=429),
+    _fault(_LOST, "hang", applied=False),
+    *(_fault(_REFUSED, "redirect", status=status) for status in (301, 302, 303, 307, 308)),
+    _fault(_REFUSED, "redirect", status=308, location="https://api.iterable.invalid/"),
+    *(_fault(_NONE, "miscount", in_bulk=Effect.UNBELIEVED, by=by) for by in (1, 10**9)),
+    _fault(_NONE, "miscount", in_bulk=_LOST, by=-5),  # no count is negative: no API's answer
+    _fault(_REJECTED, "success_code_on_error", status=400),
+    _fault(_REJECTED, "success_code_on_error", status=409, applied=True),
+    _fault(_LOST, "success_code_on_error", status=502, applied=False),
+    _fault(_LIMITED, "success_code_on_error", status=429),
+    _fault(_REFUSED, "success_code_on_error", status=404),
+    _fault(_REJECTED, "error_code_on_200", in_bulk=_LOST, code="DatabaseError", applied=True),
+    _fault(
+        _REJECTED,
+        "error_code_on_200",
+        in_bulk=_LOST,
+        code="Success",
+        msg="Event page_view is disallowed from tracking.",
+        applied=False,
+    ),
+    _fault(_REJECTED, "echo_request", status=400),
+    _fault(_LOST, "echo_request", status=500),
+    _fault(_LOST, "huge_body", bytes=8_100_000),  # more than is read of any answer
+    _fault(_LOST, "huge_body", bytes=9_000, status=500, applied=False),
+    _fault(_REJECTED, "huge_body", bytes=9_000, status=400, applied=True),
+]
+
+
+def all_cases() -> list[Case]:
+    """Return the whole table."""
+    ways = [
+        *((When.FIRST, Where.BOTH), (When.SOME, Where.BOTH), (When.ALWAYS, Where.UPDATES)),
+        *((When.ALWAYS, Where.EVENTS), (When.ALWAYS, Where.BOTH)),
+    ]
+    cases = [
+        Case(fault, when, where, mode) for fault in KINDS for when, where in ways for mode in MODES
+    ]
+    for fault in WITHOUT_ENDPOINT:
+        cases += [
+            Case(fault, when, Where.BOTH, mode)
+            for when in (When.FIRST, When.ALWAYS)
+            for mode in MODES
+        ]
+    cases += [Case(fault, When.FIRST, Where.BOTH, mode) for fault in VARIANTS for mode in MODES]
+    return cases

@@ -1,0 +1,105 @@
+"""Rows of the query and what has to become of them, shared by the tests of pure modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from config.fields import EVENT_FIELDS, USER_FIELDS, parse_fields
+from records.mapping import InvalidRow, RowKey, RowMapping, SyncRecord
+
+
+def stored(*parts: int) -> datetime:
+    """Return a DATETIME as MySQL's driver gives it: year, month, day, ..., without a zone."""
+    return datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001
+
+
+# The row of the documentation, and the two payloads that it must give.
+SARAH: Mapping[str, Any] = {
+    "id": 1,
+    "email": "sarah.johnson@email.com",
+    "first_name": "Sarah",
+    "last_name": "Johnson",
+    "plan_type": "pro",
+    "candidate": "yes",
+    "page": "pricing",
+    "device": "desktop",
+    "browser": "Chrome",
+    "location": "San Francisco, CA",
+    "event_time": stored(2026, 1, 13, 14, 30, 45),
+}
+SARAHS_PROFILE = {
+    "email": "sarah.johnson@email.com",
+    "dataFields": {
+        "first_name": "Sarah",
+        "last_name": "Johnson",
+        "plan_type": "pro",
+        "recent_page_view": True,
+        "candidate": "yes",
+    },
+}
+SARAHS_EVENT = {
+    "email": "sarah.johnson@email.com",
+    "eventName": "page_view",
+    "createdAt": 1_768_314_645,
+    "dataFields": {
+        "page": "pricing",
+        "browser": "desktop",
+        "location": "San Francisco, CA",
+        "timestamp": "2026-01-13 14:30:45",
+        "candidate": "yes",
+    },
+}
+# Event ids must never change: an event that is sent again under another id is there twice.
+SARAHS_EVENT_ID = "page-view-75f471ad8666ac5b4081e1d3a0050dd5"
+# Nor may these without need: after an update of the program every row would be sent again.
+SARAHS_HASHES = (-375791212923630007, -1719009934487907875)
+SARAHS_PERSON = 1674961954042688616
+
+
+def sarah(**changes: Any) -> dict[str, Any]:
+    """Return Sarah's row with these columns changed or added."""
+    return {**SARAH, **changes}
+
+
+def mapping_for(row: Mapping[str, Any], fields: str = "", **options: Any) -> RowMapping:
+    """Return the mapping of this row's columns; `fields` are added to the profile's."""
+    if fields:
+        options["user_fields"] = (*USER_FIELDS, *parse_fields(fields, frozenset()))
+    return RowMapping(tuple(row), **{"event_fields": EVENT_FIELDS, **options})
+
+
+def record_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> SyncRecord:
+    """Map a row that has to be valid."""
+    record = mapping_for(row, fields, **options).to_record(tuple(row.values()))
+    assert isinstance(record, SyncRecord), record
+    return record
+
+
+def reason_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> str:
+    """Map a row that has to be invalid, and return why it is."""
+    record = mapping_for(row, fields, **options).to_record(tuple(row.values()))
+    assert isinstance(record, InvalidRow), record
+    return record.reason
+
+
+def key_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> RowKey:
+    """Return the key of a row that has one."""
+    key = mapping_for(row, fields, **options).key(tuple(row.values()))
+    assert key is not None
+    return key
+
+
+def profile_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> dict[str, Any]:
+    """Return the body of users/update."""
+    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).profile)
+    return body
+
+
+def event_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> dict[str, Any]:
+    """Return the body of events/track."""
+    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).event)
+    return body

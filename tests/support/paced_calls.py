@@ -1,0 +1,61 @@
+"""Calls that ask a `Pace` for permits in virtual time, and what their starts look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from iterable_api.rate_limiter import Pace
+from tests.support.virtual_time import VirtualTime
+
+ROUNDING = 1e-6
+
+
+def most_in_a_second(starts: Sequence[float]) -> int:
+    """Return how many calls the fullest second holds, wherever it begins."""
+    most = first = 0
+    for last, moment in enumerate(starts):
+        while starts[first] <= moment - 1.0 + ROUNDING:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def gaps_of(starts: Sequence[float]) -> list[float]:
+    return [later - sooner for sooner, later in pairwise(starts)]
+
+
+def starts_of_a_dispatcher(pace: Pace, time: VirtualTime, seconds: float) -> list[float]:
+    """Take every permit that `try_acquire` gives for so long; return when each was given."""
+    starts: list[float] = []
+
+    def dispatch() -> None:
+        end = time.now + seconds
+        while time.now < end:
+            wait_seconds = pace.try_acquire()
+            if wait_seconds:
+                time.wait(wait_seconds)
+            else:
+                starts.append(time.now)
+
+    time.run(dispatch)
+    return starts
+
+
+def paced(rate: float) -> tuple[Pace, VirtualTime]:
+    time = VirtualTime()
+    return Pace(rate, clock=time.clock), time
+
+
+def calls(
+    pace: Pace, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
+) -> Callable[[], None]:
+    """Return a job that makes one call after the other, so many seconds apart."""
+
+    def job() -> None:
+        for seconds in seconds_apart:
+            assert pace.acquire(time.wait)
+            starts.append(time.now)
+            time.wait(seconds)
+
+    return job

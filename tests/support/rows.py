@@ -1,0 +1,142 @@
+"""Rows of the query as tuples, what becomes of them in an outbox, and time that waits by itself.
+
+Owns what the tests of the outbox, the client and the delivery share. Refuses to know what any of
+them should do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from iterable_client import IterableClient
+from records.mapping import RowMapping
+from records.outcomes import CallResult, Finished, Half, Outcome, PendingRow, Verdict
+from state.outbox import Filled, Outbox
+from tests.support.golden import SARAH, stored
+from tests.support.program import PROJECT_FOLDER
+
+API_KEY = "canary-key-0123456789abcdef"
+COLUMNS = tuple(SARAH)
+VIEWED_AT = stored(2026, 1, 13, 14, 30, 45)
+MAPPING = RowMapping(COLUMNS)
+
+Row = tuple[Any, ...]
+
+
+def email_of(number: int) -> str:
+    return f"user{number}@example.com"
+
+
+def row(number: int, **changes: Any) -> Row:
+    """Return user n's row, with these columns changed."""
+    person = {"id": number, "email": email_of(number), "first_name": f"Name{number}"}
+    return tuple({**SARAH, **person, **changes}.values())
+
+
+def rows(*numbers: int) -> list[Row]:
+    return [row(number) for number in numbers]
+
+
+def later(seconds: float) -> datetime:
+    """Return a time that long after the usual view."""
+    return VIEWED_AT + timedelta(seconds=seconds)
+
+
+def fill(
+    outbox: Outbox, found: Sequence[Row], mapping: RowMapping = MAPPING, **options: Any
+) -> Filled:
+    """Fill an outbox as a run does, two rows a chunk."""
+    chunks = (found[start : start + 2] for start in range(0, len(found), 2))
+    return outbox.fill(chunks, mapping, **options)
+
+
+def call_result(verdict: Verdict = Verdict.DELIVERED, **changes: Any) -> CallResult:
+    """Return what a call came to: 200 and Success where nothing else is said."""
+    usual: dict[str, Any] = {"http_status": 200, "code": "Success", "message": "Done"}
+    return CallResult(verdict, **{**usual, **changes})
+
+
+def finished(
+    pending: Iterable[PendingRow], half: Half, verdict: Verdict = Verdict.DELIVERED
+) -> list[Finished]:
+    """Return one half of these rows as ended that way at the same moment."""
+    return [Finished(row.seq, half, call_result(verdict), 1_768_400_000.0) for row in pending]
+
+
+def deliver_all(outbox: Outbox) -> None:
+    """Record every pending half as delivered."""
+    pending = list(outbox.pending())
+    outbox.record(finished((row for row in pending if row.profile), Half.PROFILE))
+    outbox.record(finished((row for row in pending if row.event), Half.EVENT))
+
+
+def outcomes_of(outbox: Outbox) -> dict[str | None, str]:
+    """Return each row's outcome by its e-mail; the tally has to agree."""
+    settled = list(outbox.settled())
+    counted = dict.fromkeys(Outcome, 0)
+    for state, count in outbox.tally():
+        counted[state.outcome] += count
+    for settled_row in settled:
+        counted[settled_row.state.outcome] -= 1
+    assert not any(counted.values()), counted
+    return {each.email: each.state.outcome.value for each in settled}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every byte of a folder's files."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def run_python(script: str, *arguments: str | Path) -> int:
+    """Run a script against the project's modules in a process of its own; return its status."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT_FOLDER, check=False, timeout=60).returncode
+
+
+def wait_until(holds: Callable[[], object], patience_seconds: float = 10.0) -> bool:
+    """Wait until something holds, and say whether it ever did."""
+    deadline = time.monotonic() + patience_seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+class PassingTime:
+    """A clock that only waiting moves, as `IterableClient(clock=...)` takes it."""
+
+    def __init__(self) -> None:
+        self.now_seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_seconds
+
+
+class NoWaiting(threading.Event):
+    """The stop event of a run: every wait ends at once, is noted, and moves the clock."""
+
+    def __init__(self, clock: PassingTime | None = None) -> None:
+        super().__init__()
+        self.clock = clock or PassingTime()
+        self.waits_seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set() and timeout is not None:
+            self.waits_seconds.append(timeout)
+            self.clock.now_seconds += timeout
+        return self.is_set()
+
+
+def unwaiting_client(url: str, **options: Any) -> tuple[IterableClient, NoWaiting]:
+    """Return a client whose waits take no time, and the event that noted them."""
+    clock = PassingTime()
+    stop = NoWaiting(clock)
+    return IterableClient(API_KEY, url, clock=clock, stop=stop, **options), stop

@@ -1,0 +1,100 @@
+"""What waits, who calls and who sends, without a file or a network: the dispatcher by itself.
+
+Owns what the tests of `Delivery` and `PerUserSender` script. Refuses to know what these do with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from iterable_api.rate_limiter import Pace
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import CallResult, Finished, Half, PendingRow
+from sync.dispatcher import HeldBack, PerUserSender, Report, Reported, Rows
+from tests.support.rows import call_result, email_of
+
+Sending = Callable[[Rows, Report], object]
+
+
+def waiting_row(number: int, profile: bytes | None = b"profile") -> PendingRow:
+    return PendingRow(number, number, email_of(number), profile, b"event")
+
+
+class RowsInMemory:
+    """An outbox without a file."""
+
+    def __init__(self, count: int) -> None:
+        self._rows = [waiting_row(number) for number in range(count)]
+        self.recorded: list[Finished] = []
+        self.record_count = 0
+
+    def pending(self) -> Iterator[PendingRow]:
+        return iter(self._rows)
+
+    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
+        return [self._rows[seq]._replace(profile=None) for seq in seqs]
+
+    def record(self, finished: Sequence[Finished]) -> None:
+        self.recorded.extend(finished)
+        self.record_count += 1
+
+
+class NotedCalls:
+    """A client that answers every call at once and notes it."""
+
+    def __init__(self, result: CallResult | None = None) -> None:
+        self.paces = {USERS_UPDATE: Pace(500), EVENTS_TRACK: Pace(2_000)}
+        self.calls: list[tuple[str, bytes, str, bool]] = []
+        self._result = result or call_result()
+
+    def call(
+        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
+    ) -> CallResult:
+        self.calls.append((endpoint, body, subject, has_permit))
+        return self._result
+
+
+class ScriptedSender(PerUserSender):
+    """Sends a row by doing what the test says."""
+
+    def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
+        calls = NotedCalls()
+        super().__init__(calls)
+        self.paces = calls.paces
+        self._send = send
+        self.max_in_flight = max_in_flight
+        self.permits: list[bool] = []
+
+    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+        self.permits.append(has_permit)
+        self._send(unit, report)
+
+
+class SeenStop(threading.Event):
+    """A stop event that tells when the dispatcher has seen it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_seen = threading.Event()
+        self._dispatcher = threading.current_thread()
+
+    def is_set(self) -> bool:
+        is_set = super().is_set()
+        if is_set and threading.current_thread() is self._dispatcher:
+            self.was_seen.set()
+        return is_set
+
+
+def report_of(call: CallResult, unit: Rows) -> Reported:
+    return Reported(call, [Finished(row.seq, Half.PROFILE, call, 0.0) for row in unit])
+
+
+def delivered(unit: Rows, report: Report) -> None:
+    report(report_of(call_result(), unit))
+
+
+def hold_back(unit: Rows, report: Report) -> None:
+    delivered(unit, report)
+    if unit[0].profile is not None:
+        report(HeldBack([unit[0].seq]))

@@ -1,0 +1,40 @@
+"""The neighbours of a set-up under test: a database of either kind, an Iterable with one key.
+
+A plugin of the modules that name it in `pytest_plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.people import add_people
+from tests.support.set_up import KEY, SetUp
+
+
+@pytest.fixture
+def api() -> Iterator[IterableSandbox]:
+    with IterableSandbox(api_key=KEY) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def set_up(tmp_path: Path, embedded: SourceDatabase, api: IterableSandbox) -> SetUp:
+    add_people(embedded.run_sql, range(1, 4))
+    return SetUp(tmp_path, embedded, api)
+
+
+@pytest.fixture
+def on_mariadb_too(tmp_path: Path, source: SourceDatabase, api: IterableSandbox) -> SetUp:
+    add_people(source.run_sql, range(1, 4))
+    return SetUp(tmp_path, source, api)
+
+
+@pytest.fixture
+def with_mariadb(tmp_path: Path, mariadb: SourceDatabase, api: IterableSandbox) -> SetUp:
+    add_people(mariadb.run_sql, range(1, 4))
+    return SetUp(tmp_path, mariadb, api)

@@ -1,0 +1,285 @@
+"""Bulk mode: rows into batches, and the two calls that each batch makes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict
+from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
+from sync.dispatcher import HeldBack, Reported
+from tests.support.bulk_iterable import BulkIterable, Kind, row, rows_of
+
+UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
+
+
+# Batches
+
+
+def sizes(
+    rows: Sequence[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
+) -> list[int]:
+    return [len(batch) for batch in to_batches(iter(rows), batch_size, max_bytes)]
+
+
+def of_bytes(seq: int, profile_bytes: int, event_bytes: int) -> PendingRow:
+    return PendingRow(seq, seq, f"p{seq}@b.com", b"p" * profile_bytes, b"e" * event_bytes)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected"),
+    [
+        (0, 10, []),
+        (1, 10, [1]),
+        (2, 10, [1, 1]),
+        (11, 10, [1, 10]),
+        (12, 10, [1, 10, 1]),
+        (31, 10, [1, 10, 10, 10]),
+        (4, 1, [1, 1, 1, 1]),
+    ],
+)
+def test_the_first_row_goes_alone_and_the_rest_in_full_batches(
+    count: int, batch_size: int, expected: list[int]
+) -> None:
+    assert sizes([row(seq) for seq in range(count)], batch_size) == expected
+
+
+@pytest.mark.parametrize("half", ["profile", "event"])
+def test_neither_request_of_a_batch_reaches_the_limit_of_bytes(half: str) -> None:
+    # `{"events":[]}` is 13 bytes, and a row of 100 takes 101 with its comma: nine make 922.
+    bytes_of = {"profile": (100, 1), "event": (1, 100)}[half]
+    rows = [of_bytes(seq, *bytes_of) for seq in range(19)]
+    assert sizes(rows, 1_000, max_bytes=922) == [1, 9, 9]
+    assert sizes(rows, 1_000, max_bytes=921) == [1, 8, 8, 2]
+
+
+def test_a_row_too_large_for_any_request_is_a_batch_of_its_own() -> None:
+    rows = [of_bytes(seq, 5_000 if seq in (0, 3) else 10, 10) for seq in range(6)]
+    assert sizes(rows, 1_000, max_bytes=1_000) == [1, 2, 1, 2]
+
+
+def test_the_limit_is_iterables_four_megabytes() -> None:
+    rows = [of_bytes(seq, 32_000, 1_000) for seq in range(1_001)]
+    batches = list(to_batches(iter(rows), 1_000))
+    assert [len(batch) for batch in batches] == [1, 124, 124, 124, 124, 124, 124, 124, 124, 8]
+    users = [
+        b'{"users":[%b]}' % b",".join(row.profile or b"" for row in batch) for batch in batches
+    ]
+    assert max(map(len, users)) < 4_000_000
+
+
+def test_batches_are_made_while_rows_come() -> None:
+    def endless() -> object:
+        seq = 0
+        while True:
+            yield row(seq)
+            seq += 1
+
+    batches = to_batches(endless(), 3)  # type: ignore[arg-type]
+    assert [len(next(batches)) for _ in range(3)] == [1, 3, 3]
+
+
+@given(
+    bodies=st.lists(st.tuples(st.integers(0, 60) | st.none(), st.integers(0, 60) | st.none())),
+    batch_size=st.integers(1, 7),
+    max_bytes=st.integers(20, 200),
+)
+def test_batches_keep_every_row_once_and_in_order_within_the_limits(
+    bodies: list[tuple[int | None, int | None]], batch_size: int, max_bytes: int
+) -> None:
+    rows = [
+        PendingRow(seq, seq, "", *(None if size is None else b"x" * size for size in body))
+        for seq, body in enumerate(bodies)
+    ]
+    batches = list(to_batches(iter(rows), batch_size, max_bytes))
+    assert [row for batch in batches for row in batch] == rows
+    assert not batches or len(batches[0]) == 1
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        profiles = [row.profile for row in batch if row.profile is not None]
+        events = [row.event for row in batch if row.event is not None]
+        if len(batch) > 1:
+            assert len(b'{"users":[%b]}' % b",".join(profiles)) < max_bytes
+            assert len(b'{"events":[%b]}' % b",".join(events)) < max_bytes
+
+
+# The calls of a batch
+
+
+class Told:
+    """What a sender reports; `goes_on` is what it hears in return."""
+
+    def __init__(self, *, goes_on: bool = True) -> None:
+        self.finished: list[Finished] = []
+        self.calls: list[CallResult] = []
+        self.held_back: list[int] = []
+        self.goes_on = goes_on
+
+    def __call__(self, report: Reported | HeldBack) -> bool:
+        if isinstance(report, HeldBack):
+            self.held_back += report.seqs
+        else:
+            self.calls.append(report.call)
+            self.finished += report.finished
+        return self.goes_on
+
+
+def send(
+    iterable: BulkIterable,
+    rows: Sequence[PendingRow],
+    *,
+    holds_events_back: bool = False,
+    goes_on: bool = True,
+) -> Told:
+    told = Told(goes_on=goes_on)
+    sender = BulkSender(iterable, holds_events_back=holds_events_back)
+    sender.send(rows, told, has_permit=True)
+    return told
+
+
+def test_the_events_of_a_batch_follow_its_users() -> None:
+    kinds = [Kind.FINE] * 3
+    iterable = BulkIterable(dict(enumerate(kinds)))
+    told = send(iterable, rows_of(kinds))
+    assert iterable.requests == [(UPDATE, [0, 1, 2]), (TRACK, [0, 1, 2])]
+    assert [(f.seq, f.half) for f in told.finished] == [
+        *((seq, Half.PROFILE) for seq in range(3)),
+        *((seq, Half.EVENT) for seq in range(3)),
+    ]
+    assert all(finished.result.delivered for finished in told.finished)
+    assert len(told.calls) == 2
+
+
+def test_only_the_halves_that_are_to_be_sent_are() -> None:
+    iterable = BulkIterable(dict.fromkeys(range(4), Kind.FINE))
+    rows = [row(0), row(1, event=False), row(2, profile=False), row(3)]
+    send(iterable, rows)
+    assert iterable.requests == [(UPDATE, [0, 1, 3]), (TRACK, [0, 2, 3])]
+
+
+def test_a_batch_of_one_half_makes_one_call() -> None:
+    iterable = BulkIterable(dict.fromkeys(range(2), Kind.FINE))
+    send(iterable, [row(0, event=False), row(1, event=False)])
+    send(iterable, [row(0, profile=False), row(1, profile=False)])
+    assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [0, 1])]
+
+
+def test_the_permit_of_the_dispatcher_is_used_by_the_first_call_alone() -> None:
+    iterable = BulkIterable({0: Kind.POISON, 1: Kind.FINE})
+    send(iterable, [row(0), row(1)])
+    assert iterable.permits == [True, *[False] * (len(iterable.permits) - 1)]
+    events_only = BulkIterable({0: Kind.FINE})
+    send(events_only, [row(0, profile=False)])
+    assert events_only.permits == [True]
+
+
+def test_the_pace_of_a_batch_is_that_of_its_first_call() -> None:
+    iterable = BulkIterable({})
+    sender = BulkSender(iterable)
+    assert sender.pace([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
+    assert sender.pace([row(0, profile=False)]) is iterable.paces[TRACK]
+
+
+def test_the_units_of_a_sender_have_its_batch_size() -> None:
+    sender = BulkSender(BulkIterable({}), batch_size=4)
+    assert [len(unit) for unit in sender.units(row(seq) for seq in range(6))] == [1, 4, 1]
+
+
+def test_no_event_follows_a_person_who_cannot_be_reached_and_one_follows_any_other() -> None:
+    kinds = [Kind.FINE, Kind.INVALID, Kind.FORGOTTEN, Kind.BAD_VALUE, Kind.UNNAMED, Kind.DOWN]
+    updates = dict(enumerate(kinds[:-1]))
+    iterable = BulkIterable(updates, dict.fromkeys(range(6), Kind.FINE))
+    send(iterable, rows_of(kinds[:-1]))
+    assert iterable.requests[-1] == (TRACK, [0, 3, 4])
+
+
+def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
+    iterable = BulkIterable({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
+    told = send(iterable, [row(0), row(1)])
+    assert [f.result.verdict for f in told.finished] == [
+        *[Verdict.UNAVAILABLE] * 2,
+        *[Verdict.DELIVERED] * 2,
+    ]
+    assert len(iterable.requests) == 2
+
+
+def test_nothing_follows_a_refused_batch() -> None:
+    iterable = BulkIterable(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
+    told = send(iterable, [row(seq) for seq in range(3)])
+    assert iterable.requests == [(UPDATE, [0, 1, 2])]
+    assert {f.result.verdict for f in told.finished} == {Verdict.REFUSED}
+
+
+def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
+    """The events of the rows delivered before were still sent, with a key just refused."""
+    iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
+    told = send(iterable, [row(0), row(1)])
+    assert iterable.requests == [(UPDATE, [0, 1]), (UPDATE, [0]), (UPDATE, [1])]
+    assert [(f.seq, f.result.verdict) for f in told.finished] == [
+        (0, Verdict.DELIVERED),
+        (1, Verdict.REFUSED),
+    ]
+
+
+def test_nothing_is_sent_or_reported_after_a_stop() -> None:
+    iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, stops_after=2)
+    told = send(iterable, [row(0), row(1)])
+    assert [f.seq for f in told.finished] == [0]
+    assert len(told.calls) == 2
+
+
+def test_nothing_more_is_sent_once_the_run_was_ended_elsewhere() -> None:
+    """The events of a batch were still sent when another batch had been refused meanwhile."""
+    iterable = BulkIterable({0: Kind.FINE, 1: Kind.FINE})
+    send(iterable, [row(0), row(1)], goes_on=False)
+    assert iterable.requests == [(UPDATE, [0, 1])]
+
+
+def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
+    iterable = BulkIterable({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
+    rows = [row(0), row(1), row(2, profile=False)]
+    told = send(iterable, rows, holds_events_back=True)
+    assert told.held_back == [0]
+    assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [1, 2])]
+
+
+def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Dropping(BulkIterable):
+        def bulk_update_users(
+            self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        ) -> CallResult:
+            call = super().bulk_update_users(users, subject, has_permit=has_permit)
+            fields = {"filteredOutFields": ["b", "a"], "createdFields": ["c"]}
+            return CallResult(call.verdict, 200, None, "", {**call.params, **fields})
+
+    iterable = Dropping({0: Kind.FINE})
+    sender = BulkSender(iterable)
+    with caplog.at_level(logging.INFO, "bulk"):
+        for _ in range(3):
+            sender.send([row(0)], Told(), has_permit=True)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Iterable dropped unknown fields of the profiles: a, b"),
+        ("INFO", "Iterable created fields of the profiles: c"),
+    ]
+
+
+def test_the_rows_of_a_request_are_the_bodies_of_the_single_calls() -> None:
+    seen: list[object] = []
+
+    class Looking(BulkIterable):
+        def bulk_update_users(
+            self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        ) -> CallResult:
+            seen.extend(orjson.loads(user) for user in users)
+            return super().bulk_update_users(users, subject, has_permit=has_permit)
+
+    send(Looking({7: Kind.FINE}), [row(7, fields='{"a": 1}')])
+    assert seen == [{"email": "Person.7@Example.com", "dataFields": {"a": 1}}]

@@ -1,0 +1,221 @@
+"""Batches that are refused whole, or whose counts do not add up: never a false word on a row.
+
+A batch is split until the bad rows stand alone: about 2 log2(n) requests for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from sandbox.iterable_api import IterableSandbox
+from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with
+from tests.support.rows import NoWaiting, email_of, fill, outcomes_of, row, rows
+
+NUMBERS = range(1, 130)  # the first alone, then one batch of 128
+POISONED = email_of(77)
+REQUESTS_FOR_ONE = 2 * math.log2(128) + 1
+FAILURES: dict[str, Any] = {"fault": "status", "email": POISONED}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+def count_calls(iterable: IterableSandbox, endpoint: str) -> int:
+    return Counter(endpoints_of(iterable.calls))[endpoint]
+
+
+def not_successful(outcomes: dict[str | None, str]) -> dict[str | None, str]:
+    return {email: outcome for email, outcome in outcomes.items() if outcome != "successful"}
+
+
+# Refused whole
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_poisoned_row_without_a_hint_is_found_by_halving(
+    path: Path, iterable: IterableSandbox, status: int
+) -> None:
+    iterable.set_faults([{**FAILURES, "status": status, "endpoint": USERS_BULK_UPDATE}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
+    assert count_calls(iterable, EVENTS_TRACK_BULK) == 2
+    assert len(iterable.project.users) == 128
+
+
+def test_a_poisoned_event_is_found_by_halving_too(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**FAILURES, "status": 400, "endpoint": EVENTS_TRACK_BULK}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) == 2
+    assert count_calls(iterable, EVENTS_TRACK_BULK) <= 1 + REQUESTS_FOR_ONE
+
+
+def test_several_poisoned_rows_are_all_found(path: Path, iterable: IterableSandbox) -> None:
+    poisoned = [email_of(number) for number in (2, 64, 65, 129)]
+    iterable.set_faults([{**FAILURES, "status": 400, "email": email} for email in poisoned])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        failed = not_successful(outcomes_of(outbox))
+        assert failed == dict.fromkeys(poisoned, "total_failure")
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + 4 * REQUESTS_FOR_ONE
+
+
+def test_a_value_of_the_wrong_type_is_found_by_the_value_that_iterable_names(path: Path) -> None:
+    found = [*rows(*NUMBERS)]
+    found[76] = row(77, last_name=5)
+    with (
+        IterableSandbox(field_types={"last_name": "string"}) as iterable,
+        outbox_with(path, found) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 4  # alone, all, without it, it alone
+        (failure,) = outbox.failures()
+    assert failure.code == "RequestFieldsTypesMismatched"
+
+
+def test_values_that_are_wrong_in_many_ways_fail_row_by_row(path: Path) -> None:
+    found = [row(n, last_name=n) if n % 5 == 0 else row(n) for n in range(1, 41)]
+    with (
+        IterableSandbox(field_types={"last_name": "string"}) as iterable,
+        outbox_with(path, found) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        wrong = {email_of(n): "partial_failure" for n in range(5, 41, 5)}
+        assert not_successful(outcomes_of(outbox)) == wrong
+        assert len(iterable.project.users) == 32
+        assert len(iterable.project.events) == 40
+
+
+def test_a_batch_that_is_too_large_once_is_halved(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults(
+        [{"fault": "status", "status": 413, "endpoint": USERS_BULK_UPDATE, "nth": [2]}]
+    )
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {}
+    sizes = [len(call.body["users"]) for call in iterable.calls if "users" in call.body]
+    assert sizes == [1, 128, 64, 64]
+
+
+# Counts
+
+
+def test_counts_that_do_not_add_up_once_are_asked_again(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "miscount", "by": -3, "nth": [3, 5]}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {}
+    assert len(iterable.project.events) == 129
+
+
+@pytest.mark.parametrize("by", [-1, 1, 7])
+def test_counts_that_never_add_up_are_never_a_success(
+    path: Path, iterable: IterableSandbox, by: int
+) -> None:
+    iterable.set_faults([{"fault": "miscount", "by": by}])
+    found = rows(*range(1, 18))
+    with outbox_with(path, found) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert set(outcomes_of(outbox).values()) == {"total_failure"}
+        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+        iterable.set_faults([])
+        assert fill(outbox, found).to_send == 17
+        drain(outbox, iterable.url, batch_size=200)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    assert len(iterable.project.events) == 17
+
+
+def test_a_miscount_beside_a_named_failure_fails_only_that_row(path: Path) -> None:
+    with (
+        IterableSandbox(forgotten=[POISONED]) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        iterable.set_faults([{"fault": "miscount", "endpoint": USERS_BULK_UPDATE, "nth": [2]}])
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
+
+
+def test_failures_without_a_name_are_found_by_halving(path: Path) -> None:
+    with (
+        IterableSandbox(forgotten=[POISONED], sparse_bulk_answers=True) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=200)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
+        assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
+        codes = {failure.code for failure in outbox.failures()}
+    assert codes == {"NotNamed"}
+
+
+# Trouble on the way
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "status", "status": 500},
+        {"fault": "drop_after"},
+        {"fault": "drop_before"},
+        {"fault": "half_body"},
+        {"fault": "malformed_json"},
+        {"fault": "html_body"},
+        {"fault": "success_code_on_error"},
+        {"fault": "rate_limited", "reset": 0.01},
+        {"fault": "error_code_on_200"},
+        {"fault": "huge_body", "bytes": 5_000_000},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+def test_passing_trouble_costs_no_row_and_doubles_no_event(
+    path: Path, iterable: IterableSandbox, endpoint: str, fault: dict[str, Any]
+) -> None:
+    iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [2]}])
+    with outbox_with(path, rows(*range(1, 30))) as outbox:
+        drain(outbox, iterable.url, batch_size=200, max_attempts=3, stop=NoWaiting())
+        assert not_successful(outcomes_of(outbox)) == {}
+    assert len(iterable.project.events) == len(iterable.project.users) == 29
+
+
+@pytest.mark.parametrize(
+    "fault", [{"fault": "status", "status": 503}, {"fault": "drop_after"}, {"fault": "html_body"}]
+)
+def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
+    path: Path, iterable: IterableSandbox, fault: dict[str, Any]
+) -> None:
+    iterable.set_faults([{**fault, "endpoint": USERS_BULK_UPDATE, "email": email_of(5)}])
+    found = rows(*range(1, 30))
+    with outbox_with(path, found) as outbox:
+        drain(outbox, iterable.url, batch_size=200)
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 2
+        assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 28}
+        iterable.set_faults([])
+        assert fill(outbox, found).to_send == 28
+        drain(outbox, iterable.url, batch_size=200)
+        assert count_calls(iterable, EVENTS_TRACK_BULK) == 2  # the events are in place
+    assert len(iterable.project.users) == 29
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_batch_keep_to_the_pace(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**FAILURES, "status": 400, "endpoint": USERS_BULK_UPDATE}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        paces = {**FAST, USERS_BULK_UPDATE: 5}
+        drain(outbox, iterable.url, batch_size=200, paces=paces)
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+    assert count_calls(iterable, USERS_BULK_UPDATE) == 1 + REQUESTS_FOR_ONE
+    assert busiest_second(iterable, USERS_BULK_UPDATE) <= 6

@@ -1,0 +1,288 @@
+"""Rows are delivered in batches: what is in a batch, and whose failure is whose."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from records.outcomes import Half
+from sandbox.bodies import rows_of
+from sandbox.calls import CallRecord
+from sandbox.iterable_api import IterableSandbox
+from sync.dispatcher import RunAborted
+from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with, stop_when
+from tests.support.rows import email_of, fill, finished, outcomes_of, row, rows
+
+NUMBERS = range(1, 102)  # the first alone, then five batches of 20
+BATCH_SIZE = 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+def emails_in(call: CallRecord) -> list[str]:
+    return [each["email"] for each in rows_of(call.endpoint, call.body)]
+
+
+def calls_to(iterable: IterableSandbox, endpoint: str) -> list[CallRecord]:
+    return [call for call in iterable.calls if call.endpoint == endpoint]
+
+
+def check_only_these_failed(outcomes: dict[str | None, str], failed: dict[str | None, str]) -> None:
+    expected = {email_of(n): failed.get(email_of(n), "successful") for n in NUMBERS}
+    assert {e: o for e, o in outcomes.items() if o != expected[e or ""]} == {}
+
+
+# Batches
+
+
+def test_rows_go_in_full_batches_updates_first(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        client = drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        check_only_these_failed(outcomes_of(outbox), {})
+    everybody = [email_of(n) for n in NUMBERS]
+    batches = [everybody[:1], *(everybody[n : n + 20] for n in range(1, 101, 20))]
+    for endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK):
+        assert sorted(map(emails_in, calls_to(iterable, endpoint))) == sorted(batches)
+    updated_at = {emails_in(call)[0]: call.at for call in calls_to(iterable, USERS_BULK_UPDATE)}
+    for call in calls_to(iterable, EVENTS_TRACK_BULK):
+        assert call.at > updated_at[emails_in(call)[0]]
+    assert client.call_count == 12
+
+
+def test_the_bodies_are_those_of_single_calls(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(1)) as outbox:
+        (waiting,) = outbox.pending()
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+    update, event = iterable.calls
+    assert waiting.profile
+    assert waiting.event
+    assert set(update.body) == {"users"}
+    assert set(event.body) == {"events"}
+    single = IterableSandbox()
+    with single, outbox_with(path.with_name("other"), rows(1)) as outbox:
+        drain(outbox, single.url)
+        assert [update.body["users"], event.body["events"]] == [
+            [call.body] for call in single.calls
+        ]
+
+
+def test_the_first_row_goes_alone(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.05) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        first, second, *others = iterable.calls
+        assert emails_in(first) == emails_in(second) == [email_of(1)]
+        assert min(call.at for call in others) - second.at >= 0.05
+
+
+def test_no_request_is_over_iterables_four_megabytes(path: Path, iterable: IterableSandbox) -> None:
+    long = {"last_name": "x" * 30_000, "location": "y" * 31_000}
+    with outbox_with(path, [row(number, **long) for number in range(300)]) as outbox:
+        drain(outbox, iterable.url, batch_size=1_000)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    statuses = Counter((call.endpoint, call.status) for call in iterable.calls)
+    assert statuses == {(USERS_BULK_UPDATE, 200): 4, (EVENTS_TRACK_BULK, 200): 4}
+
+
+def test_halves_that_are_in_place_are_in_no_batch(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(1, 2, 3, 4)) as outbox:
+        _one, two, three, four = outbox.pending()
+        outbox.record([*finished([two], Half.PROFILE), *finished([three], Half.EVENT)])
+        outbox.record([*finished([four], Half.PROFILE)])
+        fill(outbox, rows(1, 2, 3, 4))
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    assert [(call.endpoint, emails_in(call)) for call in iterable.calls] == [
+        (USERS_BULK_UPDATE, [email_of(1)]),
+        (EVENTS_TRACK_BULK, [email_of(1)]),
+        (USERS_BULK_UPDATE, [email_of(3)]),
+        (EVENTS_TRACK_BULK, [email_of(2), email_of(4)]),
+    ]
+
+
+def test_batches_of_events_alone_make_no_updates(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        outbox.record(finished(outbox.pending(), Half.PROFILE))
+        fill(outbox, rows(*NUMBERS))
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        check_only_these_failed(outcomes_of(outbox), {})
+    assert endpoints_of(iterable.calls) == 6 * [EVENTS_TRACK_BULK]
+
+
+# Rows that Iterable names
+
+
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["full answers", "sparse answers"])
+@pytest.mark.parametrize(
+    ("option", "outcome"),
+    [
+        ("invalid_emails", "total_failure"),
+        ("forgotten", "total_failure"),
+        ("conflict_emails", "partial_failure"),
+        ("invalid_data_emails", "partial_failure"),
+    ],
+)
+def test_a_failure_lands_on_its_own_row(
+    path: Path, option: str, outcome: str, is_sparse: bool
+) -> None:
+    bad: dict[str | None, str] = {email_of(number): outcome for number in (1, 30, 31, 77)}
+    options: dict[str, Any] = {option: list(bad)}
+    with (
+        IterableSandbox(**options, sparse_bulk_answers=is_sparse) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        check_only_these_failed(outcomes_of(outbox), bad)
+        assert not set(bad) & set(iterable.project.users)
+        events_of_bad = {e.email for e in iterable.project.events.values()} & set(bad)
+        assert events_of_bad == (set(bad) if outcome == "partial_failure" else set())
+        if not is_sparse:
+            assert len(iterable.calls) <= 12
+
+
+def test_a_person_who_cannot_be_reached_is_in_no_batch_of_events(path: Path) -> None:
+    with (
+        IterableSandbox(forgotten=[email_of(1), email_of(2)], invalid_emails=[email_of(3)]) as it,
+        outbox_with(path, rows(1, 2, 3)) as outbox,
+    ):
+        drain(outbox, it.url, batch_size=BATCH_SIZE)
+        assert set(outcomes_of(outbox).values()) == {"total_failure"}
+        assert endpoints_of(it.calls) == 2 * [USERS_BULK_UPDATE]
+        forgotten, invalid = outbox.failures()
+    assert (forgotten.code, forgotten.rows) == ("failedUpdates.forgottenEmails", 2)
+    assert (invalid.code, invalid.rows) == ("failedUpdates.invalidEmails", 1)
+
+
+def test_a_name_is_found_though_iterable_writes_it_in_lower_case(path: Path) -> None:
+    odd = "Ann.O'Hara@Example.COM"
+    with (
+        IterableSandbox(forgotten=[odd]) as iterable,
+        outbox_with(path, [*rows(1, 2), row(3, email=odd)]) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        assert outcomes_of(outbox)[odd] == "total_failure"
+        assert len(iterable.calls) == 4
+
+
+def test_a_disallowed_event_fails_for_every_row(path: Path) -> None:
+    with (
+        IterableSandbox(disallowed_events=["page_view"]) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        assert set(outcomes_of(outbox).values()) == {"partial_failure"}
+        (failure,) = outbox.failures()
+    assert (failure.code, failure.rows) == ("disallowedEventNames", 101)
+
+
+# What Iterable says beside the counts
+
+
+def test_dropped_and_created_fields_are_told_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bulk")
+    with (
+        IterableSandbox(drop_unknown_fields=True) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        iterable.reset()
+    warnings = [record.getMessage() for record in caplog.records if record.name == "bulk"]
+    assert warnings == [
+        "Iterable dropped unknown fields of the profiles: "
+        "candidate, first_name, last_name, plan_type, recent_page_view",
+        "Iterable dropped unknown fields of the events: "
+        "browser, candidate, location, page, timestamp",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_new_fields_are_a_notice(
+    path: Path, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bulk")
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert caplog.messages[0].startswith("Iterable created fields of the profiles: ")
+
+
+# The ways to end
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_when_the_first_batch_is_refused_nothing_else_is_sent(
+    path: Path, iterable: IterableSandbox, status: int
+) -> None:
+    kind = {"fault": "redirect"} if status == 302 else {"fault": "status", "status": status}
+    iterable.set_faults([kind])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        with pytest.raises(RunAborted, match=f"HTTP {status}"):
+            drain(outbox, iterable.url, batch_size=BATCH_SIZE)
+        assert list(outcomes_of(outbox).values()) == ["total_failure"] + 100 * ["not_attempted"]
+    assert len(iterable.calls) == 1
+
+
+def test_twenty_batches_in_a_row_that_fail_end_the_run(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        paces = {**FAST, USERS_BULK_UPDATE: 50}
+        with pytest.raises(RunAborted, match="20 calls in a row"):
+            drain(outbox, iterable.url, batch_size=1, paces=paces)
+        outcomes = Counter(outcomes_of(outbox).values())
+    assert set(outcomes) == {"total_failure", "not_attempted"}
+
+
+def test_a_stop_between_batches_loses_and_repeats_nothing(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.05) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        stop = stop_when(lambda: len(iterable.project.events) >= 11)
+        drain(outbox, iterable.url, batch_size=10, stop=stop, paces={USERS_BULK_UPDATE: 10})
+        outcomes = Counter(outcomes_of(outbox).values())
+        assert outcomes["not_attempted"] == 101 - len(iterable.project.users) > 0
+        assert outcomes["successful"] == len(iterable.project.events)
+        fill(outbox, rows(*NUMBERS))
+        drain(outbox, iterable.url, batch_size=10)
+        assert {user.applied_count for user in iterable.project.users.values()} == {1}
+        assert {event.applied_count for event in iterable.project.events.values()} == {1}
+        assert len(iterable.project.events) == 101
+
+
+def test_events_of_a_batch_can_be_held_back(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=BATCH_SIZE, event_delay_seconds=0.3)
+        check_only_these_failed(outcomes_of(outbox), {})
+    assert endpoints_of(iterable.calls) == 6 * [USERS_BULK_UPDATE] + 6 * [EVENTS_TRACK_BULK]
+    updated_at = {emails_in(call)[0]: call.at for call in calls_to(iterable, USERS_BULK_UPDATE)}
+    for call in calls_to(iterable, EVENTS_TRACK_BULK):
+        assert call.at - updated_at[emails_in(call)[0]] >= 0.3
+
+
+@pytest.mark.slow
+def test_bulk_calls_keep_to_their_limits(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(*range(200))) as outbox:
+        drain(
+            outbox,
+            iterable.url,
+            batch_size=10,
+            paces={USERS_BULK_UPDATE: 5, EVENTS_TRACK_BULK: 10},
+        )
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    # One more may arrive that took longer on its way than those behind it.
+    assert 3 <= busiest_second(iterable, USERS_BULK_UPDATE) <= 6
+    assert 3 <= busiest_second(iterable, EVENTS_TRACK_BULK) <= 11

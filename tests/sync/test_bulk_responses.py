@@ -1,0 +1,178 @@
+"""What an answer that counts means for each row of its batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.outcomes import CallResult, Half, PendingRow, Verdict
+from tests.support.bulk_iterable import row
+from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
+
+# Answers that count
+
+
+def test_an_answer_with_only_the_two_counts_delivers_every_row() -> None:
+    reading = read(batch(3), counted(3, 0))
+    assert codes(reading) == dict.fromkeys(range(3), (DELIVERED, "Success"))
+
+
+def test_a_rows_result_says_what_the_batchs_answer_said_of_it() -> None:
+    result = read(batch(2), counted(2, 0)).settled[1]
+    assert result.to_json() == {
+        "success": True,
+        "verdict": "delivered",
+        "http_status": 200,
+        "attempts": 2,
+        "response": {
+            "code": "Success",
+            "msg": "batch of 2: successCount 2, failCount 0",
+            "params": None,
+        },
+    }
+    assert result.elapsed_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["invalidEmails", "invalidDataEmails", "conflictEmails", "forgottenEmails", "notFoundEmails"],
+)
+def test_a_row_named_in_a_list_lower_cased_is_rejected_with_the_lists_name(name: str) -> None:
+    call = counted(2, 1, failedUpdates={name: ["person.1@example.com"]})
+    assert codes(read(batch(3), call)) == {
+        0: (DELIVERED, "Success"),
+        1: (REJECTED, f"failedUpdates.{name}"),
+        2: (DELIVERED, "Success"),
+    }
+
+
+@pytest.mark.parametrize("name", ["PERSON.1@EXAMPLE.COM", " person.1@example.com "])
+def test_an_address_is_compared_trimmed_and_folded(name: str) -> None:
+    call = counted(1, 1, failedUpdates={"invalidEmails": [name]})
+    assert codes(read(batch(2), call))[1] == (REJECTED, "failedUpdates.invalidEmails")
+
+
+def test_an_address_beyond_ascii_is_found_again_lower_cased() -> None:
+    rows = [row(0), PendingRow(1, 1, "STRASSE.ÅSE@ÖL.de", b"{}", b"{}")]
+    call = counted(1, 1, failedUpdates={"conflictEmails": ["strasse.åse@öl.de"]})
+    assert codes(read(rows, call))[1] == (REJECTED, "failedUpdates.conflictEmails")
+
+
+def test_the_deprecated_list_alone_is_read_too() -> None:
+    call = counted(1, 1, invalidEmails=["person.0@example.com"])
+    assert codes(read(batch(2), call)) == {
+        0: (REJECTED, "failedUpdates.invalidEmails"),
+        1: (DELIVERED, "Success"),
+    }
+
+
+def test_a_row_named_in_two_lists_fails_once_with_the_first_reason() -> None:
+    lists = {"forgottenEmails": ["person.0@example.com"], "invalidEmails": []}
+    call = counted(1, 1, failedUpdates=lists, invalidEmails=["person.0@example.com"])
+    assert codes(read(batch(2), call)) == {
+        0: (REJECTED, "failedUpdates.forgottenEmails"),
+        1: (DELIVERED, "Success"),
+    }
+
+
+@pytest.mark.parametrize("failed", [0, 3])
+def test_a_disallowed_event_name_rejects_every_event_however_it_is_counted(failed: int) -> None:
+    call = counted(3 - failed, failed, disallowedEventNames=["page_view"])
+    reading = read(batch(3), call, Half.EVENT)
+    assert codes(reading) == dict.fromkeys(range(3), (REJECTED, "disallowedEventNames"))
+
+
+def test_with_a_disallowed_event_name_a_named_row_keeps_its_own_reason() -> None:
+    call = counted(
+        0,
+        2,
+        disallowedEventNames=["page_view"],
+        failedUpdates={"invalidEmails": ["person.1@example.com"]},
+    )
+    assert codes(read(batch(2), call, Half.EVENT)) == {
+        0: (REJECTED, "disallowedEventNames"),
+        1: (REJECTED, "failedUpdates.invalidEmails"),
+    }
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (4, 1), (3, 0), (5, 0), (0, 0), (0, 4), (2, 2)])
+def test_counts_that_do_not_add_up_split_the_batch(counts: tuple[int, int]) -> None:
+    reading = read(batch(4), counted(*counts))
+    assert codes(reading) == {}
+    assert again(reading) == [[0, 1], [2, 3]]
+
+
+def test_where_some_failures_are_named_the_others_are_sent_again_without_them() -> None:
+    call = counted(2, 2, failedUpdates={"invalidEmails": ["person.1@example.com"]})
+    reading = read(batch(4), call)
+    assert codes(reading) == {1: (REJECTED, "failedUpdates.invalidEmails")}
+    assert again(reading) == [[0, 2, 3]]
+
+
+def test_a_name_that_was_not_in_the_batch_delivers_nobody() -> None:
+    call = counted(1, 1, failedUpdates={"invalidEmails": ["stranger@example.com"]})
+    reading = read(batch(2), call)
+    assert codes(reading) == {}
+    assert again(reading) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((1, 0), (DELIVERED, "Success")),
+        ((0, 1), (REJECTED, "NotNamed")),
+        ((0, 0), ("unavailable", "NotNamed")),
+        ((1, 1), ("unavailable", "NotNamed")),
+        ((2, 0), ("unavailable", "NotNamed")),
+    ],
+)
+def test_a_row_alone_is_what_the_counts_say(
+    counts: tuple[int, int], expected: tuple[str, str]
+) -> None:
+    assert codes(read(batch(1), counted(*counts))) == {0: expected}
+
+
+# Batches without a word on rows
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNAVAILABLE, Verdict.REFUSED])
+def test_every_row_shares_what_befell_the_whole_batch(verdict: Verdict) -> None:
+    call = CallResult(verdict, 503, "GenericError", "down", {"huge": "params"}, attempts=5)
+    reading = read(batch(3), call)
+    assert reading.again == ()
+    for result in reading.settled.values():
+        assert (result.verdict, result.http_status, result.code) == (verdict, 503, "GenericError")
+        assert (result.attempts, result.params) == (5, None)
+
+
+# Whatever comes
+
+EMAILS = st.sampled_from(["person.0@example.com", "Person.2@Example.com", "stranger@example.com"])
+JUNK = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+LISTS = st.dictionaries(
+    st.sampled_from(["invalidEmails", "forgottenEmails", "invalidUserIds", "Emails"]),
+    st.lists(EMAILS | JUNK, max_size=4) | JUNK,
+)
+ANSWERS = st.fixed_dictionaries(
+    {"successCount": st.integers(0, 6), "failCount": st.integers(0, 6)},
+    optional={
+        "failedUpdates": LISTS | JUNK,
+        "invalidEmails": st.lists(EMAILS | JUNK, max_size=3) | JUNK,
+        "disallowedEventNames": JUNK,
+    },
+)
+
+
+@given(st.integers(1, 6), ANSWERS, st.sampled_from(Half))
+def test_no_answer_that_counts_is_an_exception(
+    count: int, body: dict[str, Any], half: Half
+) -> None:
+    call = CallResult(Verdict.DELIVERED, 200, None, "", body)
+    reading = read(batch(count), call, half)
+    delivered = [seq for seq, result in reading.settled.items() if result.delivered]
+    if delivered:
+        assert len(delivered) == body["successCount"]
+        assert len(reading.settled) - len(delivered) == body["failCount"]

@@ -1,0 +1,246 @@
+"""Rows are delivered one by one: which calls, in which order, and what each row comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import Half
+from sandbox.iterable_api import IterableSandbox
+from sync.dispatcher import RunAborted
+from tests.support.drains import calls_by_person, drain, endpoints_of, outbox_with
+from tests.support.rows import NoWaiting, email_of, fill, finished, outcomes_of, row, rows
+from tests.support.web import make_self_signed, website
+
+NUMBERS = range(1, 41)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+def test_every_row_gets_its_update_and_then_its_event(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.04, jitter_seconds=0.02) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        client = drain(outbox, iterable.url)
+        assert outcomes_of(outbox) == {email_of(n): "successful" for n in NUMBERS}
+        calls = calls_by_person(iterable)
+        assert set(calls) == {email_of(n) for n in NUMBERS}
+        for of_person in calls.values():
+            assert endpoints_of(of_person) == [USERS_UPDATE, EVENTS_TRACK]
+            assert of_person[1].at - of_person[0].at >= 0.02  # not before the update's answer
+        assert (client.call_count, client.retry_count) == (80, 0)
+        assert iterable.state()["endpoints"][USERS_UPDATE]["max_in_flight"] > 1
+        assert len(iterable.project.events) == 40
+
+
+def test_an_empty_outbox_is_done_at_once(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, []) as outbox:
+        drain(outbox, iterable.url)
+    assert iterable.calls == []
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_rows_are_delivered_through_passing_trouble(path: Path, max_attempts: int) -> None:
+    with (
+        IterableSandbox(failure_rate=0.15, seed=7) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        for _ in range(10):
+            drain(outbox, iterable.url, max_attempts=max_attempts, stop=NoWaiting())
+            if not fill(outbox, rows(*NUMBERS)).to_send:
+                break
+        assert set(outcomes_of(outbox).values()) == {"unchanged"}
+        assert len(iterable.project.users) == len(iterable.project.events) == 40
+
+
+# The first row
+
+
+def test_the_first_row_goes_alone(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.08) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url)
+        update, event, *others = iterable.calls
+        assert endpoints_of([update, event]) == [USERS_UPDATE, EVENTS_TRACK]
+        assert update.email == event.email == email_of(1)
+        assert min(call.at for call in others) - event.at >= 0.08
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"fault": "status", "status": 401}, r"refused the API key \(HTTP 401 BadApiKey\)"),
+        ({"fault": "status", "status": 403}, r"refused the API key \(HTTP 403 Forbidden\)"),
+        ({"fault": "status", "status": 404}, r"does not lead to Iterable's API \(HTTP 404\)"),
+        ({"fault": "redirect"}, r"does not lead to Iterable's API \(HTTP 302\)"),
+    ],
+)
+def test_when_the_first_row_is_refused_nothing_else_is_sent(
+    path: Path, iterable: IterableSandbox, fault: dict[str, Any], said: str
+) -> None:
+    iterable.set_faults([fault])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        with pytest.raises(RunAborted, match=said) as caught:
+            drain(outbox, iterable.url)
+        outcomes = list(outcomes_of(outbox).values())
+    assert "ITERABLE_API_BASE_URL" in str(caught.value)
+    assert len(iterable.calls) == 1
+    assert outcomes == ["total_failure"] + 39 * ["not_attempted"]
+
+
+def test_a_certificate_that_is_not_trusted_ends_the_run_before_anything_is_sent(
+    path: Path, tmp_path: Path
+) -> None:
+    certificate = make_self_signed(tmp_path, "IP:127.0.0.1")
+    with website(certificate) as site, outbox_with(path, rows(*NUMBERS)) as outbox:
+        with pytest.raises(RunAborted, match="certificate is not trusted: check") as caught:
+            drain(outbox, site.url, max_attempts=5)
+        assert "REQUESTS_CA_BUNDLE" in str(caught.value)
+        assert site.requests == []
+
+
+@pytest.mark.parametrize("status", [400, 409, 500])
+def test_when_the_first_row_fails_otherwise_the_others_follow(
+    path: Path, iterable: IterableSandbox, status: int
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": status, "email": email_of(1)}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url)
+        outcomes = outcomes_of(outbox)
+    assert outcomes.pop(email_of(1)) == "total_failure"
+    assert set(outcomes.values()) == {"successful"}
+
+
+# One row's failure
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome", "endpoints"),
+    [
+        ({"forgotten": [email_of(2)]}, "total_failure", [USERS_UPDATE]),
+        ({"invalid_emails": [email_of(2)]}, "total_failure", [USERS_UPDATE]),
+        ({"conflict_emails": [email_of(2)]}, "partial_failure", [USERS_UPDATE, EVENTS_TRACK]),
+        ({"invalid_data_emails": [email_of(2)]}, "partial_failure", [USERS_UPDATE, EVENTS_TRACK]),
+    ],
+    ids=str,
+)
+def test_the_event_follows_unless_the_person_cannot_be_reached(
+    path: Path, options: dict[str, Any], outcome: str, endpoints: list[str]
+) -> None:
+    with IterableSandbox(**options) as iterable, outbox_with(path, rows(1, 2, 3)) as outbox:
+        drain(outbox, iterable.url)
+        assert list(outcomes_of(outbox).values()) == ["successful", outcome, "successful"]
+        assert endpoints_of(calls_by_person(iterable)[email_of(2)]) == endpoints
+
+
+@pytest.mark.parametrize(
+    ("fault", "endpoint", "outcome"),
+    [
+        ({"fault": "status", "status": 400}, USERS_UPDATE, "partial_failure"),
+        ({"fault": "status", "status": 503}, USERS_UPDATE, "partial_failure"),
+        ({"fault": "drop_before"}, USERS_UPDATE, "partial_failure"),
+        ({"fault": "error_code_on_200"}, USERS_UPDATE, "partial_failure"),
+        ({"fault": "status", "status": 400}, EVENTS_TRACK, "partial_failure"),
+        ({"fault": "malformed_json"}, EVENTS_TRACK, "partial_failure"),
+        ({"fault": "status", "status": 400}, None, "total_failure"),
+        ({"fault": "status", "status": 503}, None, "total_failure"),
+    ],
+    ids=str,
+)
+def test_one_rows_failure_is_its_own(
+    path: Path,
+    iterable: IterableSandbox,
+    fault: dict[str, Any],
+    endpoint: str | None,
+    outcome: str,
+) -> None:
+    where = {"endpoint": endpoint} if endpoint else {}
+    iterable.set_faults([{**fault, **where, "email": email_of(2)}])
+    with outbox_with(path, rows(1, 2, 3)) as outbox:
+        drain(outbox, iterable.url)
+        assert list(outcomes_of(outbox).values()) == ["successful", outcome, "successful"]
+        assert len(iterable.calls) == 6
+        iterable.set_faults([])
+        fill(outbox, rows(1, 2, 3))
+        drain(outbox, iterable.url)
+        assert list(outcomes_of(outbox).values()) == ["unchanged", "successful", "unchanged"]
+    again = 2 if outcome == "total_failure" else 1
+    assert len(iterable.calls) == 6 + again
+    assert len(iterable.project.events) == 3
+
+
+def test_a_disallowed_event_is_a_partial_failure_of_every_row(path: Path) -> None:
+    with (
+        IterableSandbox(disallowed_events=["page_view"]) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        drain(outbox, iterable.url)
+        assert set(outcomes_of(outbox).values()) == {"partial_failure"}
+        (failure,) = outbox.failures()
+    assert (failure.endpoint, failure.verdict, failure.rows) == (EVENTS_TRACK, "rejected", 40)
+
+
+# Halves
+
+
+def test_only_the_halves_that_wait_are_sent(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(1, 2, 3)) as outbox:
+        one, two, _three = outbox.pending()
+        outbox.record([*finished([one], Half.PROFILE), *finished([two], Half.EVENT)])
+        fill(outbox, rows(1, 2, 3))
+        drain(outbox, iterable.url)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    calls = calls_by_person(iterable)
+    assert [endpoints_of(calls[email_of(n)]) for n in (1, 2, 3)] == [
+        [EVENTS_TRACK],
+        [USERS_UPDATE],
+        [USERS_UPDATE, EVENTS_TRACK],
+    ]
+
+
+# Events held back
+
+
+def test_events_wait_while_other_rows_go_on(path: Path, iterable: IterableSandbox) -> None:
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, event_delay_seconds=0.4)
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+    endpoints = endpoints_of(iterable.calls)
+    assert endpoints[:2] == 2 * [USERS_UPDATE]
+    assert sorted(endpoints) == 40 * [EVENTS_TRACK] + 40 * [USERS_UPDATE]
+    for update, event in calls_by_person(iterable).values():
+        assert event.at - update.at >= 0.4
+
+
+def test_only_what_depends_on_a_fresh_profile_is_held_back(path: Path) -> None:
+    with (
+        IterableSandbox(conflict_emails=[email_of(2)]) as iterable,
+        outbox_with(path, rows(1, 2, 3)) as outbox,
+    ):
+        outbox.record(finished(list(outbox.pending())[2:], Half.PROFILE))
+        fill(outbox, rows(1, 2, 3))
+        drain(outbox, iterable.url, event_delay_seconds=0.3)
+        events = [call for call in iterable.calls if call.endpoint == EVENTS_TRACK]
+        assert sorted(str(event.email) for event in events[:2]) == [email_of(2), email_of(3)]
+        assert events[2].email == email_of(1)
+        assert events[2].at - iterable.calls[0].at >= 0.3
+
+
+def test_a_row_with_odd_values_arrives_as_it_is(path: Path, iterable: IterableSandbox) -> None:
+    odd = {"first_name": "小龙 🚀", "last_name": "O'Hara \\ \"", "location": "a" * 32_000}
+    with outbox_with(path, [row(1, **odd)]) as outbox:
+        drain(outbox, iterable.url)
+        assert outcomes_of(outbox) == {email_of(1): "successful"}
+    update, event = iterable.calls
+    assert update.body["dataFields"]["first_name"] == odd["first_name"]
+    assert update.body["dataFields"]["last_name"] == odd["last_name"]
+    assert event.body["dataFields"]["location"] == odd["location"]

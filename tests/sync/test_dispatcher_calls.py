@@ -1,0 +1,52 @@
+"""One row's calls, before a client that only notes them: bodies, permits, and what is reported."""
+
+from __future__ import annotations
+
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import Verdict
+from sync.dispatcher import PerUserSender, Reported
+from tests.support.rows import call_result
+from tests.support.senders import NotedCalls, waiting_row
+
+
+def test_a_permit_is_for_a_rows_first_call_only() -> None:
+    calls = NotedCalls()
+    PerUserSender(calls).send([waiting_row(7)], lambda _report: True, has_permit=True)
+    assert calls.calls == [
+        (USERS_UPDATE, b"profile", "user 7", True),
+        (EVENTS_TRACK, b"event", "user 7", False),
+    ]
+    PerUserSender(calls).send([waiting_row(8, None)], lambda _report: True, has_permit=True)
+    assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8", True)]
+
+
+def test_a_row_takes_the_permit_of_the_call_that_it_begins_with() -> None:
+    calls = NotedCalls()
+    sender = PerUserSender(calls)
+    assert sender.pace([waiting_row(1)]) is calls.paces[USERS_UPDATE]
+    assert sender.pace([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
+
+
+def test_a_row_without_an_event_is_not_held_back() -> None:
+    reports: list[object] = []
+
+    def note(report: object) -> bool:
+        reports.append(report)
+        return True
+
+    row = waiting_row(1)._replace(event=None)
+    calls = NotedCalls()
+    PerUserSender(calls, holds_events_back=True).send([row], note, has_permit=True)
+    assert [type(report) for report in reports] == [Reported]
+    assert [call[0] for call in calls.calls] == [USERS_UPDATE]
+
+
+def test_a_call_that_was_never_made_is_not_reported() -> None:
+    calls = NotedCalls(call_result(Verdict.UNAVAILABLE, attempts=0))
+
+    def refuse_reports(report: object) -> bool:
+        raise AssertionError(report)
+
+    for row in (waiting_row(1), waiting_row(2, None)):
+        PerUserSender(calls).send([row], refuse_reports, has_permit=False)
+    assert [call[0] for call in calls.calls] == [USERS_UPDATE, EVENTS_TRACK]

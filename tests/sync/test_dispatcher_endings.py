@@ -1,0 +1,269 @@
+"""How a delivery ends before its time: a spent budget, a refusal, a stop, a bug; what remains."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import PendingRow
+from sandbox.iterable_api import IterableSandbox
+from sync.dispatcher import PerUserSender, Report, RunAborted
+from tests.support.drains import (
+    calls_by_person,
+    check_that_nothing_was_lost_or_repeated,
+    drain,
+    outbox_with,
+    stop_when,
+)
+from tests.support.rows import email_of, outcomes_of, rows, wait_until
+
+NUMBERS = range(1, 101)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+# The error budget
+
+
+class FewAtOnce(PerUserSender):
+    """Few calls are under way when the end comes, however slow the machine is."""
+
+    max_in_flight = 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"fault": "status", "status": 500}, "500"),
+        ({"fault": "drop_before"}, "ConnectionError"),
+        ({"fault": "html_body", "applied": False}, "200"),
+    ],
+)
+def test_twenty_calls_in_a_row_that_fail_end_the_run(
+    path: Path, iterable: IterableSandbox, fault: dict[str, Any], said: str
+) -> None:
+    iterable.set_faults([fault])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        words = rf"20 calls in a row failed after all their attempts \(the last: {said}\)"
+        with pytest.raises(RunAborted, match=words):
+            drain(outbox, iterable.url, to_sender=FewAtOnce)
+        counts = Counter(outcomes_of(outbox).values())
+        assert set(counts) == {"total_failure", "not_attempted"}
+        assert 20 <= len(iterable.calls) <= 20 + 4 * FewAtOnce.max_in_flight
+        assert counts["not_attempted"] > 50
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+def test_nineteen_failures_in_a_row_do_not_end_the_run(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 500, "times": 19}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url)
+        assert "not_attempted" not in outcomes_of(outbox).values()
+
+
+def test_rejections_spend_no_budget(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url)
+        assert set(outcomes_of(outbox).values()) == {"total_failure"}
+
+
+# A refusal in the middle
+
+
+def test_after_a_refusal_no_further_call_is_made(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.02) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        iterable.set_faults([{"fault": "status", "status": 401, "nth": [30]}])
+        with pytest.raises(RunAborted, match="refused the API key"):
+            drain(outbox, iterable.url, to_sender=FewAtOnce)
+        counts = Counter(outcomes_of(outbox).values())
+        assert counts["not_attempted"] > 50
+        assert counts["successful"] > 5
+        assert len(iterable.calls) <= 30 + 4 * FewAtOnce.max_in_flight
+        (refused,) = [call for call in iterable.calls if call.status == 401]
+        assert calls_by_person(iterable)[refused.email][-1] is refused
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+SLOW_UPDATES = [
+    {"fault": "delay", "seconds": 0.5, "endpoint": USERS_UPDATE, "email": email_of(number)}
+    for number in range(3, 9)
+]
+
+
+def test_rows_under_way_at_a_refusal_go_no_further(path: Path, iterable: IterableSandbox) -> None:
+    refusal = {"fault": "status", "status": 401, "email": email_of(2)}
+    late = {"fault": "delay", "seconds": 0.2, "email": email_of(2)}  # all the others have begun
+    iterable.set_faults([refusal, late, *SLOW_UPDATES])
+    with outbox_with(path, rows(*range(1, 9))) as outbox:
+        with pytest.raises(RunAborted, match="refused the API key"):
+            drain(outbox, iterable.url)
+        outcomes = Counter(outcomes_of(outbox).values())
+    assert outcomes == {"successful": 1, "total_failure": 1, "partial_failure": 6}
+    assert {event.email for event in iterable.project.events.values()} == {email_of(1)}
+
+
+# A stop
+
+
+def test_rows_under_way_at_a_stop_are_finished(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults(SLOW_UPDATES)
+    with outbox_with(path, rows(*range(1, 9))) as outbox:
+        drain(outbox, iterable.url, stop=stop_when(lambda: len(iterable.project.users) == 8))
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+
+
+@pytest.mark.slow
+def test_a_stop_ends_the_run_soon_and_what_was_under_way_is_recorded(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.1, jitter_seconds=0.05) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        stopped_at: list[float] = []
+
+        def is_time() -> bool:
+            stopped_at.append(time.monotonic())
+            return len(iterable.project.events) >= 5
+
+        pace = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
+        drain(outbox, iterable.url, stop=stop_when(is_time), paces=pace)
+        assert time.monotonic() - stopped_at[-1] < 1.5
+        counts = Counter(outcomes_of(outbox).values())
+        assert set(counts) == {"successful", "partial_failure", "not_attempted"} or set(counts) == {
+            "successful",
+            "not_attempted",
+        }
+        assert counts["successful"] == len(iterable.project.events) >= 5
+        assert counts["not_attempted"] == len(NUMBERS) - len(iterable.project.users) > 0
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+def test_a_stop_ends_retries_and_what_they_came_to_is_recorded(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503, "retry_after": 60}])
+    stop = stop_when(lambda: iterable.calls)
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        began_at = time.monotonic()
+        drain(outbox, iterable.url, stop=stop, max_attempts=5)
+        assert time.monotonic() - began_at < 5
+        outcomes = list(outcomes_of(outbox).values())
+    assert len(iterable.calls) <= 2
+    assert outcomes[0] == "total_failure"
+    assert set(outcomes[1:]) == {"not_attempted"}
+
+
+def test_a_stop_before_the_first_call_sends_nothing(path: Path, iterable: IterableSandbox) -> None:
+    stop = threading.Event()
+    stop.set()
+    with outbox_with(path, rows(1, 2)) as outbox:
+        drain(outbox, iterable.url, stop=stop)
+        assert set(outcomes_of(outbox).values()) == {"not_attempted"}
+    assert iterable.calls == []
+
+
+def test_events_that_are_held_back_when_a_stop_comes_go_with_the_next_run(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    stop = stop_when(lambda: len(iterable.project.users) == len(NUMBERS))
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, stop=stop, event_delay_seconds=60)
+        assert set(outcomes_of(outbox).values()) == {"partial_failure"}
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+@pytest.mark.slow
+def test_a_stop_does_not_wait_for_calls_that_hang(path: Path, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "hang", "nth": [7, 8, 9, 12]}])
+    stop = stop_when(lambda: len(iterable.calls) > 20)
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        began_at = time.monotonic()
+        drain(outbox, iterable.url, stop=stop)
+        assert time.monotonic() - began_at < 8  # the calls would hang for 30
+
+
+# Bugs
+
+
+class FaultySender(PerUserSender):
+    """A sender with a bug that some rows bring out, before or after their calls."""
+
+    bug: BaseException = ZeroDivisionError("a bug")
+    before: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+
+    def send(self, unit: Sequence[PendingRow], report: Report, *, has_permit: bool) -> None:
+        if unit[0].email in self.before:
+            raise self.bug
+        super().send(unit, report, has_permit=has_permit)
+        if unit[0].email in self.after:
+            raise self.bug
+
+
+@pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), SystemExit(3)])
+def test_a_bug_in_a_thread_ends_the_run_and_what_finished_is_recorded(
+    path: Path, iterable: IterableSandbox, bug: BaseException
+) -> None:
+    class Faulty(FaultySender):
+        max_in_flight = FewAtOnce.max_in_flight
+        before = frozenset({email_of(50)})
+
+    Faulty.bug = bug
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        with pytest.raises(type(bug)):
+            drain(outbox, iterable.url, to_sender=Faulty)
+        counts = Counter(outcomes_of(outbox).values())
+        assert counts["successful"] >= 49 - Faulty.max_in_flight
+        assert counts["successful"] == len(iterable.project.events)
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+def test_several_bugs_at_once_cost_no_result(path: Path) -> None:
+    class Faulty(FaultySender):
+        after = frozenset(email_of(number) for number in range(20, 40))
+
+    with (
+        IterableSandbox(latency_seconds=0.05) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        with pytest.raises(ZeroDivisionError):
+            drain(outbox, iterable.url, to_sender=Faulty)
+        counts = Counter(outcomes_of(outbox).values())
+        assert counts["successful"] == len(iterable.project.events) >= 20
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+def test_a_bug_that_a_stop_brings_out_surfaces(path: Path) -> None:
+    class Faulty(FaultySender):
+        after = frozenset(email_of(number) for number in range(1, 101))
+
+    with (
+        IterableSandbox(latency_seconds=0.1) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        stop = stop_when(lambda: iterable.calls)
+        with pytest.raises(ZeroDivisionError):
+            drain(outbox, iterable.url, to_sender=Faulty, stop=stop)
+        assert outcomes_of(outbox)[email_of(1)] in ("successful", "partial_failure")
+
+
+def test_threads_end_with_the_run(path: Path, iterable: IterableSandbox) -> None:
+    before = threading.active_count()
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url)
+    assert wait_until(lambda: threading.active_count() <= before)

@@ -1,0 +1,98 @@
+"""What calls came to is recorded while the delivery goes on, and reported as it goes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from records.outcomes import Finished, PendingRow
+from sandbox.iterable_api import IterableSandbox
+from state.database import StateError
+from state.outbox import Outbox
+from sync.dispatcher import Reported
+from tests.support.drains import check_that_nothing_was_lost_or_repeated, drain, outbox_with
+from tests.support.rows import outcomes_of, rows
+
+NUMBERS = range(1, 101)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+class DiskThatIsFullOnce:
+    """An outbox whose disk has no room when results are recorded for the first time."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.is_full = True
+
+    def pending(self) -> Iterator[PendingRow]:
+        return self._outbox.pending()
+
+    def events_of(self, seqs: Any) -> list[PendingRow]:
+        return self._outbox.events_of(seqs)
+
+    def record(self, finished: Sequence[Finished]) -> None:
+        if self.is_full and finished:
+            self.is_full = False
+            raise StateError("The disk is full.")
+        self._outbox.record(finished)
+
+
+@pytest.mark.slow
+def test_results_that_could_not_be_recorded_are_not_dropped(path: Path) -> None:
+    with (
+        IterableSandbox(latency_seconds=0.02) as iterable,
+        outbox_with(path, rows(*NUMBERS)) as outbox,
+    ):
+        disk: Any = DiskThatIsFullOnce(outbox)
+        with pytest.raises(StateError, match="The disk is full"):
+            drain(disk, iterable.url, paces={USERS_UPDATE: 100, EVENTS_TRACK: 100})
+        counts = Counter(outcomes_of(outbox).values())
+        assert counts["successful"] == len(iterable.project.events) >= 10
+        check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
+
+
+@pytest.mark.slow
+def test_results_are_on_the_disk_within_the_second(path: Path, iterable: IterableSandbox) -> None:
+    late: list[str] = []
+    looks: list[int] = []
+
+    def look(_calls: Sequence[Reported], rows_done: int) -> None:
+        looks.append(rows_done)
+        with sqlite3.connect(path) as second:
+            found = second.execute("SELECT email FROM outbox WHERE event_verdict IS NOT NULL")
+            recorded = {email for (email,) in found}
+        second.close()
+        answered = [c for c in iterable.calls if c.endpoint == EVENTS_TRACK and c.status == 200]
+        due = time.time() - 1.0
+        late.extend(c.email or "" for c in answered if c.at < due and c.email not in recorded)
+
+    with outbox_with(path, rows(*range(1, 131))) as outbox:
+        drain(
+            outbox,
+            iterable.url,
+            on_progress=look,
+            paces={USERS_UPDATE: 100, EVENTS_TRACK: 100},
+        )
+    assert late == []
+    assert len(looks) >= 3
+    assert looks == sorted(looks)
+    assert looks[-1] == 130
+
+
+def test_progress_hears_of_every_call_once(path: Path, iterable: IterableSandbox) -> None:
+    heard: list[Reported] = []
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, on_progress=lambda calls, _rows_done: heard.extend(calls))
+    assert len(heard) == len(iterable.calls) == 200
+    assert {len(report.finished) for report in heard} == {1}

@@ -1,0 +1,260 @@
+"""The dispatcher alone: permits, threads, the first trouble, and a stop.
+
+The sender, the calls and what waits are the test's own, so that it says what meets what.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from iterable_api.rate_limiter import Pace
+from iterable_api.responses import USERS_UPDATE
+from records.outcomes import CallResult, Verdict
+from sync.dispatcher import Delivery, Report, Reported, Rows, RunAborted
+from tests.support.rows import call_result
+from tests.support.senders import (
+    RowsInMemory,
+    ScriptedSender,
+    SeenStop,
+    delivered,
+    hold_back,
+    report_of,
+)
+
+# A thread that dies unheard is a failure.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
+REFUSED = call_result(Verdict.REFUSED, http_status=401, code="BadApiKey")
+UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
+
+
+# Permits
+
+
+def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None:
+    sender = ScriptedSender(hold_back)
+    Delivery(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
+    # The first row, and the ten events, have to ask for theirs: nobody did it for them.
+    assert sender.permits[0] is False
+    assert Counter(sender.permits) == {True: 9, False: 11}
+
+
+def test_a_row_without_a_permit_waits() -> None:
+    stop = threading.Event()
+    sender = ScriptedSender(delivered)
+    # Time stands still for this pace: after one permit there is none for half a second.
+    sender.paces[USERS_UPDATE] = Pace(2, clock=lambda: 1_000.0)
+
+    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
+        if rows_done >= 2:
+            stop.set()
+
+    Delivery(RowsInMemory(10), sender, stop, on_progress=hear).run()
+    assert sender.permits == [False, True]
+
+
+def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
+    sender = ScriptedSender(delivered)
+    sender.paces[USERS_UPDATE] = Pace(8)
+    Delivery(RowsInMemory(5), sender, threading.Event()).run()
+    assert len(sender.permits) == 5
+
+
+# A stop
+
+
+def test_after_a_stop_no_row_is_begun() -> None:
+    stop = threading.Event()
+    sender = ScriptedSender(lambda _unit, _report: stop.set())
+    Delivery(RowsInMemory(10), sender, stop).run()
+    assert len(sender.permits) == 1
+    Delivery(RowsInMemory(10), sender, stop).run()
+    assert len(sender.permits) == 1
+
+
+# Threads
+
+
+def test_threads_are_used_again() -> None:
+    threads: set[int] = set()
+
+    def send(unit: Rows, report: Report) -> None:
+        threads.add(threading.get_ident())
+        delivered(unit, report)
+
+    Delivery(RowsInMemory(30), ScriptedSender(send, max_in_flight=1), threading.Event()).run()
+    assert len(threads) == 1
+
+
+def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -> None:
+    under_way: set[int] = set()
+    most: list[int] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        under_way.add(threading.get_ident())
+        most.append(len(under_way))
+        threading.Event().wait(0.01)  # for the others to come
+        hold_back(unit, report)
+        under_way.remove(threading.get_ident())
+
+    sender = ScriptedSender(send, max_in_flight=3)
+    Delivery(RowsInMemory(30), sender, threading.Event(), event_delay_seconds=0.02).run()
+    assert len(most) == 60
+    assert max(most) <= 3
+
+
+def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
+    are_daemons: list[bool] = []
+    sender = ScriptedSender(lambda *_: are_daemons.append(threading.current_thread().daemon))
+    Delivery(RowsInMemory(1), sender, threading.Event()).run()
+    assert are_daemons == [True]
+
+
+# Recording
+
+
+def test_many_calls_share_a_transaction() -> None:
+    outbox = RowsInMemory(300)
+    Delivery(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
+    assert len(outbox.recorded) == 300
+    assert outbox.record_count < 100  # one a half second; the rows took three hundred ticks
+
+
+# What ends the run
+
+
+def test_an_answer_that_follows_a_refusal_does_not_hide_it() -> None:
+    def send(unit: Rows, report: Report) -> None:
+        report(report_of(REFUSED, unit))
+        for _ in range(10):
+            delivered(unit, report)
+
+    outbox = RowsInMemory(10)
+    with pytest.raises(RunAborted, match="refused the API key"):
+        Delivery(outbox, ScriptedSender(send), threading.Event()).run()
+    assert len(outbox.recorded) == 11
+
+
+def test_a_bug_that_follows_a_refusal_does_not_hide_it() -> None:
+    def send(unit: Rows, report: Report) -> None:
+        report(report_of(REFUSED, unit))
+        raise ZeroDivisionError
+
+    with pytest.raises(RunAborted, match="refused the API key"):
+        Delivery(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
+
+
+def run_that_hears(results: Sequence[CallResult], row_count: int = 3) -> None:
+    """Deliver rows of which each brings these results."""
+
+    def send(unit: Rows, report: Report) -> None:
+        for result in results:
+            report(report_of(result, unit))
+
+    outbox = RowsInMemory(row_count)
+    Delivery(outbox, ScriptedSender(send), threading.Event()).run()
+    assert len(outbox.recorded) == row_count * len(results)
+
+
+def test_a_success_begins_the_error_budget_anew() -> None:
+    run_that_hears([*19 * [UNAVAILABLE], call_result()])
+    run_that_hears([*19 * [UNAVAILABLE], call_result(), *19 * [UNAVAILABLE], call_result()])
+
+
+@pytest.mark.parametrize("before", [[], [call_result()]], ids=["at once", "after a success"])
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [(UNAVAILABLE, "503"), (replace(UNAVAILABLE, http_status=None, code="Timeout"), "Timeout")],
+)
+def test_twenty_unavailable_calls_end_the_run(
+    before: list[CallResult], result: CallResult, said: str
+) -> None:
+    with pytest.raises(RunAborted) as caught:
+        run_that_hears([*before, *20 * [result]], row_count=1)
+    assert str(caught.value) == (
+        f"20 calls in a row failed after all their attempts (the last: {said}). "
+        "Iterable seems to be down: run again later."
+    )
+
+
+def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
+    stop = threading.Event()
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].seq == 0:
+            return
+        stop.set()
+        for _ in range(30):
+            report(report_of(UNAVAILABLE, unit))
+
+    outbox = RowsInMemory(2)
+    Delivery(outbox, ScriptedSender(send), stop).run()
+    assert len(outbox.recorded) == 30
+
+
+def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded() -> None:
+    stop = threading.Event()
+    are_waiting = threading.Barrier(5)
+    goes_on: list[bool] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].seq == 0:
+            delivered(unit, report)
+            return
+        are_waiting.wait(30)
+        if unit[0].seq == 1:
+            report(report_of(REFUSED, unit))
+        elif stop.wait(30):
+            goes_on.append(report(report_of(UNAVAILABLE, unit)))
+
+    outbox = RowsInMemory(6)
+    with pytest.raises(RunAborted, match="refused the API key"):
+        Delivery(outbox, ScriptedSender(send), stop).run()
+    assert sorted(call.seq for call in outbox.recorded) == [0, 1, 2, 3, 4, 5]
+    assert goes_on == 4 * [False]
+
+
+def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "delivery")
+    stop = SeenStop()
+    goes_on: list[bool] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        stop.set()
+        stop.was_seen.wait(30)
+        goes_on.append(report(report_of(call_result(), unit)))
+        report(report_of(REFUSED, unit))
+
+    outbox = RowsInMemory(10)
+    Delivery(outbox, ScriptedSender(send), stop).run()
+    assert [call.seq for call in outbox.recorded] == [0, 0]
+    assert goes_on == [True]  # a row that was begun is finished
+    assert "while stopping: Iterable refused the API key" in caplog.text
+
+
+def test_a_bug_after_a_stop_surfaces_whatever_comes_home_later() -> None:
+    stop = SeenStop()
+    are_under_way = threading.Barrier(2)
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].seq:
+            are_under_way.wait(30)
+            stop.set()
+            stop.was_seen.wait(30)
+            if unit[0].seq == 1:
+                raise ZeroDivisionError
+            threading.Event().wait(0.05)
+        delivered(unit, report)
+
+    outbox = RowsInMemory(3)
+    with pytest.raises(ZeroDivisionError):
+        Delivery(outbox, ScriptedSender(send), stop).run()
+    assert [call.seq for call in outbox.recorded] == [0, 2]

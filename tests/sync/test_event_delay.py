@@ -1,0 +1,81 @@
+"""The dispatcher alone: events that wait for their profiles, and what progress hears of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from sync.dispatcher import Delivery, HeldBack, Report, Reported, Rows
+from tests.support.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
+
+# A thread that dies unheard is a failure.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+def test_an_event_goes_when_its_own_time_has_come() -> None:
+    has_gone = threading.Event()
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].profile is None:
+            has_gone.set()
+            return
+        report(HeldBack([unit[0].seq]))
+        if unit[0].seq:
+            # Others, which come later and later, do not put it off.
+            for _ in range(500):
+                if has_gone.wait(0.01):
+                    break
+                report(HeldBack([1]))
+            went_in_time.append(has_gone.is_set())
+
+    went_in_time: list[bool] = []
+    waiting = RowsInMemory(2)
+    Delivery(waiting, ScriptedSender(send), threading.Event(), event_delay_seconds=0.1).run()
+    assert went_in_time == [True]
+
+
+def test_a_row_whose_event_is_held_back_is_not_done() -> None:
+    stop = threading.Event()
+    heard: list[int] = []
+
+    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
+        heard.append(rows_done)
+        stop.set()
+
+    sender = ScriptedSender(hold_back)
+    Delivery(RowsInMemory(10), sender, stop, event_delay_seconds=60, on_progress=hear).run()
+    assert set(heard) == {0}
+
+
+def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
+    """Deliver some rows; return how many progress heard of at the end."""
+    heard: list[int] = []
+    Delivery(
+        RowsInMemory(row_count),
+        ScriptedSender(send),
+        stop,
+        event_delay_seconds=0.05,
+        on_progress=lambda _calls, rows_done: heard.append(rows_done),
+    ).run()
+    return heard[-1]
+
+
+def test_a_row_is_done_once_however_many_calls_it_took() -> None:
+    assert rows_done(hold_back, threading.Event()) == 10
+
+
+def test_an_event_may_be_all_that_there_is_to_wait_for() -> None:
+    assert rows_done(hold_back, threading.Event(), row_count=1) == 1
+
+
+def test_progress_does_not_count_rows_that_a_stop_left() -> None:
+    stop = threading.Event()
+
+    def send(unit: Rows, report: Report) -> None:
+        delivered(unit, report)
+        stop.set()
+
+    assert rows_done(send, stop) == 1
+    assert rows_done(send, stop) == 0  # stopped before it began

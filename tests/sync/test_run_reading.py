@@ -1,0 +1,155 @@
+"""A run whose read breaks: it is begun again, three times at most, and never half believed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from sync.signals import StopSignal
+from tests.conftest import SourceDatabase
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.runs import Runs, counts_of, results_of
+
+COLUMNS = """
+    seq AS id, CONCAT('user', seq, '@example.com') AS email, 'Ann' AS first_name,
+    NULL AS last_name, 'pro' AS plan_type, 'yes' AS candidate, 'pricing' AS page,
+    'desktop' AS device, 'Chrome' AS browser, 'Oslo' AS location,
+    TIMESTAMP('2026-01-13 14:30:45') AS event_time
+"""
+# MariaDB's own table of numbers. The first chunks are out while the server still thinks.
+SLOW_IN_THE_MIDDLE = f"SELECT {COLUMNS} FROM seq_1_to_12000 WHERE seq <> 11000 OR SLEEP(0.5) = 0"
+
+
+@pytest.fixture
+def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
+    runs = Runs.between(tmp_path, mariadb, iterable)
+    runs.with_query(SLOW_IN_THE_MIDDLE)
+    return runs
+
+
+@contextlib.contextmanager
+def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]]:
+    """Kill the first so many connections that are in the middle of the query."""
+    killed: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        root = server.root_connection()
+        cursor = root.cursor()
+        while not done.is_set() and len(killed) < times:
+            cursor.execute("SELECT id, info, time_ms FROM information_schema.processlist")
+            for number, query, for_milliseconds in cursor.fetchall():
+                is_reading = "FROM seq_1_to_12000" in str(query) and for_milliseconds > 100
+                if is_reading and number not in killed:
+                    killed.append(number)
+                    cursor.execute(f"KILL CONNECTION {number}")
+            time.sleep(0.02)
+        root.close()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        watching.join()
+
+
+@pytest.mark.slow
+def test_a_read_that_breaks_once_is_begun_again(
+    runs: Runs,
+    mariadb_server: PrivateMariaDB,
+    iterable: IterableSandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs.settings["SYNC_MODE"] = "bulk"
+    with killing_the_reader(mariadb_server, 1) as killed:
+        report = runs.run()
+    assert len(killed) == 1
+    assert caplog.text.count("Reading again, from the start.") == 1
+    assert counts_of(report) == {"successful": 12_000}
+    assert len(iterable.project.users) == len(iterable.project.events) == 12_000
+
+
+@pytest.mark.slow
+def test_a_read_that_always_breaks_is_given_up_after_three_times(
+    runs: Runs,
+    mariadb_server: PrivateMariaDB,
+    iterable: IterableSandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with killing_the_reader(mariadb_server, 10) as killed:
+        report = runs.run()
+    assert len(killed) == 3
+    assert caplog.text.count("Reading again, from the start.") == 2
+    assert "The connection to MySQL" in str(report.error)
+    assert "was lost" in str(report.error)
+    assert counts_of(report) == {}
+    assert results_of(report)["status"] == "aborted"
+    assert [run.status for run in runs.history()] == ["aborted"]
+    assert iterable.calls == []
+
+
+@pytest.mark.slow
+def test_a_broken_read_leaves_what_is_remembered(
+    runs: Runs, mariadb_server: PrivateMariaDB, iterable: IterableSandbox
+) -> None:
+    runs.settings["SYNC_MODE"] = "bulk"
+    assert counts_of(runs.run(limit=3_000)) == {"successful": 3_000}
+    iterable.reset()
+    with killing_the_reader(mariadb_server, 1):
+        assert counts_of(runs.run()) == {"successful": 9_000, "unchanged": 3_000}
+    assert len(iterable.project.users) == 9_000
+
+
+def test_a_broken_query_is_not_tried_again(
+    runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs.with_query("SELECT nothing FROM nowhere")
+    report = runs.run()
+    assert "MySQL refused the query" in str(report.error)
+    assert "Reading again" not in caplog.text
+    assert results_of(report)["reason"] == str(report.error)
+    assert iterable.calls == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_database_thinks_ends_the_run_at_once(
+    runs: Runs, iterable: IterableSandbox, number: signal.Signals
+) -> None:
+    runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_3 WHERE SLEEP(3) = 0")
+    stop = StopSignal()
+    former = signal.signal(number, stop)
+    timer = threading.Timer(0.4, os.kill, (os.getpid(), number))
+    timer.start()
+    began_at = time.monotonic()
+    try:
+        report = runs.run(stop)
+    finally:
+        timer.join()
+        signal.signal(number, former)
+    assert time.monotonic() - began_at < 2.5
+    assert (report.summary.status, report.summary.reason) == (
+        "interrupted",
+        f"{number.name} received",
+    )
+    assert counts_of(report) == {}
+    assert results_of(report)["records"] == []
+    assert [run.status for run in runs.history()] == ["interrupted"]
+    assert iterable.calls == []
+
+
+def test_a_limit_does_not_read_what_it_does_not_need(runs: Runs) -> None:
+    began_at = time.monotonic()
+    runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_2000 WHERE seq < 1000 OR SLEEP(0.01) = 0")
+    report = runs.run(dry_run=True, limit=4)
+    assert counts_of(report) == {"not_attempted": 4}
+    assert time.monotonic() - began_at < 5  # all of it would take ten

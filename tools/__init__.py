@@ -1,0 +1,1 @@
+"""Programs for developers: mutation testing, fuzzing, the table of faults."""
