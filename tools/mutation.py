@@ -45,7 +45,8 @@ TESTS = {
     "iterable_client": "iterable_api/test_iterable_client.py iterable_api/test_connections.py"
     " iterable_api/test_[eflr]*.py",
     "state/outbox": "state/test_outbox*.py state/test_disk_full.py",
-    "sync/dispatcher": "sync/test_dispatcher*.py sync/test_event_delay.py sync/test_bulk_delivery.py",
+    "sync/dispatcher": "sync/test_dispatcher*.py sync/test_event_delay.py"
+    " sync/test_bulk_delivery.py",
     "iterable_api/responses": "iterable_api/test_responses.py iterable_api/test_requested_waits.py",
 }
 # What takes long to import. Nothing of ours: each mutant imports that itself.

@@ -14,7 +14,8 @@ from tests.source.test_query import OTHER_SCHEMA
 from tests.source.test_query import fill as fill_with_views
 from tests.support.mariadb import free_port
 from tests.support.people import add_person
-from tests.support.program import PROJECT_FOLDER, Program
+from tests.support.program import Program
+from tests.support.program_files import PROJECT_FOLDER
 from tests.support.set_up import SetUp, failures, has_words
 
 pytest_plugins = ["tests.support.set_up_fixtures"]
@@ -50,8 +51,8 @@ class TestTheDatabase:
     def test_is_read_without_its_fast_driver_with_a_warning(self, set_up: SetUp) -> None:
         program = (
             "import sys; sys.modules['_mysql_connector'] = None\n"
-            "from settings import Settings\n"
-            "from setup_check import check_setup\n"
+            "from config.settings import Settings\n"
+            "from commands.check.run import check_setup\n"
             f"settings = Settings.from_environment({set_up.environment!r})\n"
             "for line in check_setup(settings, None): sys.stdout.write(f'{line}\\n')"
         )

@@ -67,7 +67,7 @@ def check_one_line(stderr: str, said: str) -> None:
     """Check the last line; before it there is nothing but log lines."""
     *log_lines, last = stderr.splitlines()
     assert said in last
-    assert all(" - sync_run - " in line for line in log_lines), stderr
+    assert all(" - sync.run - " in line for line in log_lines), stderr
 
 
 @pytest.mark.slow

@@ -155,9 +155,9 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
     program: Program, tmp_path: Path
 ) -> None:
     program.project = copy_of_project(tmp_path / "project")
-    results = program.project / "results.py"
+    results = program.project / "reporting" / "results_file.py"
     results.write_text(results.read_text() + "\n\ndef summarize(**_): return 1 // 0\n")
-    broken = program.project / "sync_run.py"
+    broken = program.project / "sync" / "run.py"
     assert "summarize" in broken.read_text()
     ending = program.run()
     assert ending.status == 70
@@ -173,7 +173,7 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
 @pytest.mark.slow
 def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
-    history = program.project / "run_history.py"
+    history = program.project / "state" / "history.py"
     history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")
     ending = program.run("--history")
     assert (ending.status, ending.stdout) == (70, "")

@@ -14,7 +14,7 @@ from tests.conftest import SourceDatabase
 from tests.support.people import add_people, check_project, email_of
 from tests.support.program import Program, copy_of_project, counts_of, wait_until
 
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - \w+ - (DEBUG|INFO|WARNING|ERROR) - .+")
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - [\w.]+ - (DEBUG|INFO|WARNING|ERROR) - .+")
 
 
 @pytest.fixture

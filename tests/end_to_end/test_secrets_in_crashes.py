@@ -46,30 +46,30 @@ def _bug(*arguments, **options):
 """
 ENDS_THE_RUN = {
     "in the thread that reads ahead": ("db_connection", "RowStream.__next__ = _bug"),
-    "while a row is mapped": ("records", "RowMapping.to_record = _bug"),
+    "while a row is mapped": ("records.mapping", "RowMapping.to_record = _bug"),
     "in the thread of a call": ("iterable_client", "IterableClient.call = _bug"),
-    "while results are recorded": ("outbox", "Outbox.record = _bug"),
-    "while the end is told": ("outbox", "Outbox.failures = Outbox.tally = _bug"),
+    "while results are recorded": ("state.outbox", "Outbox.record = _bug"),
+    "while the end is told": ("state.outbox", "Outbox.failures = Outbox.tally = _bug"),
     "in a signal's handler": (
-        "delivery",
+        "sync.dispatcher",
         "import signal\nsignal.signal(signal.SIGALRM, _bug)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.001)",
     ),
 }
 IS_NOTICED = {
     "in a thread of nobody": (
-        "delivery",
+        "sync.dispatcher",
         "class _Failing(threading.Thread):\n    run = _bug\n"
         "def _work(self, former=Delivery._work):\n"
         "    _Failing().start()\n    former(self)\nDelivery._work = _work",
     ),
     "in a destructor": (
-        "outbox",
+        "state.outbox",
         "class _Failing:\n    __del__ = _bug\n"
         "def _tally(self, former=Outbox.tally):\n    _Failing()\n    return former(self)\n"
         "Outbox.tally = _tally",
     ),
-    "in the report": ("report_page", "page = _bug"),
+    "in the report": ("reporting.report_page", "page = _bug"),
 }
 QUICK = ("in the thread that reads ahead", "in the thread of a call", "in a thread of nobody")
 
@@ -88,8 +88,7 @@ def check_crash(
     with IterableSandbox() as iterable:
         program = program_of(folder / "run", mysql, iterable)
         program.project = copy_of_project(folder / "project")
-        (program.project / "report.css").touch()
-        with (program.project / f"{module}.py").open("a") as file:
+        with (program.project / f"{module.replace('.', '/')}.py").open("a") as file:
             file.write(f"{BUG}\n{code}\n")
         ending = program.run(
             "--verbose",

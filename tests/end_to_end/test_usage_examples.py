@@ -16,7 +16,8 @@ from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.people import add_people, check_project
-from tests.support.program import PROJECT_FOLDER, Program
+from tests.support.program import Program
+from tests.support.program_files import PROJECT_FOLDER
 
 
 def at_the_prompt(

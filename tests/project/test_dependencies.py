@@ -12,8 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.project.test_architecture import FOLDERS, MODULES, all_files, imports_of
-from tests.support.documents import PROJECT_FOLDER, Document, codes
+from tests.project.test_architecture import OUTSIDE, imports_of
+from tests.support.documents import Document, codes
+from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES, program_files
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 THIRD_PARTY = Document("THIRD_PARTY.md")
@@ -21,7 +22,7 @@ THIRD_PARTY = Document("THIRD_PARTY.md")
 PACKAGE_OF = {"dotenv": "python-dotenv", "mysql": "mysql-connector-python"}
 # No import names these. Where it stands what they are for: a file, and the words in it.
 USED_WITHOUT_IMPORT = {
-    "tzdata": ("setting_values.py", "from zoneinfo import"),
+    "tzdata": ("config/parsers.py", "from zoneinfo import"),
     "mypy": ("scripts/test", "-m mypy"),
     "pytest-cov": ("scripts/test", "--cov"),
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
@@ -81,9 +82,15 @@ def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
     )
 
 
+def all_python_files() -> list[Path]:
+    """Return our Python files, those of tests and tools included."""
+    inside = (path for folder in OUTSIDE for path in (PROJECT_FOLDER / folder).rglob("*.py"))
+    return [*program_files(), *inside]
+
+
 def outside(path: Path) -> set[str]:
     """Return what a file imports that is neither ours nor Python's."""
-    return set(imports_of(path)) - {*MODULES, *FOLDERS, *sys.stdlib_module_names}
+    return set(imports_of(path)) - {*TOP_MODULES, *PACKAGES, *OUTSIDE, *sys.stdlib_module_names}
 
 
 def packages_of(paths: Iterable[Path]) -> set[str]:
@@ -107,27 +114,27 @@ def licence_of(package: str) -> str:
 
 
 def test_the_program_imports_nothing_but_what_it_requires() -> None:
-    for module, path in MODULES.items():
-        assert packages_of([path]) <= set(RUNTIME), module
+    for path in program_files():
+        assert packages_of([path]) <= set(RUNTIME), path
 
 
 def test_sandbox_tests_and_benchmarks_import_nothing_but_what_is_required() -> None:
-    for path in all_files():
+    for path in all_python_files():
         assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT}, path
 
 
 def test_everything_that_the_program_requires_is_used_by_it() -> None:
-    assert set(RUNTIME) - packages_of(MODULES.values()) - set(USED_WITHOUT_IMPORT) == set()
+    assert set(RUNTIME) - packages_of(program_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
 def test_everything_that_development_requires_is_used_there() -> None:
-    assert set(DEVELOPMENT) - packages_of(all_files()) - set(USED_WITHOUT_IMPORT) == set()
+    assert set(DEVELOPMENT) - packages_of(all_python_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
 @pytest.mark.parametrize("package", USED_WITHOUT_IMPORT)
 def test_what_no_import_names_is_named_elsewhere(package: str) -> None:
     assert package in {*RUNTIME, *DEVELOPMENT}
-    assert package not in packages_of(all_files())
+    assert package not in packages_of(all_python_files())
     name, words = USED_WITHOUT_IMPORT[package]
     assert words in (PROJECT_FOLDER / name).read_text(encoding="utf-8")
 

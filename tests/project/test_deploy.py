@@ -18,7 +18,7 @@ from config.settings import DEFAULTS, NAMES, Settings
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.people import WINDOW, add_people
-from tests.support.program import PROJECT_FOLDER
+from tests.support.program_files import PROJECT_FOLDER
 
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"

@@ -24,11 +24,11 @@ from sandbox.demo import FORGOTTEN, MALFORMED_FOR_ITERABLE
 from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 from tests.conftest import SAMPLE_DATA, SCHEMA
-from tests.project.test_architecture import MAY_IMPORT
-from tests.support.documents import PROJECT_FOLDER, Document, agrees, codes
+from tests.support.documents import Document, agrees, codes
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.messages import says
 from tests.support.program import PATIENCE_SECONDS, copy_of_project
+from tests.support.program_files import PROJECT_FOLDER
 from tests.support.quick_start import Reader
 
 README, QUICKSTART = Document("README.md"), Document("QUICKSTART.md")
@@ -246,14 +246,6 @@ def test_a_message_of_the_trouble_shooting_table_is_one_of_the_program(message: 
 def test_a_message_that_the_program_does_not_have_would_be_found() -> None:
     assert not says("MySQL at ... cannot be reached")
     assert not says("4xx Client Error at users/update: Status 400")
-
-
-def test_the_rooms_of_the_readme_are_the_modules_in_the_order_of_their_imports() -> None:
-    named = [name for row in README.table("rooms") for name in codes(row[1])]
-    assert [name for name in named if re.fullmatch("[a-z_]+", name)] == list(MAY_IMPORT)
-    folders = [name for name in named if name.endswith("/")]
-    assert folders == ["sandbox/", "sql/", "tests/", "benchmarks/", "deploy/", "scripts/", ".ci/"]
-    assert all((PROJECT_FOLDER / name).is_dir() for name in folders)
 
 
 def test_the_packages_of_the_readme_are_those_that_are_required() -> None:

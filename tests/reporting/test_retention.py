@@ -109,8 +109,8 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_no_half_file(tmp_path: Path)
     program = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from outcomes import Outcome\n"
-        "from results import ResultsError, write_results\n"
+        "from records.outcomes import Outcome\n"
+        "from reporting.results_file import ResultsError, write_results\n"
         "from tests.reporting.test_results_file import records_of, summary_of\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

@@ -21,7 +21,8 @@ from tests.support.certificates import make_ca, make_certificate
 from tests.support.mysql_server import PrivateMySQL
 from tests.support.people import add_people, check_project, email_of
 from tests.support.private_server import PrivateServer
-from tests.support.program import PROJECT_FOLDER, Program, counts_of
+from tests.support.program import Program, counts_of
+from tests.support.program_files import PROJECT_FOLDER
 
 pytestmark = pytest.mark.slow
 PASSWORD = "a password of one's own"

@@ -14,7 +14,7 @@ from records.mapping import RowMapping
 from records.outcomes import Half
 from state.database import RunLock, StateError
 from state.outbox import Outbox
-from tests.support.program import PROJECT_FOLDER
+from tests.support.program_files import PROJECT_FOLDER
 from tests.support.rows import (
     COLUMNS,
     MAPPING,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from state.database import RunLock, StateError
-from tests.support.program import PROJECT_FOLDER
+from tests.support.program_files import PROJECT_FOLDER
 
 OWNER = """
 import sys, time

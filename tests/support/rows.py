@@ -20,7 +20,7 @@ from records.mapping import RowMapping
 from records.outcomes import CallResult, Finished, Half, Outcome, PendingRow, Verdict
 from state.outbox import Filled, Outbox
 from tests.support.golden import SARAH, stored
-from tests.support.program import PROJECT_FOLDER
+from tests.support.program_files import PROJECT_FOLDER
 
 API_KEY = "canary-key-0123456789abcdef"
 COLUMNS = tuple(SARAH)

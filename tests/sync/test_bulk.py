@@ -262,7 +262,7 @@ def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
 
     iterable = Dropping({0: Kind.FINE})
     sender = BulkSender(iterable)
-    with caplog.at_level(logging.INFO, "bulk"):
+    with caplog.at_level(logging.INFO, "sync.bulk"):
         for _ in range(3):
             sender.send([row(0)], Told(), has_permit=True)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

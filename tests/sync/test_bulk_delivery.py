@@ -191,14 +191,14 @@ def test_a_disallowed_event_fails_for_every_row(path: Path) -> None:
 def test_dropped_and_created_fields_are_told_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "bulk")
+    caplog.set_level(logging.INFO, "sync.bulk")
     with (
         IterableSandbox(drop_unknown_fields=True) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         iterable.reset()
-    warnings = [record.getMessage() for record in caplog.records if record.name == "bulk"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "sync.bulk"]
     assert warnings == [
         "Iterable dropped unknown fields of the profiles: "
         "candidate, first_name, last_name, plan_type, recent_page_view",
@@ -211,7 +211,7 @@ def test_dropped_and_created_fields_are_told_once(
 def test_new_fields_are_a_notice(
     path: Path, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "bulk")
+    caplog.set_level(logging.INFO, "sync.bulk")
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]

@@ -223,7 +223,7 @@ def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded()
 def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG, "delivery")
+    caplog.set_level(logging.DEBUG, "sync.dispatcher")
     stop = SeenStop()
     goes_on: list[bool] = []
 

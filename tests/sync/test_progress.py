@@ -172,7 +172,7 @@ def test_a_pipe_gets_nothing_but_a_log_line_a_minute(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    caplog.set_level(logging.INFO, "progress")
+    caplog.set_level(logging.INFO, "sync.progress")
     pipe = io.StringIO()
     with Progress(100_000, 500, live=True, stream=pipe, clock=clock) as progress:
         for step in range(1, 361):
@@ -187,13 +187,13 @@ def test_a_pipe_gets_nothing_but_a_log_line_a_minute(
         "72,000 of 100,000 rows done (72 %), 400.0 users/s, 80% of the limit, 1:10 left; "
         "0 failed, 0 retries",
     ]
-    assert {record.name for record in caplog.records} == {"progress"}
+    assert {record.name for record in caplog.records} == {"sync.progress"}
 
 
 def test_on_a_terminal_the_minutely_line_is_for_the_file_only(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "progress")
+    caplog.set_level(logging.DEBUG, "sync.progress")
     terminal = Terminal()
     with Progress(1000, 500, live=True, stream=terminal.stream, clock=clock) as progress:
         clock.now += 61
@@ -241,7 +241,7 @@ def test_a_closed_window_does_not_end_the_delivery(clock: Clock) -> None:
 
 def test_rich_is_imported_only_for_a_terminal() -> None:
     code = (
-        "import sys, progress\n"
+        "import sys; from sync import progress\n"
         "with progress.Progress(1, 1, live=True) as p:\n"
         "    p.advance([], 1)\n"
         "print([name for name in sys.modules if name.split('.')[0] == 'rich'])"

@@ -192,7 +192,7 @@ def test_the_log_tells_the_counts_before_and_after(
 ) -> None:
     caplog.set_level(logging.INFO)
     report = runs.run()
-    said = [record.getMessage() for record in caplog.records if record.name == "sync_run"]
+    said = [record.getMessage() for record in caplog.records if record.name == "sync.run"]
     run_id = report.summary.run_id
     assert said[0] == f"40 rows read, 40 to send (per-user mode, run {run_id})"
     assert said[-1].startswith("Run completed: 40 total users, 40 successful, 80 api calls, ")
