@@ -16,14 +16,14 @@ import orjson
 import requests
 
 from iterable_api.http import TIMEOUT_SECONDS, IterableHTTP
-from iterable_api.rate_limiter import Pace, backoff_seconds
+from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import (
     BULK_ENDPOINTS,
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
-    Answer,
+    ApiResponse,
     error_line,
     log_level,
     verdict_of,
@@ -50,7 +50,7 @@ DOCUMENTED_RPS: Mapping[str, float] = {
     USERS_BULK_UPDATE: 5,
     EVENTS_TRACK_BULK: 10,
 }
-RATE_LIMITED_MOST_SECONDS = 300.0  # no call waits longer than this on 429s
+MAX_RATE_LIMITED_SECONDS = 300.0  # no call waits longer than this on 429s
 MAX_LOGGED_BYTES = 20_000
 
 
@@ -77,7 +77,7 @@ class IterableClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         rates = {**DOCUMENTED_RPS, **paces}
-        self.paces = {endpoint: Pace(rate, clock=clock) for endpoint, rate in rates.items()}
+        self.paces = {endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()}
         self.call_count = 0  # attempts made, retries included
         self.retry_count = 0
         self._counting = threading.Lock()
@@ -182,7 +182,10 @@ class IterableClient:
         started_at = self._clock()
         limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0
-        answer, verdict = Answer(None, trouble="stopped before it was sent"), Verdict.UNAVAILABLE
+        answer, verdict = (
+            ApiResponse(None, trouble="stopped before it was sent"),
+            Verdict.UNAVAILABLE,
+        )
         while has_permit or pace.acquire(self._stop.wait):
             has_permit = False
             attempts += 1
@@ -201,7 +204,7 @@ class IterableClient:
                 break
             if answer.status == 429:
                 limited_at = min(limited_at, self._clock())
-                pace.slow_down(answer.named_wait_seconds or 0.0)
+                pace.slow_down(answer.requested_wait_seconds or 0.0)
             else:
                 failures += 1
             wait_seconds = self._wait_before_retry(verdict, answer, attempts, failures, limited_at)
@@ -215,7 +218,7 @@ class IterableClient:
         return _to_result(endpoint, answer, verdict, attempts, elapsed_seconds)
 
     def _wait_before_retry(
-        self, verdict: Verdict, answer: Answer, attempts: int, failures: int, limited_at: float
+        self, verdict: Verdict, answer: ApiResponse, attempts: int, failures: int, limited_at: float
     ) -> float | None:
         """Return the seconds to wait before another attempt, None when this was the last."""
         if verdict is not Verdict.UNAVAILABLE or self._stop.is_set():
@@ -223,10 +226,10 @@ class IterableClient:
         if answer.status != 429:
             if failures >= self._max_attempts:
                 return None
-            return backoff_seconds(failures, answer.named_wait_seconds)
-        wait_seconds = backoff_seconds(attempts, answer.named_wait_seconds)
+            return backoff_seconds(failures, answer.requested_wait_seconds)
+        wait_seconds = backoff_seconds(attempts, answer.requested_wait_seconds)
         waited_seconds = self._clock() - limited_at
-        return wait_seconds if waited_seconds + wait_seconds <= RATE_LIMITED_MOST_SECONDS else None
+        return wait_seconds if waited_seconds + wait_seconds <= MAX_RATE_LIMITED_SECONDS else None
 
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
         """Judge and log an answer made elsewhere, as `call` judges its own."""
@@ -234,14 +237,22 @@ class IterableClient:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
         except (ValueError, TypeError, RecursionError):  # the last of what is nested deep
             body = None
-        answer = Answer(response.status_code, body, "not an API answer")  # read where body is none
+        answer = ApiResponse(
+            response.status_code, body, "not an API answer"
+        )  # read where body is none
         verdict = verdict_of(endpoint, answer)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, answer, verdict, "", 1, None)
         return _friendly(_to_result(endpoint, answer, verdict))
 
     def _log_attempt(
-        self, called: str, body: bytes, answer: Answer, elapsed_seconds: float, *, is_bulk: bool
+        self,
+        called: str,
+        body: bytes,
+        answer: ApiResponse,
+        elapsed_seconds: float,
+        *,
+        is_bulk: bool,
     ) -> None:
         """Write down one request and its answer; of a bulk request, its size."""
         shown, got = f"{len(body)} bytes", f"{len(answer.content)} bytes"
@@ -262,7 +273,7 @@ class IterableClient:
     def _log_failure(
         self,
         endpoint: str,
-        answer: Answer,
+        answer: ApiResponse,
         verdict: Verdict,
         subject: str,
         attempt: int,
@@ -283,7 +294,7 @@ class IterableClient:
 
 def _to_result(
     endpoint: str,
-    answer: Answer,
+    answer: ApiResponse,
     verdict: Verdict,
     attempts: int = 1,
     elapsed_seconds: float = 0.0,

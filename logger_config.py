@@ -45,7 +45,7 @@ _EMAIL = re.compile(
 )
 
 
-def hide_secret(secret: str, shown_as: str) -> None:
+def register_secret(secret: str, shown_as: str) -> None:
     """Have `shown_as` written wherever `secret` would be, from now on, in every logger."""
     if len(secret) >= MIN_SECRET_CHARACTERS:
         _secrets.update(dict.fromkeys(_spellings(secret), f"[{shown_as}]"))
@@ -64,7 +64,7 @@ def _spellings(secret: str) -> set[str]:
     }
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """Return `text` with every known secret taken out."""
     for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
         if secret in text:
@@ -72,7 +72,7 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def hide_emails(hidden: bool) -> None:
+def redact_emails(hidden: bool) -> None:
     """Have every logger leave e-mail addresses out, wherever they come from; or no longer."""
     _SafeFormatter.hides_emails = hidden
 
@@ -84,7 +84,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def lead_nowhere(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """Have a stream that cannot be written end in /dev/null, what waits in its buffer too.
 
     At the end of the process Python would try that once more, fail, and exit with status 120.
@@ -121,7 +121,7 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
     return logger
 
 
-def log_strays() -> None:
+def log_uncaught_errors() -> None:
     """Have what nobody catches (in threads, in `__del__`) and warnings go into the log.
 
     Python's own hooks print them on the console, secrets and all.
@@ -156,7 +156,7 @@ class _SafeFormatter(logging.Formatter):
         return "\n".join(f"  {printable(line)}" for line in lines)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = without_secrets(super().format(record))
+        text = redact(super().format(record))
         if self.hides_emails and ("@" in text or "%40" in text):  # 60 microseconds a line
             return _EMAIL.sub("[e-mail]", text)
         return text
@@ -167,7 +167,7 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg] # 3.10 has no f
 
     def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exc_info()[1], OSError):
-            lead_nowhere(sys.stderr)  # `self.stream` may be the live line above it
+            redirect_to_devnull(sys.stderr)  # `self.stream` may be the live line above it
         else:
             super().handleError(record)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_line, print_payload, print_text, say
-from logger_config import FILE_ONLY, hide_secret, printable, without_secrets
+from logger_config import FILE_ONLY, printable, redact, register_secret
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -175,7 +175,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
     from reporting.monitoring import Healthcheck, write_metrics
-    from sync.process_limits import allow_open_files, spare_the_collector
+    from sync.process_limits import allow_open_files, tune_garbage_collection
     from sync.run import Options, SyncRun
     from sync.signals import Interrupted, StopSignal
 
@@ -189,7 +189,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     health = Healthcheck("" if arguments.dry_run else settings.healthcheck_url)
     stop = StopSignal()
     allow_open_files()
-    spare_the_collector()
+    tune_garbage_collection()
     with _signals(stop):
         health.started()
         try:
@@ -199,7 +199,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             health.failed("interrupted before anything was sent", is_hurried=True)
             return 128 + (stop.number or signal.SIGINT)
         except Exception as error:
-            health.failed(printable(without_secrets(str(error))))
+            health.failed(printable(redact(str(error))))
             raise
         if settings.metrics_file is not None:
             write_metrics(settings.metrics_file, report.summary)
@@ -209,11 +209,11 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.json:
         print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    told = "\n".join(printable(without_secrets(line)) for line in report.lines())
+    described = "\n".join(printable(redact(line)) for line in report.lines())
     if report.summary.status.startswith("completed"):  # it came to its end, bad rows or not
-        health.succeeded(told)
+        health.succeeded(described)
     else:
-        health.failed(told, is_hurried=stop.number is not None)
+        health.failed(described, is_hurried=stop.number is not None)
     return status
 
 
@@ -244,16 +244,16 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
     from config.settings import ConfigError
-    from logger_config import hide_emails, log_strays, setup_logger
+    from logger_config import log_uncaught_errors, redact_emails, setup_logger
 
-    hide_secret(settings.iterable_api_key, "api key")
-    hide_secret(settings.db_password, "database password")
-    hide_secret(settings.healthcheck_url, "health check")
+    register_secret(settings.iterable_api_key, "api key")
+    register_secret(settings.db_password, "database password")
+    register_secret(settings.healthcheck_url, "health check")
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
         setup_logger("", settings.log_file, level)
-        hide_emails(not settings.log_payloads)
-        log_strays()
+        redact_emails(not settings.log_payloads)
+        log_uncaught_errors()
     except OSError as error:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]

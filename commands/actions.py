@@ -21,7 +21,7 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
     """Print a line for each thing that a run needs; 0 when all are there, else 2."""
     from commands.check.run import check_setup, settings_problems
     from config.parsers import PROJECT_FOLDER
-    from logger_config import hide_secret
+    from logger_config import register_secret
 
     path: Path | None = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
     if path is not None and not path.is_file():
@@ -31,8 +31,8 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
     except ConfigError as error:
         lines = settings_problems(error)
     else:
-        hide_secret(settings.iterable_api_key, "api key")
-        hide_secret(settings.db_password, "database password")
+        register_secret(settings.iterable_api_key, "api key")
+        register_secret(settings.db_password, "database password")
         lines = check_setup(settings, path)
     all_ok = True
     for line in lines:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TextIO
 
-from logger_config import lead_nowhere, printable, without_secrets
+from logger_config import printable, redact, redirect_to_devnull
 
 
 def open_closed_streams() -> None:
@@ -31,12 +31,12 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
-    text = printable(without_secrets(line)).encode(encoding, "backslashreplace").decode(encoding)
+    text = printable(redact(line)).encode(encoding, "backslashreplace").decode(encoding)
     try:
         out.write(f"{text}\n")
         out.flush()
     except OSError as error:
-        lead_nowhere(out)
+        redirect_to_devnull(out)
         if out is sys.stdout and not isinstance(error, BrokenPipeError):
             say(f"Standard output cannot be written ({error.strerror}): its lines end here.")
 

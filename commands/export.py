@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from reporting.atomic_file import part_file, write_out
+from reporting.atomic_file import atomic_file, flush_to_disk
 
 # What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms and leading
 # blanks included; and the texts that begin so and are nothing but a number.
@@ -55,12 +55,12 @@ def export_rows(stream: Rows, path: Path) -> int:
         if target.exists() and not target.is_file():
             raise ExportError(f"{path} is not a file: name one for the rows.")
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with part_file(part) as file:
+        with atomic_file(part) as file:
             file.write(_line(stream.columns))
             for chunk in _chunks(stream):
                 file.write(b"".join(map(_line, chunk)))
                 rows += len(chunk)
-            write_out(file)
+            flush_to_disk(file)
             part.replace(target)
     except OSError as error:
         raise ExportError(

@@ -19,8 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 # A whole answer may take this many times the read time-out: 60 s of 30 s.
-WHOLE_ANSWER_TIME_OUTS = 2
-MOST_ANSWER_BYTES = 16_000_000  # what `iterable_http` reads of a body, and headers to spare
+WHOLE_RESPONSE_TIMEOUTS = 2
+MAX_RESPONSE_BYTES = 16_000_000  # what `iterable_http` reads of a body, and headers to spare
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -51,8 +51,8 @@ class _Reader(io.RawIOBase):
         self._socket = connected
         self._bytes = connected.makefile("rb", buffering=0)
         self._silence_seconds = connected.gettimeout()
-        self._bytes_left = MOST_ANSWER_BYTES
-        self._deadline = time.monotonic() + WHOLE_ANSWER_TIME_OUTS * (self._silence_seconds or 0.0)
+        self._bytes_left = MAX_RESPONSE_BYTES
+        self._deadline = time.monotonic() + WHOLE_RESPONSE_TIMEOUTS * (self._silence_seconds or 0.0)
 
     def readable(self) -> bool:
         return True

@@ -1,7 +1,7 @@
 """One HTTP exchange with Iterable, and nothing after it: no retry, no verdict, no pace.
 
 Owns the connections, the time-outs and the reading of whatever comes back; every trouble is an
-`Answer` too. `requests` takes about a millisecond a call to merge session, environment and
+`ApiResponse` too. `requests` takes about a millisecond a call to merge session, environment and
 redirects: here that is resolved once, each endpoint's request is prepared once and copied by
 hand, and the adapter is called in place of the session (no cookies, no hooks, no redirects).
 """
@@ -18,13 +18,13 @@ import requests
 import urllib3
 
 from iterable_api.deadline import DeadlineAdapter
-from iterable_api.responses import Answer, named_wait_seconds
+from iterable_api.responses import ApiResponse, requested_wait_seconds
 
 # To connect, and between two bytes of the answer; twice the latter for all of it.
 TIMEOUT_SECONDS = (5.0, 30.0)
-MAX_ANSWER_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
+MAX_BODY_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
 _MIN_KEY_CHARACTERS = 4  # to take a shorter one out would spoil every other word
-_CERTIFICATE_TROUBLES = {  # what the error's text holds, and what it means
+_CERTIFICATE_ERRORS = {  # what the error's text holds, and what it means
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
     "TLS CA certificate bundle": "the CA bundle does not exist",
     "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
@@ -73,7 +73,7 @@ class IterableHTTP:
         """Close the connections."""
         self._adapter.close()
 
-    def post(self, endpoint: str, body: bytes) -> Answer:
+    def post(self, endpoint: str, body: bytes) -> ApiResponse:
         """Send a JSON body to `/api/{endpoint}`. Never raises for what the network does."""
         prepared = self._prepared.get(endpoint)
         if prepared is None:
@@ -87,7 +87,7 @@ class IterableHTTP:
         request.body = body
         return self._exchange(request)
 
-    def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> Answer:
+    def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
         """Ask for `/api/{endpoint}`. Never raises for what the network does."""
         question = f"?{urlencode(query)}" if query else ""
         return self._exchange(self._prepare("GET", endpoint + question, self._headers))
@@ -97,7 +97,7 @@ class IterableHTTP:
     ) -> requests.PreparedRequest:
         return requests.Request(method, f"{self.base_url}/api/{path}", headers=headers).prepare()
 
-    def _exchange(self, request: requests.PreparedRequest) -> Answer:
+    def _exchange(self, request: requests.PreparedRequest) -> ApiResponse:
         try:
             response = self._adapter.send(request, **self._send_options)
             content = self._read(response)
@@ -107,19 +107,19 @@ class IterableHTTP:
             return _no_answer(error)
         status, headers = response.status_code, response.headers
         body = _parsed(content)
-        return Answer(
+        return ApiResponse(
             status,
             body,
             "" if isinstance(body, dict) else "not an API answer",
-            named_wait_seconds(headers.get("Retry-After"), body) if status >= 400 else None,
+            requested_wait_seconds(headers.get("Retry-After"), body) if status >= 400 else None,
             headers.get("Iterable-Request-Id"),
             content,
         )
 
     def _read(self, response: requests.Response) -> bytes:
         """Return the body with the key taken out: Iterable's error texts can echo a request."""
-        content: bytes = response.raw.read(MAX_ANSWER_BYTES)
-        if len(content) == MAX_ANSWER_BYTES:
+        content: bytes = response.raw.read(MAX_BODY_BYTES)
+        if len(content) == MAX_BODY_BYTES:
             response.raw.close()  # the rest is not waited for
         else:
             response.raw.release_conn()
@@ -157,9 +157,9 @@ def _spelt_plainly(content: bytes) -> bytes:
         return content
 
 
-def _no_answer(error: Exception) -> Answer:
+def _no_answer(error: Exception) -> ApiResponse:
     """Name what came instead of an answer, without its text: that can hold the request."""
-    for sign, trouble in _CERTIFICATE_TROUBLES.items():
+    for sign, trouble in _CERTIFICATE_ERRORS.items():
         if sign in str(error):
-            return Answer(None, trouble=trouble, is_certificate_trouble=True)
-    return Answer(None, trouble=type(error).__name__)
+            return ApiResponse(None, trouble=trouble, is_certificate_error=True)
+    return ApiResponse(None, trouble=type(error).__name__)

@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable
 
 BACKOFF_FIRST_SECONDS = 0.5
-BACKOFF_MOST_SECONDS = 30.0
-NAMED_WAIT_MOST_SECONDS = 60.0  # a longer Retry-After is not believed
+BACKOFF_MAX_SECONDS = 30.0
+MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer Retry-After is not believed
 
 # A stall of the dispatcher (a commit, a garbage collection) is made up for, up to this much.
 _CATCH_UP_SECONDS = 0.2
@@ -42,11 +42,11 @@ def backoff_seconds(
     `named_seconds`, what the server asked for, is a minimum, honoured up to 60 s.
     """
     doubled = BACKOFF_FIRST_SECONDS * 2.0 ** (attempt - 1)
-    jittered = draw() * min(BACKOFF_MOST_SECONDS, doubled)
-    return max(jittered, min(named_seconds or 0.0, NAMED_WAIT_MOST_SECONDS))
+    jittered = draw() * min(BACKOFF_MAX_SECONDS, doubled)
+    return max(jittered, min(named_seconds or 0.0, MAX_REQUESTED_WAIT_SECONDS))
 
 
-class Pace:
+class RateLimiter:
     """Permits for one endpoint: evenly spread, and never more than the limit in any second.
 
     Thread-safe. The dispatcher asks with `try_acquire`; the threads that it started wait in
@@ -107,7 +107,7 @@ class Pace:
         """
         with self._lock:
             now = self._clock()
-            paused_until = now + min(pause_seconds, NAMED_WAIT_MOST_SECONDS)
+            paused_until = now + min(pause_seconds, MAX_REQUESTED_WAIT_SECONDS)
             slower = now - self._slowed_at >= _SLOW_DOWN_EVERY_SECONDS
             if slower:
                 self._slowed_at = self._recovered_at = max(now, paused_until)

@@ -26,7 +26,7 @@ _MAX_MESSAGE_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """What one attempt brought: an HTTP answer, or (`status` None) the trouble instead of one.
 
     `body` is the parsed JSON, None where there was none; `trouble` says what came instead.
@@ -35,10 +35,10 @@ class Answer:
     status: int | None
     body: Any = None
     trouble: str = ""
-    named_wait_seconds: float | None = None
+    requested_wait_seconds: float | None = None
     request_id: str | None = None
     content: bytes = b""  # as it came, secrets taken out
-    is_certificate_trouble: bool = False
+    is_certificate_error: bool = False
 
     @property
     def code(self) -> str | None:
@@ -60,13 +60,13 @@ class Answer:
         return self.body.get("params") if isinstance(self.body, dict) else None
 
 
-def verdict_of(endpoint: str, answer: Answer) -> Verdict:
+def verdict_of(endpoint: str, answer: ApiResponse) -> Verdict:
     """Classify an answer.
 
     The status is read before the body: Iterable's `code` is sometimes "Success" on an error.
     """
     status, body = answer.status, answer.body
-    if answer.is_certificate_trouble:
+    if answer.is_certificate_error:
         return Verdict.REFUSED  # not Iterable, or not to be trusted: no retry mends that
     if status is None or status < 200 or status in (408, 425, 429) or status >= 500:
         return Verdict.UNAVAILABLE
@@ -88,7 +88,7 @@ def verdict_of(endpoint: str, answer: Answer) -> Verdict:
     return Verdict.DELIVERED if body["code"] == "Success" else Verdict.REJECTED
 
 
-def named_wait_seconds(
+def requested_wait_seconds(
     retry_after: str | None, body: object, now: datetime | None = None
 ) -> float | None:
     """Return how long Iterable asks to wait: `Retry-After` (seconds or date), or the
@@ -108,7 +108,7 @@ def named_wait_seconds(
     return max((wait for wait in waits if 0 <= wait < float("inf")), default=None)
 
 
-def error_line(endpoint: str, answer: Answer) -> str:
+def error_line(endpoint: str, answer: ApiResponse) -> str:
     """Word a failed attempt for the log."""
     if answer.status is None:
         return f"No answer from {endpoint}: {answer.trouble}"

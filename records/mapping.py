@@ -82,7 +82,7 @@ def hash64(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
 
 
-def person_of(email: str) -> int:
+def user_key_of(email: str) -> int:
     """Return the number that stands for a person: e-mails are compared trimmed and folded."""
     return hash64(email.strip().casefold().encode("utf-8", "surrogatepass"))
 
@@ -165,7 +165,7 @@ class RowMapping:
             return RowKey(
                 _to_user_id(row[self._id]),
                 email.strip(),
-                person_of(email),
+                user_key_of(email),
                 _to_microseconds(event_time, self._zone),
                 self._hash(self._of_profile(row)),
                 self._hash(self._of_event(row)),

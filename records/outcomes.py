@@ -145,7 +145,7 @@ def row_entry(
     }
 
 
-class Half(str, Enum):
+class RequestKind(str, Enum):
     """The two halves of a row, each remembered on its own."""
 
     PROFILE = "profile"
@@ -166,7 +166,7 @@ class Finished(NamedTuple):
     """The outcome of one call for one half of one row."""
 
     seq: int
-    half: Half
+    kind: RequestKind
     result: CallResult
     finished_at: float  # unix seconds
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def part_file(part: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+def atomic_file(part: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Make a file of this mode, whatever the umask; give it its real name within the block.
 
     Nothing that lies there under that name (of a dead process with our number, or somebody's
@@ -30,7 +30,7 @@ def part_file(part: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def write_out(file: BinaryIO) -> None:
+def flush_to_disk(file: BinaryIO) -> None:
     """Have all of it on the disk; only then may it take the place of another file."""
     file.flush()
     os.fsync(file.fileno())

@@ -14,7 +14,7 @@ from pathlib import Path
 from config.settings import Settings
 from logger_config import FILE_ONLY
 from records.outcomes import Failure
-from reporting.atomic_file import part_file, write_out
+from reporting.atomic_file import atomic_file, flush_to_disk
 from reporting.measurements import Measurements
 from reporting.report_page import page
 from reporting.results_file import RunSummary
@@ -36,9 +36,9 @@ def write_report(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         content = page(summary, failures, measured, settings, path.with_suffix(".json").name)
-        with part_file(part) as file:
+        with atomic_file(part) as file:
             file.write(content.encode())
-            write_out(file)
+            flush_to_disk(file)
             part.replace(path)
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__

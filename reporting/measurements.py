@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_SAMPLES = 240  # where a run would need more, each comes to cover twice the time
+MAX_SAMPLES = 240  # where a run would need more, each comes to cover twice the time
 
 # 1 ms to 6 minutes in steps of 19 %: a call that waits out 429s takes five minutes at most.
 _STEPS_A_DOUBLING = 4
@@ -49,7 +49,7 @@ class Measurements(NamedTuple):
     slowest_seconds: float = 0.0
 
 
-class Standing(NamedTuple):
+class ProgressSnapshot(NamedTuple):
     """How a delivery stands at one moment."""
 
     rows_done: int
@@ -79,7 +79,7 @@ class Standing(NamedTuple):
 
 
 class Throughput:
-    """Counts rows and retries by time, in at most `MOST_SAMPLES` stretches of equal length."""
+    """Counts rows and retries by time, in at most `MAX_SAMPLES` stretches of equal length."""
 
     def __init__(self) -> None:
         self._stretch_seconds = 1.0
@@ -92,12 +92,12 @@ class Throughput:
         since = self._ends_at
         until = max(until_seconds, since + 1e-6)
         self._ends_at = until
-        while until > MOST_SAMPLES * self._stretch_seconds:
+        while until > MAX_SAMPLES * self._stretch_seconds:
             self._stretch_seconds *= 2
             self._rows = _summed_in_pairs(self._rows)
             self._retries = _summed_in_pairs(self._retries)
         width = self._stretch_seconds
-        first, last = int(since / width), min(int(until / width), MOST_SAMPLES - 1)
+        first, last = int(since / width), min(int(until / width), MAX_SAMPLES - 1)
         missing = last + 1 - len(self._rows)
         self._rows += [0.0] * missing
         self._retries += [0.0] * missing

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from records.outcomes import Outcome
-from reporting.atomic_file import part_file, write_out
+from reporting.atomic_file import atomic_file, flush_to_disk
 from reporting.results_file import RunSummary
 
 logger = logging.getLogger(__name__)
@@ -168,9 +168,9 @@ def write_metrics(path: Path, summary: RunSummary) -> None:
         if path.exists() and not path.is_file():  # /dev/null would be gone, for everybody
             raise OSError(errno.EINVAL, "it is no file")
         text = "".join(_exposition(summary, _former_success(path)))
-        with part_file(part, 0o644) as file:
+        with atomic_file(part, 0o644) as file:
             file.write(text.encode())
-            write_out(file)
+            flush_to_disk(file)
             part.replace(path)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended well without
         reason = getattr(error, "strerror", None) or type(error).__name__

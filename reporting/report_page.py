@@ -27,7 +27,7 @@ from reporting.measurements import Measurements, percentile_seconds
 from reporting.results_file import RunSummary
 
 _LEAST_SECONDS = 2.0  # of sending, for its rate to say anything
-MOST_FAILURES = 50  # reasons that are shown; the page does not grow with the rows
+MAX_SHOWN_FAILURES = 50  # reasons that are shown; the page does not grow with the rows
 
 # Nothing is loaded and nothing runs, whatever finds its way into the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -192,7 +192,7 @@ def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> I
         '<th scope="col">Reason</th><th scope="col">Where</th><th scope="col">What it means</th>'
         '<th scope="col">Users</th><th scope="col">Example</th></tr></thead>\n<tbody>'
     )
-    for failure in failures[:MOST_FAILURES]:
+    for failure in failures[:MAX_SHOWN_FAILURES]:
         where = "the row itself" if failure.endpoint == "row" else failure.endpoint
         example = failure.example_user_id
         user = "no id" if example is None else f"user {shown(example)}"
@@ -205,7 +205,7 @@ def _failures(failures: Sequence[Failure], results_name: str, shown: Shown) -> I
             f'<td class="example" data-name="for example">{user}</td></tr>'
         )
     yield "</tbody>\n</table>"
-    rest = failures[MOST_FAILURES:]
+    rest = failures[MAX_SHOWN_FAILURES:]
     if rest:
         yield (
             f"<p>And {len(rest):,} rarer reasons with "

@@ -28,7 +28,7 @@ from records.outcomes import (
     iso_time,
     row_entry,
 )
-from reporting.atomic_file import part_file, write_out
+from reporting.atomic_file import atomic_file, flush_to_disk
 
 SCHEMA_VERSION = 1
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
@@ -180,9 +180,9 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
     name = started_at.strftime("integration_results_%Y%m%d_%H%M%S")
     part = folder / f".{name}.{os.getpid()}.part"
     try:
-        with part_file(part) as file:
+        with atomic_file(part) as file:
             file.writelines(_lines(summary, records))
-            write_out(file)
+            flush_to_disk(file)
             return _publish(part, folder, name)
     except OSError as error:
         raise ResultsError(

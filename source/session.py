@@ -113,8 +113,8 @@ def _check_ca_file(path: str) -> None:
         raise SourceError(f"Cannot use the CA file {path} ({reason}): check DB_SSL_CA.") from error
 
 
-_AGAIN = True
-_CHANGE_SOMETHING = False
+TRANSIENT = True
+PERMANENT = False
 
 _UNREACHABLE = (
     "Cannot reach MySQL at {place}: is it running, and may this machine connect to it? "
@@ -168,71 +168,71 @@ _UNREADABLE = (
 
 _MEANING: dict[int, tuple[str, bool]] = {
     # The client's own numbers.
-    errorcode.CR_CONNECTION_ERROR: (_UNREACHABLE, _AGAIN),
-    errorcode.CR_CONN_HOST_ERROR: (_UNREACHABLE, _AGAIN),
-    errorcode.CR_IPSOCK_ERROR: (_UNREACHABLE, _AGAIN),
-    errorcode.CR_UNKNOWN_HOST: (_UNKNOWN_HOST, _AGAIN),
-    errorcode.CR_SERVER_GONE_ERROR: (_LOST, _AGAIN),
-    errorcode.CR_SERVER_LOST: (_LOST, _AGAIN),
-    errorcode.CR_SERVER_LOST_EXTENDED: (_LOST, _AGAIN),
-    errorcode.CR_SERVER_HANDSHAKE_ERR: (_LOST, _AGAIN),
-    errorcode.CR_MALFORMED_PACKET: (_LOST, _AGAIN),
-    errorcode.CR_SSL_CONNECTION_ERROR: (_TLS, _CHANGE_SOMETHING),
-    errorcode.CR_AUTH_PLUGIN_CANNOT_LOAD: (_PLUGIN, _CHANGE_SOMETHING),
-    errorcode.CR_AUTH_PLUGIN_ERR: (_LOGIN_FAILED, _CHANGE_SOMETHING),
+    errorcode.CR_CONNECTION_ERROR: (_UNREACHABLE, TRANSIENT),
+    errorcode.CR_CONN_HOST_ERROR: (_UNREACHABLE, TRANSIENT),
+    errorcode.CR_IPSOCK_ERROR: (_UNREACHABLE, TRANSIENT),
+    errorcode.CR_UNKNOWN_HOST: (_UNKNOWN_HOST, TRANSIENT),
+    errorcode.CR_SERVER_GONE_ERROR: (_LOST, TRANSIENT),
+    errorcode.CR_SERVER_LOST: (_LOST, TRANSIENT),
+    errorcode.CR_SERVER_LOST_EXTENDED: (_LOST, TRANSIENT),
+    errorcode.CR_SERVER_HANDSHAKE_ERR: (_LOST, TRANSIENT),
+    errorcode.CR_MALFORMED_PACKET: (_LOST, TRANSIENT),
+    errorcode.CR_SSL_CONNECTION_ERROR: (_TLS, PERMANENT),
+    errorcode.CR_AUTH_PLUGIN_CANNOT_LOAD: (_PLUGIN, PERMANENT),
+    errorcode.CR_AUTH_PLUGIN_ERR: (_LOGIN_FAILED, PERMANENT),
     # Login.
-    errorcode.ER_ACCESS_DENIED_ERROR: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_HOST_NOT_PRIVILEGED: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_HOST_IS_BLOCKED: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_MUST_CHANGE_PASSWORD: (_EXPIRED, _CHANGE_SOMETHING),
-    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_EXPIRED, _CHANGE_SOMETHING),
-    errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, _CHANGE_SOMETHING),
-    errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, _CHANGE_SOMETHING),
+    errorcode.ER_ACCESS_DENIED_ERROR: (_DENIED, PERMANENT),
+    errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, PERMANENT),
+    errorcode.ER_HOST_NOT_PRIVILEGED: (_DENIED, PERMANENT),
+    errorcode.ER_HOST_IS_BLOCKED: (_DENIED, PERMANENT),
+    errorcode.ER_MUST_CHANGE_PASSWORD: (_EXPIRED, PERMANENT),
+    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_EXPIRED, PERMANENT),
+    errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, PERMANENT),
+    errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, PERMANENT),
     errorcode.ER_SECURE_TRANSPORT_REQUIRED: (
         "MySQL at {place} demands TLS: set DB_SSL_CA to the CA file of the server.",
-        _CHANGE_SOMETHING,
+        PERMANENT,
     ),
-    errorcode.ER_DBACCESS_DENIED_ERROR: (_NOT_THIS_DATABASE, _CHANGE_SOMETHING),
+    errorcode.ER_DBACCESS_DENIED_ERROR: (_NOT_THIS_DATABASE, PERMANENT),
     errorcode.ER_BAD_DB_ERROR: (
         "There is no database {database} on MySQL at {place}: check DB_NAME.",
-        _CHANGE_SOMETHING,
+        PERMANENT,
     ),
-    errorcode.ER_CON_COUNT_ERROR: (_FULL, _AGAIN),
-    errorcode.ER_TOO_MANY_USER_CONNECTIONS: (_FULL, _AGAIN),
-    errorcode.ER_USER_LIMIT_REACHED: (_FULL, _AGAIN),
+    errorcode.ER_CON_COUNT_ERROR: (_FULL, TRANSIENT),
+    errorcode.ER_TOO_MANY_USER_CONNECTIONS: (_FULL, TRANSIENT),
+    errorcode.ER_USER_LIMIT_REACHED: (_FULL, TRANSIENT),
     # The connection ends under the query.
-    errorcode.ER_SERVER_SHUTDOWN: (_LOST, _AGAIN),
-    errorcode.ER_NET_READ_ERROR: (_LOST, _AGAIN),
-    errorcode.ER_NET_READ_INTERRUPTED: (_LOST, _AGAIN),
-    errorcode.ER_NET_ERROR_ON_WRITE: (_LOST, _AGAIN),
-    errorcode.ER_NET_WRITE_INTERRUPTED: (_LOST, _AGAIN),
-    errorcode.ER_CLIENT_INTERACTION_TIMEOUT: (_LOST, _AGAIN),
-    errorcode.ER_SESSION_WAS_KILLED: (_LOST, _AGAIN),
-    1927: (_LOST, _AGAIN),  # MariaDB: ER_CONNECTION_KILLED
+    errorcode.ER_SERVER_SHUTDOWN: (_LOST, TRANSIENT),
+    errorcode.ER_NET_READ_ERROR: (_LOST, TRANSIENT),
+    errorcode.ER_NET_READ_INTERRUPTED: (_LOST, TRANSIENT),
+    errorcode.ER_NET_ERROR_ON_WRITE: (_LOST, TRANSIENT),
+    errorcode.ER_NET_WRITE_INTERRUPTED: (_LOST, TRANSIENT),
+    errorcode.ER_CLIENT_INTERACTION_TIMEOUT: (_LOST, TRANSIENT),
+    errorcode.ER_SESSION_WAS_KILLED: (_LOST, TRANSIENT),
+    1927: (_LOST, TRANSIENT),  # MariaDB: ER_CONNECTION_KILLED
     # The server ends the query.
-    errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, _AGAIN),
-    errorcode.ER_LOCK_DEADLOCK: (_STOPPED, _AGAIN),
-    errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, _AGAIN),
+    errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, TRANSIENT),
+    errorcode.ER_LOCK_DEADLOCK: (_STOPPED, TRANSIENT),
+    errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, TRANSIENT),
     # Also the number that the pure Python driver gives its own read time-out.
-    errorcode.ER_QUERY_TIMEOUT: (_STOPPED, _AGAIN),
-    1969: (_STOPPED, _AGAIN),  # MariaDB: ER_STATEMENT_TIMEOUT
-    1021: (_NO_ROOM, _AGAIN),  # ER_DISK_FULL, which the connector lists no more
-    errorcode.ER_RECORD_FILE_FULL: (_NO_ROOM, _AGAIN),
-    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_ROOM, _AGAIN),
+    errorcode.ER_QUERY_TIMEOUT: (_STOPPED, TRANSIENT),
+    1969: (_STOPPED, TRANSIENT),  # MariaDB: ER_STATEMENT_TIMEOUT
+    1021: (_NO_ROOM, TRANSIENT),  # ER_DISK_FULL, which the connector lists no more
+    errorcode.ER_RECORD_FILE_FULL: (_NO_ROOM, TRANSIENT),
+    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_ROOM, TRANSIENT),
     # The query itself.
-    errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_NON_UNIQ_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_PARSE_ERROR: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, _CHANGE_SOMETHING),
-    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, _CHANGE_SOMETHING),  # the server's max_join_size
-    errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
-    errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
-    errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, _CHANGE_SOMETHING),
-    errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, _CHANGE_SOMETHING),
+    errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_NON_UNIQ_ERROR: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_PARSE_ERROR: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, PERMANENT),
+    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, PERMANENT),  # the server's max_join_size
+    errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
+    errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
+    errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
+    errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, PERMANENT),
 }
 
 _NAMES = {
@@ -246,10 +246,10 @@ _MAX_DETAIL_CHARACTERS = 300
 def to_source_error(error: Exception, source: Source) -> SourceError:
     """Say in the operator's words what an exception of the connector means."""
     errno = _errno(error)
-    template, transient = _MEANING.get(errno, (_UNEXPECTED, _CHANGE_SOMETHING))
+    template, transient = _MEANING.get(errno, (_UNEXPECTED, PERMANENT))
     if not errno and not isinstance(error, mysql.connector.Error | OSError):
         # IndexError, struct.error, decimal.InvalidOperation ... from the pure Python driver.
-        template, transient = _UNREADABLE, _AGAIN
+        template, transient = _UNREADABLE, TRANSIENT
     text = template.format(
         place=source.place,
         place_settings="DB_UNIX_SOCKET" if source.unix_socket else "DB_HOST and DB_PORT",

@@ -90,11 +90,11 @@ def _to_past_run(row: Sequence[Any]) -> PastRun:
     try:
         run = PastRun._make((*row[:-1], orjson.loads(row[-1])))
         datetime.fromisoformat(run.started_at)
-        told = [run.run_id, run.mode, run.status, run.finished_at or "", run.reason or ""]
+        described = [run.run_id, run.mode, run.status, run.finished_at or "", run.reason or ""]
         counted = [run.counts.get(name, 0) for name in (*_COUNTS, "duration_seconds")]
     except (ValueError, TypeError, AttributeError):
         raise sqlite3.DatabaseError("malformed run in the history") from None
-    if {type(text) for text in told} != {str} or {type(n) for n in counted} - {int, float}:
+    if {type(text) for text in described} != {str} or {type(n) for n in counted} - {int, float}:
         raise sqlite3.DatabaseError("malformed run in the history")
     return run
 

@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 
 from records.mapping import RowMapping
-from records.outcomes import Failure, Finished, Half, PendingRow, RowState, SettledRow
+from records.outcomes import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
 from state.database import close_after_reading, open_for_reading, open_state, state_errors
 from state.history import RunHistory
-from state.waiting_rows import WaitingRow, to_waiting
+from state.waiting_rows import OutboxRow, to_outbox_row
 
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 
@@ -28,21 +28,21 @@ _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
 
 _RECORD = {
-    Half.PROFILE: (
+    RequestKind.PROFILE: (
         "UPDATE outbox SET update_verdict = ?, update_result = ?, settled_at = ? WHERE seq = ?"
     ),
-    Half.EVENT: (
+    RequestKind.EVENT: (
         "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
     ),
 }
 _REMEMBER = {
-    Half.PROFILE: """
+    RequestKind.PROFILE: """
         INSERT INTO delivered (person, profile_hash, profile_at)
         SELECT person, profile_hash, ? FROM outbox WHERE seq = ?
         ON CONFLICT (person) DO UPDATE
         SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
     """,
-    Half.EVENT: """
+    RequestKind.EVENT: """
         INSERT INTO delivered (person, event_hash, event_id, event_at)
         SELECT person, event_hash, event_id, ? FROM outbox WHERE seq = ?
         ON CONFLICT (person) DO UPDATE SET event_hash = excluded.event_hash,
@@ -52,7 +52,7 @@ _REMEMBER = {
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillSummary:
     """What a fill found, told before the first call."""
 
     total: int
@@ -96,7 +96,7 @@ class Outbox:
         *,
         full_refresh: bool = False,
         now: datetime | None = None,
-    ) -> Filled:
+    ) -> FillSummary:
         """Take in every row, in one transaction: whatever breaks it leaves nothing behind.
 
         Rows whose two halves were delivered as they are become `unchanged` (not so with
@@ -116,7 +116,7 @@ class Outbox:
                 " FROM outbox",
                 (now_us,),
             ).fetchone()
-            return Filled(total, to_send, in_the_future, changed)
+            return FillSummary(total, to_send, in_the_future, changed)
 
     def _append(
         self,
@@ -128,19 +128,19 @@ class Outbox:
         keys = [mapping.key(row) for row in rows]
         known = {} if full_refresh else self._known([key.person for key in keys if key])
         unchanged: list[tuple[Any, ...]] = []
-        waiting: list[WaitingRow] = []
+        waiting: list[OutboxRow] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
             if key and known.get(key.person) == (key.profile_hash, key.event_hash):
                 unchanged.append((seq, key.user_id, key.email, key.person, key.event_at))
             else:
-                waiting.append(to_waiting(seq, row, key, known, mapping))
+                waiting.append(to_outbox_row(seq, row, key, known, mapping))
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, person, event_at, kind)"
             " VALUES (?, ?, ?, ?, ?, 'unchanged')",
             unchanged,
         )
         self._database.executemany(
-            f"INSERT INTO outbox ({', '.join(WaitingRow._fields)})"  # noqa: S608 - our own names
+            f"INSERT INTO outbox ({', '.join(OutboxRow._fields)})"  # noqa: S608 - our own names
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             waiting,
         )
@@ -225,10 +225,10 @@ class Outbox:
         Only what Iterable took is remembered for the next run.
         """
         with state_errors(self.path), self._transaction():
-            for half in Half:
-                calls = [call for call in finished if call.half is half]
+            for kind in RequestKind:
+                calls = [call for call in finished if call.kind is kind]
                 self._database.executemany(
-                    _RECORD[half],
+                    _RECORD[kind],
                     [
                         (
                             call.result.verdict.value,
@@ -240,7 +240,7 @@ class Outbox:
                     ],
                 )
                 self._database.executemany(
-                    _REMEMBER[half],
+                    _REMEMBER[kind],
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                 )
 

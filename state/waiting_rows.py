@@ -13,7 +13,7 @@ from records.mapping import InvalidRow, RowKey, RowMapping
 _NOT_KNOWN = (None, None)
 
 
-class WaitingRow(NamedTuple):
+class OutboxRow(NamedTuple):
     """A row as it is put into the outbox."""
 
     seq: int
@@ -30,20 +30,20 @@ class WaitingRow(NamedTuple):
     event_id: str | None = None
 
 
-def to_waiting(
+def to_outbox_row(
     seq: int,
     row: Sequence[Any],
     key: RowKey | None,
     known: Mapping[int, tuple[int | None, int | None]],
     mapping: RowMapping,
-) -> WaitingRow:
+) -> OutboxRow:
     """Decide which of its halves a row waits for; at least one is new."""
     had_profile, had_event = known.get(key.person, _NOT_KNOWN) if key else _NOT_KNOWN
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
-        return WaitingRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    waiting = WaitingRow(seq, key.user_id, key.email, key.person, key.event_at)
+        return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+    waiting = OutboxRow(seq, key.user_id, key.email, key.person, key.event_at)
     if had_profile != key.profile_hash:
         waiting = waiting._replace(profile=record.profile, profile_hash=key.profile_hash)
     if had_event != key.event_hash:

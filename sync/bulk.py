@@ -16,10 +16,17 @@ from typing import Any, Protocol
 
 import orjson
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict, event_may_follow
-from sync.dispatcher import HeldBack, Report, Reported, Rows
+from records.outcomes import (
+    CallResult,
+    Finished,
+    PendingRow,
+    RequestKind,
+    Verdict,
+    event_may_follow,
+)
+from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +40,7 @@ _ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 
 
 @dataclass(frozen=True)
-class Reading:
+class BatchReading:
     """What an answer says: rows that are settled, and parts that have to be sent again."""
 
     settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
@@ -64,7 +71,7 @@ def to_batches(
         yield batch
 
 
-def read_answer(half: Half, rows: Rows, result: CallResult) -> Reading:
+def read_batch_response(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
     """Say what a batch's answer means for each of its rows.
 
     Every row is settled or in exactly one part to send again; each such part is smaller than
@@ -72,13 +79,13 @@ def read_answer(half: Half, rows: Rows, result: CallResult) -> Reading:
     """
     if result.verdict in (Verdict.UNAVAILABLE, Verdict.REFUSED):
         alike = replace(result, params=None)
-        return Reading({row.seq: alike for row in rows})
+        return BatchReading({row.seq: alike for row in rows})
     if result.verdict is Verdict.REJECTED:
-        return _read_refused_whole(half, rows, result)
+        return _read_refused_whole(kind, rows, result)
     return _read_counts(rows, result)
 
 
-def _read_counts(rows: Rows, result: CallResult) -> Reading:
+def _read_counts(rows: Rows, result: CallResult) -> BatchReading:
     answer: dict[str, Any] = result.params
     succeeded, failed = answer["successCount"], answer["failCount"]
     by_email = {row.email.casefold(): row for row in rows}
@@ -98,29 +105,29 @@ def _read_counts(rows: Rows, result: CallResult) -> Reading:
     if succeeded == len(rest) and failed == len(settled):
         delivered = _row_result(result, Verdict.DELIVERED, "Success", said)
         settled.update((row.seq, delivered) for row in rest)
-        return Reading(settled)
+        return BatchReading(settled)
     if len(rows) > 1 and rest:
-        return Reading(settled, _halves(rest) if len(rest) == len(rows) else [rest])
+        return BatchReading(settled, _in_two(rest) if len(rest) == len(rows) else [rest])
     for row in rest:  # alone, and still no word on it
         verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
         settled[row.seq] = _row_result(result, verdict, "NotNamed", said)
-    return Reading(settled)
+    return BatchReading(settled)
 
 
-def _read_refused_whole(half: Half, rows: Rows, result: CallResult) -> Reading:
+def _read_refused_whole(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
     if len(rows) == 1:
-        return Reading({rows[0].seq: result})
+        return BatchReading({rows[0].seq: result})
     named = _rows_named(rows, result.params)
     if named:
         settled = {row.seq: replace(result, params=why) for row, why in named}
         rest = [row for row in rows if row.seq not in settled]
-        return Reading(settled, [rest] if rest else [])
-    suspects = _rows_holding(half, rows, result.params)
+        return BatchReading(settled, [rest] if rest else [])
+    suspects = _rows_holding(kind, rows, result.params)
     if 0 < len(suspects) < len(rows):
         held = {row.seq for row in suspects}
         rest = [row for row in rows if row.seq not in held]
-        return Reading({}, [rest, suspects])
-    return Reading({}, _halves(rows))
+        return BatchReading({}, [rest, suspects])
+    return BatchReading({}, _in_two(rows))
 
 
 def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
@@ -133,7 +140,7 @@ def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
     return [(rows[index], why) for index, why in sorted(named.items())]
 
 
-def _rows_holding(half: Half, rows: Rows, params: Any) -> Rows:
+def _rows_holding(kind: RequestKind, rows: Rows, params: Any) -> Rows:
     """Find the rows with a value that a `RequestFieldsTypesMismatched` complains of."""
     errors = params.get("validationErrors") if isinstance(params, dict) else None
     if not isinstance(errors, dict):
@@ -145,7 +152,7 @@ def _rows_holding(half: Half, rows: Rows, params: Any) -> Rows:
     }
     held = []
     for row in rows:
-        data_fields = orjson.loads(_body(half, row)).get("dataFields", {})
+        data_fields = orjson.loads(_body(kind, row)).get("dataFields", {})
         if any(
             name in data_fields and _same(data_fields[name], value)
             for name, value in offending.items()
@@ -175,11 +182,11 @@ def _row_result(result: CallResult, verdict: Verdict, code: str, said: str) -> C
     return replace(result, verdict=verdict, code=code, message=said, params=None)
 
 
-def _body(half: Half, row: PendingRow) -> bytes:
-    return (row.profile if half is Half.PROFILE else row.event) or b"{}"
+def _body(kind: RequestKind, row: PendingRow) -> bytes:
+    return (row.profile if kind is RequestKind.PROFILE else row.event) or b"{}"
 
 
-def _halves(rows: Rows) -> list[Rows]:
+def _in_two(rows: Rows) -> list[Rows]:
     middle = len(rows) // 2
     return [rows[:middle], rows[middle:]]
 
@@ -187,7 +194,7 @@ def _halves(rows: Rows) -> list[Rows]:
 class BulkCalls(Protocol):
     """What a bulk sender needs of the client."""
 
-    paces: dict[str, Pace]
+    paces: dict[str, RateLimiter]
 
     def bulk_update_users(
         self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
@@ -204,23 +211,23 @@ class BulkSender:
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
     def __init__(
-        self, client: BulkCalls, *, batch_size: int = 1000, holds_events_back: bool = False
+        self, client: BulkCalls, *, batch_size: int = 1000, delays_events: bool = False
     ) -> None:
         self._client = client
         self._batch_size = batch_size
-        self._holds_events_back = holds_events_back
-        self._told: set[str] = set()
+        self._holds_events_back = delays_events
+        self._described: set[str] = set()
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def pace(self, unit: Rows) -> Pace:
+    def pace(self, unit: Rows) -> RateLimiter:
         has_profiles = any(row.profile is not None for row in unit)
         return self._client.paces[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
-        updates, goes_on = self._deliver(Half.PROFILE, profiles, report, has_permit)
+        updates, goes_on = self._deliver(RequestKind.PROFILE, profiles, report, has_permit)
         if not goes_on:
             return
         events = [
@@ -232,13 +239,13 @@ class BulkSender:
         if self._holds_events_back:
             later = [row.seq for row in events if row.seq in updates and updates[row.seq].delivered]
             if later:
-                report(HeldBack(later))
+                report(DelayedEvents(later))
             waits = set(later)
             events = [row for row in events if row.seq not in waits]
-        self._deliver(Half.EVENT, events, report, has_permit and not profiles)
+        self._deliver(RequestKind.EVENT, events, report, has_permit and not profiles)
 
     def _deliver(
-        self, half: Half, rows: Rows, report: Report, has_permit: bool
+        self, kind: RequestKind, rows: Rows, report: Report, has_permit: bool
     ) -> tuple[dict[int, CallResult], bool]:
         """Send one half of a batch until each row has its verdict, or nothing may follow.
 
@@ -246,7 +253,7 @@ class BulkSender:
         """
         send = (
             self._client.bulk_update_users
-            if half is Half.PROFILE
+            if kind is RequestKind.PROFILE
             else self._client.bulk_track_events
         )
         settled: dict[int, CallResult] = {}
@@ -254,22 +261,22 @@ class BulkSender:
         goes_on = True
         while parts and goes_on:
             part = parts.pop()
-            bodies = [_body(half, row) for row in part]
+            bodies = [_body(kind, row) for row in part]
             subject = f"{len(part)} rows from user {part[0].user_id}"
             call = send(bodies, subject, has_permit=has_permit)
             has_permit = False
             if not call.attempts:
                 return settled, False
-            reading = read_answer(half, part, call)
-            self._tell_fields(half, call)
+            reading = read_batch_response(kind, part, call)
+            self._tell_fields(kind, call)
             now = time.time()
-            finished = [Finished(seq, half, result, now) for seq, result in reading.settled.items()]
+            finished = [Finished(seq, kind, result, now) for seq, result in reading.settled.items()]
             settled.update(reading.settled)
             parts.extend(reversed(reading.again))
-            goes_on = report(Reported(call, finished)) and call.verdict is not Verdict.REFUSED
+            goes_on = report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
         return settled, goes_on
 
-    def _tell_fields(self, half: Half, call: CallResult) -> None:
+    def _tell_fields(self, kind: RequestKind, call: CallResult) -> None:
         """Tell once of fields that Iterable dropped or made."""
         answer = call.params if isinstance(call.params, dict) else {}
         for key, level, what in (
@@ -279,7 +286,7 @@ class BulkSender:
             fields = answer.get(key)
             listed = fields if isinstance(fields, list) else []
             names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
-            line = f"Iterable {what} of the {half.value}s: {names}"
-            if names and line not in self._told:
-                self._told.add(line)
+            line = f"Iterable {what} of the {kind.value}s: {names}"
+            if names and line not in self._described:
+                self._described.add(line)
                 logger.log(level, "%s", line)

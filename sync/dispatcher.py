@@ -16,9 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict, event_may_follow
+from records.outcomes import (
+    CallResult,
+    Finished,
+    PendingRow,
+    RequestKind,
+    Verdict,
+    event_may_follow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +41,20 @@ class RunAborted(Exception):
     """The run has to stop before its end; the text says why and what to do."""
 
 
-class Reported(NamedTuple):
+class CallReport(NamedTuple):
     """What a thread says after a call: the call, and what it means for each row of it."""
 
     call: CallResult
     finished: Sequence[Finished]
 
 
-class HeldBack(NamedTuple):
+class DelayedEvents(NamedTuple):
     """Events to be sent `EVENT_DELAY_SECONDS` after their updates were accepted."""
 
     seqs: Sequence[int]
 
 
-Report = Callable[[Reported | HeldBack], bool]  # False: make no further call
+Report = Callable[[CallReport | DelayedEvents], bool]  # False: make no further call
 Rows = Sequence[PendingRow]
 
 
@@ -59,7 +66,7 @@ class Sender(Protocol):
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         """Group the rows into what is sent together; the first unit is the first row alone."""
 
-    def pace(self, unit: Rows) -> Pace:
+    def pace(self, unit: Rows) -> RateLimiter:
         """Return the pace of the unit's first call."""
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
@@ -79,7 +86,7 @@ class Waiting(Protocol):
 class Calls(Protocol):
     """What a sender needs of the client."""
 
-    paces: dict[str, Pace]
+    paces: dict[str, RateLimiter]
 
     def call(
         self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
@@ -91,14 +98,14 @@ class PerUserSender:
 
     max_in_flight = MAX_ROWS_IN_FLIGHT
 
-    def __init__(self, client: Calls, *, holds_events_back: bool = False) -> None:
+    def __init__(self, client: Calls, *, delays_events: bool = False) -> None:
         self._client = client
-        self._holds_events_back = holds_events_back
+        self._holds_events_back = delays_events
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return ((row,) for row in rows)
 
-    def pace(self, unit: Rows) -> Pace:
+    def pace(self, unit: Rows) -> RateLimiter:
         return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
@@ -109,19 +116,21 @@ class PerUserSender:
             has_permit = False
             if not update.attempts:
                 return  # stopped before it was sent
-            finished = Finished(row.seq, Half.PROFILE, update, time.time())
-            if not report(Reported(update, [finished])) or not event_may_follow(update):
+            finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
+            if not report(CallReport(update, [finished])) or not event_may_follow(update):
                 return
             if self._holds_events_back and update.delivered and row.event is not None:
-                report(HeldBack([row.seq]))
+                report(DelayedEvents([row.seq]))
                 return
         if row.event is not None:
             event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
             if event.attempts:
-                report(Reported(event, [Finished(row.seq, Half.EVENT, event, time.time())]))
+                report(
+                    CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])
+                )
 
 
-class Delivery:
+class Dispatcher:
     """One drain of an outbox. `run` returns when all is sent or `stop` is set."""
 
     def __init__(
@@ -131,7 +140,7 @@ class Delivery:
         stop: threading.Event,
         *,
         event_delay_seconds: float = 0.0,
-        on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
+        on_progress: Callable[[Sequence[CallReport], int], None] = lambda _calls, _rows_done: None,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
@@ -139,11 +148,11 @@ class Delivery:
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
         self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
-        self._reports: SimpleQueue[Reported | HeldBack | BaseException | int] = SimpleQueue()
+        self._reports: SimpleQueue[CallReport | DelayedEvents | BaseException | int] = SimpleQueue()
         self._thread_count = 0
         self._in_flight = 0
-        self._held_back: deque[tuple[float, Sequence[int]]] = deque()
-        self._unrecorded: list[Reported] = []
+        self._delayed: deque[tuple[float, Sequence[int]]] = deque()
+        self._unrecorded: list[CallReport] = []
         self._rows_done = 0  # nothing more will be sent for them
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
@@ -181,7 +190,7 @@ class Delivery:
                 unit = next(units, None)
                 if time.monotonic() >= tick_ends_at:
                     break
-            if unit is None and not self._in_flight and not self._held_back:
+            if unit is None and not self._in_flight and not self._delayed:
                 return
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
             self._collect()
@@ -206,15 +215,15 @@ class Delivery:
                     self._reports.put(bug)
             self._reports.put(rows_done)
 
-    def _report(self, report: Reported | HeldBack) -> bool:
+    def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
         return not self._is_aborted
 
     def _send_held_back(self) -> None:
-        while self._held_back and self._held_back[0][0] <= time.monotonic():
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
             if self._in_flight >= self._sender.max_in_flight:
                 return
-            _due_at, seqs = self._held_back.popleft()
+            _due_at, seqs = self._delayed.popleft()
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
     def _collect(self) -> None:
@@ -230,13 +239,13 @@ class Delivery:
             if isinstance(report, int):
                 self._in_flight -= 1
                 self._rows_done += report
-            elif isinstance(report, Reported):
+            elif isinstance(report, CallReport):
                 self._unrecorded.append(report)
                 trouble = trouble or self._judge(report.call)
-            elif isinstance(report, HeldBack):
+            elif isinstance(report, DelayedEvents):
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
-                self._held_back.append((due_at, report.seqs))
+                self._delayed.append((due_at, report.seqs))
             else:
                 trouble = trouble or report
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:

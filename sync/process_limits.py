@@ -20,7 +20,7 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collection() -> None:
     """Have modules left out of garbage collection, and rows looked at less often.
 
     Rows come and go in chunks and hold no cycles: over a million of them, the collector took

@@ -16,8 +16,8 @@ from typing import TextIO
 
 from config.settings import Settings
 from records.outcomes import CallResult, Finished, Verdict
-from reporting.measurements import Latencies, Measurements, Standing, Throughput, clock_time
-from sync.progress_bar import LiveLine, can_be_live
+from reporting.measurements import Latencies, Measurements, ProgressSnapshot, Throughput, clock_time
+from sync.progress_bar import LiveProgressBar, can_be_live
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ class Progress:
         self._ceiling = ceiling_rows_per_second
         self._stream = sys.stderr if stream is None else stream
         self._is_live = live and can_be_live(self._stream)
-        self._line: LiveLine | None = None
+        self._line: LiveProgressBar | None = None
         self._clock = clock
-        self._began_at = self._told_at = clock()
+        self._began_at = self._logged_at = clock()
         self._history = deque([(self._began_at, 0)], maxlen=_HISTORY_STEPS)
         self._rows_done = self._retries = self._rows_failed = 0
         self._failed = bytearray()  # a bit for each row: its two halves are one failure
@@ -67,8 +67,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._is_live:
-            self._line = LiveLine(self._stream)
-            self._line.show(self.standing(_LIVE_RATE_SECONDS))
+            self._line = LiveProgressBar(self._stream)
+            self._line.show(self.snapshot(_LIVE_RATE_SECONDS))
         return self
 
     def __exit__(
@@ -98,18 +98,18 @@ class Progress:
         self._throughput.add(now - self._began_at, newly_done, retries)
         self._history.append((now, self._rows_done))
         if self._line is not None:
-            self._line.show(self.standing(_LIVE_RATE_SECONDS))
-        if now - self._told_at >= LINE_EVERY_SECONDS:
-            self._told_at = now
+            self._line.show(self.snapshot(_LIVE_RATE_SECONDS))
+        if now - self._logged_at >= LINE_EVERY_SECONDS:
+            self._logged_at = now
             level = logging.DEBUG if self._line else logging.INFO  # the file has it either way
-            logger.log(level, "%s", in_words(self.standing(LINE_EVERY_SECONDS)))
+            logger.log(level, "%s", progress_line(self.snapshot(LINE_EVERY_SECONDS)))
 
-    def standing(self, over_seconds: float = LINE_EVERY_SECONDS) -> Standing:
+    def snapshot(self, over_seconds: float = LINE_EVERY_SECONDS) -> ProgressSnapshot:
         """Return the counts so far, and the rate over the last `over_seconds`."""
         now, rows_now = self._history[-1]
         then, rows_then = next((at, rows) for at, rows in self._history if at >= now - over_seconds)
         rate = (rows_now - rows_then) / (now - then) if now > then else 0.0
-        return Standing(
+        return ProgressSnapshot(
             self._rows_done,
             self._rows_to_send,
             self._rows_failed,
@@ -137,13 +137,13 @@ class Progress:
             self._rows_failed += 1
 
 
-def in_words(standing: Standing) -> str:
+def progress_line(snapshot: ProgressSnapshot) -> str:
     """Word a standing for the log."""
     parts = [
-        f"{standing.rows_done:,} of {standing.rows_to_send:,} rows done"
-        f" ({int(standing.share_done * 100)} %)",
-        f"{standing.rows_per_second:,.1f} users/s, {standing.share_of_ceiling:.0%} of the limit",
+        f"{snapshot.rows_done:,} of {snapshot.rows_to_send:,} rows done"
+        f" ({int(snapshot.share_done * 100)} %)",
+        f"{snapshot.rows_per_second:,.1f} users/s, {snapshot.share_of_ceiling:.0%} of the limit",
     ]
-    if standing.seconds_left is not None:
-        parts.append(f"{clock_time(standing.seconds_left)} left")
-    return ", ".join(parts) + f"; {standing.rows_failed:,} failed, {standing.retries:,} retries"
+    if snapshot.seconds_left is not None:
+        parts.append(f"{clock_time(snapshot.seconds_left)} left")
+    return ", ".join(parts) + f"; {snapshot.rows_failed:,} failed, {snapshot.retries:,} retries"

@@ -2,7 +2,7 @@
 
 Owns the drawing (`rich`, imported only where there is a terminal) and the truce with the log
 handlers that write to the same terminal: their lines appear above. Knows nothing of a run but
-its `Standing`.
+its `ProgressSnapshot`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO, cast
 
-from reporting.measurements import Standing, clock_time
+from reporting.measurements import ProgressSnapshot, clock_time
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-class LiveLine:
+class LiveProgressBar:
     """One line at the foot of a terminal, redrawn in place. Its trouble stops nothing.
 
     While it is there, the log handlers that write to the same stream write above it.
@@ -42,18 +42,18 @@ class LiveLine:
         self._moved = _handlers_on(stream)
         for handler in self._moved:
             handler.setStream(above)
-        with _trouble_ignored():
+        with _errors_ignored():
             self._live.start()
 
-    def show(self, standing: Standing) -> None:
+    def show(self, snapshot: ProgressSnapshot) -> None:
         """Draw the line anew."""
-        with _trouble_ignored():
+        with _errors_ignored():
             self._console.width = _width(self._stream)
-            self._live.update(_drawn(standing, self._console), refresh=True)
+            self._live.update(_drawn(snapshot, self._console), refresh=True)
 
     def close(self) -> None:
         """Take the line away and give the log its stream back."""
-        with _trouble_ignored():
+        with _errors_ignored():
             self._live.stop()
         for handler in self._moved:
             handler.setStream(self._stream)
@@ -74,21 +74,21 @@ class _Above:
         """Nothing is held back."""
 
 
-def _drawn(standing: Standing, console: Console) -> RenderableType:
+def _drawn(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
     """Lay out the line: what the width has no room for is left out, the least needed first."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    left = standing.seconds_left
-    done = Text(f"{standing.rows_done:,} / {standing.rows_to_send:,}", "bold")
-    percent = Text(f"{int(standing.share_done * 100)}%")
-    rate = Text(f"{standing.rows_per_second:,.0f} users/s", "cyan")
-    share = Text(f"{standing.share_of_ceiling:.0%} of limit", "cyan")
+    left = snapshot.seconds_left
+    done = Text(f"{snapshot.rows_done:,} / {snapshot.rows_to_send:,}", "bold")
+    percent = Text(f"{int(snapshot.share_done * 100)}%")
+    rate = Text(f"{snapshot.rows_per_second:,.0f} users/s", "cyan")
+    share = Text(f"{snapshot.share_of_ceiling:.0%} of limit", "cyan")
     eta = Text(f"ETA {'-' if left is None else clock_time(left)}", "bold")
-    delivered = Text(f"{standing.rows_delivered:,} delivered", "green")
-    failed = Text(f"{standing.rows_failed:,} failed", "red" if standing.rows_failed else "dim")
-    retries = Text(f"{standing.retries:,} retries", "yellow" if standing.retries else "dim")
+    delivered = Text(f"{snapshot.rows_delivered:,} delivered", "green")
+    failed = Text(f"{snapshot.rows_failed:,} failed", "red" if snapshot.rows_failed else "dim")
+    retries = Text(f"{snapshot.retries:,} retries", "yellow" if snapshot.retries else "dim")
 
     room = console.width - 1  # a terminal may wrap a full line
     shown: list[Text] = []
@@ -101,9 +101,9 @@ def _drawn(standing: Standing, console: Console) -> RenderableType:
         if part in shown:
             cells.append(part)
     if room >= 10:
-        total = standing.rows_to_send or 1
+        total = snapshot.rows_to_send or 1
         cells.insert(
-            2, ProgressBar(total, standing.rows_done, min(room, 30), complete_style="cyan")
+            2, ProgressBar(total, snapshot.rows_done, min(room, 30), complete_style="cyan")
         )
     line = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for _ in cells:
@@ -137,7 +137,7 @@ def _width(stream: TextIO) -> int:
 
 
 @contextlib.contextmanager
-def _trouble_ignored() -> Iterator[None]:
+def _errors_ignored() -> Iterator[None]:
     """A terminal that went away (a closed window) ends the line, not the run."""
     with contextlib.suppress(OSError, ValueError):
         yield

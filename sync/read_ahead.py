@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 _AHEAD_ITEMS = 2
 
 
-class ReadAhead(Generic[Item]):
+class Prefetcher(Generic[Item]):
     """Iterate `source()`, called and read in a daemon thread.
 
     What it raises is raised here, in its place in the order. `close` leaves it alone: the

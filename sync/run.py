@@ -21,7 +21,7 @@ from config.settings import ConfigError, Settings
 from db_connection import SourceError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
-from logger_config import FILE_ONLY, without_secrets
+from logger_config import FILE_ONLY, redact
 from records.outcomes import Failure, Outcome, RowState
 from reporting.results_file import (
     ResultsError,
@@ -33,9 +33,9 @@ from reporting.results_file import (
     write_results,
 )
 from state.database import RunLock, StateError
-from state.outbox import Filled, Outbox
+from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Delivery, PerUserSender, RunAborted, Sender
+from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAborted, Sender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
@@ -85,7 +85,7 @@ class _Ending:
     def abort(self, error: Exception) -> None:
         if self.error is None:
             self.status, self.error = "aborted", error
-            self.reason = without_secrets(str(error))
+            self.reason = redact(str(error))
 
 
 class SyncRun:
@@ -169,7 +169,7 @@ class SyncRun:
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
 
-    def _fill(self, outbox: Outbox) -> Filled:
+    def _fill(self, outbox: Outbox) -> FillSummary:
         """Take in all rows; a read that breaks is begun again, from the first row."""
         for reads in range(1, MAX_READS + 1):
             try:
@@ -181,14 +181,14 @@ class SyncRun:
                 self._stop.event.wait(2.0**reads)
         raise AssertionError("unreachable")
 
-    def _fill_once(self, outbox: Outbox) -> Filled:
+    def _fill_once(self, outbox: Outbox) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = to_mapping(self._settings, rows.columns)
             refresh = self._options.full_refresh
             return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
 
-    def _announce(self, filled: Filled) -> None:
+    def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
         logger.info(
             "%s rows read, %s to send (%s, run %s)",
@@ -233,12 +233,12 @@ class SyncRun:
             sender = BulkSender(
                 self._client,
                 batch_size=settings.bulk_batch_size,
-                holds_events_back=holds_back,
+                delays_events=holds_back,
             )
         else:
-            sender = PerUserSender(self._client, holds_events_back=holds_back)
+            sender = PerUserSender(self._client, delays_events=holds_back)
         with self._progress_of(rows_to_send) as progress:
-            Delivery(
+            Dispatcher(
                 outbox,
                 sender,
                 self._stop.event,

@@ -13,7 +13,7 @@ from typing import Any
 
 from config.settings import Settings
 from db_connection import window_start
-from sync.read_ahead import ReadAhead
+from sync.read_ahead import Prefetcher
 from sync.wiring import to_database
 
 _CHUNK_ROWS = 2_500
@@ -31,7 +31,7 @@ class SourceRows:
         self._settings = settings
         self._now = now or datetime.now(timezone.utc)
         self._limit = limit
-        self._reading = ReadAhead(self._read)
+        self._reading = Prefetcher(self._read)
         self._items = iter(self._reading)
         self._columns: Sequence[str] | None = None
 

@@ -21,7 +21,7 @@ from config.settings import ConfigError, Settings
 from db_connection import DatabaseConnection, SourceError
 from records.mapping import InvalidRow
 from source import query_plan
-from sync.read_ahead import ReadAhead
+from sync.read_ahead import Prefetcher
 from sync.wiring import to_database, to_mapping
 
 LOOKED_AT_ROWS = 1_000
@@ -107,7 +107,7 @@ def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | N
     try:
         # In another thread, so that Ctrl-C is heard while the server thinks; and on a connection
         # of that thread's own, as it cannot be closed under a query that still runs.
-        [(columns, type_codes, rows)] = ReadAhead(partial(_first_rows, settings))
+        [(columns, type_codes, rows)] = Prefetcher(partial(_first_rows, settings))
     except SourceError as error:
         yield failed("query", str(error))
         return None
@@ -147,8 +147,10 @@ def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLin
     looked_at = f"of the first {rows:,}" if rows == LOOKED_AT_ROWS else f"of {rows:,}"
     if not reasons:
         return passed("rows", f"{looked_at} all are valid")
-    told = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
-    return warned("rows", f"{looked_at} {reasons.total():,} are invalid and never sent: {told}")
+    described = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
+    return warned(
+        "rows", f"{looked_at} {reasons.total():,} are invalid and never sent: {described}"
+    )
 
 
 def _profile_types(

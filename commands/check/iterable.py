@@ -13,7 +13,7 @@ from commands.check.field_types import FieldTypes, advice, fits, shown_type
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from iterable_api.http import IterableHTTP
-from iterable_api.responses import Answer
+from iterable_api.responses import ApiResponse
 
 GET_FIELDS = "users/getFields"
 DATA_CENTRES: Mapping[str, str] = {
@@ -41,7 +41,7 @@ def check_iterable(
             "check again in a minute",
         )
         return None
-    trouble = trouble_with(answer, address)
+    trouble = explain_problem(answer, address)
     types = answer.body.get("fields") if isinstance(answer.body, dict) else None
     if trouble is None and not isinstance(types, dict):
         trouble = _not_iterable(address, "its answer is not that of the API")
@@ -53,10 +53,10 @@ def check_iterable(
     return {str(name): str(kind) for name, kind in types.items()}
 
 
-def trouble_with(answer: Answer, address: str) -> str | None:
+def explain_problem(answer: ApiResponse, address: str) -> str | None:
     """Say what an answer to a harmless GET reveals about address and key; None for no trouble."""
     status = answer.status
-    if answer.is_certificate_trouble:
+    if answer.is_certificate_error:
         return (
             f"{address}: the server's certificate is not trusted, so no key is sent. Where a proxy "
             "of yours stands between, name its CA file in REQUESTS_CA_BUNDLE."
@@ -89,7 +89,7 @@ def _not_iterable(address: str, why: str) -> str:
     return f"{address} is not Iterable's API: {why}. Set ITERABLE_API_BASE_URL to {known}."
 
 
-def _key_trouble(answer: Answer, address: str) -> str:
+def _key_trouble(answer: ApiResponse, address: str) -> str:
     """Word a 401 or 403. Source: Iterable's articles "API Keys" and "JWT-Enabled API Keys"."""
     said = f"HTTP {answer.status} {answer.code or ''}".strip()
     code = (answer.code or "").lower()
@@ -121,10 +121,10 @@ def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> It
         if expected is None:
             new += 1
             if len(kinds) > 1 and not _can_share_a_field(kinds):
-                told = " and as ".join(sorted(shown_type(kind, "") for kind in kinds))
+                described = " and as ".join(sorted(shown_type(kind, "") for kind in kinds))
                 yield warned(
                     name,
-                    f"{field} is new to Iterable and is sent as {told}: the first value that "
+                    f"{field} is new to Iterable and is sent as {described}: the first value that "
                     "arrives decides which of them is accepted from then on",
                 )
             continue
@@ -137,8 +137,8 @@ def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> It
                     f"every such row would be rejected. {advice(field, expected, kind)}",
                 )
     if not clashing:
-        told = f"the {len(ours):,} profile fields fit, {new:,} of them new to Iterable"
-        yield passed(name, f"{told} (those of events cannot be asked for)")
+        described = f"the {len(ours):,} profile fields fit, {new:,} of them new to Iterable"
+        yield passed(name, f"{described} (those of events cannot be asked for)")
 
 
 def _can_share_a_field(kinds: frozenset[str]) -> bool:

@@ -15,7 +15,7 @@ import orjson
 
 from records.outcomes import JSON
 
-MOST_EVENTS = 200  # that `events/{email}` gives, the newest
+MAX_EVENTS = 200  # that `events/{email}` gives, the newest
 _MOST_SHOWN_CHARACTERS = 60
 _MILLISECONDS_FROM = 10**11  # as seconds that would be the year 5138
 _TIME = re.compile(
@@ -50,8 +50,8 @@ def event_differences(sent: bytes, answer: Any) -> list[str]:
     candidates = [_differences_of(event, each) for each in _find(event, events)]
     if candidates:
         return min(candidates, key=len)
-    if len(events) >= MOST_EVENTS:
-        raise NotThere(f"is not among the newest {MOST_EVENTS}, and Iterable shows no more")
+    if len(events) >= MAX_EVENTS:
+        raise NotThere(f"is not among the newest {MAX_EVENTS}, and Iterable shows no more")
     raise NotThere("is not in Iterable")
 
 
@@ -69,7 +69,7 @@ def _differences_of(event: JSON, shown: JSON) -> list[str]:
     differences = []
     created_at = _to_moment(shown.get("createdAt"))
     if created_at is not None and created_at != _sent_at(event):
-        differences.append(_told("createdAt", event["createdAt"], shown["createdAt"]))
+        differences.append(_described("createdAt", event["createdAt"], shown["createdAt"]))
     # Some kinds of events are shown with their fields beside the name.
     fields = shown.get("dataFields")
     differences += _differences(event["dataFields"], shown if fields is None else fields)
@@ -85,7 +85,7 @@ def _differences(sent: Mapping[str, Any], shown: Any) -> Iterator[str]:
     fields = shown if isinstance(shown, dict) else {}
     for name, value in sent.items():
         if not is_same(value, fields.get(name)):
-            yield _told(name, value, fields.get(name))
+            yield _described(name, value, fields.get(name))
 
 
 def is_same(sent: Any, shown: Any) -> bool:
@@ -134,7 +134,7 @@ def _to_moment(value: Any) -> datetime | None:
         return None
 
 
-def _told(name: str, sent: Any, shown: Any) -> str:
+def _described(name: str, sent: Any, shown: Any) -> str:
     is_now = "absent" if shown is None else _shown(shown)
     return f"{name} was sent as {_shown(sent)} and is {is_now}"
 

@@ -17,15 +17,15 @@ from enum import Enum
 from queue import SimpleQueue
 from urllib.parse import quote
 
-from commands.check.iterable import trouble_with
-from commands.verify.compare import MOST_EVENTS, NotThere, event_differences, profile_differences
+from commands.check.iterable import explain_problem
+from commands.verify.compare import MAX_EVENTS, NotThere, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from iterable_api.http import IterableHTTP
-from iterable_api.rate_limiter import Pace
-from iterable_api.responses import Answer, verdict_of
+from iterable_api.rate_limiter import RateLimiter
+from iterable_api.responses import ApiResponse, verdict_of
 from logger_config import printable
-from records.outcomes import Half, Verdict
+from records.outcomes import RequestKind, Verdict
 
 # Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.
 READ_RPS = 90.0
@@ -57,24 +57,24 @@ class Finding:
 
     user_id: int | str | None
     email: str
-    half: Half
+    kind: RequestKind
     found: Found
     details: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         who = f"user {self.user_id}" if self.user_id is not None else self.email
-        told = "; ".join(self.details) if self.details else "is as it was sent"
-        return printable(f"{who}: the {self.half.value} {told}")
+        described = "; ".join(self.details) if self.details else "is as it was sent"
+        return printable(f"{who}: the {self.kind.value} {described}")
 
 
 @dataclass
 class VerificationTally:
     """The findings, counted."""
 
-    counts: dict[tuple[Half, Found], int] = field(default_factory=dict)
+    counts: dict[tuple[RequestKind, Found], int] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
-        key = (finding.half, finding.found)
+        key = (finding.kind, finding.found)
         self.counts[key] = self.counts.get(key, 0) + 1
 
     @property
@@ -89,16 +89,16 @@ class VerificationTally:
 
     def __str__(self) -> str:
         """Say it in a line: "10 profiles and 9 events as sent; 1 event missing"."""
-        told = []
+        described = []
         for found in Found:
-            halves = [
-                f"{count:,} {half.value}{'' if count == 1 else 's'}"
-                for half in Half
-                if (count := self.counts.get((half, found), 0))
+            parts = [
+                f"{count:,} {kind.value}{'' if count == 1 else 's'}"
+                for kind in RequestKind
+                if (count := self.counts.get((kind, found), 0))
             ]
-            if halves:
-                told.append(f"{' and '.join(halves)} {found.value}")
-        return "; ".join(told) or "nothing was read back"
+            if parts:
+                described.append(f"{' and '.join(parts)} {found.value}")
+        return "; ".join(described) or "nothing was read back"
 
 
 def verify(
@@ -133,7 +133,7 @@ class _Question:
     """One half of one row, to be read back."""
 
     row: DeliveredRow
-    half: Half
+    kind: RequestKind
     delivered_at: int
 
 
@@ -141,9 +141,9 @@ def _questions(rows: Sequence[DeliveredRow]) -> list[_Question]:
     questions = []
     for row in rows:
         if row.profile_at is not None:
-            questions.append(_Question(row, Half.PROFILE, row.profile_at))
+            questions.append(_Question(row, RequestKind.PROFILE, row.profile_at))
         if row.event_at is not None:
-            questions.append(_Question(row, Half.EVENT, row.event_at))
+            questions.append(_Question(row, RequestKind.EVENT, row.event_at))
     return questions
 
 
@@ -176,16 +176,16 @@ def _settle(
     raise VerificationError(f"Nothing more can be read back: {reader.trouble}")
 
 
-def _may_change(answer: Answer, is_young: bool) -> bool:
+def _may_change(answer: ApiResponse, is_young: bool) -> bool:
     """Say whether the same question may be answered otherwise a little later."""
     return is_young or answer.status is None or answer.status == 408 or answer.status >= 500
 
 
-def _judge(question: _Question, answer: Answer) -> Finding:
-    record, half = question.row.record, question.half
+def _judge(question: _Question, answer: ApiResponse) -> Finding:
+    record, kind = question.row.record, question.kind
 
     def finding(found: Found, *details: str) -> Finding:
-        return Finding(record.user_id, record.email, half, found, details)
+        return Finding(record.user_id, record.email, kind, found, details)
 
     if answer.code == "UnknownEmailError":
         return finding(Found.MISSING, "is not in Iterable")
@@ -193,7 +193,7 @@ def _judge(question: _Question, answer: Answer) -> Finding:
         said = f"HTTP {answer.status}" if answer.status else answer.trouble
         return finding(Found.UNANSWERED, f"could not be read back ({said})")
     try:
-        if half is Half.PROFILE:
+        if kind is RequestKind.PROFILE:
             differences = profile_differences(record.profile, answer.body)
         else:
             differences = event_differences(record.event, answer.body)
@@ -210,7 +210,7 @@ class _Reader:
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._address = settings.iterable_api_base_url
         self._stop = stop
-        self._paces = {half: Pace(READ_RPS) for half in Half}
+        self._paces = {kind: RateLimiter(READ_RPS) for kind in RequestKind}
         self._http = IterableHTTP(
             settings.iterable_api_key,
             self._address,
@@ -218,7 +218,9 @@ class _Reader:
             timeout_seconds=_TIMEOUT_SECONDS,
         )
         self.trouble: str | None = None  # why the last question was not answered
-        self._tasks: SimpleQueue[tuple[Future[Answer | None], _Question] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[Future[ApiResponse | None], _Question] | None] = (
+            SimpleQueue()
+        )
         for _ in range(_THREADS):
             # Daemons: the program's end does not wait for an answer that hangs.
             threading.Thread(target=self._work, name="verify", daemon=True).start()
@@ -229,14 +231,14 @@ class _Reader:
             self._tasks.put(None)
         self._http.close()
 
-    def ask(self, questions: Sequence[_Question]) -> Iterator[tuple[_Question, Answer]]:
+    def ask(self, questions: Sequence[_Question]) -> Iterator[tuple[_Question, ApiResponse]]:
         """Yield the answers in the order of the questions.
 
         Fewer when stopped, or when many in a row were not answered. Raises VerificationError where
         the key is refused or the address is not Iterable.
         """
         unanswered_in_a_row = 0
-        futures: list[Future[Answer | None]] = [Future() for _ in questions]
+        futures: list[Future[ApiResponse | None]] = [Future() for _ in questions]
         for task in zip(futures, questions, strict=True):
             self._tasks.put(task)
         try:
@@ -244,7 +246,7 @@ class _Reader:
                 answer = self._result(future)
                 if answer is None:
                     return
-                self.trouble = trouble_with(answer, self._address)
+                self.trouble = explain_problem(answer, self._address)
                 if verdict_of(GET_EVENTS, answer) is Verdict.REFUSED:
                     raise VerificationError(f"Nothing can be read back: {self.trouble}")
                 yield question, answer
@@ -265,7 +267,7 @@ class _Reader:
                 except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                     future.set_exception(error)
 
-    def _result(self, future: Future[Answer | None]) -> Answer | None:
+    def _result(self, future: Future[ApiResponse | None]) -> ApiResponse | None:
         """Wait for an answer, but not for one that hangs when the run is to stop."""
         while not self._stop.is_set():
             try:
@@ -274,16 +276,16 @@ class _Reader:
                 continue
         return None
 
-    def _get(self, question: _Question) -> Answer | None:
+    def _get(self, question: _Question) -> ApiResponse | None:
         """Ask one question, again where there were too many at once; None when stopped."""
-        email, pace = question.row.record.email, self._paces[question.half]
+        email, pace = question.row.record.email, self._paces[question.kind]
         while pace.acquire(self._stop.wait):
-            if question.half is Half.PROFILE:
+            if question.kind is RequestKind.PROFILE:
                 answer = self._http.get(GET_BY_EMAIL, {"email": email})
             else:
                 path = GET_EVENTS.format(email=quote(email, safe=""))
-                answer = self._http.get(path, {"limit": MOST_EVENTS})
+                answer = self._http.get(path, {"limit": MAX_EVENTS})
             if answer.status != 429:
                 return answer
-            pace.slow_down(answer.named_wait_seconds or 1.0)
+            pace.slow_down(answer.requested_wait_seconds or 1.0)
         return None

@@ -57,9 +57,9 @@ class TestASetUpThatWorks:
 
     def test_shows_neither_key_nor_password(self, set_up: SetUp, api: IterableSandbox) -> None:
         api.set_faults([{"fault": "echo_request", "status": 500}])
-        told = "\n".join(map(str, set_up.lines() + set_up.lines(DB_PORT=str(free_port()))))
-        assert KEY not in told
-        assert PASSWORD not in told
+        described = "\n".join(map(str, set_up.lines() + set_up.lines(DB_PORT=str(free_port()))))
+        assert KEY not in described
+        assert PASSWORD not in described
 
 
 def test_the_sample_data_is_found_in_order_but_for_its_odd_rows(

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from commands.verify.run import Found, VerificationTally
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.people import add_people, email_of, event_of
@@ -22,7 +22,7 @@ pytest_plugins = ["tests.support.synced"]
 def test_what_was_delivered_is_found_as_it_was_sent(synced: SyncPair) -> None:
     findings = synced.findings()
     assert {finding.found for finding in findings} == {Found.AS_SENT}
-    assert {f.user_id for f in findings if f.half is Half.EVENT} == {*range(1, PEOPLE + 1)}
+    assert {f.user_id for f in findings if f.kind is RequestKind.EVENT} == {*range(1, PEOPLE + 1)}
     tally = VerificationTally()
     for finding in findings:
         tally.add(finding)
@@ -66,14 +66,14 @@ def test_fields_of_others_are_nobodys_business(synced: SyncPair) -> None:
 def test_a_profile_that_is_gone_is_missing(synced: SyncPair) -> None:
     del synced.iterable.project.users[email_of(6)]
     (finding,) = synced.wrong()
-    assert (finding.half, finding.found) == (Half.PROFILE, Found.MISSING)
+    assert (finding.kind, finding.found) == (RequestKind.PROFILE, Found.MISSING)
     assert str(finding) == "user 6: the profile is not in Iterable"
 
 
 def test_an_event_that_is_gone_is_missing(synced: SyncPair) -> None:
     synced.take_event(synced.event(7))
     (finding,) = synced.wrong()
-    assert (finding.user_id, finding.half, finding.found) == (7, Half.EVENT, Found.MISSING)
+    assert (finding.user_id, finding.kind, finding.found) == (7, RequestKind.EVENT, Found.MISSING)
 
 
 def test_an_event_with_another_field_or_time_is_different(synced: SyncPair) -> None:
@@ -100,9 +100,9 @@ def test_a_person_who_left_or_changed_since_is_not_compared(synced: SyncPair) ->
     synced.source.run_sql("UPDATE customers SET first_name = 'New' WHERE id = 2")
     synced.change_profile(1, first_name="Mallory")
     synced.change_profile(2, first_name="Mallory")
-    asked = {(finding.user_id, finding.half) for finding in synced.findings()}
-    assert not {(1, Half.PROFILE), (1, Half.EVENT), (2, Half.PROFILE)} & asked
-    assert (2, Half.EVENT) in asked
+    asked = {(finding.user_id, finding.kind) for finding in synced.findings()}
+    assert not {(1, RequestKind.PROFILE), (1, RequestKind.EVENT), (2, RequestKind.PROFILE)} & asked
+    assert (2, RequestKind.EVENT) in asked
 
 
 def test_an_event_that_was_never_delivered_is_not_looked_for(
@@ -113,7 +113,7 @@ def test_an_event_that_was_never_delivered_is_not_looked_for(
         synced = SyncPair(tmp_path, embedded, iterable)
         synced.sync()
         findings = synced.findings()
-    assert [finding.half for finding in findings] == [Half.PROFILE] * 3
+    assert [finding.kind for finding in findings] == [RequestKind.PROFILE] * 3
 
 
 def test_no_more_people_than_asked_are_read_back(synced: SyncPair) -> None:

@@ -97,8 +97,8 @@ def test_a_person_without_fields_has_none_of_them(fields: Any) -> None:
 
 def test_long_values_are_shown_in_part() -> None:
     sent = orjson.dumps({"email": "a@example.com", "dataFields": {"x": "y" * 1_000}})
-    (told,) = profile_differences(sent, {"user": {"dataFields": {"x": "z"}}})
-    assert len(told) < 150
+    (described,) = profile_differences(sent, {"user": {"dataFields": {"x": "z"}}})
+    assert len(described) < 150
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_no_answer_breaks_the_reading(answer: Any) -> None:
             found = read(SENT, {"events": [answer, {**SHOWN, "createdAt": answer}], "user": answer})
         except NotThere:
             continue
-        assert all(isinstance(told, str) for told in found)
+        assert all(isinstance(described, str) for described in found)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.verify.run import WAITS_SECONDS, Found, VerificationError, VerificationTally, verify
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
@@ -54,7 +54,7 @@ class TestPatience:
         findings = list(verify(synced.settings, 100, waits, waits_seconds=WAITS, now=just_now))
         assert {finding.found for finding in findings} == {Found.AS_SENT}
         # What had agreed at once was not asked for again, and stands before what came late.
-        assert (findings[-1].user_id, findings[-1].half) == (7, Half.EVENT)
+        assert (findings[-1].user_id, findings[-1].kind) == (7, RequestKind.EVENT)
         asked = [call.email for call in synced.iterable.calls if call.endpoint == "events/{email}"]
         assert asked.count(email_of(7)) == 3
         assert asked.count(email_of(6)) == 1

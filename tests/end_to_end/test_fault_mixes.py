@@ -14,7 +14,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.support.fault_runs import (
     BATCH_SIZE,
-    Half,
+    RequestKind,
     Stage,
     delivered,
     halves_of,
@@ -80,18 +80,18 @@ def prepared() -> Iterator[Stage]:
 def deliver_all(made: Stage, iterable: IterableSandbox, mode: str) -> None:
     """Run until a run ends with 0, checking each."""
     runs = made.runs(iterable, mode, MAX_ATTEMPTS="3")
-    known: set[Half] = set()
+    known: set[RequestKind] = set()
     for _ in range(MOST_RUNS):
         received_before, sent_before = received_count(iterable), len(iterable.calls)
         ended = run_once(runs)
         made.check_honesty(iterable, ended, received_before)
         assert ended.status in (0, 3), ended.said
-        sent = {half for call in iterable.calls[sent_before:] for half in halves_of(call)}
+        sent = {kind for call in iterable.calls[sent_before:] for kind in halves_of(call)}
         assert not sent & known, "what was delivered is sent again"
         known |= delivered(ended)
         if ended.status == 0:
             break
-    assert known == made.halves
+    assert known == made.parts
     check_project(iterable.project, made.numbers)
     received_before = received_count(iterable)
     last = run_once(runs)

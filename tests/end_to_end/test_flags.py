@@ -194,9 +194,9 @@ def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
     }
     ending = program.run(settings=wrong)
     assert (ending.status, ending.stdout) == (2, "")
-    told = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
-    assert sorted(set(told)) == sorted(wrong)
-    assert told.count("USER_FIELDS") == 2
+    described = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
+    assert sorted(set(described)) == sorted(wrong)
+    assert described.count("USER_FIELDS") == 2
     assert "ITERABLE_API_KEY still holds the template's placeholder" in ending.stderr
     assert "ITERABLE_API_BASE_URL must start with https://" in ending.stderr
     assert iterable.calls == []

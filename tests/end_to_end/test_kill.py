@@ -30,7 +30,7 @@ AT_RISK_SECONDS = 1.0
 # Between our signal and the death of the process, on a busy machine.
 SLACK_SECONDS = 0.1
 
-Half = tuple[str, str]  # endpoint of the single call, e-mail
+RequestKind = tuple[str, str]  # endpoint of the single call, e-mail
 
 
 class Kill(NamedTuple):
@@ -66,13 +66,13 @@ class Killer:
         oldest = killed_at - AT_RISK_SECONDS - LATENCY_SECONDS - SLACK_SECONDS
         # A call whose answer got lost is in flight until it was made again.
         at_risk = [call for call in calls if call.at >= oldest or call.fault == "drop_after"]
-        sent = [half for call in calls for half in _halves(call)]
+        sent = [kind for call in calls for kind in _in_two(call)]
         forgotten = set(sent) & set(self._to_be_sent())
-        kill = Kill(len(sent), sum(len(_halves(call)) for call in at_risk), len(forgotten))
+        kill = Kill(len(sent), sum(len(_in_two(call)) for call in at_risk), len(forgotten))
         logger.info("%s", kill)
         return kill
 
-    def _to_be_sent(self) -> list[Half | None]:
+    def _to_be_sent(self) -> list[RequestKind | None]:
         """List what the next run would send, None for what Iterable does not have already."""
         dry = self._program.run("--dry-run", "--limit", "1000000", settings={"RESULTS_KEEP": "1"})
         assert dry.status == 0, dry.output
@@ -84,14 +84,14 @@ class Killer:
         ]
 
 
-def _halves(call: CallRecord) -> list[Half]:
+def _in_two(call: CallRecord) -> list[RequestKind]:
     """List what a call delivers, single or bulk."""
     is_event = call.endpoint.startswith("events/")
     rows = call.body.get("users") or call.body.get("events") or [call.body]
     return [("events/track" if is_event else "users/update", row["email"]) for row in rows]
 
 
-def _already_there(project: Project, endpoint: str, body: dict[str, Any]) -> Half | None:
+def _already_there(project: Project, endpoint: str, body: dict[str, Any]) -> RequestKind | None:
     email = body["email"]
     if endpoint == "events/track":
         is_there = body["id"] in project.events

@@ -60,8 +60,8 @@ IS_NOTICED = {
     "in a thread of nobody": (
         "sync.dispatcher",
         "class _Failing(threading.Thread):\n    run = _bug\n"
-        "def _work(self, former=Delivery._work):\n"
-        "    _Failing().start()\n    former(self)\nDelivery._work = _work",
+        "def _work(self, former=Dispatcher._work):\n"
+        "    _Failing().start()\n    former(self)\nDispatcher._work = _work",
     ),
     "in a destructor": (
         "state.outbox",

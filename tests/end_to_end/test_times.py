@@ -31,7 +31,7 @@ def with_times(source: SourceDatabase, kind: str, *times: str) -> SourceDatabase
     return source
 
 
-def told(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
+def described(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
     """Return `createdAt` and `timestamp` of each person's event."""
     events = {event.email: event for event in iterable.project.events.values()}
     assert len(events) == len(iterable.project.events) == people
@@ -94,7 +94,7 @@ def test_local_times_are_read_in_their_zone_through_clock_changes(
     program = Program.between(tmp_path, mariadb, iterable, DB_TIMEZONE=zone)
     program.settings |= EVER
     run_twice(program, len(times))
-    assert told(iterable, len(times)) == list(zip(created_at, times, strict=True))
+    assert described(iterable, len(times)) == list(zip(created_at, times, strict=True))
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
         run_twice(Program.between(tmp_path, mariadb, iterable), 1)
     finally:
         mariadb.run_sql("SET GLOBAL time_zone = 'SYSTEM'")
-    ((created_at, shown),) = told(iterable, 1)
+    ((created_at, shown),) = described(iterable, 1)
     # The statement that stored it was of a session in the machine's zone.
     assert shown == f"{datetime.fromtimestamp(created_at, timezone.utc):%F %T}"
     assert created_at == datetime(2026, 1, 13, 14, 30, 45).astimezone().timestamp()
@@ -166,7 +166,7 @@ def test_far_years_arrive_and_can_be_read_back(
     program.settings |= EVER
     run_twice(program, len(times))
     expected = [(at, moment[:19]) for at, moment in zip(created_at, times, strict=True)]
-    assert told(iterable, len(times)) == expected
+    assert described(iterable, len(times)) == expected
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "DATETIME(6)"])
@@ -200,7 +200,7 @@ def test_parts_of_a_second_decide_and_name_the_event(
     )
     program = Program.between(tmp_path, mariadb, iterable)
     run_twice(program, 1)
-    assert told(iterable, 1) == [(1768314645, "2026-01-13 14:30:45")]
+    assert described(iterable, 1) == [(1768314645, "2026-01-13 14:30:45")]
     (event,) = iterable.project.events.values()
     assert event.data_fields["page"] == "pricing"
     # Later in the same second: another event, which is sent; the profile is not.

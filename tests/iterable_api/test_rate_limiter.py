@@ -8,7 +8,7 @@ from itertools import cycle
 
 import pytest
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from tests.support.paced_calls import (
     ROUNDING,
     calls,
@@ -161,7 +161,7 @@ def test_a_dispatcher_and_threads_share_one_limit() -> None:
 
 
 def test_real_threads_never_book_the_same_permit() -> None:
-    pace = Pace(100, clock=lambda: 0.0)
+    pace = RateLimiter(100, clock=lambda: 0.0)
     slots: list[float] = []
 
     def stop_waiting(seconds: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterable_api.responses import named_wait_seconds
+from iterable_api.responses import requested_wait_seconds
 
 NOW = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
 
@@ -41,7 +41,7 @@ def reset(seconds: object) -> dict[str, object]:
 def test_the_longer_of_the_two_named_waits_counts(
     retry_after: str | None, body: object, seconds: float | None
 ) -> None:
-    assert named_wait_seconds(retry_after, body, NOW) == seconds
+    assert requested_wait_seconds(retry_after, body, NOW) == seconds
 
 
 @pytest.mark.parametrize(
@@ -49,30 +49,30 @@ def test_the_longer_of_the_two_named_waits_counts(
     ["soon", "-0.5", "-3", "nan", "inf", "1e999", "12:00", "32 Foo 2026", "\x00", "١٢:"],
 )
 def test_a_retry_after_that_makes_no_sense_is_not_heard(retry_after: str) -> None:
-    assert named_wait_seconds(retry_after, None, NOW) is None
+    assert requested_wait_seconds(retry_after, None, NOW) is None
 
 
 @pytest.mark.parametrize(
     "seconds", [-1, None, "3", True, [], {}, float("nan"), float("inf"), 10**400, -(10**400)]
 )
 def test_a_reset_that_makes_no_sense_is_not_heard(seconds: object) -> None:
-    assert named_wait_seconds(None, reset(seconds), NOW) is None
+    assert requested_wait_seconds(None, reset(seconds), NOW) is None
 
 
 @pytest.mark.parametrize("body", [[], "x", 7, {"params": None}, {"params": []}, {"params": "x"}])
 def test_a_body_without_params_names_no_wait(body: object) -> None:
-    assert named_wait_seconds(None, body, NOW) is None
+    assert requested_wait_seconds(None, body, NOW) is None
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(timezone.utc)))  # noqa: DTZ001
 def test_every_date_is_a_wait_until_then(moment: datetime) -> None:
     header = f"{moment:%a, %d %b %Y %H:%M:%S} GMT"
-    wait = named_wait_seconds(header, None, NOW)
+    wait = requested_wait_seconds(header, None, NOW)
     assert wait == max(0.0, (moment.replace(microsecond=0) - NOW) / timedelta(seconds=1))
 
 
 def test_a_date_is_compared_with_the_time_that_it_is_now() -> None:
-    assert named_wait_seconds("Tue, 13 Jan 2026 14:31:00 GMT", None) == 0.0
-    wait = named_wait_seconds("Tue, 13 Jan 2999 14:31:00 GMT", None)
+    assert requested_wait_seconds("Tue, 13 Jan 2026 14:31:00 GMT", None) == 0.0
+    wait = requested_wait_seconds("Tue, 13 Jan 2999 14:31:00 GMT", None)
     assert wait is not None
     assert wait > 900 * 365 * 86_400

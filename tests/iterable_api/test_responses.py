@@ -16,10 +16,10 @@ from iterable_api.responses import (
     EVENTS_TRACK_BULK,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
-    Answer,
+    ApiResponse,
     error_line,
     log_level,
-    named_wait_seconds,
+    requested_wait_seconds,
     verdict_of,
 )
 from records.outcomes import Verdict
@@ -43,12 +43,12 @@ RATE_LIMITED_OR_DOWN = {408, 425, 429, *range(500, 600)}
 STOPS_THE_RUN = {401, 403, *range(300, 400)}
 
 
-def answered(status: int | None, code: object = "Success", msg: object = "ok") -> Answer:
-    return Answer(status, {"code": code, "msg": msg, "params": None})
+def answered(status: int | None, code: object = "Success", msg: object = "ok") -> ApiResponse:
+    return ApiResponse(status, {"code": code, "msg": msg, "params": None})
 
 
-def counted(succeeded: object, failed: object, **more: Any) -> Answer:
-    return Answer(200, {"successCount": succeeded, "failCount": failed, **more})
+def counted(succeeded: object, failed: object, **more: Any) -> ApiResponse:
+    return ApiResponse(200, {"successCount": succeeded, "failCount": failed, **more})
 
 
 # The table
@@ -63,7 +63,7 @@ def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int
     judged: dict[Verdict, set[int]] = {}
     for status in statuses:
         answers = [answered(status, code) for code in CODES]
-        answers += [Answer(status, body, "not an API answer") for body in NOT_THE_API]
+        answers += [ApiResponse(status, body, "not an API answer") for body in NOT_THE_API]
         for answer in answers:
             judged.setdefault(verdict_of(endpoint, answer), set()).add(status)
     return judged
@@ -98,7 +98,7 @@ def test_404_is_this_rows_where_the_user_is_unknown_and_else_the_endpoints(
 
 @pytest.mark.parametrize("body", NOT_THE_API)
 def test_404_of_something_else_than_the_api_is_refused(body: object) -> None:
-    assert verdict_of(USERS_UPDATE, Answer(404, body, "not an API answer")) is Verdict.REFUSED
+    assert verdict_of(USERS_UPDATE, ApiResponse(404, body, "not an API answer")) is Verdict.REFUSED
 
 
 @pytest.mark.parametrize("endpoint", SINGLE)
@@ -114,13 +114,13 @@ def test_a_single_call_is_delivered_on_the_word_success_alone(status: int, endpo
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("body", NOT_THE_API)
 def test_2xx_with_another_body_than_the_apis_is_unavailable(endpoint: str, body: object) -> None:
-    assert verdict_of(endpoint, Answer(200, body, "not an API answer")) is Verdict.UNAVAILABLE
+    assert verdict_of(endpoint, ApiResponse(200, body, "not an API answer")) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("code", [None, True, 1, ["Success"], {"Success": 1}])
 def test_2xx_with_a_code_that_is_no_text_is_unavailable(code: object) -> None:
     assert verdict_of(USERS_UPDATE, answered(200, code)) is Verdict.UNAVAILABLE
-    assert verdict_of(USERS_UPDATE, Answer(200, {})) is Verdict.UNAVAILABLE
+    assert verdict_of(USERS_UPDATE, ApiResponse(200, {})) is Verdict.UNAVAILABLE
 
 
 def test_an_event_name_that_is_disallowed_is_rejected_though_the_code_is_success() -> None:
@@ -146,13 +146,13 @@ def test_a_bulk_answer_that_does_not_count_is_unavailable(endpoint: str, count: 
 
 @pytest.mark.parametrize("trouble", ["ConnectTimeout", "ReadTimeout", "ConnectionError"])
 def test_no_answer_at_all_is_unavailable(trouble: str) -> None:
-    answer = Answer(None, trouble=trouble)
+    answer = ApiResponse(None, trouble=trouble)
     assert verdict_of(USERS_UPDATE, answer) is Verdict.UNAVAILABLE
     assert (answer.code, answer.message, answer.params) == (trouble, trouble, None)
 
 
 def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
-    answer = Answer(None, trouble="not trusted", is_certificate_trouble=True)
+    answer = ApiResponse(None, trouble="not trusted", is_certificate_error=True)
     assert verdict_of(USERS_UPDATE, answer) is Verdict.REFUSED
 
 
@@ -160,7 +160,7 @@ def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
 
 
 def test_code_message_and_params_are_iterables_own() -> None:
-    answer = Answer(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
+    answer = ApiResponse(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
     assert (answer.code, answer.message, answer.params) == ("BadParams", "no", {"a": 1})
 
 
@@ -168,18 +168,18 @@ def test_code_message_and_params_are_iterables_own() -> None:
 def test_a_message_nested_a_thousand_deep_ended_the_run(said: object) -> None:
     """It was written out level by level, until the stack was full."""
     for status, verdict in ((200, Verdict.DELIVERED), (400, Verdict.REJECTED)):
-        answer = Answer(status, {"code": "Success", "msg": said})
+        answer = ApiResponse(status, {"code": "Success", "msg": said})
         assert (answer.message, verdict_of(USERS_UPDATE, answer)) == ("", verdict)
 
 
 @pytest.mark.parametrize("body", [{}, {"code": None, "msg": None}, {"code": 7, "msg": ""}])
 def test_what_is_missing_in_an_answer_reads_as_nothing(body: dict[str, object]) -> None:
-    answer = Answer(400, body)
+    answer = ApiResponse(400, body)
     assert (answer.code, answer.message, answer.params) == (None, "", None)
 
 
 def test_a_huge_code_or_message_is_cut() -> None:
-    answer = Answer(400, {"code": "x" * 1_000_000, "msg": "y" * 1_000_000})
+    answer = ApiResponse(400, {"code": "x" * 1_000_000, "msg": "y" * 1_000_000})
     assert (len(str(answer.code)), len(answer.message)) == (100, 2_000)
 
 
@@ -200,7 +200,7 @@ def test_a_huge_code_or_message_is_cut() -> None:
     ],
 )
 def test_a_failure_is_logged_in_the_documented_words(status: int | None, line: str) -> None:
-    assert error_line("users/update", Answer(status, trouble="ReadTimeout")) == line
+    assert error_line("users/update", ApiResponse(status, trouble="ReadTimeout")) == line
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.REFUSED, Verdict.UNAVAILABLE])
@@ -231,12 +231,12 @@ JSON = st.recursive(
 def test_any_json_gives_a_verdict(
     body: object, status: int | None, endpoint: str, header: str
 ) -> None:
-    answer = Answer(status, body, "trouble")
+    answer = ApiResponse(status, body, "trouble")
     verdict = verdict_of(endpoint, answer)
     assert isinstance(verdict, Verdict)
     assert answer.code is None or isinstance(answer.code, str)
     assert isinstance(error_line(endpoint, answer), str)
-    wait = named_wait_seconds(header, body)
+    wait = requested_wait_seconds(header, body)
     assert wait is None or 0 <= wait < float("inf")
     if verdict is Verdict.DELIVERED:
         assert status is not None

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import orjson
 import pytest
 
-from logger_config import hide_emails, hide_secret, printable, without_secrets
+from logger_config import printable, redact, redact_emails, register_secret
 from tests.support.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
@@ -36,7 +36,7 @@ def test_a_secret_is_taken_out_of_messages_arguments_and_tracebacks(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "canary-of-logging-1"
-    hide_secret(secret, "api key")
+    register_secret(secret, "api key")
     logger = set_up("DEBUG")
     logger.info("Api-Key: %s", secret)
     logger.debug("headers %s", {"Api-Key": secret, "x": [secret.encode()]})
@@ -55,7 +55,7 @@ def test_a_secret_is_hidden_in_loggers_that_were_set_up_before(
     set_up: SetUp, log_file: Path
 ) -> None:
     logger = set_up()
-    hide_secret("canary-of-logging-2", "password")
+    register_secret("canary-of-logging-2", "password")
     logger.info("canary-of-logging-2")
     assert log_file.read_text().endswith(" - [password]\n")
 
@@ -66,7 +66,7 @@ def test_a_secret_is_hidden_in_loggers_that_were_set_up_before(
 def test_a_secret_is_hidden_in_every_form_that_text_gives_it(
     set_up: SetUp, log_file: Path, secret: str
 ) -> None:
-    hide_secret(secret, "password")
+    register_secret(secret, "password")
     logger = set_up()
     logger.info("%s", secret)
     logger.info("%r", secret)
@@ -109,7 +109,7 @@ def test_a_secret_is_hidden_in_longer_texts_in_bytes_and_in_addresses(
     set_up: SetUp, log_file: Path, secret: str, write: Callable[[str], str]
 ) -> None:
     """A tab beside a backslash, bytes, an address: each showed the password."""
-    hide_secret(secret, "password")
+    register_secret(secret, "password")
     set_up().error("it said: %s", write(secret), exc_info=raised(ValueError(write(secret))))
     text = log_file.read_text("utf-8")
     assert text.count("[password]") == 2
@@ -117,20 +117,20 @@ def test_a_secret_is_hidden_in_longer_texts_in_bytes_and_in_addresses(
 
 
 def test_a_secret_has_four_characters_or_more() -> None:
-    hide_secret("q7#z", "password")
-    assert without_secrets("<q7#z>") == "<[password]>"
+    register_secret("q7#z", "password")
+    assert redact("<q7#z>") == "<[password]>"
 
 
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_other() -> None:
-    hide_secret("canary-4", "short one")
-    hide_secret("canary-4-and-the-rest", "long one")
-    assert without_secrets("a canary-4-and-the-rest b canary-4") == "a [long one] b [short one]"
+    register_secret("canary-4", "short one")
+    register_secret("canary-4-and-the-rest", "long one")
+    assert redact("a canary-4-and-the-rest b canary-4") == "a [long one] b [short one]"
 
 
 @pytest.mark.parametrize("secret", ["", "abc"])
 def test_a_secret_too_short_to_be_one_blackens_no_line(secret: str) -> None:
-    hide_secret(secret, "password")
-    assert without_secrets("abc abc") == "abc abc"
+    register_secret(secret, "password")
+    assert redact("abc abc") == "abc abc"
 
 
 # E-mail addresses, where they are to be left out
@@ -138,9 +138,9 @@ def test_a_secret_too_short_to_be_one_blackens_no_line(secret: str) -> None:
 
 @pytest.fixture
 def _without_emails() -> Iterator[None]:
-    hide_emails(True)
+    redact_emails(True)
     yield
-    hide_emails(False)
+    redact_emails(False)
 
 
 @pytest.mark.usefixtures("_without_emails")
@@ -193,9 +193,9 @@ def test_what_nobody_catches_is_in_the_log_without_secrets_and_not_on_the_consol
     """Python printed it on the console, secrets and all."""
     program = (
         "import sys, threading, warnings\n"
-        "from logger_config import hide_secret, log_strays, setup_logger\n"
-        "setup_logger('', sys.argv[1], 'DEBUG'); log_strays()\n"
-        "secret = 'canary-' + 'of-strays'; hide_secret(secret, 'password')\n"
+        "from logger_config import register_secret, log_uncaught_errors, setup_logger\n"
+        "setup_logger('', sys.argv[1], 'DEBUG'); log_uncaught_errors()\n"
+        "secret = 'canary-' + 'of-strays'; register_secret(secret, 'password')\n"
         "class Stray:\n"
         "    def __del__(self): raise ValueError(secret)\n"
         "Stray()\n"

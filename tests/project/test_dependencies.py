@@ -37,10 +37,10 @@ def pins(name: str) -> dict[str, str]:
     """Return the versions that a requirements file names itself, by package."""
     lines = (PROJECT_FOLDER / name).read_text(encoding="utf-8").splitlines()
     named = [line for line in lines if line and not line.startswith(("#", "-r ", "-c "))]
-    return {canonicalize_name(package): version for package, version in map(_halves, named)}
+    return {canonicalize_name(package): version for package, version in map(_in_two, named)}
 
 
-def _halves(line: str) -> tuple[str, str]:
+def _in_two(line: str) -> tuple[str, str]:
     package, exactly, version = line.partition("==")
     assert exactly, f"{line} names no exact version"
     return package, version

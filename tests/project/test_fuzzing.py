@@ -34,7 +34,7 @@ def test_what_fails_is_told_once_a_place_with_its_shortest_input(
     account.close()
     executions, _seconds, findings = json.loads(account.path.read_text())
     assert executions == 4
-    ((place, told),) = findings.items()
+    ((place, described),) = findings.items()
     assert place.startswith("AssertionError at test_fuzzing.py:")
-    assert told.endswith("input: {'text': 'x'}")
+    assert described.endswith("input: {'text': 'x'}")
     assert capsys.readouterr().out.count("FINDING") == 1

@@ -66,8 +66,8 @@ def test_an_example_that_nobody_filled_in_is_refused_for_exactly_the_required_se
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError) as refused:
         Settings.from_environment(read_environment(EXAMPLE))
-    told = [problem.partition(" ")[0] for problem in refused.value.problems]
-    assert told == list(REQUIRED)
+    described = [problem.partition(" ")[0] for problem in refused.value.problems]
+    assert described == list(REQUIRED)
 
 
 def test_the_example_works_once_the_required_settings_are_filled_in(

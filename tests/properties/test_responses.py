@@ -14,20 +14,20 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iterable_api.deadline import MOST_ANSWER_BYTES
+from iterable_api.deadline import MAX_RESPONSE_BYTES
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import (
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
-    named_wait_seconds,
+    requested_wait_seconds,
 )
-from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict
+from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
 from reporting.results_file import entries
 from state.outbox import Outbox
-from sync.bulk import BulkSender, read_answer
-from sync.dispatcher import HeldBack, Reported
+from sync.bulk import BulkSender, read_batch_response
+from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.bulk_iterable import email_of
 from tests.support.bulk_iterable import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
@@ -72,7 +72,7 @@ def check_recordable(result: CallResult) -> None:
     """The outcome of a call goes into the outbox and comes out as JSON."""
     outbox = Outbox(Path("/nowhere/absent.sqlite3"), read_only=True)  # in memory
     fill(outbox, rows(1))
-    outbox.record([Finished(0, half, result, 1_768_400_000.0) for half in Half])
+    outbox.record([Finished(0, kind, result, 1_768_400_000.0) for kind in RequestKind])
     assert bool(outbox.failures()) is not result.delivered
     (entry,) = entries(outbox.settled(), "why")
     shown = json.loads(orjson.dumps(entry))
@@ -89,20 +89,20 @@ def check_recordable(result: CallResult) -> None:
     st.integers(1, 4),
     DOCUMENTS,
     st.sampled_from([200, 200, 202, 400, 413, 500]),
-    st.sampled_from(Half),
+    st.sampled_from(RequestKind),
 )
-@example(4, b'{"successCount":4,"failCount":0}', 200, Half.PROFILE)
+@example(4, b'{"successCount":4,"failCount":0}', 200, RequestKind.PROFILE)
 def test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a_smaller_one(
-    count: int, document: bytes, status: int, half: Half
+    count: int, document: bytes, status: int, kind: RequestKind
 ) -> None:
     batch = [bulk_row(seq, fields='{"score": 1}') for seq in range(count)]
-    endpoint = USERS_BULK_UPDATE if half is Half.PROFILE else EVENTS_TRACK_BULK
+    endpoint = USERS_BULK_UPDATE if kind is RequestKind.PROFILE else EVENTS_TRACK_BULK
     server = raw_server()
     server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     call = client.call(endpoint, b"{}")
     client.close()
-    reading = read_answer(half, batch, call)
+    reading = read_batch_response(kind, batch, call)
     parts: list[PendingRow] = [row for part in reading.again for row in part]
     assert sorted([*reading.settled, *(row.seq for row in parts)]) == list(range(count))
     assert all(0 < len(part) < count for part in reading.again)
@@ -143,7 +143,7 @@ def test_any_answer_that_somebody_else_got_is_judged(
 
 @given(WAITS, JSON_VALUES | st.fixed_dictionaries({"params": PARAMS}))
 def test_any_named_wait_is_a_time_or_none(retry_after: str, body: object) -> None:
-    wait = named_wait_seconds(retry_after, body)
+    wait = requested_wait_seconds(retry_after, body)
     assert wait is None or 0 <= wait < float("inf")
 
 
@@ -157,10 +157,10 @@ def test_an_answer_to_a_batch_that_is_nested_deep_ended_the_run(key: str) -> Non
     server = raw_server()
     server.answer, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
     client, _stop = unwaiting_client(server.url, max_attempts=1)
-    reports: list[Reported] = []
+    reports: list[CallReport] = []
 
-    def report(each: Reported | HeldBack) -> bool:
-        assert isinstance(each, Reported)
+    def report(each: CallReport | DelayedEvents) -> bool:
+        assert isinstance(each, CallReport)
         reports.append(each)
         return True
 
@@ -185,7 +185,7 @@ def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
 def test_a_chunk_of_minus_one_byte_is_not_taken_for_all_that_comes() -> None:
     """It was, past the limit of 8 MB, until the memory was full."""
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MOST_ANSWER_BYTES, False
+    server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MAX_RESPONSE_BYTES, False
     http = IterableHTTP(API_KEY, server.url)
     tracemalloc.start()
     answer = http.post(USERS_UPDATE, b"{}")
@@ -193,7 +193,7 @@ def test_a_chunk_of_minus_one_byte_is_not_taken_for_all_that_comes() -> None:
     tracemalloc.stop()
     http.close()
     assert (answer.status, answer.trouble) == (None, "ProtocolError")
-    assert most_bytes < 2 * MOST_ANSWER_BYTES
+    assert most_bytes < 2 * MAX_RESPONSE_BYTES
 
 
 @pytest.mark.parametrize("verdict", Verdict)

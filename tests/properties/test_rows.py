@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
 from records.mapping import InvalidRow, RowMapping, is_email
-from records.outcomes import Half, Outcome, Verdict
+from records.outcomes import Outcome, RequestKind, Verdict
 from reporting.results_file import entries, summarize, write_results
 from state.outbox import Outbox
 from tests.support.hostile import COLUMNS, EMAILS, FEW, FIELD_LISTS, TEXTS, ZONES, rows_of
@@ -100,8 +100,10 @@ def test_any_rows_are_accounted_for_one_by_one(
         outbox = Outbox(Path(folder, "absent.sqlite3"), read_only=True)  # in memory, so quick
         filled = outbox.fill([rows], mapping)
         pending = list(outbox.pending())
-        outbox.record(finished((row for row in pending if row.profile), Half.PROFILE, verdict))
-        outbox.record(finished((row for row in pending if row.event), Half.EVENT))
+        outbox.record(
+            finished((row for row in pending if row.profile), RequestKind.PROFILE, verdict)
+        )
+        outbox.record(finished((row for row in pending if row.event), RequestKind.EVENT))
         check_account(Path(folder), outbox, len(rows))
         assert (filled.total, filled.to_send) == (len(rows), len(pending))
         if is_asked_twice:

@@ -23,7 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config.fields import USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowMapping, SyncRecord, person_of
+from records.mapping import InvalidRow, RowMapping, SyncRecord, user_key_of
 from tests.support.golden import (
     SARAH,
     SARAHS_HASHES,
@@ -125,7 +125,7 @@ def test_another_release_finds_the_same_row_unchanged() -> None:
     """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
     key = key_of(SARAH)
     assert key.person == SARAHS_PERSON
-    assert person_of("Müller@München.de") == 2961268501871219294
+    assert user_key_of("Müller@München.de") == 2961268501871219294
     assert (key.profile_hash, key.event_hash) == SARAHS_HASHES
 
 

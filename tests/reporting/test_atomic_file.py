@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands.export import export_rows
-from reporting.atomic_file import part_file
+from reporting.atomic_file import atomic_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
 from reporting.monitoring import write_metrics
@@ -127,7 +127,7 @@ def test_a_link_under_the_real_name_is_not_written_through(
 
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with part_file(tmp_path / "part") as file:
+        with atomic_file(tmp_path / "part") as file:
             file.write(b"half")
             raise KeyError
 

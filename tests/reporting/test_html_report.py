@@ -16,7 +16,7 @@ from config.settings import Settings
 from records.outcomes import CallResult, Failure, Verdict
 from reporting.html_report import write_report
 from reporting.measurements import LatencyBucket, Measurements, Sample
-from reporting.report_page import MOST_FAILURES, page
+from reporting.report_page import MAX_SHOWN_FAILURES, page
 from reporting.results_file import RunSummary
 from sync.progress import Progress
 from tests.support.pages import Reader, as_xml
@@ -103,10 +103,10 @@ def test_the_page_does_not_grow_with_the_rows(rows: int) -> None:
 def test_many_reasons_are_cut_off_and_the_rest_is_counted() -> None:
     failures = [Failure("users/update", "rejected", f"Code{n}", 1000 - n, n) for n in range(1, 501)]
     read = Reader(made(failures=failures))
-    assert f"Code{MOST_FAILURES}" in read.text
-    assert f"Code{MOST_FAILURES + 1}" not in read.text
-    rest = sum(failure.rows for failure in failures[MOST_FAILURES:])
-    assert f"And {500 - MOST_FAILURES} rarer reasons with {rest:,} users." in read.text
+    assert f"Code{MAX_SHOWN_FAILURES}" in read.text
+    assert f"Code{MAX_SHOWN_FAILURES + 1}" not in read.text
+    rest = sum(failure.rows for failure in failures[MAX_SHOWN_FAILURES:])
+    assert f"And {500 - MAX_SHOWN_FAILURES} rarer reasons with {rest:,} users." in read.text
 
 
 def test_counts_reasons_and_examples_stand_on_the_page() -> None:

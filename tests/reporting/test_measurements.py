@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from config.settings import Settings
 from iterable_client import IterableClient
-from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict
+from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
 from reporting.measurements import (
-    MOST_SAMPLES,
+    MAX_SAMPLES,
     Latencies,
     Measurements,
-    Standing,
+    ProgressSnapshot,
     Throughput,
     percentile_seconds,
 )
 from sandbox.iterable_api import IterableSandbox
 from sync.bulk import BulkSender
-from sync.dispatcher import Delivery, PerUserSender, Sender
-from sync.progress import Call, Progress, ceiling_rows_per_second, in_words
+from sync.dispatcher import Dispatcher, PerUserSender, Sender
+from sync.progress import Call, Progress, ceiling_rows_per_second, progress_line
 
 SETTINGS = {
     "DB_HOST": "localhost",
@@ -57,24 +57,30 @@ def result(
     return CallResult(verdict, 200, "Success", "", None, attempts, elapsed_seconds)
 
 
-def call(seq: int, half: Half = Half.PROFILE, outcome: CallResult | None = None) -> Call:
+def call(
+    seq: int, kind: RequestKind = RequestKind.PROFILE, outcome: CallResult | None = None
+) -> Call:
     outcome = outcome or result()
-    return outcome, [Finished(seq, half, outcome, 0.0)]
+    return outcome, [Finished(seq, kind, outcome, 0.0)]
 
 
 def test_a_row_whose_two_halves_fail_is_one_failure(clock: Clock) -> None:
     progress = Progress(10, 500, clock=clock)
     rejected = result(Verdict.REJECTED)
-    progress.advance([call(3, Half.PROFILE, rejected)], 0)
-    progress.advance([call(3, Half.EVENT, rejected), call(900_000, Half.EVENT, rejected)], 2)
-    assert progress.standing().rows_failed == 2
+    progress.advance([call(3, RequestKind.PROFILE, rejected)], 0)
+    progress.advance(
+        [call(3, RequestKind.EVENT, rejected), call(900_000, RequestKind.EVENT, rejected)], 2
+    )
+    assert progress.snapshot().rows_failed == 2
 
 
 def test_a_batch_is_one_call_however_many_rows_it_has(clock: Clock) -> None:
     progress = Progress(1000, 5000, clock=clock)
     batch = result(attempts=2, elapsed_seconds=1.5)
-    progress.advance([(batch, [Finished(n, Half.PROFILE, batch, 0.0) for n in range(1000)])], 1000)
-    assert progress.standing().retries == 1
+    progress.advance(
+        [(batch, [Finished(n, RequestKind.PROFILE, batch, 0.0) for n in range(1000)])], 1000
+    )
+    assert progress.snapshot().retries == 1
     assert sum(bucket.calls for bucket in progress.measurements.latencies) == 1
     assert progress.measurements.slowest_seconds == 1.5
 
@@ -85,7 +91,7 @@ def test_events_held_back_do_not_make_the_count_run_backwards(clock: Clock) -> N
     for rows_done in (5, 3, 4, 6):
         clock.now += 1
         progress.advance([], rows_done)
-        shown.append(progress.standing().rows_done)
+        shown.append(progress.snapshot().rows_done)
     assert shown == [5, 5, 5, 6]
     assert sum(sample.rows for sample in progress.measurements.samples) == pytest.approx(6)
 
@@ -97,14 +103,14 @@ def test_the_rate_is_that_of_the_last_minute_and_the_time_left_follows_from_it(
     for step in range(1, 241):  # a minute at 500 a second, then one at 100
         clock.now += 0.5
         progress.advance([], 250 * min(step, 120) + 50 * max(0, step - 120))
-    standing = progress.standing()
-    assert standing.rows_per_second == pytest.approx(100)
-    assert standing.share_of_ceiling == pytest.approx(0.2)
-    assert standing.seconds_left == pytest.approx((100_000 - 36_000) / 100)
+    snapshot = progress.snapshot()
+    assert snapshot.rows_per_second == pytest.approx(100)
+    assert snapshot.share_of_ceiling == pytest.approx(0.2)
+    assert snapshot.seconds_left == pytest.approx((100_000 - 36_000) / 100)
 
 
 def test_while_nothing_moves_no_time_is_named() -> None:
-    assert "left" not in in_words(Standing(5, 10, 0, 0, 0.0, 500))
+    assert "left" not in progress_line(ProgressSnapshot(5, 10, 0, 0, 0.0, 500))
 
 
 def test_the_ceiling_is_that_of_the_slower_of_the_two_calls() -> None:
@@ -130,7 +136,7 @@ def test_no_row_is_lost_from_the_throughput_and_it_does_not_grow(
         now += seconds
         throughput.add(now, rows, retries)
     samples = throughput.samples()
-    assert len(samples) <= MOST_SAMPLES
+    assert len(samples) <= MAX_SAMPLES
     assert sum(sample.rows for sample in samples) == pytest.approx(sum(s[1] for s in steps))
     assert sum(sample.retries for sample in samples) == pytest.approx(sum(s[2] for s in steps))
     assert sum(sample.seconds for sample in samples) == pytest.approx(now)
@@ -209,11 +215,11 @@ def test_a_delivery_counts_each_row_once_when_nothing_more_is_sent_for_it(
 ) -> None:
     rows, client = Rows(40), IterableClient("key", iterable.url)
     holds_back = delay_seconds > 0
-    sender: Sender = PerUserSender(client, holds_events_back=holds_back)
+    sender: Sender = PerUserSender(client, delays_events=holds_back)
     if mode == "bulk":
-        sender = BulkSender(client, batch_size=20, holds_events_back=holds_back)
+        sender = BulkSender(client, batch_size=20, delays_events=holds_back)
     with Progress(40, 500) as progress:
-        Delivery(
+        Dispatcher(
             rows,
             sender,
             threading.Event(),
@@ -221,7 +227,7 @@ def test_a_delivery_counts_each_row_once_when_nothing_more_is_sent_for_it(
             on_progress=progress.advance,
         ).run()
     client.close()
-    standing = progress.standing()
-    assert (standing.rows_done, standing.rows_failed) == (40, 0)
+    snapshot = progress.snapshot()
+    assert (snapshot.rows_done, snapshot.rows_failed) == (40, 0)
     assert len(rows.recorded) == 80
     assert sum(bucket.calls for bucket in progress.measurements.latencies) == client.call_count

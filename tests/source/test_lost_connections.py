@@ -129,14 +129,14 @@ def test_an_answer_that_is_no_mysql_answer_is_an_error_of_the_source(
         use_pure=True, connect_timeout_seconds=1, read_timeout_seconds=1
     )
     _everybody, said_bytes = whole_result(hasty, proxy)
-    told = []
+    described = []
     for proxy.garble_at in range(0, said_bytes, 31):
         try:
             read_into([], hasty)
         except SourceError as error:
-            told.append(str(error))
-    assert any("sent what the connector cannot read" in line for line in told)
-    assert not any("\n" in line for line in told)
+            described.append(str(error))
+    assert any("sent what the connector cannot read" in line for line in described)
+    assert not any("\n" in line for line in described)
 
 
 # Something else listens

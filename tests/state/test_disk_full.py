@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from records.mapping import RowMapping
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from state.database import RunLock, StateError
 from state.outbox import Outbox
 from tests.support.program_files import PROJECT_FOLDER
@@ -57,7 +57,7 @@ def use_up(disk: Path, left_bytes: int = 0) -> Path:
 def test_a_fill_that_finds_no_room_leaves_what_was_before(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     fill(outbox, rows(1, 2))
-    outbox.record(finished(list(outbox.pending())[:1], Half.PROFILE))
+    outbox.record(finished(list(outbox.pending())[:1], RequestKind.PROFILE))
     with pytest.raises(StateError, match=r"The disk of the state file .* is full: make room"):
         outbox.fill((rows(number) for number in range(10_000)), MAPPING)
     assert list(outcomes_of(outbox)) == [email_of(1), email_of(2)]
@@ -75,10 +75,10 @@ def test_results_that_find_no_room_can_be_recorded_once_there_is_some(disk: Path
     pending = list(outbox.pending())
     filler = use_up(disk)
     with pytest.raises(StateError, match="is full"):
-        outbox.record(finished(pending, Half.PROFILE))
+        outbox.record(finished(pending, RequestKind.PROFILE))
     filler.unlink()
-    outbox.record(finished(pending, Half.PROFILE))
-    outbox.record(finished(pending, Half.EVENT))
+    outbox.record(finished(pending, RequestKind.PROFILE))
+    outbox.record(finished(pending, RequestKind.EVENT))
     assert set(outcomes_of(outbox).values()) == {"successful"}
     outbox.close()
 
@@ -131,7 +131,7 @@ def test_a_limit_on_the_size_of_files_is_a_clear_error_too(tmp_path: Path, phase
 import os, resource, sys
 from pathlib import Path
 from state.outbox import Outbox
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from state.database import StateError
 from tests.support.rows import MAPPING, finished, rows
 outbox = Outbox(Path(sys.argv[1]))
@@ -142,7 +142,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 try:
     if sys.argv[2] == "fill":
         outbox.fill((rows(number) for number in range(10_000)), MAPPING)
-    outbox.record(finished(pending, Half.PROFILE))
+    outbox.record(finished(pending, RequestKind.PROFILE))
 except StateError as error:
     print(error)
 """

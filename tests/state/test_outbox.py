@@ -14,8 +14,8 @@ import pytest
 from config.fields import parse_fields
 from db_connection import SourceError
 from records.mapping import RowMapping
-from records.outcomes import Half, PendingRow, Verdict
-from state.outbox import Filled, Outbox
+from records.outcomes import PendingRow, RequestKind, Verdict
+from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.rows import (
     COLUMNS,
@@ -53,7 +53,7 @@ def pending_halves(outbox: Outbox) -> dict[str, str]:
 
 def test_a_new_row_waits_with_both_its_payloads(outbox: Outbox) -> None:
     sarah = row(1, email=SARAHS_PROFILE["email"], first_name="Sarah")
-    assert fill(outbox, [sarah]) == Filled(
+    assert fill(outbox, [sarah]) == FillSummary(
         total=1, to_send=1, in_the_future=0, mapping_changed=False
     )
     (waiting,) = outbox.pending()
@@ -81,7 +81,7 @@ def test_what_was_delivered_as_it_is_is_unchanged(outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "halves"),
+    ("changes", "parts"),
     [
         ({"first_name": "Another"}, "profile"),
         ({"candidate": "no"}, "profile event"),
@@ -94,12 +94,12 @@ def test_what_was_delivered_as_it_is_is_unchanged(outbox: Outbox) -> None:
     ids=str,
 )
 def test_only_the_half_that_changed_is_sent(
-    outbox: Outbox, changes: dict[str, Any], halves: str
+    outbox: Outbox, changes: dict[str, Any], parts: str
 ) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
     fill(outbox, [row(1, **changes)])
-    assert list(pending_halves(outbox).values()) == ([halves] if halves else [])
+    assert list(pending_halves(outbox).values()) == ([parts] if parts else [])
 
 
 def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
@@ -107,10 +107,10 @@ def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
 ) -> None:
     fill(outbox, rows(1, 2))
     first, second = outbox.pending()
-    outbox.record(finished([first], Half.PROFILE))
-    outbox.record(finished([first], Half.EVENT, Verdict.UNAVAILABLE))
-    outbox.record(finished([second], Half.PROFILE, Verdict.REJECTED))
-    outbox.record(finished([second], Half.EVENT))
+    outbox.record(finished([first], RequestKind.PROFILE))
+    outbox.record(finished([first], RequestKind.EVENT, Verdict.UNAVAILABLE))
+    outbox.record(finished([second], RequestKind.PROFILE, Verdict.REJECTED))
+    outbox.record(finished([second], RequestKind.EVENT))
     fill(outbox, [row(1, location="Oslo"), row(2, first_name="Another")])
     assert pending_halves(outbox) == {email_of(1): "event", email_of(2): "profile"}
     one, two = outbox.pending()
@@ -221,7 +221,9 @@ def test_a_read_that_breaks_midway_leaves_what_was_before(outbox: Outbox) -> Non
 
 def test_a_fill_replaces_the_rows_of_the_run_before(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2, 3))
-    assert fill(outbox, []) == Filled(total=0, to_send=0, in_the_future=0, mapping_changed=False)
+    assert fill(outbox, []) == FillSummary(
+        total=0, to_send=0, in_the_future=0, mapping_changed=False
+    )
     assert list(outbox.pending()) == []
     assert outcomes_of(outbox) == {}
 
@@ -238,17 +240,17 @@ def test_thousands_of_rows_come_a_page_at_a_time_while_results_are_recorded(
     for waiting in outbox.pending():
         taken.append(waiting)
         if len(taken) % 700 == 0:
-            outbox.record(finished(taken[-700:], Half.PROFILE))
+            outbox.record(finished(taken[-700:], RequestKind.PROFILE))
     assert [waiting.user_id for waiting in taken] == numbers
     assert [waiting.user_id for waiting in outbox.pending()] == numbers[2_100:]
 
 
-@pytest.mark.parametrize("half", Half)
-def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, half: Half) -> None:
+@pytest.mark.parametrize("kind", RequestKind)
+def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, kind: RequestKind) -> None:
     fill(outbox, rows(1, 2, 3))
     one, two, three = outbox.pending()
-    outbox.record(finished([one], half))
-    outbox.record(finished([two], half, Verdict.REJECTED))
+    outbox.record(finished([one], kind))
+    outbox.record(finished([two], kind, Verdict.REJECTED))
     assert list(outbox.pending()) == [three]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from records.outcomes import Failure, Finished, Half, Verdict
+from records.outcomes import Failure, Finished, RequestKind, Verdict
 from state.outbox import Outbox
 from tests.support.rows import (
     MAPPING,
@@ -47,13 +47,13 @@ def outbox(path: Path) -> Iterator[Outbox]:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNAVAILABLE, Verdict.REFUSED])
-@pytest.mark.parametrize("half", Half)
+@pytest.mark.parametrize("kind", RequestKind)
 def test_only_what_iterable_took_is_remembered(
-    outbox: Outbox, verdict: Verdict, half: Half
+    outbox: Outbox, verdict: Verdict, kind: RequestKind
 ) -> None:
     fill(outbox, rows(1))
-    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
-    outbox.record(finished(outbox.pending(), half, verdict))
+    other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
+    outbox.record(finished(outbox.pending(), kind, verdict))
     assert outcomes_of(outbox) == {email_of(1): "total_failure"}
     fill(outbox, rows(1))
     (waiting,) = outbox.pending()
@@ -62,8 +62,8 @@ def test_only_what_iterable_took_is_remembered(
     outbox.record(finished([waiting], other))
     fill(outbox, rows(1))
     (waiting,) = outbox.pending()
-    assert bool(waiting.profile) == (half is Half.PROFILE)
-    assert bool(waiting.event) == (half is Half.EVENT)
+    assert bool(waiting.profile) == (kind is RequestKind.PROFILE)
+    assert bool(waiting.event) == (kind is RequestKind.EVENT)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_an_outcome_follows_from_both_verdicts(
 ) -> None:
     fill(outbox, rows(1))
     (waiting,) = outbox.pending()
-    for half, verdict in ((Half.PROFILE, update), (Half.EVENT, event)):
+    for kind, verdict in ((RequestKind.PROFILE, update), (RequestKind.EVENT, event)):
         if verdict is not None:
-            outbox.record(finished([waiting], half, Verdict(verdict)))
+            outbox.record(finished([waiting], kind, Verdict(verdict)))
     assert outcomes_of(outbox) == {email_of(1): outcome}
 
 
-@pytest.mark.parametrize("half", Half)
-def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half) -> None:
-    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+@pytest.mark.parametrize("kind", RequestKind)
+def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, kind: RequestKind) -> None:
+    other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
     fill(outbox, rows(1, 2, 3))
-    outbox.record(finished(outbox.pending(), half))
+    outbox.record(finished(outbox.pending(), kind))
     fill(outbox, rows(1, 2, 3))
     one, two, _three = outbox.pending()
     outbox.record(finished([one], other))
@@ -101,27 +101,31 @@ def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, half: Half)
     assert list(outcomes_of(outbox).values()) == ["successful", "partial_failure", "not_attempted"]
 
 
-@pytest.mark.parametrize("half", Half)
-def test_equal_verdicts_are_counted_apart_by_what_was_in_place(outbox: Outbox, half: Half) -> None:
-    other = Half.EVENT if half is Half.PROFILE else Half.PROFILE
+@pytest.mark.parametrize("kind", RequestKind)
+def test_equal_verdicts_are_counted_apart_by_what_was_in_place(
+    outbox: Outbox, kind: RequestKind
+) -> None:
+    other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
     fill(outbox, rows(1, 2, 3))
-    outbox.record(finished(list(outbox.pending())[:1], half))
+    outbox.record(finished(list(outbox.pending())[:1], kind))
     fill(outbox, rows(1, 2, 3))
     outbox.record(finished(outbox.pending(), other))
     assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 2}
 
 
-@pytest.mark.parametrize("half", Half)
-def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox, half: Half) -> None:
+@pytest.mark.parametrize("kind", RequestKind)
+def test_a_result_stands_as_it_was_reported_with_its_time(
+    outbox: Outbox, kind: RequestKind
+) -> None:
     fill(outbox, rows(1, 2))
     _one, two = outbox.pending()
     said = call_result(
         Verdict.REJECTED, http_status=400, code="BadParams", params={"ж": [1]}, attempts=3
     )
-    outbox.record([Finished(two.seq, half, said, 1_768_400_000.25)])
+    outbox.record([Finished(two.seq, kind, said, 1_768_400_000.25)])
     untouched, settled = outbox.settled()
     results = [settled.update_result, settled.event_result]
-    result, other = results if half is Half.PROFILE else reversed(results)
+    result, other = results if kind is RequestKind.PROFILE else reversed(results)
     assert isinstance(result, str)
     assert orjson.loads(result) == said.to_json()
     assert (other, settled.settled_at) == (None, 1_768_400_000.25)
@@ -129,32 +133,35 @@ def test_a_result_stands_as_it_was_reported_with_its_time(outbox: Outbox, half: 
     assert untouched[3:] == (None, None, None, None)
 
 
-@pytest.mark.parametrize("half", Half)
-def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, half: Half) -> None:
+@pytest.mark.parametrize("kind", RequestKind)
+def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, kind: RequestKind) -> None:
     everybody = rows(1, 2, 3)
     fill(outbox, everybody)
-    outbox.record(finished(list(outbox.pending())[1:2], half))
+    outbox.record(finished(list(outbox.pending())[1:2], kind))
     fill(outbox, everybody)
     one, two, three = outbox.pending()
     assert all([one.profile, one.event, three.profile, three.event])
-    assert (two.profile is None, two.event is None) == (half is Half.PROFILE, half is Half.EVENT)
+    assert (two.profile is None, two.event is None) == (
+        kind is RequestKind.PROFILE,
+        kind is RequestKind.EVENT,
+    )
 
 
 def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) -> None:
     person: list[Any] = 6 * [None]
-    for half, found, at in (
-        (Half.PROFILE, row(1), 1_768_400_000),
-        (Half.EVENT, row(1), 1_768_400_001),
-        (Half.PROFILE, row(1, first_name="Ann"), 1_768_400_002),
-        (Half.EVENT, row(1, first_name="Ann", page="settings"), 1_768_400_003),
+    for kind, found, at in (
+        (RequestKind.PROFILE, row(1), 1_768_400_000),
+        (RequestKind.EVENT, row(1), 1_768_400_001),
+        (RequestKind.PROFILE, row(1, first_name="Ann"), 1_768_400_002),
+        (RequestKind.EVENT, row(1, first_name="Ann", page="settings"), 1_768_400_003),
     ):
         fill(outbox, [found])
         (waiting,) = outbox.pending()
-        outbox.record([Finished(waiting.seq, half, call_result(), at + 0.75)])
+        outbox.record([Finished(waiting.seq, kind, call_result(), at + 0.75)])
         key = MAPPING.key(found)
         assert key is not None
         person[0] = key.person
-        if half is Half.PROFILE:
+        if kind is RequestKind.PROFILE:
             person[1:3] = key.profile_hash, at
         else:
             person[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
@@ -224,8 +231,8 @@ def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> N
     earlier = row(4, email=email_of(5), event_time=later(-1))  # a duplicate
     fill(outbox, [*rows(1, 5, 2, 3), *invalid, earlier])
     waiting = list(outbox.pending())
-    outbox.record(finished(waiting, Half.PROFILE, Verdict.REJECTED))
-    outbox.record(finished(waiting[1:2], Half.EVENT, Verdict.UNAVAILABLE))
+    outbox.record(finished(waiting, RequestKind.PROFILE, Verdict.REJECTED))
+    outbox.record(finished(waiting[1:2], RequestKind.EVENT, Verdict.UNAVAILABLE))
     assert outbox.failures() == [
         Failure("row", "invalid", "malformed e-mail address", 4, 6),
         Failure("users/update", "rejected", "Success", 3, 2),
@@ -234,8 +241,8 @@ def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> N
     ]
 
 
-@pytest.mark.parametrize("half", Half)
-def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, half: Half) -> None:
+@pytest.mark.parametrize("kind", RequestKind)
+def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, kind: RequestKind) -> None:
     said = [
         *(6 * [(Verdict.REJECTED, "BadParams")]),
         *(3 * [(Verdict.REJECTED, "GenericError")]),
@@ -248,11 +255,11 @@ def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, half: Half) -> N
     fill(outbox, found)
     outbox.record(
         [
-            Finished(waiting.seq, half, call_result(verdict, code=code), 0.0)
+            Finished(waiting.seq, kind, call_result(verdict, code=code), 0.0)
             for waiting, (verdict, code) in zip(outbox.pending(), said, strict=True)
         ]
     )
-    endpoint = "users/update" if half is Half.PROFILE else "events/track"
+    endpoint = "users/update" if kind is RequestKind.PROFILE else "events/track"
     assert outbox.failures() == [
         Failure(endpoint, "rejected", "BadParams", 6, 0),
         Failure(endpoint, "rejected", "GenericError", 3, 6),

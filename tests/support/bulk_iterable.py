@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from iterable_api.rate_limiter import Pace
-from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, Answer, verdict_of
+from iterable_api.rate_limiter import RateLimiter
+from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, ApiResponse, verdict_of
 from records.outcomes import CallResult, PendingRow, Verdict
 
 
@@ -75,7 +75,7 @@ class BulkIterable:
         stops_after: int = 1_000_000,
         refuses_from: int = 1_000_000,
     ) -> None:
-        self.paces = {USERS_BULK_UPDATE: Pace(1e6), EVENTS_TRACK_BULK: Pace(1e6)}
+        self.paces = {USERS_BULK_UPDATE: RateLimiter(1e6), EVENTS_TRACK_BULK: RateLimiter(1e6)}
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.permits: list[bool] = []
@@ -113,7 +113,7 @@ class BulkIterable:
         params = answer.body if verdict is Verdict.DELIVERED else answer.params
         return CallResult(verdict, answer.status, answer.code, answer.message, params)
 
-    def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> Answer:
+    def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]
 
         def those(*wanted: Kind) -> list[int]:
@@ -155,17 +155,17 @@ def _lower(seq: int) -> str:
     return email_of(seq).lower()
 
 
-def _error(status: int, code: str, params: object = None) -> Answer:
-    return Answer(status, {"code": code, "msg": f"{code} it is", "params": params})
+def _error(status: int, code: str, params: object = None) -> ApiResponse:
+    return ApiResponse(status, {"code": code, "msg": f"{code} it is", "params": params})
 
 
 def _counts(
     succeeded: int, failed: int, lists: Mapping[str, list[str]], deprecated: list[str]
-) -> Answer:
+) -> ApiResponse:
     """Answer as Iterable does: every key but the two counts may be missing."""
     body: dict[str, Any] = {"successCount": succeeded, "failCount": failed}
     if lists:
         body["failedUpdates"] = lists
     if deprecated:
         body["invalidEmails"] = deprecated
-    return Answer(200, body)
+    return ApiResponse(200, body)

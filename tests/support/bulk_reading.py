@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from records.outcomes import CallResult, Half, PendingRow, Verdict
-from sync.bulk import Reading, read_answer
+from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
+from sync.bulk import BatchReading, read_batch_response
 from tests.support.bulk_iterable import row
 
 REJECTED = "rejected"
@@ -27,18 +27,20 @@ def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResul
     return CallResult(Verdict.REJECTED, status, code, "the batch was refused", params)
 
 
-def read(rows: Sequence[PendingRow], call: CallResult, half: Half = Half.PROFILE) -> Reading:
+def read(
+    rows: Sequence[PendingRow], call: CallResult, kind: RequestKind = RequestKind.PROFILE
+) -> BatchReading:
     """Read an answer, and hold that every row is settled or in one smaller part, never both."""
-    reading = read_answer(half, rows, call)
+    reading = read_batch_response(kind, rows, call)
     again = [row.seq for part in reading.again for row in part]
     assert sorted([*reading.settled, *again]) == [row.seq for row in rows]
     assert all(0 < len(part) < len(rows) for part in reading.again)
     return reading
 
 
-def codes(reading: Reading) -> dict[int, tuple[str, str | None]]:
+def codes(reading: BatchReading) -> dict[int, tuple[str, str | None]]:
     return {seq: (call.verdict.value, call.code) for seq, call in sorted(reading.settled.items())}
 
 
-def again(reading: Reading) -> list[list[int]]:
+def again(reading: BatchReading) -> list[list[int]]:
     return [[row.seq for row in part] for part in reading.again]

@@ -15,7 +15,7 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from state.outbox import Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import Delivery, PerUserSender, Reported, Sender
+from sync.dispatcher import CallReport, Dispatcher, PerUserSender, Sender
 from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 
 # Fast enough that no test waits for the pace unless it means to.
@@ -40,7 +40,7 @@ def drain(
     stop: threading.Event | None = None,
     to_sender: Callable[..., Sender] = PerUserSender,
     event_delay_seconds: float = 0.0,
-    on_progress: Callable[[Sequence[Reported], int], None] = lambda _calls, _rows_done: None,
+    on_progress: Callable[[Sequence[CallReport], int], None] = lambda _calls, _rows_done: None,
     batch_size: int | None = None,
     **client_options: Any,
 ) -> IterableClient:
@@ -51,11 +51,11 @@ def drain(
     holds_back = event_delay_seconds > 0
     sender: Sender
     if batch_size is None:
-        sender = to_sender(client, holds_events_back=holds_back)
+        sender = to_sender(client, delays_events=holds_back)
     else:
-        sender = BulkSender(client, batch_size=batch_size, holds_events_back=holds_back)
+        sender = BulkSender(client, batch_size=batch_size, delays_events=holds_back)
     try:
-        Delivery(
+        Dispatcher(
             outbox,
             sender,
             stop,

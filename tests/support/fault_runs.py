@@ -35,7 +35,7 @@ HURRY = 500.0
 BATCH_SIZE = 4
 _HANG_TIME_OUT_SECONDS = 0.4
 
-Half = tuple[str, str]  # "profile" or "event", e-mail
+RequestKind = tuple[str, str]  # "profile" or "event", e-mail
 
 
 class HurriedEvent(threading.Event):
@@ -89,7 +89,7 @@ class Stage:
     def __init__(self, source: SourceDatabase, folder: Path, people_count: int) -> None:
         self.source, self.folder = source, folder
         self.numbers = range(1, people_count + 1)
-        self.halves = {(half, email_of(n)) for n in self.numbers for half in ("profile", "event")}
+        self.parts = {(kind, email_of(n)) for n in self.numbers for kind in ("profile", "event")}
 
     def runs(self, iterable: IterableSandbox, mode: str, **settings: str) -> Runs:
         """Return the runs of a state file of their own, in hurried time."""
@@ -123,7 +123,7 @@ class Stage:
         self.check_honesty(iterable, ended)
         fired_count = sum(rule["fired"] for rule in iterable.state()["faults"])
         assert fired_count or case.fault.effect(case.mode) is Effect.NONE
-        failed_count = len(self.halves) - len(delivered(ended))
+        failed_count = len(self.parts) - len(delivered(ended))
         if case.when is When.SOME and end.status == 3:
             most = fired_count if case.mode == "bulk" else 3
             assert 1 <= failed_count <= most
@@ -148,8 +148,8 @@ class Stage:
         sent_before = len(iterable.calls)
         next_run = run_once(runs)
         assert next_run.status == 0, next_run
-        sent = [half for call in iterable.calls[sent_before:] for half in halves_of(call)]
-        assert sorted(sent) == sorted(self.halves - delivered(ended))
+        sent = [kind for call in iterable.calls[sent_before:] for kind in halves_of(call)]
+        assert sorted(sent) == sorted(self.parts - delivered(ended))
         check_project(iterable.project, self.numbers)
         last = run_once(runs)
         assert (last.status, last.results["api_calls"]) == (0, 0)
@@ -186,18 +186,18 @@ def run_once(runs: Runs) -> Ended:
     return Ended(status, results_of(report), said.getvalue())
 
 
-def delivered(ended: Ended) -> set[Half]:
+def delivered(ended: Ended) -> set[RequestKind]:
     """Return the halves that the results file calls delivered by this run, or by one before."""
-    halves = set()
+    parts = set()
     for record in ended.results["records"]:
-        for half, call in (("profile", "users_update"), ("event", "events_track")):
+        for kind, call in (("profile", "users_update"), ("event", "events_track")):
             is_in_place = record["outcome"] in ("successful", "unchanged")
             if is_in_place or (record[call] is not None and record[call]["success"]):
-                halves.add((half, record["email"]))
-    return halves
+                parts.add((kind, record["email"]))
+    return parts
 
 
-def in_place(iterable: IterableSandbox, numbers: range) -> set[Half]:
+def in_place(iterable: IterableSandbox, numbers: range) -> set[RequestKind]:
     """Return the halves that Iterable has, with the right values."""
     users = iterable.project.users
     events = {event.email: event.data_fields for event in iterable.project.events.values()}
@@ -215,8 +215,8 @@ def received_count(iterable: IterableSandbox) -> int:
     return int(state["calls"] + state["reset_connections"])
 
 
-def halves_of(call: CallRecord) -> list[Half]:
+def halves_of(call: CallRecord) -> list[RequestKind]:
     """List what a call, single or bulk, is to deliver."""
-    half = "event" if call.endpoint.startswith("events/") else "profile"
+    kind = "event" if call.endpoint.startswith("events/") else "profile"
     rows = call.body.get("users") or call.body.get("events") or [call.body]
-    return [(half, row["email"]) for row in rows]
+    return [(kind, row["email"]) for row in rows]

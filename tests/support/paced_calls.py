@@ -1,11 +1,11 @@
-"""Calls that ask a `Pace` for permits in virtual time, and what their starts look like."""
+"""Calls that ask a `RateLimiter` for permits in virtual time, and what their starts look like."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from tests.support.virtual_time import VirtualTime
 
 ROUNDING = 1e-6
@@ -25,7 +25,7 @@ def gaps_of(starts: Sequence[float]) -> list[float]:
     return [later - sooner for sooner, later in pairwise(starts)]
 
 
-def starts_of_a_dispatcher(pace: Pace, time: VirtualTime, seconds: float) -> list[float]:
+def starts_of_a_dispatcher(pace: RateLimiter, time: VirtualTime, seconds: float) -> list[float]:
     """Take every permit that `try_acquire` gives for so long; return when each was given."""
     starts: list[float] = []
 
@@ -42,13 +42,13 @@ def starts_of_a_dispatcher(pace: Pace, time: VirtualTime, seconds: float) -> lis
     return starts
 
 
-def paced(rate: float) -> tuple[Pace, VirtualTime]:
+def paced(rate: float) -> tuple[RateLimiter, VirtualTime]:
     time = VirtualTime()
-    return Pace(rate, clock=time.clock), time
+    return RateLimiter(rate, clock=time.clock), time
 
 
 def calls(
-    pace: Pace, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
+    pace: RateLimiter, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
 ) -> Callable[[], None]:
     """Return a job that makes one call after the other, so many seconds apart."""
 

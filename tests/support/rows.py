@@ -17,8 +17,8 @@ from typing import Any
 
 from iterable_client import IterableClient
 from records.mapping import RowMapping
-from records.outcomes import CallResult, Finished, Half, Outcome, PendingRow, Verdict
-from state.outbox import Filled, Outbox
+from records.outcomes import CallResult, Finished, Outcome, PendingRow, RequestKind, Verdict
+from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAH, stored
 from tests.support.program_files import PROJECT_FOLDER
 
@@ -51,7 +51,7 @@ def later(seconds: float) -> datetime:
 
 def fill(
     outbox: Outbox, found: Sequence[Row], mapping: RowMapping = MAPPING, **options: Any
-) -> Filled:
+) -> FillSummary:
     """Fill an outbox as a run does, two rows a chunk."""
     chunks = (found[start : start + 2] for start in range(0, len(found), 2))
     return outbox.fill(chunks, mapping, **options)
@@ -64,17 +64,17 @@ def call_result(verdict: Verdict = Verdict.DELIVERED, **changes: Any) -> CallRes
 
 
 def finished(
-    pending: Iterable[PendingRow], half: Half, verdict: Verdict = Verdict.DELIVERED
+    pending: Iterable[PendingRow], kind: RequestKind, verdict: Verdict = Verdict.DELIVERED
 ) -> list[Finished]:
     """Return one half of these rows as ended that way at the same moment."""
-    return [Finished(row.seq, half, call_result(verdict), 1_768_400_000.0) for row in pending]
+    return [Finished(row.seq, kind, call_result(verdict), 1_768_400_000.0) for row in pending]
 
 
 def deliver_all(outbox: Outbox) -> None:
     """Record every pending half as delivered."""
     pending = list(outbox.pending())
-    outbox.record(finished((row for row in pending if row.profile), Half.PROFILE))
-    outbox.record(finished((row for row in pending if row.event), Half.EVENT))
+    outbox.record(finished((row for row in pending if row.profile), RequestKind.PROFILE))
+    outbox.record(finished((row for row in pending if row.event), RequestKind.EVENT))
 
 
 def outcomes_of(outbox: Outbox) -> dict[str | None, str]:

@@ -1,17 +1,14 @@
-"""What waits, who calls and who sends, without a file or a network: the dispatcher by itself.
-
-Owns what the tests of `Delivery` and `PerUserSender` script. Refuses to know what these do with it.
-"""
+"""Pending rows and senders for tests of `Dispatcher` and `PerUserSender`: no file, no network."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import CallResult, Finished, Half, PendingRow
-from sync.dispatcher import HeldBack, PerUserSender, Report, Reported, Rows
+from records.outcomes import CallResult, Finished, PendingRow, RequestKind
+from sync.dispatcher import CallReport, DelayedEvents, PerUserSender, Report, Rows
 from tests.support.rows import call_result, email_of
 
 Sending = Callable[[Rows, Report], object]
@@ -44,7 +41,7 @@ class NotedCalls:
     """A client that answers every call at once and notes it."""
 
     def __init__(self, result: CallResult | None = None) -> None:
-        self.paces = {USERS_UPDATE: Pace(500), EVENTS_TRACK: Pace(2_000)}
+        self.paces = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
         self.calls: list[tuple[str, bytes, str, bool]] = []
         self._result = result or call_result()
 
@@ -86,8 +83,8 @@ class SeenStop(threading.Event):
         return is_set
 
 
-def report_of(call: CallResult, unit: Rows) -> Reported:
-    return Reported(call, [Finished(row.seq, Half.PROFILE, call, 0.0) for row in unit])
+def report_of(call: CallResult, unit: Rows) -> CallReport:
+    return CallReport(call, [Finished(row.seq, RequestKind.PROFILE, call, 0.0) for row in unit])
 
 
 def delivered(unit: Rows, report: Report) -> None:
@@ -97,4 +94,4 @@ def delivered(unit: Rows, report: Report) -> None:
 def hold_back(unit: Rows, report: Report) -> None:
     delivered(unit, report)
     if unit[0].profile is not None:
-        report(HeldBack([unit[0].seq]))
+        report(DelayedEvents([unit[0].seq]))

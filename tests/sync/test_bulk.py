@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, Finished, Half, PendingRow, Verdict
+from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
-from sync.dispatcher import HeldBack, Reported
+from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.bulk_iterable import BulkIterable, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
@@ -50,10 +50,10 @@ def test_the_first_row_goes_alone_and_the_rest_in_full_batches(
     assert sizes([row(seq) for seq in range(count)], batch_size) == expected
 
 
-@pytest.mark.parametrize("half", ["profile", "event"])
-def test_neither_request_of_a_batch_reaches_the_limit_of_bytes(half: str) -> None:
+@pytest.mark.parametrize("kind", ["profile", "event"])
+def test_neither_request_of_a_batch_reaches_the_limit_of_bytes(kind: str) -> None:
     # `{"events":[]}` is 13 bytes, and a row of 100 takes 101 with its comma: nine make 922.
-    bytes_of = {"profile": (100, 1), "event": (1, 100)}[half]
+    bytes_of = {"profile": (100, 1), "event": (1, 100)}[kind]
     rows = [of_bytes(seq, *bytes_of) for seq in range(19)]
     assert sizes(rows, 1_000, max_bytes=922) == [1, 9, 9]
     assert sizes(rows, 1_000, max_bytes=921) == [1, 8, 8, 2]
@@ -118,12 +118,12 @@ class Told:
     def __init__(self, *, goes_on: bool = True) -> None:
         self.finished: list[Finished] = []
         self.calls: list[CallResult] = []
-        self.held_back: list[int] = []
+        self.delayed: list[int] = []
         self.goes_on = goes_on
 
-    def __call__(self, report: Reported | HeldBack) -> bool:
-        if isinstance(report, HeldBack):
-            self.held_back += report.seqs
+    def __call__(self, report: CallReport | DelayedEvents) -> bool:
+        if isinstance(report, DelayedEvents):
+            self.delayed += report.seqs
         else:
             self.calls.append(report.call)
             self.finished += report.finished
@@ -134,26 +134,26 @@ def send(
     iterable: BulkIterable,
     rows: Sequence[PendingRow],
     *,
-    holds_events_back: bool = False,
+    delays_events: bool = False,
     goes_on: bool = True,
 ) -> Told:
-    told = Told(goes_on=goes_on)
-    sender = BulkSender(iterable, holds_events_back=holds_events_back)
-    sender.send(rows, told, has_permit=True)
-    return told
+    described = Told(goes_on=goes_on)
+    sender = BulkSender(iterable, delays_events=delays_events)
+    sender.send(rows, described, has_permit=True)
+    return described
 
 
 def test_the_events_of_a_batch_follow_its_users() -> None:
     kinds = [Kind.FINE] * 3
     iterable = BulkIterable(dict(enumerate(kinds)))
-    told = send(iterable, rows_of(kinds))
+    described = send(iterable, rows_of(kinds))
     assert iterable.requests == [(UPDATE, [0, 1, 2]), (TRACK, [0, 1, 2])]
-    assert [(f.seq, f.half) for f in told.finished] == [
-        *((seq, Half.PROFILE) for seq in range(3)),
-        *((seq, Half.EVENT) for seq in range(3)),
+    assert [(f.seq, f.kind) for f in described.finished] == [
+        *((seq, RequestKind.PROFILE) for seq in range(3)),
+        *((seq, RequestKind.EVENT) for seq in range(3)),
     ]
-    assert all(finished.result.delivered for finished in told.finished)
-    assert len(told.calls) == 2
+    assert all(finished.result.delivered for finished in described.finished)
+    assert len(described.calls) == 2
 
 
 def test_only_the_halves_that_are_to_be_sent_are() -> None:
@@ -201,8 +201,8 @@ def test_no_event_follows_a_person_who_cannot_be_reached_and_one_follows_any_oth
 
 def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
     iterable = BulkIterable({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
-    told = send(iterable, [row(0), row(1)])
-    assert [f.result.verdict for f in told.finished] == [
+    described = send(iterable, [row(0), row(1)])
+    assert [f.result.verdict for f in described.finished] == [
         *[Verdict.UNAVAILABLE] * 2,
         *[Verdict.DELIVERED] * 2,
     ]
@@ -211,17 +211,17 @@ def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
 
 def test_nothing_follows_a_refused_batch() -> None:
     iterable = BulkIterable(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
-    told = send(iterable, [row(seq) for seq in range(3)])
+    described = send(iterable, [row(seq) for seq in range(3)])
     assert iterable.requests == [(UPDATE, [0, 1, 2])]
-    assert {f.result.verdict for f in told.finished} == {Verdict.REFUSED}
+    assert {f.result.verdict for f in described.finished} == {Verdict.REFUSED}
 
 
 def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
     """The events of the rows delivered before were still sent, with a key just refused."""
     iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
-    told = send(iterable, [row(0), row(1)])
+    described = send(iterable, [row(0), row(1)])
     assert iterable.requests == [(UPDATE, [0, 1]), (UPDATE, [0]), (UPDATE, [1])]
-    assert [(f.seq, f.result.verdict) for f in told.finished] == [
+    assert [(f.seq, f.result.verdict) for f in described.finished] == [
         (0, Verdict.DELIVERED),
         (1, Verdict.REFUSED),
     ]
@@ -229,9 +229,9 @@ def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
 
 def test_nothing_is_sent_or_reported_after_a_stop() -> None:
     iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, stops_after=2)
-    told = send(iterable, [row(0), row(1)])
-    assert [f.seq for f in told.finished] == [0]
-    assert len(told.calls) == 2
+    described = send(iterable, [row(0), row(1)])
+    assert [f.seq for f in described.finished] == [0]
+    assert len(described.calls) == 2
 
 
 def test_nothing_more_is_sent_once_the_run_was_ended_elsewhere() -> None:
@@ -244,8 +244,8 @@ def test_nothing_more_is_sent_once_the_run_was_ended_elsewhere() -> None:
 def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
     iterable = BulkIterable({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1), row(2, profile=False)]
-    told = send(iterable, rows, holds_events_back=True)
-    assert told.held_back == [0]
+    described = send(iterable, rows, delays_events=True)
+    assert described.delayed == [0]
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [1, 2])]
 
 

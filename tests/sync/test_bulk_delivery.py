@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from sandbox.bodies import rows_of
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
@@ -97,8 +97,10 @@ def test_no_request_is_over_iterables_four_megabytes(path: Path, iterable: Itera
 def test_halves_that_are_in_place_are_in_no_batch(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(1, 2, 3, 4)) as outbox:
         _one, two, three, four = outbox.pending()
-        outbox.record([*finished([two], Half.PROFILE), *finished([three], Half.EVENT)])
-        outbox.record([*finished([four], Half.PROFILE)])
+        outbox.record(
+            [*finished([two], RequestKind.PROFILE), *finished([three], RequestKind.EVENT)]
+        )
+        outbox.record([*finished([four], RequestKind.PROFILE)])
         fill(outbox, rows(1, 2, 3, 4))
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         assert set(outcomes_of(outbox).values()) == {"successful"}
@@ -112,7 +114,7 @@ def test_halves_that_are_in_place_are_in_no_batch(path: Path, iterable: Iterable
 
 def test_batches_of_events_alone_make_no_updates(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        outbox.record(finished(outbox.pending(), Half.PROFILE))
+        outbox.record(finished(outbox.pending(), RequestKind.PROFILE))
         fill(outbox, rows(*NUMBERS))
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         check_only_these_failed(outcomes_of(outbox), {})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import CallResult, Half, PendingRow
+from records.outcomes import CallResult, PendingRow, RequestKind
 from tests.support.bulk_iterable import row
 from tests.support.bulk_reading import REJECTED, again, batch, codes, read, refused_whole
 
@@ -42,7 +42,7 @@ def test_the_rows_that_a_bad_body_names_are_rejected_and_the_others_sent_again()
 
 def test_events_are_named_by_their_own_word() -> None:
     params = {"obj.events[0].createdAt": "Number expected"}
-    reading = read(batch(2), refused_whole("BadJsonBody", params), Half.EVENT)
+    reading = read(batch(2), refused_whole("BadJsonBody", params), RequestKind.EVENT)
     assert codes(reading) == {0: (REJECTED, "BadJsonBody")}
 
 
@@ -124,7 +124,7 @@ PARAMS = st.dictionaries(
 )
 
 
-@given(st.integers(1, 6), PARAMS | JUNK, st.sampled_from(Half))
-def test_no_refusal_of_a_batch_is_an_exception(count: int, params: Any, half: Half) -> None:
-    reading = read(batch(count), refused_whole("BadJsonBody", params), half)
+@given(st.integers(1, 6), PARAMS | JUNK, st.sampled_from(RequestKind))
+def test_no_refusal_of_a_batch_is_an_exception(count: int, params: Any, kind: RequestKind) -> None:
+    reading = read(batch(count), refused_whole("BadJsonBody", params), kind)
     assert not [result for result in reading.settled.values() if result.delivered]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import CallResult, Half, PendingRow, Verdict
+from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
 from tests.support.bulk_iterable import row
 from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
 
@@ -81,7 +81,7 @@ def test_a_row_named_in_two_lists_fails_once_with_the_first_reason() -> None:
 @pytest.mark.parametrize("failed", [0, 3])
 def test_a_disallowed_event_name_rejects_every_event_however_it_is_counted(failed: int) -> None:
     call = counted(3 - failed, failed, disallowedEventNames=["page_view"])
-    reading = read(batch(3), call, Half.EVENT)
+    reading = read(batch(3), call, RequestKind.EVENT)
     assert codes(reading) == dict.fromkeys(range(3), (REJECTED, "disallowedEventNames"))
 
 
@@ -92,7 +92,7 @@ def test_with_a_disallowed_event_name_a_named_row_keeps_its_own_reason() -> None
         disallowedEventNames=["page_view"],
         failedUpdates={"invalidEmails": ["person.1@example.com"]},
     )
-    assert codes(read(batch(2), call, Half.EVENT)) == {
+    assert codes(read(batch(2), call, RequestKind.EVENT)) == {
         0: (REJECTED, "disallowedEventNames"),
         1: (REJECTED, "failedUpdates.invalidEmails"),
     }
@@ -166,12 +166,12 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-@given(st.integers(1, 6), ANSWERS, st.sampled_from(Half))
+@given(st.integers(1, 6), ANSWERS, st.sampled_from(RequestKind))
 def test_no_answer_that_counts_is_an_exception(
-    count: int, body: dict[str, Any], half: Half
+    count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:
     call = CallResult(Verdict.DELIVERED, 200, None, "", body)
-    reading = read(batch(count), call, half)
+    reading = read(batch(count), call, kind)
     delivered = [seq for seq, result in reading.settled.items() if result.delivered]
     if delivered:
         assert len(delivered) == body["successCount"]

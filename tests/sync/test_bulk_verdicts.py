@@ -10,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, Half, Verdict
+from records.outcomes import CallResult, RequestKind, Verdict
 from sync.bulk import BulkSender
-from sync.dispatcher import HeldBack, Reported
+from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.bulk_iterable import TAKEN, BulkIterable, Kind, rows_of
 
-ENDPOINT_OF = {Half.PROFILE: USERS_BULK_UPDATE, Half.EVENT: EVENTS_TRACK_BULK}
+ENDPOINT_OF = {RequestKind.PROFILE: USERS_BULK_UPDATE, RequestKind.EVENT: EVENTS_TRACK_BULK}
 CODE_OF = {
     Kind.FINE: "Success",
     Kind.INVALID: "failedUpdates.invalidEmails",
@@ -34,17 +34,17 @@ UNREACHABLE = {Kind.INVALID, Kind.DEPRECATED, Kind.NAMED_TWICE, Kind.FORGOTTEN}
 
 def sent(
     iterable: BulkIterable, kinds: Sequence[Kind]
-) -> tuple[dict[Half, dict[int, CallResult]], list[tuple[Half, int, int]]]:
+) -> tuple[dict[RequestKind, dict[int, CallResult]], list[tuple[RequestKind, int, int]]]:
     """Send one batch; return each row's result, and (half, row, requests made by then)."""
-    results: dict[Half, dict[int, CallResult]] = {half: {} for half in Half}
-    order: list[tuple[Half, int, int]] = []
+    results: dict[RequestKind, dict[int, CallResult]] = {kind: {} for kind in RequestKind}
+    order: list[tuple[RequestKind, int, int]] = []
 
-    def report(reported: Reported | HeldBack) -> bool:
-        assert isinstance(reported, Reported)
+    def report(reported: CallReport | DelayedEvents) -> bool:
+        assert isinstance(reported, CallReport)
         for finished in reported.finished:
-            assert finished.seq not in results[finished.half], "a row has two verdicts"
-            results[finished.half][finished.seq] = finished.result
-            order.append((finished.half, finished.seq, len(iterable.requests)))
+            assert finished.seq not in results[finished.kind], "a row has two verdicts"
+            results[finished.kind][finished.seq] = finished.result
+            order.append((finished.kind, finished.seq, len(iterable.requests)))
         return True
 
     BulkSender(iterable).send(rows_of(kinds), report, has_permit=True)
@@ -53,17 +53,17 @@ def sent(
 
 def check_truth(
     iterable: BulkIterable,
-    results: Mapping[Half, Mapping[int, CallResult]],
-    order: Sequence[tuple[Half, int, int]],
+    results: Mapping[RequestKind, Mapping[int, CallResult]],
+    order: Sequence[tuple[RequestKind, int, int]],
 ) -> None:
-    for half, of_half in results.items():
-        endpoint = ENDPOINT_OF[half]
+    for kind, of_half in results.items():
+        endpoint = ENDPOINT_OF[kind]
         for seq, result in of_half.items():
             if result.delivered:
                 assert (endpoint, seq) in iterable.applied, "a false success"
-    for half, seq, requests_by_then in order:
+    for kind, seq, requests_by_then in order:
         for endpoint, seqs in iterable.requests[requests_by_then:]:
-            assert endpoint != ENDPOINT_OF[half] or seq not in seqs, "sent after its verdict"
+            assert endpoint != ENDPOINT_OF[kind] or seq not in seqs, "sent after its verdict"
 
 
 KINDS = st.lists(
@@ -84,10 +84,10 @@ def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
     iterable = BulkIterable(dict(enumerate(kinds)), most_rows=most_rows)
     results, order = sent(iterable, kinds)
     check_truth(iterable, results, order)
-    assert {seq: result.code for seq, result in results[Half.PROFILE].items()} == {
+    assert {seq: result.code for seq, result in results[RequestKind.PROFILE].items()} == {
         seq: CODE_OF[kind] for seq, kind in enumerate(kinds)
     }
-    assert {seq: result.code for seq, result in results[Half.EVENT].items()} == {
+    assert {seq: result.code for seq, result in results[RequestKind.EVENT].items()} == {
         seq: CODE_OF[kind] for seq, kind in enumerate(kinds) if kind not in UNREACHABLE
     }
     for of_half in results.values():
@@ -116,10 +116,10 @@ def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
     )
     results, order = sent(iterable, kinds)
     check_truth(iterable, results, order)
-    assert set(results[Half.PROFILE]) == set(range(len(kinds)))
+    assert set(results[RequestKind.PROFILE]) == set(range(len(kinds)))
     assert len(iterable.requests) <= 2 * 3 * len(kinds)
-    for half, of_kind in ((Half.PROFILE, kinds), (Half.EVENT, event_kinds)):
-        for seq, result in results[half].items():
+    for kind, of_kind in ((RequestKind.PROFILE, kinds), (RequestKind.EVENT, event_kinds)):
+        for seq, result in results[kind].items():
             assert result.verdict is not Verdict.DELIVERED or of_kind[seq] in TAKEN
 
 
@@ -152,8 +152,10 @@ def test_one_bad_row_in_a_thousand_costs_about_two_log2_n_requests(kind: Kind, p
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {place: kind}
     iterable = BulkIterable(kinds, {seq: Kind.FINE for seq in kinds})
     results, _ = sent(iterable, list(kinds.values()))
-    assert [seq for seq, result in results[Half.PROFILE].items() if not result.delivered] == [place]
-    assert len(results[Half.EVENT]) == 1_000
+    assert [
+        seq for seq, result in results[RequestKind.PROFILE].items() if not result.delivered
+    ] == [place]
+    assert len(results[RequestKind.EVENT]) == 1_000
     updates = [seqs for endpoint, seqs in iterable.requests if endpoint == USERS_BULK_UPDATE]
     assert len(updates) <= 2 * log2(1_000) + 2
 
@@ -165,7 +167,9 @@ def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, request
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {700: kind}
     iterable = BulkIterable(kinds)
     results, _ = sent(iterable, list(kinds.values()))
-    assert [seq for seq, result in results[Half.PROFILE].items() if not result.delivered] == [700]
+    assert [
+        seq for seq, result in results[RequestKind.PROFILE].items() if not result.delivered
+    ] == [700]
     updates = [seqs for endpoint, seqs in iterable.requests if endpoint == USERS_BULK_UPDATE]
     assert len(updates) == requests
 
@@ -176,7 +180,7 @@ def test_the_documented_batch_of_thirty_bad_rows_among_a_thousand() -> None:
     iterable = BulkIterable(kinds)
     results, order = sent(iterable, list(kinds.values()))
     check_truth(iterable, results, order)
-    assert {seq: result.code for seq, result in results[Half.PROFILE].items()} == {
+    assert {seq: result.code for seq, result in results[RequestKind.PROFILE].items()} == {
         seq: CODE_OF[kind] for seq, kind in kinds.items()
     }
     assert len(iterable.requests) < 300

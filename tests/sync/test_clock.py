@@ -81,5 +81,5 @@ def test_events_of_the_future_are_told_by_the_clock_of_the_run(
     """The views are of January 2026: for a clock that is years behind they are to come."""
     report = run_between(runs, datetime(2020, 1, 1, tzinfo=timezone.utc))
     assert counts_of(report) == {"successful": len(NUMBERS)}
-    told = [message for message in caplog.messages if "in the future" in message]
-    assert told == ["3 events lie in the future: is DB_TIMEZONE=UTC right?"]
+    described = [message for message in caplog.messages if "in the future" in message]
+    assert described == ["3 events lie in the future: is DB_TIMEZONE=UTC right?"]

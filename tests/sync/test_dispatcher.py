@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import Half
+from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
 from tests.support.drains import calls_by_person, drain, endpoints_of, outbox_with
@@ -195,7 +195,7 @@ def test_a_disallowed_event_is_a_partial_failure_of_every_row(path: Path) -> Non
 def test_only_the_halves_that_wait_are_sent(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(1, 2, 3)) as outbox:
         one, two, _three = outbox.pending()
-        outbox.record([*finished([one], Half.PROFILE), *finished([two], Half.EVENT)])
+        outbox.record([*finished([one], RequestKind.PROFILE), *finished([two], RequestKind.EVENT)])
         fill(outbox, rows(1, 2, 3))
         drain(outbox, iterable.url)
         assert set(outcomes_of(outbox).values()) == {"successful"}
@@ -226,7 +226,7 @@ def test_only_what_depends_on_a_fresh_profile_is_held_back(path: Path) -> None:
         IterableSandbox(conflict_emails=[email_of(2)]) as iterable,
         outbox_with(path, rows(1, 2, 3)) as outbox,
     ):
-        outbox.record(finished(list(outbox.pending())[2:], Half.PROFILE))
+        outbox.record(finished(list(outbox.pending())[2:], RequestKind.PROFILE))
         fill(outbox, rows(1, 2, 3))
         drain(outbox, iterable.url, event_delay_seconds=0.3)
         events = [call for call in iterable.calls if call.endpoint == EVENTS_TRACK]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import Verdict
-from sync.dispatcher import PerUserSender, Reported
+from sync.dispatcher import CallReport, PerUserSender
 from tests.support.rows import call_result
 from tests.support.senders import NotedCalls, waiting_row
 
@@ -36,8 +36,8 @@ def test_a_row_without_an_event_is_not_held_back() -> None:
 
     row = waiting_row(1)._replace(event=None)
     calls = NotedCalls()
-    PerUserSender(calls, holds_events_back=True).send([row], note, has_permit=True)
-    assert [type(report) for report in reports] == [Reported]
+    PerUserSender(calls, delays_events=True).send([row], note, has_permit=True)
+    assert [type(report) for report in reports] == [CallReport]
     assert [call[0] for call in calls.calls] == [USERS_UPDATE]
 
 

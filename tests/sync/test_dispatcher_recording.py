@@ -16,7 +16,7 @@ from records.outcomes import Finished, PendingRow
 from sandbox.iterable_api import IterableSandbox
 from state.database import StateError
 from state.outbox import Outbox
-from sync.dispatcher import Reported
+from sync.dispatcher import CallReport
 from tests.support.drains import check_that_nothing_was_lost_or_repeated, drain, outbox_with
 from tests.support.rows import outcomes_of, rows
 
@@ -67,7 +67,7 @@ def test_results_are_on_the_disk_within_the_second(path: Path, iterable: Iterabl
     late: list[str] = []
     looks: list[int] = []
 
-    def look(_calls: Sequence[Reported], rows_done: int) -> None:
+    def look(_calls: Sequence[CallReport], rows_done: int) -> None:
         looks.append(rows_done)
         with sqlite3.connect(path) as second:
             found = second.execute("SELECT email FROM outbox WHERE event_verdict IS NOT NULL")
@@ -91,7 +91,7 @@ def test_results_are_on_the_disk_within_the_second(path: Path, iterable: Iterabl
 
 
 def test_progress_hears_of_every_call_once(path: Path, iterable: IterableSandbox) -> None:
-    heard: list[Reported] = []
+    heard: list[CallReport] = []
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, on_progress=lambda calls, _rows_done: heard.extend(calls))
     assert len(heard) == len(iterable.calls) == 200

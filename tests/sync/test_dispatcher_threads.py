@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from iterable_api.rate_limiter import Pace
+from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import CallResult, Verdict
-from sync.dispatcher import Delivery, Report, Reported, Rows, RunAborted
+from sync.dispatcher import CallReport, Dispatcher, Report, Rows, RunAborted
 from tests.support.rows import call_result
 from tests.support.senders import (
     RowsInMemory,
@@ -39,7 +39,7 @@ UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
 
 def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None:
     sender = ScriptedSender(hold_back)
-    Delivery(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
+    Dispatcher(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
     # The first row, and the ten events, have to ask for theirs: nobody did it for them.
     assert sender.permits[0] is False
     assert Counter(sender.permits) == {True: 9, False: 11}
@@ -49,20 +49,20 @@ def test_a_row_without_a_permit_waits() -> None:
     stop = threading.Event()
     sender = ScriptedSender(delivered)
     # Time stands still for this pace: after one permit there is none for half a second.
-    sender.paces[USERS_UPDATE] = Pace(2, clock=lambda: 1_000.0)
+    sender.paces[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
 
-    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
+    def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
         if rows_done >= 2:
             stop.set()
 
-    Delivery(RowsInMemory(10), sender, stop, on_progress=hear).run()
+    Dispatcher(RowsInMemory(10), sender, stop, on_progress=hear).run()
     assert sender.permits == [False, True]
 
 
 def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
     sender = ScriptedSender(delivered)
-    sender.paces[USERS_UPDATE] = Pace(8)
-    Delivery(RowsInMemory(5), sender, threading.Event()).run()
+    sender.paces[USERS_UPDATE] = RateLimiter(8)
+    Dispatcher(RowsInMemory(5), sender, threading.Event()).run()
     assert len(sender.permits) == 5
 
 
@@ -72,9 +72,9 @@ def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
 def test_after_a_stop_no_row_is_begun() -> None:
     stop = threading.Event()
     sender = ScriptedSender(lambda _unit, _report: stop.set())
-    Delivery(RowsInMemory(10), sender, stop).run()
+    Dispatcher(RowsInMemory(10), sender, stop).run()
     assert len(sender.permits) == 1
-    Delivery(RowsInMemory(10), sender, stop).run()
+    Dispatcher(RowsInMemory(10), sender, stop).run()
     assert len(sender.permits) == 1
 
 
@@ -88,7 +88,7 @@ def test_threads_are_used_again() -> None:
         threads.add(threading.get_ident())
         delivered(unit, report)
 
-    Delivery(RowsInMemory(30), ScriptedSender(send, max_in_flight=1), threading.Event()).run()
+    Dispatcher(RowsInMemory(30), ScriptedSender(send, max_in_flight=1), threading.Event()).run()
     assert len(threads) == 1
 
 
@@ -104,7 +104,7 @@ def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -
         under_way.remove(threading.get_ident())
 
     sender = ScriptedSender(send, max_in_flight=3)
-    Delivery(RowsInMemory(30), sender, threading.Event(), event_delay_seconds=0.02).run()
+    Dispatcher(RowsInMemory(30), sender, threading.Event(), event_delay_seconds=0.02).run()
     assert len(most) == 60
     assert max(most) <= 3
 
@@ -112,7 +112,7 @@ def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -
 def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
     are_daemons: list[bool] = []
     sender = ScriptedSender(lambda *_: are_daemons.append(threading.current_thread().daemon))
-    Delivery(RowsInMemory(1), sender, threading.Event()).run()
+    Dispatcher(RowsInMemory(1), sender, threading.Event()).run()
     assert are_daemons == [True]
 
 
@@ -121,7 +121,7 @@ def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
 
 def test_many_calls_share_a_transaction() -> None:
     outbox = RowsInMemory(300)
-    Delivery(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
+    Dispatcher(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
     assert len(outbox.recorded) == 300
     assert outbox.record_count < 100  # one a half second; the rows took three hundred ticks
 
@@ -137,7 +137,7 @@ def test_an_answer_that_follows_a_refusal_does_not_hide_it() -> None:
 
     outbox = RowsInMemory(10)
     with pytest.raises(RunAborted, match="refused the API key"):
-        Delivery(outbox, ScriptedSender(send), threading.Event()).run()
+        Dispatcher(outbox, ScriptedSender(send), threading.Event()).run()
     assert len(outbox.recorded) == 11
 
 
@@ -147,7 +147,7 @@ def test_a_bug_that_follows_a_refusal_does_not_hide_it() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(RunAborted, match="refused the API key"):
-        Delivery(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
+        Dispatcher(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
 
 
 def run_that_hears(results: Sequence[CallResult], row_count: int = 3) -> None:
@@ -158,7 +158,7 @@ def run_that_hears(results: Sequence[CallResult], row_count: int = 3) -> None:
             report(report_of(result, unit))
 
     outbox = RowsInMemory(row_count)
-    Delivery(outbox, ScriptedSender(send), threading.Event()).run()
+    Dispatcher(outbox, ScriptedSender(send), threading.Event()).run()
     assert len(outbox.recorded) == row_count * len(results)
 
 
@@ -194,7 +194,7 @@ def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
             report(report_of(UNAVAILABLE, unit))
 
     outbox = RowsInMemory(2)
-    Delivery(outbox, ScriptedSender(send), stop).run()
+    Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert len(outbox.recorded) == 30
 
 
@@ -215,7 +215,7 @@ def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded()
 
     outbox = RowsInMemory(6)
     with pytest.raises(RunAborted, match="refused the API key"):
-        Delivery(outbox, ScriptedSender(send), stop).run()
+        Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert sorted(call.seq for call in outbox.recorded) == [0, 1, 2, 3, 4, 5]
     assert goes_on == 4 * [False]
 
@@ -234,7 +234,7 @@ def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
         report(report_of(REFUSED, unit))
 
     outbox = RowsInMemory(10)
-    Delivery(outbox, ScriptedSender(send), stop).run()
+    Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert [call.seq for call in outbox.recorded] == [0, 0]
     assert goes_on == [True]  # a row that was begun is finished
     assert "while stopping: Iterable refused the API key" in caplog.text
@@ -256,5 +256,5 @@ def test_a_bug_after_a_stop_surfaces_whatever_comes_home_later() -> None:
 
     outbox = RowsInMemory(3)
     with pytest.raises(ZeroDivisionError):
-        Delivery(outbox, ScriptedSender(send), stop).run()
+        Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert [call.seq for call in outbox.recorded] == [0, 2]

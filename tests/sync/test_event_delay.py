@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sync.dispatcher import Delivery, HeldBack, Report, Reported, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Dispatcher, Report, Rows
 from tests.support.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
 
 # A thread that dies unheard is a failure.
@@ -21,18 +21,18 @@ def test_an_event_goes_when_its_own_time_has_come() -> None:
         if unit[0].profile is None:
             has_gone.set()
             return
-        report(HeldBack([unit[0].seq]))
+        report(DelayedEvents([unit[0].seq]))
         if unit[0].seq:
             # Others, which come later and later, do not put it off.
             for _ in range(500):
                 if has_gone.wait(0.01):
                     break
-                report(HeldBack([1]))
+                report(DelayedEvents([1]))
             went_in_time.append(has_gone.is_set())
 
     went_in_time: list[bool] = []
     waiting = RowsInMemory(2)
-    Delivery(waiting, ScriptedSender(send), threading.Event(), event_delay_seconds=0.1).run()
+    Dispatcher(waiting, ScriptedSender(send), threading.Event(), event_delay_seconds=0.1).run()
     assert went_in_time == [True]
 
 
@@ -40,19 +40,19 @@ def test_a_row_whose_event_is_held_back_is_not_done() -> None:
     stop = threading.Event()
     heard: list[int] = []
 
-    def hear(_calls: Sequence[Reported], rows_done: int) -> None:
+    def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
         heard.append(rows_done)
         stop.set()
 
     sender = ScriptedSender(hold_back)
-    Delivery(RowsInMemory(10), sender, stop, event_delay_seconds=60, on_progress=hear).run()
+    Dispatcher(RowsInMemory(10), sender, stop, event_delay_seconds=60, on_progress=hear).run()
     assert set(heard) == {0}
 
 
 def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
     """Deliver some rows; return how many progress heard of at the end."""
     heard: list[int] = []
-    Delivery(
+    Dispatcher(
         RowsInMemory(row_count),
         ScriptedSender(send),
         stop,

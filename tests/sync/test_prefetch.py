@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sync.read_ahead import ReadAhead
+from sync.read_ahead import Prefetcher
 from tests.support.rows import wait_until
 
 
@@ -39,16 +39,16 @@ def settle(numbers: Counted) -> int:
 
 
 def test_items_come_in_their_order() -> None:
-    assert list(ReadAhead(Counted(1_000))) == list(range(1_000))
+    assert list(Prefetcher(Counted(1_000))) == list(range(1_000))
 
 
 def test_nothing_is_nothing() -> None:
-    assert list(ReadAhead(Counted(0))) == []
+    assert list(Prefetcher(Counted(0))) == []
 
 
 def test_only_a_few_items_are_read_ahead() -> None:
     numbers = Counted()
-    reading = ReadAhead(numbers)
+    reading = Prefetcher(numbers)
     assert settle(numbers) <= 3
     items = iter(reading)
     assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -58,7 +58,7 @@ def test_only_a_few_items_are_read_ahead() -> None:
 
 def test_the_source_is_read_while_nobody_asks() -> None:
     numbers = Counted()
-    reading = ReadAhead(numbers)
+    reading = Prefetcher(numbers)
     assert wait_until(lambda: numbers.taken >= 2)
     reading.close()
 
@@ -69,7 +69,7 @@ def test_an_error_comes_in_its_place() -> None:
         yield 2
         raise LookupError("the third")
 
-    items = iter(ReadAhead(breaking))
+    items = iter(Prefetcher(breaking))
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(LookupError, match="the third"):
         next(items)
@@ -80,7 +80,7 @@ def test_an_error_before_the_first_item_is_raised_too() -> None:
         raise LookupError("no source")
 
     with pytest.raises(LookupError, match="no source"):
-        next(iter(ReadAhead(failing)))
+        next(iter(Prefetcher(failing)))
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -90,12 +90,12 @@ def test_not_even_an_exit_in_the_thread_is_lost(kind: type[BaseException]) -> No
         raise kind
 
     with pytest.raises(kind):
-        list(ReadAhead(ending))
+        list(Prefetcher(ending))
 
 
 def test_after_closing_the_source_is_closed_and_its_thread_ends() -> None:
     numbers = Counted()
-    reading = ReadAhead(numbers)
+    reading = Prefetcher(numbers)
     next(iter(reading))
     reading.close()
     assert numbers.closed.wait(2)
@@ -111,7 +111,7 @@ def test_a_source_that_thinks_for_long_does_not_hold_up_closing() -> None:
         yield 1
         thinking.wait(30)
 
-    reading = ReadAhead(slow)
+    reading = Prefetcher(slow)
     next(iter(reading))
     began_at = time.monotonic()
     reading.close()

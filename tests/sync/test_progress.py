@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from records.outcomes import CallResult, Finished, Half, Verdict
+from records.outcomes import CallResult, Finished, RequestKind, Verdict
 from sync.progress import Call, Progress
 from tests.support.terminal import Terminal, screen
 
@@ -51,9 +51,11 @@ def result(
     return CallResult(verdict, 200, "Success", "", None, attempts, elapsed_seconds)
 
 
-def call(seq: int, half: Half = Half.PROFILE, outcome: CallResult | None = None) -> Call:
+def call(
+    seq: int, kind: RequestKind = RequestKind.PROFILE, outcome: CallResult | None = None
+) -> Call:
     outcome = outcome or result()
-    return outcome, [Finished(seq, half, outcome, 0.0)]
+    return outcome, [Finished(seq, kind, outcome, 0.0)]
 
 
 def test_a_terminal_shows_rows_rate_share_of_the_limit_time_left_and_counts(clock: Clock) -> None:
@@ -236,7 +238,7 @@ def test_a_closed_window_does_not_end_the_delivery(clock: Clock) -> None:
             progress.advance([call(rows)], rows)
     with contextlib.suppress(OSError):
         terminal.stream.close()
-    assert progress.standing().rows_done == 4
+    assert progress.snapshot().rows_done == 4
 
 
 def test_rich_is_imported_only_for_a_terminal() -> None:
