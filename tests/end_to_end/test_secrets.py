@@ -129,7 +129,7 @@ SLOW = (
     Way("half an answer", 3, [{"fault": "half_body"}]),
     Way("dropped", 3, [{"fault": "drop_before"}]),
     Way("redirect", 1, [{"fault": "redirect", "location": f"https://127.0.0.1/?k={KEY}"}]),
-    Way("no such query", 1, settings={"QUERY_FILE": "state_file.py"}),
+    Way("no such query", 1, settings={"QUERY_FILE": "main.py"}),
     Way("bad key", 2, settings={"ITERABLE_API_KEY": f"{KEY} {KEY}"}),
     Way("key in the address", 2, settings={"ITERABLE_API_BASE_URL": f"https://{KEY}@x.com/"}),
     Way("key in a bad address", 2, settings={"HEALTHCHECK_URL": f"//{KEY}"}),
@@ -178,7 +178,6 @@ def test_key_and_password_come_out_nowhere(mysql: MySQLSandbox, tmp_path: Path) 
     assert "Api-Key: [api key]" in echoed
 
 
-@pytest.mark.slow
 def test_key_and_password_come_out_nowhere_on_rarer_ways_either(
     mysql: MySQLSandbox, tmp_path: Path
 ) -> None:
@@ -214,7 +213,6 @@ def test_a_crash_that_holds_every_secret_writes_none(
         assert places_of(secret, found) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("log_payloads", ["true", "false"])
 def test_what_looks_at_a_sync_lets_nothing_out_either(
     mysql: MySQLSandbox, tmp_path: Path, log_payloads: str
@@ -246,11 +244,10 @@ def test_what_looks_at_a_sync_lets_nothing_out_either(
 @pytest.mark.parametrize(
     "fault",
     [
-        "echo_request",
-        *(pytest.param(f, marks=pytest.mark.slow) for f in ("none", "error_code_on_200")),
+        *("echo_request", "none", "error_code_on_200"),
     ],
 )
-@pytest.mark.parametrize("mode", ["per-user", pytest.param("bulk", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
 def test_without_payloads_no_email_is_in_the_log_or_on_the_console(
     mysql: MySQLSandbox, tmp_path: Path, mode: str, fault: str
 ) -> None:
