@@ -37,9 +37,29 @@ PEOPLE = (
     "(3, NULL, NULL, NULL, 'pro', 'no')"
 )
 
-# A busy machine is no reason to fail: unit tests assert no times.
-hypothesis_settings.register_profile("patient", deadline=None)
+# No deadline: on a busy machine a single example may take long.
+hypothesis_settings.register_profile("patient", deadline=None, max_examples=50)
+hypothesis_settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis_settings.load_profile("patient")
+
+
+# Tests in these folders start the program as a process.
+PROCESS_FOLDERS = ("end_to_end", "benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts processes by its folder, or a database server by its fixtures."""
+    for item in items:
+        if item.path.parent.name in PROCESS_FOLDERS or uses_real_server(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def uses_real_server(item: pytest.Item) -> bool:
+    """Return whether a test needs MariaDB or MySQL, and not only the embedded server."""
+    assert isinstance(item, pytest.Function)
+    if {"mariadb_server", "mysql_server", "real_server"} & set(item.fixturenames):
+        return True
+    return hasattr(item, "callspec") and item.callspec.params.get("source") in REAL_SERVERS
 
 
 def numbers(count: int) -> str:

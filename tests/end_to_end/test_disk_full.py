@@ -70,7 +70,6 @@ def check_one_line(stderr: str, said: str) -> None:
     assert all(" - sync.run - " in line for line in log_lines), stderr
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
@@ -90,7 +89,6 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     assert counts_of(program.results) == {"successful": 100}
 
 
-@pytest.mark.slow
 def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
@@ -111,7 +109,7 @@ def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
 
 @pytest.mark.parametrize(
     "everything_on_it",
-    [pytest.param(False, marks=pytest.mark.slow), True],
+    [False, True],
     ids=["state alone", "all files"],
 )
 def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(

@@ -41,7 +41,6 @@ def test_a_wrong_password_stops_the_run_at_once(
     assert iterable.calls == []
 
 
-@pytest.mark.slow
 def test_a_database_that_does_not_exist_stops_the_run_at_once(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -49,7 +48,6 @@ def test_a_database_that_does_not_exist_stops_the_run_at_once(
     check_stopped_early(program, program.run(), "There is no database elsewhere")
 
 
-@pytest.mark.slow
 def test_an_unreachable_database_is_tried_three_times(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -74,7 +72,6 @@ def test_a_query_without_a_needed_column_is_a_bad_setting(
     assert iterable.calls == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -105,7 +102,6 @@ def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
     check_project(iterable.project, range(1, 11))
 
 
-@pytest.mark.slow
 def test_a_key_that_is_refused_in_the_middle_leaves_what_was_delivered_in_place(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -128,7 +124,6 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     assert len(iterable.calls) == 1
 
 
-@pytest.mark.slow
 def test_a_wrong_path_is_told_from_an_unknown_user(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -136,7 +131,6 @@ def test_a_wrong_path_is_told_from_an_unknown_user(
     check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
-@pytest.mark.slow
 def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
@@ -170,7 +164,6 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
     assert "ZeroDivisionError" in program.log
 
 
-@pytest.mark.slow
 def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     history = program.project / "state" / "history.py"

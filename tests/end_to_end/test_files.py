@@ -38,7 +38,7 @@ def test_the_log_tells_of_each_call_with_iterables_own_number(
     assert "DEBUG" not in ending.output
 
 
-@pytest.mark.parametrize("umask", ["000", pytest.param("022", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("umask", ["000", "022"])
 def test_files_with_personal_data_are_for_their_owner_only(
     program: Program, embedded: SourceDatabase, umask: str
 ) -> None:
@@ -50,7 +50,6 @@ def test_files_with_personal_data_are_for_their_owner_only(
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
 def test_no_file_of_a_run_at_work_or_of_a_killed_one_is_open_to_others(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox, umask: int
@@ -116,7 +115,6 @@ def test_relative_paths_start_at_the_project_folder_wherever_the_program_is_star
     assert [path.name for path in elsewhere.rglob("*")] == ["x", "settings.env"]
 
 
-@pytest.mark.slow
 def test_the_defaults_lie_in_the_project_folder(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -131,7 +129,6 @@ def test_the_defaults_lie_in_the_project_folder(
     assert len(list(project.glob("integration_results_*.json"))) == 1
 
 
-@pytest.mark.slow
 def test_a_full_disk_under_the_log_stops_nothing(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -142,7 +139,6 @@ def test_a_full_disk_under_the_log_stops_nothing(
     check_project(iterable.project, range(1, 6))
 
 
-@pytest.mark.slow
 def test_what_is_printed_into_a_pipe_has_no_colours(
     program: Program, embedded: SourceDatabase
 ) -> None:
@@ -152,7 +148,6 @@ def test_what_is_printed_into_a_pipe_has_no_colours(
     assert "\x1b" not in ending.output
 
 
-@pytest.mark.slow
 def test_results_of_one_second_get_names_of_their_own_and_old_ones_are_tidied(
     program: Program, embedded: SourceDatabase
 ) -> None:

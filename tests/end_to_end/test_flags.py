@@ -39,7 +39,6 @@ def test_a_dry_run_sends_nothing_and_remembers_nothing(
     assert len(iterable.calls) == 2
 
 
-@pytest.mark.slow
 def test_a_dry_run_with_a_limit_prints_the_payloads_that_the_real_run_sends(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -67,7 +66,6 @@ def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
     assert len(iterable.calls) == 14
 
 
-@pytest.mark.slow
 def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -79,7 +77,6 @@ def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
     check_project(iterable.project, range(1, 4))
 
 
-@pytest.mark.slow
 def test_the_mode_flag_overrules_the_setting(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -120,7 +117,6 @@ def test_settings_come_from_a_file_and_real_variables_win(
     check_project(iterable.project, [1])
 
 
-@pytest.mark.slow
 def test_a_password_with_odd_characters_is_read_from_the_file_as_it_is(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -203,7 +199,6 @@ def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
     assert [path.name for path in program.folder.iterdir()] == ["settings.env"]
 
 
-@pytest.mark.slow
 def test_the_key_never_travels_over_plain_http_to_another_machine(program: Program) -> None:
     for address in ("http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1:8080"):
         ending = program.run(settings={"ITERABLE_API_BASE_URL": address})

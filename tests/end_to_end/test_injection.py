@@ -47,7 +47,6 @@ def check_plain(text: str) -> None:
     assert not any(line.startswith(FORGED) for line in text.splitlines())
 
 
-@pytest.mark.slow
 def test_odd_names_reach_iterable_as_they_are(program: Program, iterable: IterableSandbox) -> None:
     ending = program.run("--verbose")
     assert ending.status == 0, ending.output
@@ -91,7 +90,6 @@ def test_an_odd_code_that_ends_the_run_is_text_on_the_console_in_the_log_and_the
     check_plain(program.run("--history").output)
 
 
-@pytest.mark.slow
 def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     ending = program.run("--dry-run", "--limit", "100")
     assert ending.status == 0
@@ -100,7 +98,6 @@ def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     assert len(printed) == len(NAMES)
 
 
-@pytest.mark.slow
 def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -124,7 +121,6 @@ def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
     assert not any(re.match(r"[=+@\t\r-]", cell) for row in rows for cell in row.values())
 
 
-@pytest.mark.slow
 def test_an_odd_page_or_location_makes_an_event_id_of_iterables_alphabet(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:

@@ -77,7 +77,6 @@ def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
     assert "\x1b[31m" in head  # a file to be read by programs; no cell of it is a formula
 
 
-@pytest.mark.slow
 def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
     program: Program, iterable: IterableSandbox, health: Website
 ) -> None:
@@ -93,20 +92,11 @@ def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
     [
         ({"DB_NAME": ODD}, 1),
         ({"DB_USER": ODD}, 1),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("DB_PORT", "SYNC_MODE")
-        ),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("LOG_FILE", "QUERY_FILE")
-        ),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("USER_FIELDS", "DB_TIMEZONE")
-        ),
-        pytest.param({"DB_HOST": ODD}, 1, marks=pytest.mark.slow),
-        pytest.param({"USER_FIELDS": f"x={ODD}"}, 2, marks=pytest.mark.slow),
+        *(({name: ODD}, 2) for name in ("DB_PORT", "SYNC_MODE")),
+        *(({name: ODD}, 2) for name in ("LOG_FILE", "QUERY_FILE")),
+        *(({name: ODD}, 2) for name in ("USER_FIELDS", "DB_TIMEZONE")),
+        ({"DB_HOST": ODD}, 1),
+        ({"USER_FIELDS": f"x={ODD}"}, 2),
     ],
 )
 def test_odd_settings_are_text_in_what_is_said_of_them(
@@ -126,7 +116,7 @@ def test_an_odd_flag_is_text_in_what_is_said_of_it(program: Program) -> None:
     check_plain(ending.output)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_lacks_letters_shows_them_spelled_out(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
 ) -> None:

@@ -119,9 +119,8 @@ def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
         check_project(iterable.project, range(1, 121))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "rows", "kill_count"), [("per-user", 5_000, 20), ("bulk", 2_000, 6)]
+    ("mode", "rows", "kill_count"), [("per-user", 2_400, 8), ("bulk", 2_000, 6)]
 )
 def test_kills_and_lost_answers_lose_nothing_and_double_nothing(
     mariadb: SourceDatabase,

@@ -81,7 +81,6 @@ def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_fin
     assert iterable.project.users[email_of(5)].data_fields["first_name"] == "Newest"
 
 
-@pytest.mark.slow
 def test_a_lost_answer_is_sent_again_and_doubles_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -122,7 +121,6 @@ def test_a_run_that_reads_nothing_does_not_report_the_rows_of_one_that_was_kille
     assert program.results["status"] == "aborted"
 
 
-@pytest.mark.slow
 def test_personal_data_leaves_the_state_file_with_the_run(
     program: Program, iterable: IterableSandbox
 ) -> None:
@@ -134,7 +132,6 @@ def test_personal_data_leaves_the_state_file_with_the_run(
         assert b"first3" not in content
 
 
-@pytest.mark.slow
 def test_deleting_the_state_file_is_safe(program: Program, iterable: IterableSandbox) -> None:
     assert program.run().status == 0
     for path in program.folder.glob("state.sqlite3*"):
@@ -171,9 +168,9 @@ def _of_the_future(path: Path) -> None:
     ("spoil", "said"),
     [
         (_foreign, "is not a state file of this program: choose another STATE_FILE"),
-        pytest.param(_text, "is not a state file of this program", marks=pytest.mark.slow),
-        pytest.param(_damaged, "is damaged. Restore it, or move it away", marks=pytest.mark.slow),
-        pytest.param(_of_the_future, "was made by a newer version", marks=pytest.mark.slow),
+        (_text, "is not a state file of this program"),
+        (_damaged, "is damaged. Restore it, or move it away"),
+        (_of_the_future, "was made by a newer version"),
     ],
     ids=["another database", "a text", "damaged", "a newer version's"],
 )

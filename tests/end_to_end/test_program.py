@@ -190,7 +190,6 @@ def test_bulk_mode_sends_batches_and_puts_each_failure_on_its_own_row(
     assert failed[41]["response"]["code"] == "failedUpdates.invalidEmails"
 
 
-@pytest.mark.slow
 def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -206,7 +205,6 @@ def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
     }
 
 
-@pytest.mark.slow
 def test_of_two_rows_of_one_person_the_latest_event_wins(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -226,7 +224,6 @@ def test_a_query_that_returns_nothing_is_a_warning_and_no_error(program: Program
     assert (program.results["total_users"], program.results["records"]) == (0, [])
 
 
-@pytest.mark.slow
 def test_events_in_the_future_are_sent_and_told_of(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -238,7 +235,6 @@ def test_events_in_the_future_are_sent_and_told_of(
     assert len(iterable.project.events) == 2
 
 
-@pytest.mark.slow
 def test_null_fields_are_left_alone_unless_they_are_to_be_cleared(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:

@@ -71,14 +71,6 @@ IS_NOTICED = {
     ),
     "in the report": ("reporting.report_page", "page = _bug"),
 }
-QUICK = ("in the thread that reads ahead", "in the thread of a call", "in a thread of nobody")
-
-
-def bugs(places: dict[str, tuple[str, str]]) -> list[object]:
-    return [
-        pytest.param(*bug, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for name, bug in places.items()
-    ]
 
 
 def check_crash(
@@ -114,9 +106,8 @@ def check_crash(
     return ending.status, program.log
 
 
-@pytest.mark.parametrize(("module", "code"), bugs(ENDS_THE_RUN))
-@pytest.mark.parametrize("log_payloads", ["false", pytest.param("true", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", ["per-user", pytest.param("bulk", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("module", "code"), ENDS_THE_RUN.values(), ids=ENDS_THE_RUN)
+@pytest.mark.parametrize(("mode", "log_payloads"), [("per-user", "false"), ("bulk", "true")])
 def test_a_bug_that_ends_the_run_writes_no_secret(
     mysql: MySQLSandbox, tmp_path: Path, module: str, code: str, log_payloads: str, mode: str
 ) -> None:
@@ -125,8 +116,8 @@ def test_a_bug_that_ends_the_run_writes_no_secret(
     assert "RuntimeError" in log
 
 
-@pytest.mark.parametrize(("module", "code"), bugs(IS_NOTICED))
-@pytest.mark.parametrize("log_payloads", ["false", pytest.param("true", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("module", "code"), IS_NOTICED.values(), ids=IS_NOTICED)
+@pytest.mark.parametrize("log_payloads", ["false", "true"])
 def test_a_bug_that_the_run_survives_writes_no_secret(
     mysql: MySQLSandbox, tmp_path: Path, module: str, code: str, log_payloads: str
 ) -> None:

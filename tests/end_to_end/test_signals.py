@@ -27,7 +27,7 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=["SIGINT", "SIGTERM"],
 )
 def test_a_stop_signal_ends_a_run_politely(
@@ -85,7 +85,6 @@ def test_a_stop_signal_is_heard_while_the_database_thinks(
     assert program.results["total_users"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [{"fault": "rate_limited", "reset": 60}, {"fault": "hang"}], ids=["429", "hang"]
 )
@@ -102,7 +101,6 @@ def test_a_stop_signal_ends_every_wait(
     assert counts_of(program.results)["not_attempted"] >= 1
 
 
-@pytest.mark.slow
 def test_signals_at_any_moment_are_no_bug_and_lose_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:

@@ -16,10 +16,7 @@ from tests.support.program import PATIENCE_SECONDS, Program, counts_of
 
 FULL = "/dev/full"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/full"),
-]
+pytestmark = pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/full")
 
 
 @pytest.fixture

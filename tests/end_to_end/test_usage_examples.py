@@ -78,7 +78,6 @@ def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path
     assert "password" not in shown
 
 
-@pytest.mark.slow
 def test_the_database_example_with_a_wrong_password(
     iterable_challenge: PrivateMariaDB, tmp_path: Path
 ) -> None:

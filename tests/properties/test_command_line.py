@@ -96,20 +96,24 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path, EMPTY)
 
 
+@pytest.mark.slow
 def test_an_export_to_an_empty_name_was_a_real_run(program: Program) -> None:
     """`--export "$NOT_SET"` sent everything."""
     check_said(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
 
 
+@pytest.mark.slow
 def test_an_empty_name_of_an_env_file_led_to_the_projects_own(program: Program) -> None:
     check_said(program, 2, "--env-file . names no file", "--env-file", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "/nowhere/x", "/dev/null"])
 def test_the_history_of_a_state_file_that_cannot_be_was_a_bug(program: Program, name: str) -> None:
     check_said(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--dry-run", "--check"])
 def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag: str) -> None:
     pipe = program.folder / "pipe"
@@ -119,12 +123,14 @@ def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag:
     assert f"{pipe} cannot be written" in ending.output
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
     os.mkfifo(program.state_file.with_name(program.state_file.name + ".lock"))
     ending = program.run("--check")
     assert ending.status == main.BAD_SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DB_USER", "DB_NAME", "RESULTS_DIR"])
 def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, name: str) -> None:
     folder = program.folder / "\udcff"
@@ -134,6 +140,7 @@ def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, 
     assert program.run("--check", settings={name: str(folder)}).status == main.BAD_SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
