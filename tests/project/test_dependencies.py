@@ -27,7 +27,7 @@ USED_WITHOUT_IMPORT = {
     "pytest-cov": ("scripts/test", "--cov"),
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
     "pytest-timeout": ("pyproject.toml", "timeout ="),
-    "pytest-xdist": ("scripts/test", "-n 2"),
+    "pytest-xdist": ("scripts/test", "-n 3"),
     "ruff": ("scripts/test", "-m ruff"),
     "types-requests": ("requirements.txt", "requests=="),
 }
