@@ -70,7 +70,7 @@ def check_one_line(stderr: str, said: str) -> None:
     assert all(" - sync.run - " in line for line in log_lines), stderr
 
 
-def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
+def test_a_full_disk_while_the_outbox_is_filled_ends_the_run_before_the_first_call(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 600)
@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     assert counts_of(program.results) == {"successful": 100}
 
 
-def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
+def test_a_state_file_on_a_read_only_disk_is_reported_in_one_line(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 2_000)
@@ -112,7 +112,7 @@ def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
     [False, True],
     ids=["state alone", "all files"],
 )
-def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
+def test_a_disk_that_fills_up_during_delivery_ends_the_run(
     embedded: SourceDatabase,
     iterable: IterableSandbox,
     tmp_path: Path,
@@ -145,7 +145,7 @@ def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
     assert counts_of(program.results) == {"unchanged": 200}
 
 
-def test_a_disk_that_is_full_under_the_results_loses_the_results_and_nothing_else(
+def test_a_full_results_folder_loses_the_results_file_and_nothing_else(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 200)

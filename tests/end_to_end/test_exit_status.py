@@ -32,7 +32,7 @@ def check_stopped_early(program: Program, ending: Ending, said: str) -> None:
     assert program.log.splitlines()[-1].endswith(f" - ERROR - {last_line}")
 
 
-def test_a_wrong_password_stops_the_run_at_once(
+def test_a_wrong_database_password_ends_the_run_without_a_retry(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"DB_PASSWORD": "wrong"})
@@ -41,7 +41,7 @@ def test_a_wrong_password_stops_the_run_at_once(
     assert iterable.calls == []
 
 
-def test_a_database_that_does_not_exist_stops_the_run_at_once(
+def test_an_unknown_database_ends_the_run_without_a_retry(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     program = Program.between(tmp_path, mariadb, iterable, DB_NAME="elsewhere")
@@ -58,7 +58,7 @@ def test_an_unreachable_database_is_tried_three_times(
     assert iterable.calls == []
 
 
-def test_a_query_without_a_needed_column_is_a_bad_setting(
+def test_a_query_that_lacks_a_column_exits_with_2_and_names_the_column(
     program: Program, iterable: IterableSandbox
 ) -> None:
     query = program.folder / "query.sql"
@@ -80,7 +80,7 @@ def test_a_query_without_a_needed_column_is_a_bad_setting(
         ("DELETE FROM page_views", "this program only reads"),
     ],
 )
-def test_a_query_that_mysql_refuses_stops_the_run(
+def test_a_query_that_mysql_refuses_ends_the_run(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, said: str
 ) -> None:
     (tmp_path / "query.sql").write_text(query)
@@ -88,7 +88,7 @@ def test_a_query_that_mysql_refuses_stops_the_run(
     check_stopped_early(program, program.run(), said)
 
 
-def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
+def test_a_refused_api_key_costs_one_call_and_the_next_run_sends_the_rest(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401}])
@@ -102,7 +102,7 @@ def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
     check_project(iterable.project, range(1, 11))
 
 
-def test_a_key_that_is_refused_in_the_middle_leaves_what_was_delivered_in_place(
+def test_an_api_key_refused_during_the_run_keeps_what_was_delivered(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 403, "email": email_of(5)}])
@@ -124,14 +124,14 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     assert len(iterable.calls) == 1
 
 
-def test_a_wrong_path_is_told_from_an_unknown_user(
+def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"ITERABLE_API_BASE_URL": f"{iterable.url}/v2"})
     check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
-def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
+def test_twenty_failed_calls_in_a_row_end_the_run(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, range(11, 101))
@@ -145,9 +145,7 @@ def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
     check_project(iterable.project, range(1, 101))
 
 
-def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
-    program: Program, tmp_path: Path
-) -> None:
+def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     results = program.project / "reporting" / "results_file.py"
     results.write_text(results.read_text() + "\n\ndef summarize(**_): return 1 // 0\n")
@@ -164,7 +162,7 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
     assert "ZeroDivisionError" in program.log
 
 
-def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
+def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     history = program.project / "state" / "history.py"
     history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")

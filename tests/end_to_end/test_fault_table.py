@@ -1,6 +1,6 @@
-"""Every fault of the sandbox, in either mode: the contract's end, nothing false, nothing lost.
+"""Every fault of the sandbox: the run ends as the table says, and the next run recovers.
 
-`python -m tools.fault_table` prints the same table.
+`python -m tools.fault_table` prints the table.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_no_case_is_in_the_table_twice() -> None:
 
 
 @pytest.mark.parametrize("case", cases_by_turns(), ids=str)
-def test_a_run_under_a_fault_ends_as_it_must_and_the_next_one_mends_it(
+def test_a_run_under_a_fault_ends_as_the_table_says_and_the_next_run_recovers(
     prepared: tuple[Stage, IterableSandbox], case: Case
 ) -> None:
     made, iterable = prepared

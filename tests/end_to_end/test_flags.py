@@ -66,7 +66,7 @@ def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
     assert len(iterable.calls) == 14
 
 
-def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
+def test_a_full_refresh_resends_unchanged_rows_and_duplicates_no_event(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, range(1, 4))
@@ -77,7 +77,7 @@ def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
     check_project(iterable.project, range(1, 4))
 
 
-def test_the_mode_flag_overrules_the_setting(
+def test_the_mode_flag_overrides_the_setting(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -166,7 +166,7 @@ def test_a_bad_flag_is_one_line_and_status_2(program: Program, flags: list[str],
     assert not program.log_file.exists()
 
 
-def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
+def test_all_problems_of_the_settings_are_reported_at_once(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -199,14 +199,14 @@ def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
     assert [path.name for path in program.folder.iterdir()] == ["settings.env"]
 
 
-def test_the_key_never_travels_over_plain_http_to_another_machine(program: Program) -> None:
+def test_the_api_key_is_never_sent_over_plain_http_to_another_machine(program: Program) -> None:
     for address in ("http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1:8080"):
         ending = program.run(settings={"ITERABLE_API_BASE_URL": address})
         assert ending.status == 2
         assert "must start with https://" in ending.stderr
 
 
-def test_a_quiet_run_without_trouble_prints_nothing(
+def test_a_quiet_run_that_succeeds_prints_nothing(
     program: Program, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, [1])

@@ -47,7 +47,7 @@ def check_plain(text: str) -> None:
     assert not any(line.startswith(FORGED) for line in text.splitlines())
 
 
-def test_odd_names_reach_iterable_as_they_are(program: Program, iterable: IterableSandbox) -> None:
+def test_odd_names_reach_iterable_unchanged(program: Program, iterable: IterableSandbox) -> None:
     ending = program.run("--verbose")
     assert ending.status == 0, ending.output
     users = iterable.project.users
@@ -57,7 +57,7 @@ def test_odd_names_reach_iterable_as_they_are(program: Program, iterable: Iterab
     check_plain(ending.output)
 
 
-def test_odd_names_in_answers_are_text_in_the_log_on_the_console_and_in_the_results(
+def test_odd_names_in_responses_are_plain_text_in_log_console_and_results(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
@@ -78,7 +78,7 @@ def test_odd_names_in_answers_are_text_in_the_log_on_the_console_and_in_the_resu
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)
 
 
-def test_an_odd_code_that_ends_the_run_is_text_on_the_console_in_the_log_and_the_history(
+def test_an_odd_error_code_that_ends_the_run_is_plain_text_in_console_log_and_history(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401, "code": "".join(NAMES.values())}])
@@ -98,7 +98,7 @@ def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     assert len(printed) == len(NAMES)
 
 
-def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
+def test_odd_names_are_plain_text_in_the_html_report_and_the_csv_export(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
@@ -121,7 +121,7 @@ def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
     assert not any(re.match(r"[=+@\t\r-]", cell) for row in rows for cell in row.values())
 
 
-def test_an_odd_page_or_location_makes_an_event_id_of_iterables_alphabet(
+def test_an_odd_page_or_location_gives_an_event_id_of_allowed_characters(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_people(embedded.run_sql, [1])

@@ -60,7 +60,7 @@ def check_everything(program: Program, health: Website, *endings: Ending) -> Non
         assert not {chr(code) for code in (*range(10), *range(11, 32))} & set(results.read_text())
 
 
-def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
+def test_odd_ids_columns_codes_and_folders_are_plain_text_everywhere(
     program: Program, iterable: IterableSandbox, health: Website
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "code": ODD, "msg": ODD, "times": 1}])
@@ -77,7 +77,7 @@ def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
     assert "\x1b[31m" in head  # a file to be read by programs; no cell of it is a formula
 
 
-def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
+def test_an_aborted_run_pings_the_health_check_with_one_line(
     program: Program, iterable: IterableSandbox, health: Website
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401, "code": ODD}])
@@ -99,7 +99,7 @@ def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
         ({"USER_FIELDS": f"x={ODD}"}, 2),
     ],
 )
-def test_odd_settings_are_text_in_what_is_said_of_them(
+def test_odd_settings_are_plain_text_in_the_messages_about_them(
     program: Program, health: Website, settings: dict[str, str], status: int
 ) -> None:
     ending = program.run(settings={"HEALTHCHECK_URL": health.url, **settings})
@@ -110,14 +110,14 @@ def test_odd_settings_are_text_in_what_is_said_of_them(
         check_plain(request.body.decode())
 
 
-def test_an_odd_flag_is_text_in_what_is_said_of_it(program: Program) -> None:
+def test_an_odd_flag_is_plain_text_in_the_message_about_it(program: Program) -> None:
     ending = program.run(f"--{ODD}")
     assert ending.status == 2
     check_plain(ending.output)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_that_lacks_letters_shows_them_spelled_out(
+def test_a_terminal_without_unicode_gets_escapes(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
 ) -> None:
     """It was "a bug", exit 70, after everything had been delivered."""

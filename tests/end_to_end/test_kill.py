@@ -107,7 +107,7 @@ def check_kills(kills: list[Kill]) -> None:
     assert sum(kill.sent for kill in kills) > 0, kills
 
 
-def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
+def test_after_two_kills_every_user_has_one_event_and_the_right_profile(
     embedded: SourceDatabase, tmp_path: Path
 ) -> None:
     add_people(embedded.run_sql, range(1, 121))
@@ -122,7 +122,7 @@ def test_after_two_kills_everyone_has_one_event_and_the_right_profile(
 @pytest.mark.parametrize(
     ("mode", "rows", "kill_count"), [("per-user", 2_400, 8), ("bulk", 2_000, 6)]
 )
-def test_kills_and_lost_answers_lose_nothing_and_double_nothing(
+def test_kills_and_lost_responses_lose_nothing_and_duplicate_nothing(
     mariadb: SourceDatabase,
     tmp_path: Path,
     mode: str,

@@ -37,7 +37,7 @@ def test_a_second_run_sends_nothing(program: Program, iterable: IterableSandbox)
     assert (record["users_update"], record["events_track"]) == (None, None)
 
 
-def test_only_the_half_that_changed_is_sent(
+def test_only_the_request_that_changed_is_sent(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     assert program.run().status == 0
@@ -52,7 +52,7 @@ def test_only_the_half_that_changed_is_sent(
     assert iterable.project.users[email_of(7)].data_fields["last_name"] == "Married"
 
 
-def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_finished(
+def test_the_next_run_sends_what_failed_with_the_newest_values(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     iterable.set_faults(
@@ -81,7 +81,7 @@ def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_fin
     assert iterable.project.users[email_of(5)].data_fields["first_name"] == "Newest"
 
 
-def test_a_lost_answer_is_sent_again_and_doubles_nothing(
+def test_a_call_whose_response_was_lost_is_repeated_and_duplicates_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "drop_after", "every": 10}])
@@ -90,7 +90,7 @@ def test_a_lost_answer_is_sent_again_and_doubles_nothing(
     assert iterable.state()["repeated_applies"] == program.results["retries"] > 0
 
 
-def test_a_second_run_at_the_same_time_names_the_first_and_a_dead_one_blocks_nobody(
+def test_a_concurrent_run_is_refused_and_a_killed_one_leaves_no_lock(
     program: Program, iterable: IterableSandbox
 ) -> None:
     first = program.start(settings={"USERS_UPDATE_RPS": "5"})
@@ -121,7 +121,7 @@ def test_a_run_that_reads_nothing_does_not_report_the_rows_of_one_that_was_kille
     assert program.results["status"] == "aborted"
 
 
-def test_personal_data_leaves_the_state_file_with_the_run(
+def test_no_personal_data_stays_in_the_state_file_after_a_run(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(3)}])
@@ -174,7 +174,7 @@ def _of_the_future(path: Path) -> None:
     ],
     ids=["another database", "a text", "damaged", "a newer version's"],
 )
-def test_a_state_file_that_cannot_be_used_is_refused_and_left_as_it_is(
+def test_an_unusable_state_file_is_refused_and_not_changed(
     program: Program, iterable: IterableSandbox, spoil: object, said: str
 ) -> None:
     assert callable(spoil)

@@ -166,7 +166,7 @@ def check(way: Way, program: Program, ending: Ending, listed: bytes) -> None:
         assert places_of(secret, found) == [], way.name
 
 
-def test_key_and_password_come_out_nowhere(mysql: MySQLSandbox, tmp_path: Path) -> None:
+def test_no_output_holds_the_api_key_or_the_password(mysql: MySQLSandbox, tmp_path: Path) -> None:
     programs = {}
     for way, program, ending, listed in take(QUICK, mysql, tmp_path):
         check(way, program, ending, listed)
@@ -178,7 +178,7 @@ def test_key_and_password_come_out_nowhere(mysql: MySQLSandbox, tmp_path: Path) 
     assert "Api-Key: [api key]" in echoed
 
 
-def test_key_and_password_come_out_nowhere_on_rarer_ways_either(
+def test_no_output_holds_the_api_key_or_the_password_in_rarer_situations(
     mysql: MySQLSandbox, tmp_path: Path
 ) -> None:
     for way, program, ending, listed in take(SLOW, mysql, tmp_path):
@@ -187,7 +187,7 @@ def test_key_and_password_come_out_nowhere_on_rarer_ways_either(
             assert "Timeout" in program.log
 
 
-def test_a_crash_that_holds_every_secret_writes_none(
+def test_a_traceback_full_of_secrets_is_redacted(
     mysql: MySQLSandbox, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     program = program_of(tmp_path / "run", mysql, iterable)
@@ -214,7 +214,7 @@ def test_a_crash_that_holds_every_secret_writes_none(
 
 
 @pytest.mark.parametrize("log_payloads", ["true", "false"])
-def test_what_looks_at_a_sync_lets_nothing_out_either(
+def test_check_verify_history_and_export_reveal_no_secret(
     mysql: MySQLSandbox, tmp_path: Path, log_payloads: str
 ) -> None:
     ping = "c4nary-ping-c4nary"

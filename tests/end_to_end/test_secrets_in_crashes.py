@@ -127,7 +127,7 @@ def test_a_bug_that_the_run_survives_writes_no_secret(
     assert "RuntimeError" in log
 
 
-def test_a_password_that_the_database_quotes_is_written_nowhere(
+def test_a_password_quoted_in_a_database_error_is_redacted(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     """In the results file and in the state file's history it was."""

@@ -30,7 +30,7 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
     [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=["SIGINT", "SIGTERM"],
 )
-def test_a_stop_signal_ends_a_run_politely(
+def test_a_stop_signal_shuts_the_run_down_gracefully(
     program: Program, iterable: IterableSandbox, number: signal.Signals, status: int
 ) -> None:
     running = program.start(settings={"USERS_UPDATE_RPS": "5"})
@@ -43,7 +43,7 @@ def test_a_stop_signal_ends_a_run_politely(
     assert program.results["reason"] == f"{number.name} received"
 
 
-def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
+def test_after_sigterm_the_counts_agree_with_the_sandbox(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "delay", "seconds": 0.1}])
@@ -66,7 +66,7 @@ def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
     assert iterable.state()["repeated_applies"] == 0
 
 
-def test_a_stop_signal_is_heard_while_the_database_thinks(
+def test_a_stop_signal_interrupts_a_slow_query(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     (tmp_path / "query.sql").write_text("SELECT SLEEP(61.25)")  # no other test sleeps so long
@@ -101,7 +101,7 @@ def test_a_stop_signal_ends_every_wait(
     assert counts_of(program.results)["not_attempted"] >= 1
 
 
-def test_signals_at_any_moment_are_no_bug_and_lose_nothing(
+def test_signals_at_any_moment_cause_no_traceback_and_lose_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:
     draw = random.Random(SEED)

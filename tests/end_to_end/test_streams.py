@@ -43,7 +43,7 @@ def run_in_shell(program: Program, flags: str, streams: str) -> tuple[int, str, 
 @pytest.mark.parametrize(
     "streams", [f">{FULL}", f"2>{FULL}", f">{FULL} 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"]
 )
-def test_a_run_whose_words_cannot_be_written_delivers_everything(
+def test_a_run_without_working_output_streams_delivers_everything(
     program: Program, iterable: IterableSandbox, streams: str
 ) -> None:
     status, output, said = run_in_shell(program, "", streams)
@@ -52,19 +52,19 @@ def test_a_run_whose_words_cannot_be_written_delivers_everything(
     check_project(iterable.project, range(1, 6))
 
 
-def test_a_full_disk_under_standard_output_is_said_once(program: Program) -> None:
+def test_a_full_disk_under_standard_output_is_reported_once(program: Program) -> None:
     status, _, said = run_in_shell(program, "--dry-run --limit 5", f">{FULL}")
     assert status == 0
     assert said.count("Standard output cannot be written (No space left on device)") == 1
 
 
-def test_what_is_said_does_not_go_where_the_results_are_read(program: Program) -> None:
+def test_messages_do_not_go_to_standard_output(program: Program) -> None:
     status, output, _ = run_in_shell(program, "--history --limit", "2>&-")
     assert (status, output) == (2, "")
 
 
 @pytest.mark.parametrize("streams", [f"2>{FULL}", "2>&-"])
-def test_a_bad_flag_has_its_exit_status_though_nobody_reads_why(
+def test_a_bad_flag_exits_with_2_although_standard_error_is_closed(
     program: Program, streams: str
 ) -> None:
     assert run_in_shell(program, "--bogus", streams) == (2, "", "")

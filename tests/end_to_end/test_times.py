@@ -109,7 +109,7 @@ def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
-def test_events_of_the_future_are_told_once_and_in_their_zone(
+def test_future_events_are_counted_in_the_database_time_zone_and_reported_once(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, zone: str
 ) -> None:
     """What is five hours ahead in UTC is four behind in Tokyo."""
@@ -143,7 +143,7 @@ def test_events_of_the_future_are_told_once_and_in_their_zone(
         ),
     ],
 )
-def test_far_years_arrive_and_can_be_read_back(
+def test_dates_far_in_past_and_future_are_sent_and_verified(
     mariadb: SourceDatabase,
     iterable: IterableSandbox,
     tmp_path: Path,
@@ -160,7 +160,7 @@ def test_far_years_arrive_and_can_be_read_back(
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "DATETIME(6)"])
-def test_any_window_is_a_window_to_the_server(
+def test_the_server_accepts_the_start_of_any_window(
     real: SourceDatabase, use_pure: bool, kind: str
 ) -> None:
     """A start before 1970, or after 2038, is none that a TIMESTAMP could hold."""
@@ -179,7 +179,7 @@ def test_any_window_is_a_window_to_the_server(
 # Parts of a second
 
 
-def test_parts_of_a_second_decide_and_name_the_event(
+def test_microseconds_decide_the_latest_event_and_its_id(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     with_times(mariadb, "DATETIME(6)", "2026-01-13 14:30:45.250000")
@@ -204,7 +204,7 @@ def test_parts_of_a_second_decide_and_name_the_event(
     assert len(iterable.project.events) == 2
 
 
-def test_both_drivers_read_a_time_alike_to_the_microsecond(
+def test_both_drivers_read_the_same_time_to_the_microsecond(
     real: SourceDatabase, use_pure: bool
 ) -> None:
     with_times(real, "DATETIME(6)", "2026-01-13 14:30:45.000001")

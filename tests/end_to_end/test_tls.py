@@ -89,14 +89,14 @@ def test_a_server_whose_ca_is_given_is_trusted(
     assert {request.headers["Api-Key"] for request in site.requests} == {API_KEY}
 
 
-def test_a_self_signed_server_is_refused_and_hears_no_key(
+def test_a_self_signed_server_is_refused_before_the_key_is_sent(
     program: Program, certificates: Certificates
 ) -> None:
     with website(certificates.self_signed) as site:
         check_refused(program, site, run_against(program, site, None))
 
 
-def test_a_self_signed_server_is_trusted_where_it_is_given_itself(
+def test_a_self_signed_server_is_trusted_with_its_own_certificate_as_bundle(
     program: Program, certificates: Certificates
 ) -> None:
     with website(certificates.self_signed) as site:
@@ -112,7 +112,7 @@ def test_a_self_signed_server_is_trusted_where_it_is_given_itself(
         *(("expired", "ca", "per-user"), ("good at another name", "ca", "bulk")),
     ],
 )
-def test_any_other_server_is_refused_and_hears_no_key(
+def test_a_server_with_an_invalid_certificate_is_refused_before_the_key_is_sent(
     program: Program, certificates: Certificates, shown: str, trusted: str | None, mode: str
 ) -> None:
     with website(getattr(certificates, shown.split()[0])) as site:
@@ -126,7 +126,7 @@ def test_any_other_server_is_refused_and_hears_no_key(
 
 
 @pytest.mark.parametrize("flags", [["--check"], ["--verify", "2"]])
-def test_nor_do_those_who_only_look_tell_it_the_key(
+def test_check_and_verify_do_not_send_the_key_to_an_untrusted_server(
     program: Program, certificates: Certificates, flags: list[str]
 ) -> None:
     with website(certificates.good) as site:
@@ -150,7 +150,7 @@ def old_tls(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def test_a_server_that_knows_only_old_tls_hears_no_key(
+def test_a_server_with_tls_1_1_is_refused_before_the_key_is_sent(
     program: Program, certificates: Certificates
 ) -> None:
     old = old_tls(ssl.PROTOCOL_TLS_SERVER)
@@ -178,7 +178,7 @@ def test_a_server_that_knows_only_old_tls_hears_no_key(
         *("http://user:%s@[::1", "http://user:%s@127.0.0.1:port"),
     ],
 )
-def test_the_password_of_a_proxy_is_written_nowhere(program: Program, proxy: str) -> None:
+def test_a_proxy_password_is_redacted_everywhere(program: Program, proxy: str) -> None:
     proxy %= PROXY_PASSWORD
     settings = {"HTTPS_PROXY": proxy, "ITERABLE_API_BASE_URL": "https://iterable.invalid"}
     endings = [program.run(*flags, settings=settings) for flags in (["--verbose"], ["--check"])]
@@ -204,7 +204,7 @@ def tls_database(
         yield server
 
 
-def test_a_database_is_trusted_by_its_ca_alone(
+def test_a_database_is_trusted_only_with_its_ca_and_name(
     tls_database: PrivateServer, certificates: Certificates, tmp_path: Path
 ) -> None:
     database = {

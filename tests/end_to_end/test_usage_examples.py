@@ -164,7 +164,7 @@ def test_the_whole_program_from_a_python_process(
     assert program.results["successful"] == 2
 
 
-def test_missing_settings_are_one_exception_that_names_them_all(tmp_path: Path) -> None:
+def test_missing_settings_raise_one_exception_that_names_them_all(tmp_path: Path) -> None:
     done = at_the_prompt(
         """
         from main import load_environment_variables

@@ -113,26 +113,26 @@ def licence_of(package: str) -> str:
 # What is required is needed
 
 
-def test_the_program_imports_nothing_but_what_it_requires() -> None:
+def test_the_program_imports_only_packages_of_requirements_txt() -> None:
     for path in program_files():
         assert packages_of([path]) <= set(RUNTIME), path
 
 
-def test_sandbox_tests_and_benchmarks_import_nothing_but_what_is_required() -> None:
+def test_other_code_imports_only_required_packages() -> None:
     for path in all_python_files():
         assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT}, path
 
 
-def test_everything_that_the_program_requires_is_used_by_it() -> None:
+def test_every_package_of_requirements_txt_is_used() -> None:
     assert set(RUNTIME) - packages_of(program_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
-def test_everything_that_development_requires_is_used_there() -> None:
+def test_every_package_of_requirements_dev_txt_is_used() -> None:
     assert set(DEVELOPMENT) - packages_of(all_python_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
 @pytest.mark.parametrize("package", USED_WITHOUT_IMPORT)
-def test_what_no_import_names_is_named_elsewhere(package: str) -> None:
+def test_a_package_that_is_never_imported_is_used_elsewhere(package: str) -> None:
     assert package in {*RUNTIME, *DEVELOPMENT}
     assert package not in packages_of(all_python_files())
     name, words = USED_WITHOUT_IMPORT[package]
@@ -142,19 +142,19 @@ def test_what_no_import_names_is_named_elsewhere(package: str) -> None:
 # Two installations are the same
 
 
-def test_all_that_is_brought_along_is_pinned_and_nothing_else() -> None:
+def test_every_transitive_dependency_is_pinned_and_nothing_else() -> None:
     required = {*RUNTIME, *DEVELOPMENT}
     assert with_what_they_bring(required) - required == set(BROUGHT_ALONG)
 
 
-def test_the_program_is_installed_with_what_pins_the_rest() -> None:
+def test_the_program_is_installed_with_the_constraints() -> None:
     lines = (PROJECT_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert "-c constraints.txt" in lines
     assert "constraints.txt" in (PROJECT_FOLDER / "scripts/venv.sh").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", PINNED)
-def test_the_version_that_is_installed_is_the_one_that_is_pinned(package: str) -> None:
+def test_the_installed_version_is_the_pinned_one(package: str) -> None:
     try:
         installed = metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -169,7 +169,7 @@ def test_the_version_that_is_installed_is_the_one_that_is_pinned(package: str) -
 @pytest.mark.parametrize(
     ("heading", "required"), [("the program", RUNTIME), ("development", DEVELOPMENT)]
 )
-def test_every_package_is_listed_where_it_belongs(heading: str, required: dict[str, str]) -> None:
+def test_every_package_is_listed_under_its_heading(heading: str, required: dict[str, str]) -> None:
     listed = [codes(row[0])[0] for row in THIRD_PARTY.table(heading)]
     of_the_program = with_what_they_bring(RUNTIME)
     expected = with_what_they_bring(required)
@@ -177,7 +177,7 @@ def test_every_package_is_listed_where_it_belongs(heading: str, required: dict[s
 
 
 @pytest.mark.parametrize("heading", ["the program", "development"])
-def test_every_licence_is_the_one_that_the_package_names(heading: str) -> None:
+def test_every_licence_is_that_of_the_packages_metadata(heading: str) -> None:
     for name, licence in THIRD_PARTY.table(heading):
         (package,) = codes(name)
         try:

@@ -57,7 +57,7 @@ def status_of(argv: list[str]) -> object:
 @given(st.lists(WORDS, max_size=5))
 @example(["--export", ""])
 @example(["--limit", "\udcff"])
-def test_any_flags_without_settings_end_with_a_line_and_a_status(words: list[str]) -> None:
+def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[str]) -> None:
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict") for _ in range(2)]
     with tempfile.TemporaryDirectory() as folder:
         env_file = Path(folder, "empty.env")
@@ -97,19 +97,19 @@ def program(tmp_path: Path) -> Program:
 
 
 @pytest.mark.slow
-def test_an_export_to_an_empty_name_was_a_real_run(program: Program) -> None:
+def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None:
     """`--export "$NOT_SET"` sent everything."""
     check_said(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
 
 
 @pytest.mark.slow
-def test_an_empty_name_of_an_env_file_led_to_the_projects_own(program: Program) -> None:
+def test_an_empty_env_file_name_read_the_env_file_of_the_project(program: Program) -> None:
     check_said(program, 2, "--env-file . names no file", "--env-file", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "/nowhere/x", "/dev/null"])
-def test_the_history_of_a_state_file_that_cannot_be_was_a_bug(program: Program, name: str) -> None:
+def test_history_with_an_impossible_state_file_name_crashed(program: Program, name: str) -> None:
     check_said(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
 
 
@@ -132,7 +132,7 @@ def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["DB_USER", "DB_NAME", "RESULTS_DIR"])
-def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, name: str) -> None:
+def test_settings_that_are_not_utf_8_crashed(program: Program, name: str) -> None:
     folder = program.folder / "\udcff"
     folder.mkdir()
     said = f"{name} holds bytes that are not UTF-8 text"
@@ -150,7 +150,7 @@ def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, 
     ],
 )
 @pytest.mark.parametrize("flag", ["--check", "--dry-run"])
-def test_a_file_that_is_no_file_of_settings_is_refused_in_a_line(
+def test_an_env_file_of_another_format_is_refused_in_one_line(
     program: Program, content: bytes, flag: str
 ) -> None:
     program.env_file.write_bytes(content)
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_file_of_settings_is_refused_in_a_line(
 
 
 @given(st.binary(max_size=60) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_the_text_of_a_query_or_refused(content: bytes) -> None:
+def test_any_bytes_of_a_query_file_are_read_or_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "query.sql")
         path.write_bytes(content)
@@ -203,7 +203,9 @@ SQL = st.lists(
 @given(query=SQL)
 @example(query="SELECT 1 AS `\udcff`")
 @example(query="SELECT x'ff', CAST('838:59:59' AS TIME), '0000-00-00'")
-def test_any_query_gives_rows_or_an_error_in_a_line(mariadb: SourceDatabase, query: str) -> None:
+def test_any_query_returns_rows_or_an_error_of_one_line(
+    mariadb: SourceDatabase, query: str
+) -> None:
     with mariadb.connection() as connection:
         try:
             rows = connection.execute_query(query)

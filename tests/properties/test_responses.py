@@ -42,7 +42,7 @@ SUCCESS = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"code":"Success"}'
 @FEW
 @given(answers(), ENDPOINTS, st.booleans())
 @example(SUCCESS, USERS_UPDATE, False)
-def test_any_answer_is_a_verdict_and_success_only_where_it_says_so(
+def test_any_response_gets_a_verdict_and_is_delivered_only_if_it_says_so(
     answer: bytes, endpoint: str, resets: bool
 ) -> None:
     server = raw_server()
@@ -92,7 +92,7 @@ def check_recordable(result: CallResult) -> None:
     st.sampled_from(Half),
 )
 @example(4, b'{"successCount":4,"failCount":0}', 200, Half.PROFILE)
-def test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a_smaller_one(
+def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch(
     count: int, document: bytes, status: int, half: Half
 ) -> None:
     batch = [bulk_row(seq, fields='{"score": 1}') for seq in range(count)]
@@ -129,7 +129,7 @@ def named_in(said: dict[str, Any]) -> set[int]:
 
 @given(DOCUMENTS, st.sampled_from([200, 400, 401, 404, 429, 500]), ENDPOINTS)
 @example(b"[" * 100_000, 200, USERS_UPDATE)
-def test_any_answer_that_somebody_else_got_is_judged(
+def test_any_response_passed_in_from_outside_gets_a_verdict(
     document: bytes, status: int, endpoint: str
 ) -> None:
     response = requests.Response()
@@ -142,7 +142,7 @@ def test_any_answer_that_somebody_else_got_is_judged(
 
 
 @given(WAITS, JSON_VALUES | st.fixed_dictionaries({"params": PARAMS}))
-def test_any_named_wait_is_a_time_or_none(retry_after: str, body: object) -> None:
+def test_any_retry_after_is_a_finite_wait_or_none(retry_after: str, body: object) -> None:
     wait = named_wait_seconds(retry_after, body)
     assert wait is None or 0 <= wait < float("inf")
 
@@ -151,7 +151,7 @@ DEEP = b"[" * 600 + b"]" * 600
 
 
 @pytest.mark.parametrize("key", ["createdFields", "filteredOutFields", "msg", "failedUpdates"])
-def test_an_answer_to_a_batch_that_is_nested_deep_ended_the_run(key: str) -> None:
+def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
     """What cannot be written again was thought to be no answer after it had counted as one."""
     body = b'{"successCount":1,"failCount":0,"%b":[%b]}' % (key.encode(), DEEP)
     server = raw_server()
@@ -182,7 +182,7 @@ def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
     assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 2)
 
 
-def test_a_chunk_of_minus_one_byte_is_not_taken_for_all_that_comes() -> None:
+def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
     """It was, past the limit of 8 MB, until the memory was full."""
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MOST_ANSWER_BYTES, False

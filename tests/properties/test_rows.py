@@ -47,7 +47,7 @@ def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
 
 @FEW
 @given(results_of_queries())
-def test_any_row_is_a_record_or_invalid_and_only_records_have_a_full_key(
+def test_any_row_becomes_a_record_with_a_key_or_is_invalid(
     found: tuple[RowMapping, list[Row]],
 ) -> None:
     mapping, rows = found
@@ -70,7 +70,7 @@ def test_any_row_is_a_record_or_invalid_and_only_records_have_a_full_key(
 
 @FEW
 @given(results_of_queries(), st.data())
-def test_a_row_whose_payload_changes_has_another_hash(
+def test_a_changed_payload_has_another_change_hash(
     found: tuple[RowMapping, list[Row]], data: st.DataObject
 ) -> None:
     """Whatever the change, except one of a column's type alone: no column has two."""
@@ -92,7 +92,7 @@ def test_a_row_whose_payload_changes_has_another_hash(
 
 @FEW
 @given(results_of_queries(), st.sampled_from(Verdict), st.booleans())
-def test_any_rows_are_accounted_for_one_by_one(
+def test_every_row_is_counted_once_in_the_results(
     found: tuple[RowMapping, list[Row]], verdict: Verdict, is_asked_twice: bool
 ) -> None:
     mapping, rows = found
@@ -151,7 +151,7 @@ def test_an_id_that_sqlite_cannot_hold_ended_the_run_and_lost_every_row(
 
 
 @given(EMAILS | TEXTS)
-def test_any_text_is_an_address_or_none(text: str) -> None:
+def test_any_text_is_an_email_address_or_not(text: str) -> None:
     assert is_email(text) in (True, False)
     assert not is_email(text) or ("@" in text and len(text) <= 254)
 
@@ -162,7 +162,9 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     st.integers(1, 100_000),
     ZONES,
 )
-def test_a_long_address_is_judged_at_once(letter: str, form: str, times: int, zone: tzinfo) -> None:
+def test_a_long_email_address_is_checked_quickly(
+    letter: str, form: str, times: int, zone: tzinfo
+) -> None:
     """Only a time limit, the fuzzer's or the suite's, can fail it."""
     email = form.format(letter * times)
     row: Sequence[Any] = (1, email, STARTED_AT, "pricing")

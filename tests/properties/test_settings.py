@@ -90,7 +90,7 @@ def test_any_settings_work_or_are_refused_by_name(environment: dict[str, str]) -
 
 
 @given(st.sampled_from(SECRETS), TEXTS | URLS, TEXTS, ENVIRONMENTS)
-def test_no_problem_shows_a_secret(
+def test_no_problem_of_the_settings_shows_a_secret(
     name: str, before: str, after: str, environment: dict[str, str]
 ) -> None:
     secret = f"{before}{MARK}{after}"
@@ -147,7 +147,7 @@ def read_or_check_problem(path: Path) -> dict[str, str]:
 
 
 @given(files())
-def test_any_file_is_read_or_refused_in_a_line(content: bytes) -> None:
+def test_any_env_file_is_read_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
         path.write_bytes(content)
@@ -165,7 +165,7 @@ def test_any_file_is_read_or_refused_in_a_line(content: bytes) -> None:
     ),
     st.sampled_from([10, 1_000, 100_000]),
 )
-def test_a_long_line_is_read_at_once(line: str, part: str, times: int) -> None:
+def test_a_long_line_of_an_env_file_is_read_quickly(line: str, part: str, times: int) -> None:
     """Only a time limit, the fuzzer's or the suite's, can fail it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
@@ -174,7 +174,7 @@ def test_a_long_line_is_read_at_once(line: str, part: str, times: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "zeros", "link to zeros", "link to itself"])
-def test_what_is_no_file_is_not_read_as_one(tmp_path: Path, kind: str) -> None:
+def test_pipes_folders_and_devices_are_not_read_as_env_files(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ".env"
     if kind == "pipe":
         os.mkfifo(path)

@@ -99,7 +99,7 @@ CUT_SHORT = [("", Mutation(0.34, 10**9, b"")), ("-wal", Mutation(0.24, 10**9, b"
 @example("between", [], False)
 @example("power cut", [], False)
 @example("power cut", CUT_SHORT, False)
-def test_any_bytes_of_a_state_file_work_or_are_refused_and_left_alone(
+def test_any_bytes_of_a_state_file_work_or_are_refused_unchanged(
     moment: str, mutations: list[tuple[str, Mutation]], read_only: bool
 ) -> None:
     files = dict(sound_files(moment))
@@ -163,7 +163,7 @@ EDITS = st.one_of(
 @example(["UPDATE OR REPLACE runs SET started_at = NULL"], False)
 @example(["DROP TABLE outbox"], True)
 @example(["CREATE TRIGGER t AFTER INSERT ON outbox BEGIN DELETE FROM outbox; END"], False)
-def test_any_edit_of_a_state_file_works_or_is_refused_and_left_alone(
+def test_any_edit_of_a_state_file_works_or_is_refused_unchanged(
     edits: list[str], read_only: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +179,7 @@ def test_any_edit_of_a_state_file_works_or_is_refused_and_left_alone(
 
 
 @given(st.binary(max_size=600), st.booleans())
-def test_a_lock_may_hold_anything(content: bytes, is_held: bool) -> None:
+def test_a_lock_file_may_hold_any_bytes(content: bytes, is_held: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lock = RunLock(Path(folder, NAME))
         with RunLock(Path(folder, NAME)) if is_held else contextlib.nullcontext():
@@ -213,7 +213,7 @@ def spoil(path: Path, how: str) -> None:
         ("PRAGMA user_version = 0", "--dry-run"),
     ],
 )
-def test_a_state_file_that_was_edited_is_one_line_and_exit_status_1(
+def test_an_edited_state_file_is_reported_in_one_line_with_exit_status_1(
     tmp_path: Path, how: str, flag: str
 ) -> None:
     check_damaged(Program(tmp_path, EMPTY), how, flag)
@@ -223,7 +223,7 @@ def test_a_state_file_that_was_edited_is_one_line_and_exit_status_1(
 @pytest.mark.parametrize(
     "values", ["1, 2, NULL, 3, NULL, x'ff', 'no JSON'", "'1', '2', '', '', '', '', '[]'"]
 )
-def test_a_history_that_no_run_wrote_was_a_bug(tmp_path: Path, values: str) -> None:
+def test_a_history_row_with_odd_values_crashed(tmp_path: Path, values: str) -> None:
     check_damaged(Program(tmp_path, EMPTY), f"INSERT INTO runs VALUES ({values})", "--history")
 
 
