@@ -1,4 +1,4 @@
-"""What ends a run of the whole program early, what the operator then reads, and the exit status."""
+"""Runs that end early: the exit status and the message for the operator."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support.program import Ending, Program, copy_of_project, counts_of
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with ten people, and the sandbox."""
+    """The program between the embedded MySQL with ten users, and the sandbox."""
     add_people(embedded.run_sql, range(1, 11))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
-def check_stopped_early(program: Program, ending: Ending, said: str) -> None:
-    """Status 1, one plain line on stderr, the same in the results and at the end of the log."""
+def check_aborted(program: Program, ending: Ending, message: str) -> None:
+    """Check exit status 1 and the message on stderr, in the results file and in the log."""
     assert ending.status == 1, ending.output
     last_line = ending.stderr.splitlines()[-1]
-    assert said in last_line
+    assert message in last_line
     assert " - " not in last_line.split(":")[0]
     assert "Traceback" not in ending.output
     assert program.results["status"] == "aborted"
@@ -36,7 +36,7 @@ def test_a_wrong_database_password_ends_the_run_without_a_retry(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"DB_PASSWORD": "wrong"})
-    check_stopped_early(program, ending, "check DB_USER and DB_PASSWORD")
+    check_aborted(program, ending, "check DB_USER and DB_PASSWORD")
     assert program.results["total_users"] == 0
     assert iterable.calls == []
 
@@ -45,7 +45,7 @@ def test_an_unknown_database_ends_the_run_without_a_retry(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     program = Program.between(tmp_path, mariadb, iterable, DB_NAME="elsewhere")
-    check_stopped_early(program, program.run(), "There is no database elsewhere")
+    check_aborted(program, program.run(), "There is no database elsewhere")
 
 
 def test_an_unreachable_database_is_tried_three_times(
@@ -53,7 +53,7 @@ def test_an_unreachable_database_is_tried_three_times(
 ) -> None:
     nowhere = free_port()
     ending = program.run(settings={"DB_PORT": str(nowhere)})
-    check_stopped_early(program, ending, f"Cannot reach MySQL at 127.0.0.1:{nowhere}")
+    check_aborted(program, ending, f"Cannot reach MySQL at 127.0.0.1:{nowhere}")
     assert ending.stderr.count("Reading again") == 2
     assert iterable.calls == []
 
@@ -73,7 +73,7 @@ def test_a_query_that_lacks_a_column_exits_with_2_and_names_the_column(
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("SELEKT 1", "MySQL refused the query"),
         ("SELECT * FROM no_such_table", "MySQL refused the query"),
@@ -81,18 +81,18 @@ def test_a_query_that_lacks_a_column_exits_with_2_and_names_the_column(
     ],
 )
 def test_a_query_that_mysql_refuses_ends_the_run(
-    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, said: str
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, message: str
 ) -> None:
     (tmp_path / "query.sql").write_text(query)
     program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
-    check_stopped_early(program, program.run(), said)
+    check_aborted(program, program.run(), message)
 
 
 def test_a_refused_api_key_costs_one_call_and_the_next_run_sends_the_rest(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401}])
-    check_stopped_early(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
+    check_aborted(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
     assert len(iterable.calls) == 1
     assert counts_of(program.results) == {"total_failures": 1, "not_attempted": 9}
     assert program.results["records"][0]["users_update"]["verdict"] == "refused"
@@ -107,7 +107,7 @@ def test_an_api_key_refused_during_the_run_keeps_what_was_delivered(
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 403, "email": email_of(5)}])
     slowly = {"USERS_UPDATE_RPS": "20"}
-    check_stopped_early(program, program.run(settings=slowly), "refused the API key (HTTP 403")
+    check_aborted(program, program.run(settings=slowly), "refused the API key (HTTP 403")
     counts = counts_of(program.results)
     assert counts["total_failures"] == 1
     assert counts["successful"] >= 4
@@ -119,7 +119,7 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "redirect", "status": 302}])
-    check_stopped_early(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
+    check_aborted(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
     assert iterable.state()["redirects_followed"] == 0
     assert len(iterable.calls) == 1
 
@@ -128,7 +128,7 @@ def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"ITERABLE_API_BASE_URL": f"{iterable.url}/v2"})
-    check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
+    check_aborted(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
 def test_twenty_failed_calls_in_a_row_end_the_run(
@@ -137,7 +137,7 @@ def test_twenty_failed_calls_in_a_row_end_the_run(
     add_people(embedded.run_sql, range(11, 101))
     iterable.set_faults([{"fault": "status", "status": 503}])
     ending = program.run(settings={"MAX_ATTEMPTS": "1", "USERS_UPDATE_RPS": "20"})
-    check_stopped_early(program, ending, "20 calls in a row failed after all their attempts")
+    check_aborted(program, ending, "20 calls in a row failed after all their attempts")
     assert 20 <= len(iterable.calls) <= 24
     assert program.results["not_attempted"] >= 80
     iterable.set_faults([])

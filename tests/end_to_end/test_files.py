@@ -1,4 +1,4 @@
-"""What the whole program leaves on disk and on the console: where, for whom, in what form."""
+"""Files and console output of a run: location, permissions and format."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_files_with_personal_data_are_readable_by_their_owner_only(
 def test_files_of_a_running_or_killed_run_are_readable_by_their_owner_only(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox, umask: int
 ) -> None:
-    """Its write-ahead files too, and those that lay there before, open to all."""
+    """Also the files of the write-ahead log, and existing files that were readable by all."""
     add_people(embedded.run_sql, range(1, 4))
     program.settings |= {"REPORT": "true", "METRICS_FILE": str(program.folder / "sync.prom")}
     for name in (program.state_file.name, f"{program.state_file.name}.lock", program.log_file.name):

@@ -1,4 +1,4 @@
-"""The command line of the whole program: flags, settings, and what is wrong with either."""
+"""Flags and settings of `main.py`, and the messages about invalid ones."""
 
 from __future__ import annotations
 

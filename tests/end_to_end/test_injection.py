@@ -1,4 +1,4 @@
-"""Names that would be markup, commands or log lines elsewhere arrive as text everywhere."""
+"""Names that contain markup, commands, escape sequences or line ends are plain text everywhere."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NAMES = {
 
 @pytest.fixture
 def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program; everyone has an odd name, and every profile is rejected with an echo of it."""
+    """The program; every user has an odd name, and the rejection of each profile quotes it."""
     for number, name in enumerate(NAMES.values(), start=1):
         add_person(mariadb.run_sql, number, f"odd{number}@example.com", first_name=name)
     return Program.between(tmp_path, mariadb, iterable)
 
 
 def check_plain(text: str) -> None:
-    """Check that nothing in it moves a cursor, turns the text around or begins a forged line."""
+    """Check that no cursor movement, change of text direction or forged line is in the text."""
     assert not UNPRINTABLE.search(text)
     assert not any(line.startswith(FORGED) for line in text.splitlines())
 

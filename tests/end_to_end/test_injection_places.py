@@ -1,4 +1,4 @@
-"""Odd words in ids, columns, error codes and settings arrive as text, wherever they come out."""
+"""Odd ids, columns, error codes, settings and flags are plain text in every output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def health() -> Iterator[Website]:
 def program(
     mariadb: SourceDatabase, iterable: IterableSandbox, health: Website, tmp_path: Path
 ) -> Program:
-    """The program, in a folder of an odd name, with odd ids and columns, and watched over."""
+    """The program with odd ids and columns and a health check, in a folder with an odd name."""
     add_people(mariadb.run_sql, [1, 2])
     add_person(mariadb.run_sql, 3, f"no e-mail {NAMES['terminal']}")
     folder = tmp_path / ODD_FOLDER
@@ -120,7 +120,7 @@ def test_an_odd_flag_is_plain_text_in_the_message_about_it(program: Program) -> 
 def test_a_terminal_without_unicode_gets_escapes(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
 ) -> None:
-    """It was "a bug", exit 70, after everything had been delivered."""
+    """The run ended with exit status 70 after everything had been delivered."""
     add_person(mariadb.run_sql, 1, "user1@example.com", first_name="小龙 Ω")
     program = Program.between(tmp_path / "Ω", mariadb, iterable, PYTHONIOENCODING=encoding)
     ending = program.run("--dry-run", "--limit", "5")

@@ -1,4 +1,4 @@
-"""What the whole program remembers: nothing is sent twice, and a re-run is the resume."""
+"""Change detection and resuming: what was delivered is not sent again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.program import Program, counts_of, wait_until
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with forty people, and the sandbox."""
+    """The program between the embedded MySQL with forty users, and the sandbox."""
     add_people(embedded.run_sql, range(1, 41))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
 def calls_since(iterable: IterableSandbox, before: int) -> list[tuple[str, str | None]]:
-    """The endpoint and e-mail of each call after the first `before`."""
+    """Return the endpoint and e-mail of each call after the first `before`."""
     return [(call.endpoint, call.email) for call in iterable.calls[before:]]
 
 
@@ -101,7 +101,7 @@ def test_a_concurrent_run_is_refused_and_a_killed_one_leaves_no_lock(
     assert f"process {first.pid} " in line
     assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line)
     assert program.results_files == []
-    # Looking on does not disturb.
+    # A dry run and --history work meanwhile.
     assert program.run("--dry-run").status == 0
     assert " running " in program.run("--history").stdout
     assert first.killed().status == 137

@@ -1,4 +1,4 @@
-"""`python main.py` as a process: rows in a real database, calls at a real socket, files on disk."""
+"""`python main.py` as a process, between a database and the sandbox: requests and results file."""
 
 from __future__ import annotations
 
@@ -139,11 +139,11 @@ def test_valid_invalid_and_rejected_rows_get_their_outcomes(
     assert results["retries"] == 1
     assert by_id[3]["reason"] == "malformed e-mail address"
     assert (by_id[4]["reason"], by_id[4]["email"]) == ("no e-mail address", None)
-    # Iterable rejects the profile; the event is a fact of its own.
+    # A rejected profile does not keep the event from being sent.
     assert by_id[8]["outcome"] == "partial_failure"
     assert by_id[8]["users_update"]["verdict"] == "rejected"
     assert by_id[8]["events_track"]["success"] is True
-    # A forgotten person gets no event either.
+    # A forgotten user gets no event either.
     assert by_id[9]["outcome"] == "total_failure"
     assert by_id[9]["events_track"] is None
     assert "ForgottenUserError" in by_id[9]["reason"]

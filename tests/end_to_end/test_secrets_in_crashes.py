@@ -1,8 +1,7 @@
-"""The canary in crashes: a bug anywhere that holds every secret, and the person, writes none.
+"""Redaction in crashes: exceptions that hold every secret, raised anywhere in the program.
 
-The bugs are put into a copy of the program. Each has the marked key, password and e-mail in its
-text, its arguments, its cause and in whatever quotes it: the log, which has the traceback, is
-searched like all the rest.
+The bugs are written into a copy of the program. Each has the marked key, password and e-mail in its
+text, its arguments and its cause. All output is searched for them, the traceback in the log, too.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ IS_NOTICED = {
 def check_crash(
     mysql: MySQLSandbox, folder: Path, module: str, code: str, log_payloads: str, mode: str
 ) -> tuple[int, str]:
-    """Run with a bug; check what was written; return the status and the log."""
+    """Run with a bug, search what was written, and return the exit status and the log."""
     with IterableSandbox() as iterable:
         program = program_of(folder / "run", mysql, iterable)
         program.project = copy_of_project(folder / "project")
@@ -121,7 +120,7 @@ def test_a_bug_that_ends_the_run_writes_no_secret(
 def test_a_bug_that_the_run_survives_writes_no_secret(
     mysql: MySQLSandbox, tmp_path: Path, module: str, code: str, log_payloads: str
 ) -> None:
-    """Python printed it on the console, secrets and all; a report's was there with --verbose."""
+    """Python printed the traceback, with the secrets, on the console."""
     status, log = check_crash(mysql, tmp_path, module, code, log_payloads, "per-user")
     assert status == 0
     assert "RuntimeError" in log
@@ -130,7 +129,7 @@ def test_a_bug_that_the_run_survives_writes_no_secret(
 def test_a_password_quoted_in_a_database_error_is_redacted(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    """In the results file and in the state file's history it was."""
+    """It was in the results file and in the history of the state file."""
     program = Program.between(tmp_path / "run", mariadb, iterable)
     query = tmp_path / "query.sql"
     query.write_text(f"SELECT FROM '{mariadb.password}'", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Stop signals at any moment of the whole program: politely, at once, and never a traceback."""
+"""Graceful shutdown: SIGINT and SIGTERM at any moment of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERYONE = range(1, 61)
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with sixty people, and the sandbox."""
+    """The program between the embedded MySQL with sixty users, and the sandbox."""
     add_people(embedded.run_sql, EVERYONE)
     return Program.between(tmp_path / "run", embedded, iterable)
 

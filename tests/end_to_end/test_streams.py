@@ -1,4 +1,4 @@
-"""Standard output and standard error that are closed, full or gone: a run is none the worse."""
+"""A run with standard output or standard error closed, full or broken delivers all the same."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/ful
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with five people, and the sandbox."""
+    """The program between the embedded MySQL with five users, and the sandbox."""
     add_people(embedded.run_sql, range(1, 6))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
 def run_in_shell(program: Program, flags: str, streams: str) -> tuple[int, str, str]:
-    """Return exit status, standard output and standard error of what a shell starts."""
+    """Start the program in a shell; return exit status, standard output and standard error."""
     command = f'exec "$0" "$1" --env-file "$2" {flags} {streams}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, program.project / "main.py", program.env_file],

@@ -1,7 +1,6 @@
-"""Event times from a real database's column to Iterable: zones, clock changes, far years, parts.
+"""Event times from a database column to Iterable: time zones, clock changes, microseconds.
 
-What is expected is written down by hand, or in other words than the program's: unix seconds as
-`date -d` gives them.
+Expected unix seconds come from `date -d` and not from the program's own code.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ EVER = {"ENGAGEMENT_WINDOW_DAYS": "36500"}
 
 
 def with_times(source: SourceDatabase, kind: str, *times: str) -> SourceDatabase:
-    """Make person n's only view be at the n-th time, in a column of this kind."""
+    """Give user n a single page view at the n-th time, in a column of this type."""
     add_people(source.run_sql, range(1, len(times) + 1))
     source.run_sql(f"ALTER TABLE page_views MODIFY event_time {kind} NOT NULL")
     for number, moment in enumerate(times, start=1):
@@ -31,8 +30,8 @@ def with_times(source: SourceDatabase, kind: str, *times: str) -> SourceDatabase
     return source
 
 
-def told(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
-    """Return `createdAt` and `timestamp` of each person's event."""
+def sent_times(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
+    """Return `createdAt` and `timestamp` of each user's event."""
     events = {event.email: event for event in iterable.project.events.values()}
     assert len(events) == len(iterable.project.events) == people
     found = [events[email_of(number)] for number in range(1, people + 1)]
@@ -40,7 +39,7 @@ def told(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
 
 
 def run_twice(program: Program, people: int) -> None:
-    """Run; run again, when nothing is to be sent; and read it all back."""
+    """Run, run again with nothing to send, and verify what Iterable has."""
     assert program.run().status == 0
     assert counts_of(program.results) == {"successful": people}
     assert program.run().status == 0
@@ -90,7 +89,7 @@ def test_local_times_are_read_in_their_zone_through_clock_changes(
     program = Program.between(tmp_path, mariadb, iterable, DB_TIMEZONE=zone)
     program.settings |= EVER
     run_twice(program, len(times))
-    assert told(iterable, len(times)) == list(zip(created_at, times, strict=True))
+    assert sent_times(iterable, len(times)) == list(zip(created_at, times, strict=True))
 
 
 def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
@@ -102,7 +101,7 @@ def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
         run_twice(Program.between(tmp_path, mariadb, iterable), 1)
     finally:
         mariadb.run_sql("SET GLOBAL time_zone = 'SYSTEM'")
-    ((created_at, shown),) = told(iterable, 1)
+    ((created_at, shown),) = sent_times(iterable, 1)
     # The statement that stored it was of a session in the machine's zone.
     assert shown == f"{datetime.fromtimestamp(created_at, timezone.utc):%F %T}"
     assert created_at == datetime(2026, 1, 13, 14, 30, 45).astimezone().timestamp()
@@ -112,7 +111,7 @@ def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
 def test_future_events_are_counted_in_the_database_time_zone_and_reported_once(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, zone: str
 ) -> None:
-    """What is five hours ahead in UTC is four behind in Tokyo."""
+    """A time five hours ahead in UTC is four hours ago in Tokyo."""
     now = datetime.now(timezone.utc)
     times = [f"{now + timedelta(hours=hours):%F %T}" for hours in (5, 30, -30)]
     with_times(mariadb, "DATETIME", *times)
@@ -156,14 +155,14 @@ def test_dates_far_in_past_and_future_are_sent_and_verified(
     program.settings |= EVER
     run_twice(program, len(times))
     expected = [(at, moment[:19]) for at, moment in zip(created_at, times, strict=True)]
-    assert told(iterable, len(times)) == expected
+    assert sent_times(iterable, len(times)) == expected
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "DATETIME(6)"])
 def test_the_server_accepts_the_start_of_any_window(
     real: SourceDatabase, use_pure: bool, kind: str
 ) -> None:
-    """A start before 1970, or after 2038, is none that a TIMESTAMP could hold."""
+    """A TIMESTAMP column cannot hold a time before 1970 or after 2038."""
     times = ("1970-01-02 00:00:00", "2026-01-13 14:30:45")
     with_times(real, kind, *times)
     with real.connection(use_pure=use_pure) as database:
@@ -190,7 +189,7 @@ def test_microseconds_decide_the_latest_event_and_its_id(
     )
     program = Program.between(tmp_path, mariadb, iterable)
     run_twice(program, 1)
-    assert told(iterable, 1) == [(1768314645, "2026-01-13 14:30:45")]
+    assert sent_times(iterable, 1) == [(1768314645, "2026-01-13 14:30:45")]
     (event,) = iterable.project.events.values()
     assert event.data_fields["page"] == "pricing"
     # Later in the same second: another event, which is sent; the profile is not.

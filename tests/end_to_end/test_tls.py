@@ -1,6 +1,6 @@
-"""The whole program and TLS: whom it trusts, whom it tells the key or the password, what it says.
+"""TLS: which servers the program trusts, and that others never receive the key or the password.
 
-Certificates are real ones, of a CA of the test's own; servers are on this machine.
+The tests make a CA and certificates of their own; all servers run on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROXY_PASSWORD = "c4nary-proxy-pw"
 
 @dataclass(frozen=True)
 class Certificates:
-    """A CA, and what servers may show; each file holds its key too."""
+    """A CA and certificates for servers; each file contains its private key, too."""
 
     ca: Path
     another_ca: Path
@@ -60,7 +60,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def program(embedded: SourceDatabase, tmp_path: Path) -> Program:
-    """The program, which has two rows to send and has not been told where."""
+    """The program with two rows to send; tests add the URL of the API."""
     add_people(embedded.run_sql, [1, 2])
     settings = {**embedded.settings(), **WINDOW, "ITERABLE_API_KEY": API_KEY, "MAX_ATTEMPTS": "1"}
     return Program(tmp_path / "run", settings)
@@ -74,7 +74,7 @@ def run_against(program: Program, site: Website, bundle: Path | None, *flags: st
 def check_refused(program: Program, site: Website, ending: Ending) -> None:
     assert ending.status == 1, ending.output
     assert ending.stderr.splitlines()[-1] == NOT_TRUSTED
-    assert site.requests == []  # nothing was said, and so no key
+    assert site.requests == []  # no request, so no key either
     assert program.results["not_attempted"] == 1  # the first row went alone
     assert program.results["status"] == "aborted"
 
@@ -106,17 +106,17 @@ def test_a_self_signed_server_is_trusted_with_its_own_certificate_as_bundle(
 
 
 @pytest.mark.parametrize(
-    ("shown", "trusted", "mode"),
+    ("certificate", "trusted", "mode"),
     [
         *(("good", None, "per-user"), ("good", "another_ca", "bulk")),
         *(("expired", "ca", "per-user"), ("good at another name", "ca", "bulk")),
     ],
 )
 def test_a_server_with_an_invalid_certificate_is_refused_before_the_key_is_sent(
-    program: Program, certificates: Certificates, shown: str, trusted: str | None, mode: str
+    program: Program, certificates: Certificates, certificate: str, trusted: str | None, mode: str
 ) -> None:
-    with website(getattr(certificates, shown.split()[0])) as site:
-        if shown.endswith("name"):
+    with website(getattr(certificates, certificate.split()[0])) as site:
+        if certificate.endswith("name"):
             site.url = site.url.replace("127.0.0.1", "localhost")
         bundle = getattr(certificates, trusted) if trusted else None
         ending = run_against(program, site, bundle, "--mode", mode)
@@ -156,7 +156,7 @@ def test_a_server_with_tls_1_1_is_refused_before_the_key_is_sent(
     old = old_tls(ssl.PROTOCOL_TLS_SERVER)
     old.load_cert_chain(certificates.good)
     with website(context=old) as site:
-        # It does talk to whoever still speaks that.
+        # A client that accepts TLS 1.1 can connect.
         port = int(site.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
             try:
@@ -195,7 +195,7 @@ def test_a_proxy_password_is_redacted_everywhere(program: Program, proxy: str) -
 def tls_database(
     real_server: PrivateServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrivateServer]:
-    """A server with a certificate of the CA, for the address that it has."""
+    """A database server with a certificate of the CA for its address."""
     good = certificates.good
     options = [f"--ssl-cert={good}", f"--ssl-key={good}"]
     with type(real_server)(tmp_path_factory.mktemp("server"), options) as server:

@@ -1,4 +1,4 @@
-"""The usage examples as they are written: each piece on its own, from a Python prompt."""
+"""The usage examples of the Python modules, typed at a Python prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.program_files import PROJECT_FOLDER
 def at_the_prompt(
     code: str, folder: Path, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Type `code` at a Python prompt that knows where the project is, in `folder`."""
+    """Run `code` at an interactive Python prompt in `folder`, with the project on its path."""
     return subprocess.run(
         [sys.executable, "-q", "-i"],
         input=textwrap.dedent(code),
@@ -51,7 +51,7 @@ def iterable_challenge(mariadb_server: PrivateMariaDB) -> Iterator[PrivateMariaD
 
 
 def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path) -> None:
-    # As written, but for the port: a server of the tests has one of its own.
+    # As in the example, except for the port of the test server.
     done = at_the_prompt(
         f"""
         from functools import partial

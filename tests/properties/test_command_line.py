@@ -1,4 +1,4 @@
-"""Whatever is typed behind `main.py`, or written into a query file: a line that helps."""
+"""Property: any flags and any query file work or are refused with a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import SourceDatabase
 from tests.support.hostile import SNIPPETS, TEXTS
 from tests.support.program import Program
 
-# What a shell can hand on: no NUL, and bytes that are no UTF-8 as lone surrogates.
+# What a shell can pass: no NUL; bytes that are not UTF-8 arrive as lone surrogates.
 ARGUMENT = TEXTS.map(lambda text: os.fsdecode(text.encode("utf-8", "replace")).replace("\0", ""))
 FLAGS = ["--limit", "--mode", "--env-file", "--verify", "--export", "--dry-run", "--full-refresh"]
 FLAGS += [
@@ -82,35 +82,37 @@ EMPTY = {"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_USER": "u", "DB_PASSWORD": 
 EMPTY |= {"ITERABLE_API_KEY": "0123456789", "ITERABLE_API_BASE_URL": "http://127.0.0.1:1"}
 
 
-def check_said(program: Program, status: int, said: str, *flags: str, **settings: str) -> None:
-    """The program ends with this status and, on stderr, one line that holds these words."""
+def check_refused(
+    program: Program, status: int, message: str, *flags: str, **settings: str
+) -> None:
+    """Check the exit status, and that stderr is one line with this message."""
     ending = program.run(*flags, settings=settings)
-    assert (ending.status, said in ending.stderr) == (status, True), ending
+    assert (ending.status, message in ending.stderr) == (status, True), ending
     assert len(ending.stderr.splitlines()) == 1
     assert not program.results_files
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """A program whose neighbours are not there."""
+    """The program with no database and no API to connect to."""
     return Program(tmp_path, EMPTY)
 
 
 @pytest.mark.slow
 def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None:
-    """`--export "$NOT_SET"` sent everything."""
-    check_said(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
+    """`--export "$UNSET_VARIABLE"` started a run that sent everything."""
+    check_refused(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
 
 
 @pytest.mark.slow
 def test_an_empty_env_file_name_read_the_env_file_of_the_project(program: Program) -> None:
-    check_said(program, 2, "--env-file . names no file", "--env-file", "")
+    check_refused(program, 2, "--env-file . names no file", "--env-file", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "/nowhere/x", "/dev/null"])
 def test_history_with_an_impossible_state_file_name_crashed(program: Program, name: str) -> None:
-    check_said(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
+    check_refused(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
 
 
 @pytest.mark.slow
@@ -135,8 +137,8 @@ def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
 def test_settings_that_are_not_utf_8_crashed(program: Program, name: str) -> None:
     folder = program.folder / "\udcff"
     folder.mkdir()
-    said = f"{name} holds bytes that are not UTF-8 text"
-    check_said(program, 2, said, "--dry-run", **{name: str(folder)})
+    message = f"{name} holds bytes that are not UTF-8 text"
+    check_refused(program, 2, message, "--dry-run", **{name: str(folder)})
     assert program.run("--check", settings={name: str(folder)}).status == main.BAD_SETTINGS
 
 
@@ -154,7 +156,7 @@ def test_an_env_file_of_another_format_is_refused_in_one_line(
     program: Program, content: bytes, flag: str
 ) -> None:
     program.env_file.write_bytes(content)
-    check_said(program, 2, f"{program.env_file} cannot be read: ", flag)
+    check_refused(program, 2, f"{program.env_file} cannot be read: ", flag)
 
 
 # The query file

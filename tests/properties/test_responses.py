@@ -1,4 +1,4 @@
-"""Whatever Iterable answers, to the byte: a verdict, never more than it says, and on the record."""
+"""Property: any response of the API gets a verdict that it supports, and can be recorded."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def last_object_of(url: str, endpoint: str) -> dict[str, Any]:
 
 
 def check_recordable(result: CallResult) -> None:
-    """The outcome of a call goes into the outbox and comes out as JSON."""
+    """Check that a result can be stored in the outbox and read back as JSON."""
     outbox = Outbox(Path("/nowhere/absent.sqlite3"), read_only=True)  # in memory
     fill(outbox, rows(1))
     outbox.record([Finished(0, half, result, 1_768_400_000.0) for half in Half])
@@ -118,7 +118,7 @@ def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch
 
 
 def named_in(said: dict[str, Any]) -> set[int]:
-    """Return the rows whose addresses stand in a list of failures."""
+    """Return the rows whose e-mail is in one of the lists of failures."""
     lists = [said.get("invalidEmails")]
     updates = said.get("failedUpdates")
     if isinstance(updates, dict):
@@ -152,7 +152,7 @@ DEEP = b"[" * 600 + b"]" * 600
 
 @pytest.mark.parametrize("key", ["createdFields", "filteredOutFields", "msg", "failedUpdates"])
 def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
-    """What cannot be written again was thought to be no answer after it had counted as one."""
+    """It was rejected as unreadable after it had been counted as a response."""
     body = b'{"successCount":1,"failCount":0,"%b":[%b]}' % (key.encode(), DEEP)
     server = raw_server()
     server.answer, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
@@ -183,7 +183,7 @@ def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
 
 
 def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
-    """It was, past the limit of 8 MB, until the memory was full."""
+    """It was read past the limit of 8 MB, until the memory was full."""
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MOST_ANSWER_BYTES, False
     http = IterableHTTP(API_KEY, server.url)

@@ -1,4 +1,4 @@
-"""Whatever a row holds: it is sent or invalid, and none is lost on its way to the results file."""
+"""Property: any row becomes a record or is invalid, and every row is in the results file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STARTED_AT = datetime(2026, 1, 20, tzinfo=timezone.utc)
 
 @st.composite
 def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
-    """Give a mapping and rows of its columns."""
+    """Draw a mapping and rows with its columns."""
     columns = COLUMNS if draw(st.booleans()) else COLUMNS[:-1]
     try:
         mapping = RowMapping(
@@ -73,7 +73,7 @@ def test_any_row_becomes_a_record_with_a_key_or_is_invalid(
 def test_a_changed_payload_has_another_change_hash(
     found: tuple[RowMapping, list[Row]], data: st.DataObject
 ) -> None:
-    """Whatever the change, except one of a column's type alone: no column has two."""
+    """For any change but one of the type alone, which a column does not change."""
     mapping, (row, *_) = found
     column = data.draw(st.integers(0, len(row) - 1))
     (other,) = data.draw(st.lists(rows_of(COLUMNS[: len(row)]), min_size=1, max_size=1))
@@ -113,7 +113,7 @@ def test_every_row_is_counted_once_in_the_results(
 
 
 def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
-    """Each row is in the results file, and that is JSON to the strictest reader."""
+    """Check that every row is in the results file, and that it is strict JSON."""
     summary = summarize(
         run_id="r",
         status="completed",
@@ -165,7 +165,7 @@ def test_any_text_is_an_email_address_or_not(text: str) -> None:
 def test_a_long_email_address_is_checked_quickly(
     letter: str, form: str, times: int, zone: tzinfo
 ) -> None:
-    """Only a time limit, the fuzzer's or the suite's, can fail it."""
+    """Fails only by the time limit of the fuzzer or of the test suite."""
     email = form.format(letter * times)
     row: Sequence[Any] = (1, email, STARTED_AT, "pricing")
     mapping = RowMapping(

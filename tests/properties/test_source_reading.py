@@ -1,4 +1,4 @@
-"""Whatever Iterable shows when it is asked: `--check` and `--verify` say what they make of it."""
+"""Property: `--check` and `--verify` can read any response of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever became of the state file: it works, or a line says why not, and it is left alone."""
+"""Property: a damaged or edited state file works or is refused, unchanged, with a message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.rows import MAPPING, Row, deliver_all, email_of, row, rows
 NAME = "state.sqlite3"
 REMEMBERED = range(12)
 AT = datetime(2026, 1, 20, tzinfo=timezone.utc)
-# Six as they were delivered, six with a new name, four whom nobody knows.
+# Six rows as delivered, six with a new name, four new ones.
 AGAIN: Sequence[Row] = [
     *rows(*range(6)),
     *(row(number, first_name="New") for number in range(6, 12)),
@@ -35,8 +35,8 @@ AGAIN: Sequence[Row] = [
 
 
 @cache
-def sound_files(moment: str) -> dict[str, bytes]:
-    """Return the files of a sound state: between two runs, or as a power cut leaves them."""
+def valid_files(moment: str) -> dict[str, bytes]:
+    """Return the files of a valid state: between two runs, or after a power cut."""
     with tempfile.TemporaryDirectory() as folder:
         outbox = Outbox(Path(folder, NAME))
         outbox.history.begin("r1", "bulk", AT)
@@ -52,7 +52,7 @@ def sound_files(moment: str) -> dict[str, bytes]:
 
 
 def use(path: Path, *, read_only: bool) -> bool:
-    """Do all that a run does; False: refused. StateError may come at any point, nothing else."""
+    """Do all that a run does; return False if refused. Only StateError may be raised."""
     before = path.read_bytes()
     try:
         outbox = Outbox(path, read_only=read_only)
@@ -86,7 +86,7 @@ def use(path: Path, *, read_only: bool) -> bool:
     return True
 
 
-# What the log holds is not written into a file that is damaged.
+# The write-ahead log is not applied to a damaged file.
 CUT_SHORT = [("", Mutation(0.34, 10**9, b"")), ("-wal", Mutation(0.24, 10**9, b""))]
 
 
@@ -102,7 +102,7 @@ CUT_SHORT = [("", Mutation(0.34, 10**9, b"")), ("-wal", Mutation(0.24, 10**9, b"
 def test_any_bytes_of_a_state_file_work_or_are_refused_unchanged(
     moment: str, mutations: list[tuple[str, Mutation]], read_only: bool
 ) -> None:
-    files = dict(sound_files(moment))
+    files = dict(valid_files(moment))
     for suffix, mutation in mutations:
         if NAME + suffix in files:
             files[NAME + suffix] = mutation.of(files[NAME + suffix])
@@ -114,7 +114,7 @@ def test_any_bytes_of_a_state_file_work_or_are_refused_unchanged(
         was_used = False
         with contextlib.suppress(StateError):
             was_used = use(path, read_only=read_only)
-    assert was_used or mutations, "a sound file was refused"
+    assert was_used or mutations, "a valid file was refused"
 
 
 COLUMNS = {
@@ -168,7 +168,7 @@ def test_any_edit_of_a_state_file_works_or_is_refused_unchanged(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, NAME)
-        path.write_bytes(sound_files("between")[NAME])
+        path.write_bytes(valid_files("between")[NAME])
         path.chmod(0o600)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
             for edit in edits:
