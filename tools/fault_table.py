@@ -25,7 +25,7 @@ def main() -> int:
         for case in all_cases():
             try:
                 cells = made.check(case, iterable).cells()
-            except Exception as error:  # noqa: BLE001 - shown in the table; the next case follows
+            except Exception as error:  # noqa: BLE001 - it goes into the table
                 failed_count += 1
                 cells = [str(case), f"WRONG: {type(error).__name__} {error}"]
             print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201

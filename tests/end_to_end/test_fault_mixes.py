@@ -24,12 +24,12 @@ from tests.support.fault_runs import (
 from tests.support.faults_and_ends import MODES, Rule
 from tests.support.people import check_project
 
-PEOPLE_COUNT = 60
+USER_COUNT = 60
 MOST_RUNS = 8
 HARMLESS = ("delay", "huge_body")
 CLEAN_CALLS = {
-    "per-user": 2 * PEOPLE_COUNT,
-    "bulk": 2 * (1 + ceil((PEOPLE_COUNT - 1) / BATCH_SIZE)),
+    "per-user": 2 * USER_COUNT,
+    "bulk": 2 * (1 + ceil((USER_COUNT - 1) / BATCH_SIZE)),
 }
 SEEDS = (20260113, 2, 3)
 
@@ -72,7 +72,7 @@ MIXES = {
 
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Stage]:
-    with stage(PEOPLE_COUNT) as made:
+    with stage(USER_COUNT) as made:
         yield made
 
 
@@ -94,7 +94,7 @@ def deliver_all(made: Stage, iterable: IterableSandbox, mode: str) -> None:
     check_project(iterable.project, made.numbers)
     received_before = received_count(iterable)
     last = run_once(runs)
-    assert (last.status, last.counts) == (0, {"unchanged": PEOPLE_COUNT})
+    assert (last.status, last.counts) == (0, {"unchanged": USER_COUNT})
     assert received_count(iterable) == received_before
 
 

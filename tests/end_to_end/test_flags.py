@@ -148,7 +148,7 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--limit", "0"], "must be a whole number, 1 or more, not '0'"),
         (["--limit", "ten"], "must be a whole number, 1 or more, not 'ten'"),
@@ -158,11 +158,13 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
         (["--env-file", "/nowhere/at.all"], "/nowhere/at.all names no file"),
     ],
 )
-def test_a_bad_flag_is_one_line_and_status_2(program: Program, flags: list[str], said: str) -> None:
+def test_a_bad_flag_is_one_line_and_status_2(
+    program: Program, flags: list[str], message: str
+) -> None:
     ending = program.run(*flags)
     assert (ending.status, ending.stdout) == (2, "")
     (line,) = ending.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert not program.log_file.exists()
 
 
@@ -190,9 +192,9 @@ def test_all_problems_of_the_settings_are_reported_at_once(
     }
     ending = program.run(settings=wrong)
     assert (ending.status, ending.stdout) == (2, "")
-    told = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
-    assert sorted(set(told)) == sorted(wrong)
-    assert told.count("USER_FIELDS") == 2
+    names = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
+    assert sorted(set(names)) == sorted(wrong)
+    assert names.count("USER_FIELDS") == 2
     assert "ITERABLE_API_KEY still holds the template's placeholder" in ending.stderr
     assert "ITERABLE_API_BASE_URL must start with https://" in ending.stderr
     assert iterable.calls == []

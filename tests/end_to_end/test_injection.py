@@ -72,7 +72,7 @@ def test_odd_names_in_responses_are_plain_text_in_log_console_and_results(
     check_plain(ending.output)
     content = program.results_files[-1].read_text(encoding="utf-8")
     records = json.loads(content)["records"]
-    calls = [row[half] for row in records for half in ("users_update", "events_track")]
+    calls = [row[call] for row in records for call in ("users_update", "events_track")]
     codes = {call["response"]["code"] for call in calls if not call["success"]}
     assert codes == {name[:100] for name in NAMES.values()}
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)

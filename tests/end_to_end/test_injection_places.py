@@ -17,7 +17,7 @@ from tests.support.web import Website, website
 
 ODD = f"\x1b[31m<b>odd</b>\n{FORGED}\r\u202e\u200f=1+1"
 ODD_FOLDER = ODD.replace("/", "")
-# An id that is text, and a column that nobody needs, both odd.
+# An odd id, which is a text, and an odd column that is not used.
 QUERY = """
 SELECT CONCAT('{odd}', c.id) AS id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate,
     v.page, v.device, v.browser, v.location, v.event_time, 1 AS `{odd}`

@@ -165,7 +165,7 @@ def _of_the_future(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (_foreign, "is not a state file of this program: choose another STATE_FILE"),
         (_text, "is not a state file of this program"),
@@ -175,16 +175,16 @@ def _of_the_future(path: Path) -> None:
     ids=["another database", "a text", "damaged", "a newer version's"],
 )
 def test_an_unusable_state_file_is_refused_and_not_changed(
-    program: Program, iterable: IterableSandbox, spoil: object, said: str
+    program: Program, iterable: IterableSandbox, damage: object, message: str
 ) -> None:
-    assert callable(spoil)
+    assert callable(damage)
     assert program.run("--limit", "1").status == 0
-    spoil(program.state_file)
+    damage(program.state_file)
     before = program.state_file.read_bytes()
     ending = program.run()
     assert ending.status == 1, ending.output
     (line,) = ending.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert str(program.state_file) in line
     assert program.state_file.read_bytes() == before
     assert len(iterable.calls) == 2

@@ -125,7 +125,7 @@ SLOW = (
     Situation("503", 3, [{"fault": "status", "status": 503, "msg": f"Api-Key: {KEY}", "times": 4}]),
     Situation("200 that is none", 3, [{"fault": "error_code_on_200", "msg": f"{KEY} {EMAIL}"}]),
     Situation("no JSON", 3, [{"fault": "malformed_json"}]),
-    Situation("half an answer", 3, [{"fault": "half_body"}]),
+    Situation("half a response", 3, [{"fault": "half_body"}]),
     Situation("dropped", 3, [{"fault": "drop_before"}]),
     Situation("redirect", 1, [{"fault": "redirect", "location": f"https://127.0.0.1/?k={KEY}"}]),
     Situation("no such query", 1, settings={"QUERY_FILE": "main.py"}),

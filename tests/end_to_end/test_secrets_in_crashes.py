@@ -48,7 +48,7 @@ ENDS_THE_RUN = {
     "while a row is mapped": ("records.mapping", "RowMapping.to_record = _bug"),
     "in the thread of a call": ("iterable_client", "IterableClient.call = _bug"),
     "while results are recorded": ("state.outbox", "Outbox.record = _bug"),
-    "while the end is told": ("state.outbox", "Outbox.failures = Outbox.tally = _bug"),
+    "while the summary is made": ("state.outbox", "Outbox.failures = Outbox.tally = _bug"),
     "in a signal's handler": (
         "sync.dispatcher",
         "import signal\nsignal.signal(signal.SIGALRM, _bug)\n"
@@ -56,7 +56,7 @@ ENDS_THE_RUN = {
     ),
 }
 IS_NOTICED = {
-    "in a thread of nobody": (
+    "in an unrelated thread": (
         "sync.dispatcher",
         "class _Failing(threading.Thread):\n    run = _bug\n"
         "def _work(self, former=Delivery._work):\n"

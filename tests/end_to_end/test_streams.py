@@ -46,16 +46,16 @@ def run_in_shell(program: Program, flags: str, streams: str) -> tuple[int, str, 
 def test_a_run_without_working_output_streams_delivers_everything(
     program: Program, iterable: IterableSandbox, streams: str
 ) -> None:
-    status, output, said = run_in_shell(program, "", streams)
-    assert (status, "bug" in output + said) == (0, False), said
+    status, output, stderr = run_in_shell(program, "", streams)
+    assert (status, "bug" in output + stderr) == (0, False), stderr
     assert counts_of(program.results) == {"successful": 5}
     check_project(iterable.project, range(1, 6))
 
 
 def test_a_full_disk_under_standard_output_is_reported_once(program: Program) -> None:
-    status, _, said = run_in_shell(program, "--dry-run --limit 5", f">{FULL}")
+    status, _, stderr = run_in_shell(program, "--dry-run --limit 5", f">{FULL}")
     assert status == 0
-    assert said.count("Standard output cannot be written (No space left on device)") == 1
+    assert stderr.count("Standard output cannot be written (No space left on device)") == 1
 
 
 def test_messages_do_not_go_to_standard_output(program: Program) -> None:

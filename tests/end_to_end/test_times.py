@@ -30,24 +30,27 @@ def with_times(source: SourceDatabase, kind: str, *times: str) -> SourceDatabase
     return source
 
 
-def sent_times(iterable: IterableSandbox, people: int) -> list[tuple[int, str]]:
+def sent_times(iterable: IterableSandbox, user_count: int) -> list[tuple[int, str]]:
     """Return `createdAt` and `timestamp` of each user's event."""
     events = {event.email: event for event in iterable.project.events.values()}
-    assert len(events) == len(iterable.project.events) == people
-    found = [events[email_of(number)] for number in range(1, people + 1)]
+    assert len(events) == len(iterable.project.events) == user_count
+    found = [events[email_of(number)] for number in range(1, user_count + 1)]
     return [(event.created_at, event.data_fields["timestamp"]) for event in found]
 
 
-def run_twice(program: Program, people: int) -> None:
+def run_twice(program: Program, user_count: int) -> None:
     """Run, run again with nothing to send, and verify what Iterable has."""
     assert program.run().status == 0
-    assert counts_of(program.results) == {"successful": people}
+    assert counts_of(program.results) == {"successful": user_count}
     assert program.run().status == 0
-    assert counts_of(program.results) == {"unchanged": people}
+    assert counts_of(program.results) == {"unchanged": user_count}
     read_back = program.run("--verify", "99")
     assert read_back.status == 0, read_back.output
-    s = "" if people == 1 else "s"
-    assert read_back.stdout == f"Read back: {people} profile{s} and {people} event{s} as sent\n"
+    s = "" if user_count == 1 else "s"
+    assert (
+        read_back.stdout
+        == f"Read back: {user_count} profile{s} and {user_count} event{s} as sent\n"
+    )
 
 
 # Clock changes and zones
@@ -101,9 +104,9 @@ def test_a_timestamp_column_is_in_utc_whatever_zone_the_server_has(
         run_twice(Program.between(tmp_path, mariadb, iterable), 1)
     finally:
         mariadb.run_sql("SET GLOBAL time_zone = 'SYSTEM'")
-    ((created_at, shown),) = sent_times(iterable, 1)
+    ((created_at, timestamp),) = sent_times(iterable, 1)
     # The statement that stored it was of a session in the machine's zone.
-    assert shown == f"{datetime.fromtimestamp(created_at, timezone.utc):%F %T}"
+    assert timestamp == f"{datetime.fromtimestamp(created_at, timezone.utc):%F %T}"
     assert created_at == datetime(2026, 1, 13, 14, 30, 45).astimezone().timestamp()
 
 

@@ -68,14 +68,14 @@ def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path
         tmp_path,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    connected, first, counted, shown = done.stdout.splitlines()
+    connected, first, counted, representation = done.stdout.splitlines()
     assert connected == "True"
     assert first == (
         "(26, 'sarah.johnson@email.com', 'pricing', ['id', 'email', 'first_name', 'last_name',"
         " 'plan_type', 'candidate', 'page', 'device', 'browser', 'location', 'event_time'])"
     )
     assert counted == "[{'how_many': 32}]"
-    assert "password" not in shown
+    assert "password" not in representation
 
 
 def test_the_database_example_with_a_wrong_password(
@@ -113,12 +113,12 @@ def test_the_client_example(iterable: IterableSandbox, tmp_path: Path) -> None:
         tmp_path,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    updated, tracked, refused, outcome, shown = done.stdout.splitlines()
+    updated, tracked, refused, outcome, representation = done.stdout.splitlines()
     assert updated.startswith("(True, {'code': 'Success', 'msg': 'User successfully created")
     assert tracked.startswith("(True, {'code': 'Success', 'msg': 'Event with id: ")
     assert refused == "(False, 'InvalidEmailAddressError', 400)"
     assert outcome == "'successful'"
-    assert "secret" not in shown
+    assert "secret" not in representation
     sarah = iterable.project.users["sarah.johnson@email.com"]
     assert sarah.data_fields == {"plan_type": "pro"}
     assert len(iterable.project.events) == 2

@@ -47,8 +47,8 @@ def status_of(argv: list[str]) -> object:
     former, sys.argv = sys.argv, argv
     try:
         main.main()
-    except SystemExit as said:
-        return said.code
+    except SystemExit as ending:
+        return ending.code
     finally:
         sys.argv = former
     raise AssertionError("main() returned")
@@ -66,11 +66,11 @@ def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             status = status_of(["main.py", "--env-file", str(env_file), *words])
         assert {path.name for path in Path(folder).iterdir()} == {"empty.env"}
-    printed, said = (stream.buffer.getvalue().decode() for stream in streams)
-    assert "Traceback" not in printed + said
-    assert "bug" not in said
+    stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)
+    assert "Traceback" not in stdout + stderr
+    assert "bug" not in stderr
     if status == main.BAD_SETTINGS:
-        assert said or "--check" in words
+        assert stderr or "--check" in words
     else:
         assert status == main.OK
         assert {"--history", "--version", "-h"} & set(words)

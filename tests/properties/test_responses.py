@@ -55,17 +55,17 @@ def test_any_response_gets_a_verdict_and_is_delivered_only_if_it_says_so(
         assert result.http_status is not None
         assert result.http_status in map(int, re.findall(rb"HTTP/\S* +\+?([0-9]+)", answer))
         assert 200 <= result.http_status < 300
-        said = last_object_of(server.url, endpoint)
+        response = last_object_of(server.url, endpoint)
         is_bulk = endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
-        assert type(said["successCount"]) is int if is_bulk else said["code"] == "Success"
+        assert type(response["successCount"]) is int if is_bulk else response["code"] == "Success"
     check_recordable(result)
 
 
 def last_object_of(url: str, endpoint: str) -> dict[str, Any]:
     http = IterableHTTP(API_KEY, url)
-    said: dict[str, Any] = json.loads(http.post(endpoint, b"{}").content)
+    response: dict[str, Any] = json.loads(http.post(endpoint, b"{}").content)
     http.close()
-    return said
+    return response
 
 
 def check_recordable(result: CallResult) -> None:
@@ -75,9 +75,9 @@ def check_recordable(result: CallResult) -> None:
     outbox.record([Finished(0, half, result, 1_768_400_000.0) for half in Half])
     assert bool(outbox.failures()) is not result.delivered
     (entry,) = entries(outbox.settled(), "why")
-    shown = json.loads(orjson.dumps(entry))
-    assert shown["users_update"]["success"] is result.delivered
-    assert shown["overall_success"] is result.delivered
+    recorded = json.loads(orjson.dumps(entry))
+    assert recorded["users_update"]["success"] is result.delivered
+    assert recorded["overall_success"] is result.delivered
     outbox.close()
 
 
@@ -108,19 +108,22 @@ def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch
     assert all(0 < len(part) < count for part in reading.again)
     delivered = {seq for seq, result in reading.settled.items() if result.delivered}
     if delivered:
-        said = json.loads(document)
+        response = json.loads(document)
         assert status < 300
-        assert (said["successCount"], said["failCount"]) == (len(delivered), count - len(delivered))
-        assert not said.get("disallowedEventNames")
-        assert not delivered & named_in(said)
+        assert (response["successCount"], response["failCount"]) == (
+            len(delivered),
+            count - len(delivered),
+        )
+        assert not response.get("disallowedEventNames")
+        assert not delivered & named_in(response)
     for result in reading.settled.values():
         check_recordable(result)
 
 
-def named_in(said: dict[str, Any]) -> set[int]:
+def named_in(response: dict[str, Any]) -> set[int]:
     """Return the rows whose e-mail is in one of the lists of failures."""
-    lists = [said.get("invalidEmails")]
-    updates = said.get("failedUpdates")
+    lists = [response.get("invalidEmails")]
+    updates = response.get("failedUpdates")
     if isinstance(updates, dict):
         lists += [each for name, each in updates.items() if name.endswith("Emails")]
     named = [each for one in lists if isinstance(one, list) for each in one]

@@ -135,18 +135,18 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user_id", "shown"),
+    ("user_id", "recorded"),
     [("a\ud800", "a\\ud800"), (-(2**63) - 1, "-9223372036854775809"), (2**63, str(2**63))],
 )
 @pytest.mark.parametrize("email", ["ann@example.com", "no address"])
 def test_an_id_that_sqlite_cannot_hold_ended_the_run_and_lost_every_row(
-    tmp_path: Path, user_id: object, shown: str, email: str
+    tmp_path: Path, user_id: object, recorded: str, email: str
 ) -> None:
     columns = ("id", "email", "event_time", "event_id")
     mapping = RowMapping(columns, user_fields=(), event_fields=())
     outbox = Outbox(tmp_path / "absent.sqlite3", read_only=True)
     assert outbox.fill([[(user_id, email, STARTED_AT, "e-1")]], mapping).total == 1
-    assert [row.user_id for row in outbox.settled()] == [shown]
+    assert [row.user_id for row in outbox.settled()] == [recorded]
     outbox.close()
 
 

@@ -95,10 +95,10 @@ def test_no_problem_of_the_settings_shows_a_secret(
 ) -> None:
     secret = f"{before}{MARK}{after}"
     try:
-        shown = repr(Settings.from_environment({**REQUIRED_ONES, **environment, name: secret}))
+        text = repr(Settings.from_environment({**REQUIRED_ONES, **environment, name: secret}))
     except ConfigError as error:
-        shown = str(error)
-    assert MARK not in shown
+        text = str(error)
+    assert MARK not in text
 
 
 # The file

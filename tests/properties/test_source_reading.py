@@ -30,7 +30,7 @@ TIMES = st.sampled_from(
         "9999-12-31 23:59:59 -9999",
     ]
 )
-SHOWN_EVENTS = st.fixed_dictionaries(
+STORED_EVENTS = st.fixed_dictionaries(
     {},
     optional={
         "eventName": st.just("page_view") | JSON_VALUES,
@@ -39,25 +39,25 @@ SHOWN_EVENTS = st.fixed_dictionaries(
         "dataFields": FIELDS | JSON_VALUES,
     },
 )
-SHOWN = st.one_of(
+STORED = st.one_of(
     JSON_VALUES,
     st.fixed_dictionaries({"user": JSON_VALUES | st.fixed_dictionaries({"dataFields": FIELDS})}),
     st.fixed_dictionaries({"user": st.fixed_dictionaries({"dataFields": JSON_VALUES})}),
-    st.fixed_dictionaries({"events": JSON_VALUES | st.lists(SHOWN_EVENTS | JSON_VALUES)}),
+    st.fixed_dictionaries({"events": JSON_VALUES | st.lists(STORED_EVENTS | JSON_VALUES)}),
 )
 SENT_EVENT = orjson.dumps({**SARAHS_EVENT, "id": SARAHS_EVENT_ID})
 
 
-@given(SHOWN)
+@given(STORED)
 @example({"events": 7})
 @example({"events": {"a": 1}})
-def test_any_stored_user_or_event_is_equal_or_its_differences_are_listed(shown: Any) -> None:
+def test_any_stored_user_or_event_is_equal_or_its_differences_are_listed(stored: Any) -> None:
     for compare, sent in (
         (profile_differences, orjson.dumps(SARAHS_PROFILE)),
         (event_differences, SENT_EVENT),
     ):
         with suppress(NotThere):
-            for line in compare(sent, shown):
+            for line in compare(sent, stored):
                 assert " was sent as " in line
 
 

@@ -57,11 +57,11 @@ def use(path: Path, *, read_only: bool) -> bool:
     try:
         outbox = Outbox(path, read_only=read_only)
     except StateError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = ""
-    if said:
-        assert len(said.splitlines()) == 1
+        message = ""
+    if message:
+        assert len(message.splitlines()) == 1
         assert path.read_bytes() == before
         return False
     with contextlib.closing(outbox):
@@ -195,7 +195,7 @@ def test_a_lock_file_may_hold_any_bytes(content: bytes, is_held: bool) -> None:
 # The whole program
 
 
-def spoil(path: Path, how: str) -> None:
+def damage(path: Path, how: str) -> None:
     Outbox(path).close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.executescript(how)
@@ -228,7 +228,7 @@ def test_a_history_row_with_odd_values_crashed(tmp_path: Path, values: str) -> N
 
 
 def check_damaged(program: Program, how: str, flag: str) -> None:
-    spoil(program.state_file, how)
+    damage(program.state_file, how)
     before = program.state_file.read_bytes()
     ending = program.run(flag)
     assert (ending.status, len(ending.stderr.splitlines())) == (1, 1), ending

@@ -24,7 +24,7 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
-from tests.support.faults_and_ends import PEOPLE_COUNT, Case, Effect, When
+from tests.support.faults_and_ends import USER_COUNT, Case, Effect, When
 from tests.support.people import add_people, check_project, email_of, event_of, profile_of
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
@@ -105,9 +105,9 @@ class Line:
 class Stage:
     """A database with rows to sync, for one run under faults after another."""
 
-    def __init__(self, source: SourceDatabase, folder: Path, people_count: int) -> None:
+    def __init__(self, source: SourceDatabase, folder: Path, user_count: int) -> None:
         self.source, self.folder = source, folder
-        self.numbers = range(1, people_count + 1)
+        self.numbers = range(1, user_count + 1)
         self.requests = {(kind, email_of(n)) for n in self.numbers for kind in ("profile", "event")}
 
     def runs(self, iterable: IterableSandbox, mode: str, **settings: str) -> Runs:
@@ -177,7 +177,7 @@ class Stage:
 
 
 @contextmanager
-def stage(people_count: int = PEOPLE_COUNT) -> Iterator[Stage]:
+def stage(user_count: int = USER_COUNT) -> Iterator[Stage]:
     """Yield a stage whose embedded database has this many users."""
     with MySQLSandbox([SCHEMA]) as server, tempfile.TemporaryDirectory() as folder:
         source = SourceDatabase(
@@ -188,8 +188,8 @@ def stage(people_count: int = PEOPLE_COUNT) -> Iterator[Stage]:
             database=server.database,
             run_sql=server.run_sql,
         )
-        add_people(source.run_sql, range(1, people_count + 1))
-        yield Stage(source, Path(folder), people_count)
+        add_people(source.run_sql, range(1, user_count + 1))
+        yield Stage(source, Path(folder), user_count)
 
 
 def run_once(runs: Runs) -> Ended:
@@ -220,11 +220,11 @@ def in_place(iterable: IterableSandbox, numbers: range) -> set[Request]:
     """Return the requests that Iterable has applied with the right values."""
     users = iterable.project.users
     events = {event.email: event.data_fields for event in iterable.project.events.values()}
-    people = {email_of(n): n for n in numbers}
+    number_of = {email_of(n): n for n in numbers}
     has_profile = {
-        e for e, n in people.items() if e in users and users[e].data_fields == profile_of(n)
+        e for e, n in number_of.items() if e in users and users[e].data_fields == profile_of(n)
     }
-    has_event = {e for e, n in people.items() if events.get(e) == event_of(n)}
+    has_event = {e for e, n in number_of.items() if events.get(e) == event_of(n)}
     return {("profile", e) for e in has_profile} | {("event", e) for e in has_event}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-PEOPLE_COUNT = 9  # 18 requests: fewer than the 20 failures in a row that end a run
+USER_COUNT = 9  # 18 requests: fewer than the 20 failures in a row that end a run
 MODES = ("per-user", "bulk")
 
 Rule = Mapping[str, Any]
@@ -91,7 +91,7 @@ class Case:
         effect = self.fault.effect(self.mode)
         passes = effect in (Effect.LOST, Effect.LIMITED) and self.when is not When.ALWAYS
         if effect is Effect.NONE or passes:
-            return End(0, {"successful": PEOPLE_COUNT})
+            return End(0, {"successful": USER_COUNT})
         # The first row goes alone: the first call is its update, the second its event.
         hits_update = self.where is not Where.EVENTS and self.when is not When.SOME
         hits_event = self.where is not Where.UPDATES and self.when is not When.FIRST
@@ -100,11 +100,11 @@ class Case:
         )
         failed = "total_failures" if kills_both else "partial_failures"
         if effect is Effect.REFUSED:
-            return End(1, {failed: 1, "not_attempted": PEOPLE_COUNT - 1})
+            return End(1, {failed: 1, "not_attempted": USER_COUNT - 1})
         if self.when is When.ALWAYS:
-            return End(3, {failed: PEOPLE_COUNT})
+            return End(3, {failed: USER_COUNT})
         if self.when is When.FIRST:
-            return End(3, {failed: 1, "successful": PEOPLE_COUNT - 1})
+            return End(3, {failed: 1, "successful": USER_COUNT - 1})
         return End(3, None)
 
 
