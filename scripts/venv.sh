@@ -1,6 +1,8 @@
-# Read by scripts/demo and scripts/test, in the project's folder: an up-to-date .venv, or a clear
-# reason why there is none. Needs nothing but Python 3.10 or newer with its venv module.
-# PYTHON=python3.12 (a name or a path) selects an interpreter.
+# Read by scripts/demo and scripts/test, in the project's folder: makes the virtual environment
+# $VENV (.venv) and keeps it up to date, or stops with the reason. Needs Python 3.10 or newer with
+# its venv module. PYTHON=python3.12 (a name or a path) chooses the interpreter.
+
+VENV=${VENV:-.venv}
 
 stop() {
     printf '%s\n' "$@" >&2
@@ -15,7 +17,7 @@ has_venv() {
     "$1" -c 'import ensurepip, venv' 2>/dev/null
 }
 
-# Sets $python to the interpreter that makes .venv.
+# Sets $python to the interpreter that makes the virtual environment.
 choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         command -v "$PYTHON" >/dev/null 2>&1 || stop "PYTHON=$PYTHON: there is no such program."
@@ -31,33 +33,34 @@ choose_python() {
         without_venv=${without_venv:-$python}
     done
     [ -z "$without_venv" ] || stop_without_venv "$without_venv"
-    stop "This needs Python 3.10 or newer, and finds $(python3 --version 2>/dev/null || echo none)." \
-        "Install one, or name it: PYTHON=/path/to/python3.12 $0"
+    stop "Python 3.10 or newer is needed, and $(python3 --version 2>/dev/null || echo none) was found." \
+        "Install a newer one, or name it: PYTHON=/path/to/python3.12 $0"
 }
 
 stop_without_venv() {
     package=$("$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-    stop "$1 cannot make virtual environments: its venv module is a package of its own here." \
+    stop "$1 cannot make virtual environments: its venv module is not installed." \
         "As root: apt-get install python3-venv    (or $package), then run $0 again."
 }
 
-# Makes .venv where there is none that works, and installs requirements-dev.txt where it changed.
+# Makes the virtual environment where there is none that works, and installs requirements-dev.txt
+# whenever the requirements have changed.
 prepare_venv() {
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || ! is_new_enough .venv/bin/python ||
-        { [ -n "${PYTHON:-}" ] && ! is_same_version "$PYTHON" .venv/bin/python; }; then
+    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || ! is_new_enough "$VENV/bin/python" ||
+        { [ -n "${PYTHON:-}" ] && ! is_same_version "$PYTHON" "$VENV/bin/python"; }; then
         choose_python
-        echo "Making .venv with $("$python" --version) ..." >&2
-        "$python" -m venv --clear .venv || stop "Cannot make .venv with $python."
+        echo "Making $VENV with $("$python" --version) ..." >&2
+        "$python" -m venv --clear "$VENV" || stop "Cannot make $VENV with $python."
     fi
     wanted=$(cat requirements.txt requirements-dev.txt constraints.txt | cksum)
-    if [ "$(cat .venv/requirements.cksum 2>/dev/null)" != "$wanted" ]; then
-        echo "Installing what requirements-dev.txt names (about a minute) ..." >&2
-        if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input \
-            -r requirements-dev.txt >.venv/pip.log 2>&1; then
-            grep -v WARNING .venv/pip.log | tail -n 8 | cut -c 1-300 >&2
-            stop "" "Installing failed: see above, and .venv/pip.log. Is the network there?"
+    if [ "$(cat "$VENV/requirements.cksum" 2>/dev/null)" != "$wanted" ]; then
+        echo "Installing the packages of requirements-dev.txt (takes about a minute) ..." >&2
+        if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input \
+            -r requirements-dev.txt >"$VENV/pip.log" 2>&1; then
+            grep -v WARNING "$VENV/pip.log" | tail -n 8 | cut -c 1-300 >&2
+            stop "" "pip could not install them: see above, and $VENV/pip.log. Is the network up?"
         fi
-        printf '%s\n' "$wanted" >.venv/requirements.cksum
+        printf '%s\n' "$wanted" >"$VENV/requirements.cksum"
     fi
 }
 

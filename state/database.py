@@ -81,8 +81,8 @@ def _explain(path: Path, error: Exception) -> str:
         return f"The state file {path} cannot be opened: check that its folder can be written to."
     if "readonly" in text or "Read-only" in text or "Permission" in text:
         return f"The state file {path} cannot be written: check its owner and mode."
-    # SQLite's own words can quote what stands in a damaged schema, and that be no Unicode.
-    is_garbled = isinstance(error, UnicodeDecodeError)
+    # A message that quotes a schema that is not UTF-8 raises this, and is empty on Python 3.10.
+    is_garbled = isinstance(error, UnicodeDecodeError) or not text
     if is_garbled or "malformed" in text or "not a database" in text:
         return (
             f"The state file {path} is damaged. Restore it, or move it away: the next run then "

@@ -1,8 +1,8 @@
-"""What many tests stand on: a private MariaDB, the embedded server, the Iterable sandbox.
+"""Shared fixtures: a private MariaDB, the embedded MySQL server, and the Iterable sandbox.
 
-Nothing of ours is patched: tests meet real servers on loopback. A machine without MariaDB skips
-the tests that need it, and says so; under `CI=true` that is a failure. Where the environment
-variable MYSQLD names a `mysqld`, the tests of the database side run on a private MySQL as well.
+Tests use real servers on loopback and patch nothing of the program. Without MariaDB the tests that
+need it are skipped; with `CI=true` they fail. If the environment variable MYSQLD is the path of a
+`mysqld`, the tests of the database side also run on a private MySQL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SCHEMA = SQL_FOLDER / "schema.sql"
 SAMPLE_DATA = SQL_FOLDER / "sample_data.sql"
 REAL_SERVERS = ("mariadb", "mysql") if os.environ.get("MYSQLD") else ("mariadb",)
-# Three people with what text can hold: apostrophe, Chinese, emoji, NULL.
+# Three users whose texts hold an apostrophe, Chinese, an emoji and NULL.
 PEOPLE = (
     "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES "
     "(1, 'Ann@Example.com', 'Ann', 'O''Hara', 'pro', NULL),"
@@ -37,15 +37,35 @@ PEOPLE = (
     "(3, NULL, NULL, NULL, 'pro', 'no')"
 )
 
-# A busy machine is no reason to fail: unit tests assert no times.
-hypothesis_settings.register_profile("patient", deadline=None)
+# No deadline: on a busy machine a single example may take long.
+hypothesis_settings.register_profile("patient", deadline=None, max_examples=50)
+hypothesis_settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis_settings.load_profile("patient")
 
 
-def numbers(count: int) -> str:
-    """Return a table, for a FROM clause, whose column `seq` counts from 1 to `count`.
+# Tests in these folders start the program as a process.
+PROCESS_FOLDERS = ("end_to_end", "benchmarks")
 
-    In words that MySQL and MariaDB share; rows come in that order.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts processes by its folder, or a database server by its fixtures."""
+    for item in items:
+        if item.path.parent.name in PROCESS_FOLDERS or uses_real_server(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def uses_real_server(item: pytest.Item) -> bool:
+    """Return whether a test needs MariaDB or MySQL, and not only the embedded server."""
+    assert isinstance(item, pytest.Function)
+    if {"mariadb_server", "mysql_server", "real_server"} & set(item.fixturenames):
+        return True
+    return hasattr(item, "callspec") and item.callspec.params.get("source") in REAL_SERVERS
+
+
+def numbers(count: int) -> str:
+    """Return a table for a FROM clause, in SQL of both MySQL and MariaDB.
+
+    Its column `seq` counts from 1 to `count`, in this order.
     """
     return (
         f"JSON_TABLE(CONCAT('[1', REPEAT(',1', {count - 1}), ']'), '$[*]'"
@@ -55,7 +75,7 @@ def numbers(count: int) -> str:
 
 @dataclass(frozen=True)
 class SourceDatabase:
-    """One database with the schema and no rows, on any of the servers; `run_sql` changes it."""
+    """A database with the schema and no rows, on any of the servers."""
 
     host: str
     port: int
@@ -66,7 +86,7 @@ class SourceDatabase:
     unix_socket: str | None = None
 
     def connection(self, **options: Any) -> DatabaseConnection:
-        """Return a connection that is not open yet; `options` replace or add arguments."""
+        """Return a connection that is not open yet; `options` replace or extend its arguments."""
         arguments: dict[str, Any] = {
             "host": self.host,
             "user": self.user,
@@ -77,7 +97,7 @@ class SourceDatabase:
         return DatabaseConnection(**{**arguments, **options})
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that lead the program to this database."""
+        """Return the settings for this database."""
         return {
             "DB_HOST": self.host,
             "DB_PORT": str(self.port),
@@ -89,7 +109,7 @@ class SourceDatabase:
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMariaDB]:
-    """A MariaDB of this test run only."""
+    """A private MariaDB for this test process."""
     try:
         server = PrivateMariaDB(tmp_path_factory.mktemp("mariadb")).__enter__()
     except MariaDBUnavailable as error:
@@ -102,7 +122,7 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private
 
 @pytest.fixture(scope="session")
 def mysql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMySQL]:
-    """A MySQL of this test run only. With MYSQLD set one that does not start is an error."""
+    """A private MySQL for this test process. It is an error if MYSQLD is set and does not start."""
     if not os.environ.get("MYSQLD"):
         pytest.skip("needs a MySQL: MYSQLD names no mysqld (see tests/README.md)")
     with PrivateMySQL(tmp_path_factory.mktemp("mysql")) as server:
@@ -111,14 +131,14 @@ def mysql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMy
 
 @pytest.fixture(scope="session", params=REAL_SERVERS)
 def real_server(request: pytest.FixtureRequest) -> PrivateServer:
-    """Each of the servers that are no imitation, in turn: MariaDB, and MySQL where there is one."""
+    """MariaDB, and MySQL if there is one, in turn."""
     chosen: PrivateServer = request.getfixturevalue(f"{request.param}_server")
     return chosen
 
 
 @contextmanager
 def fresh_database(server: PrivateServer) -> Iterator[SourceDatabase]:
-    """Give a database with the schema, for the length of a block."""
+    """Create a database with the schema, and drop it after the block."""
     name = "sync_test"
     server.create_database(name, SCHEMA)
     yield SourceDatabase(
@@ -172,7 +192,7 @@ def embedded() -> Iterator[SourceDatabase]:
 
 @pytest.fixture(params=[*REAL_SERVERS, "embedded"])
 def source(request: pytest.FixtureRequest) -> SourceDatabase:
-    """Each of the servers in turn."""
+    """A fresh database on each of the servers in turn."""
     chosen: SourceDatabase = request.getfixturevalue(request.param)
     return chosen
 
@@ -201,7 +221,7 @@ def on_real(real: SourceDatabase, use_pure: bool) -> Iterator[DatabaseConnection
 
 @pytest.fixture
 def iterable() -> Iterator[IterableSandbox]:
-    """An Iterable API that accepts any key and fails nothing."""
+    """An Iterable sandbox that accepts any key and has no faults."""
     from sandbox.iterable_api import IterableSandbox
 
     with IterableSandbox() as api:

@@ -1,1 +1,1 @@
-"""Programs for developers: mutation testing, fuzzing, the table of faults."""
+"""Programs for developers: fuzzing and the table of faults."""

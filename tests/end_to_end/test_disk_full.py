@@ -1,6 +1,6 @@
-"""A full disk under each of the files of a run: one clear line, nothing false is remembered.
+"""A full disk under any file of a run: one clear message, and the state file stays correct.
 
-The disks are small tmpfs mounts, which takes root: everybody else skips these tests.
+The disks are small tmpfs mounts. Only root can mount them, so other users skip these tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Mount = Callable[[str, int], Path]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts disks of so many kibibytes below the test's folder."""
+    """A function that mounts a disk of the given size in KiB below the test's folder."""
     mounted: list[Path] = []
 
     def mount_one(name: str, kibibytes: int) -> Path:
@@ -51,7 +51,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 
 def use_up(disk: Path) -> Path:
-    """Fill the rest of a disk; removing the returned file makes room again."""
+    """Fill the disk with a file, and return it; deleting it makes room again."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         size = 65_536
@@ -63,15 +63,14 @@ def use_up(disk: Path) -> Path:
     return filler
 
 
-def check_one_line(stderr: str, said: str) -> None:
-    """Check the last line; before it there is nothing but log lines."""
+def check_message(stderr: str, message: str) -> None:
+    """Check the message in the last line; all lines before it are log lines."""
     *log_lines, last = stderr.splitlines()
-    assert said in last
+    assert message in last
     assert all(" - sync.run - " in line for line in log_lines), stderr
 
 
-@pytest.mark.slow
-def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
+def test_a_full_disk_while_the_outbox_is_filled_ends_the_run_before_the_first_call(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 600)
@@ -81,7 +80,7 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     )
     ending = program.run()
     assert ending.status == 1, ending.output
-    check_one_line(ending.stderr, f"The disk of the state file {disk}/state.sqlite3 is full")
+    check_message(ending.stderr, f"The disk of the state file {disk}/state.sqlite3 is full")
     assert iterable.calls == []
     assert counts_of(program.results) == {}
     assert program.results["status"] == "aborted"
@@ -90,8 +89,7 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     assert counts_of(program.results) == {"successful": 100}
 
 
-@pytest.mark.slow
-def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
+def test_a_state_file_on_a_read_only_disk_is_reported_in_one_line(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 2_000)
@@ -111,10 +109,10 @@ def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
 
 @pytest.mark.parametrize(
     "everything_on_it",
-    [pytest.param(False, marks=pytest.mark.slow), True],
+    [False, True],
     ids=["state alone", "all files"],
 )
-def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
+def test_a_disk_that_fills_up_during_delivery_ends_the_run(
     embedded: SourceDatabase,
     iterable: IterableSandbox,
     tmp_path: Path,
@@ -133,7 +131,7 @@ def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
     filler = use_up(disk)
     ending = running.ending(20.0)
     assert ending.status == 1, ending.output
-    check_one_line(ending.stderr, f"The disk of the state file {disk}/state.sqlite3 is full")
+    check_message(ending.stderr, f"The disk of the state file {disk}/state.sqlite3 is full")
     assert len(iterable.project.users) < 200
     if not everything_on_it:
         counts = counts_of(program.results)
@@ -147,7 +145,7 @@ def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
     assert counts_of(program.results) == {"unchanged": 200}
 
 
-def test_a_disk_that_is_full_under_the_results_loses_the_results_and_nothing_else(
+def test_a_full_results_folder_loses_the_results_file_and_nothing_else(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 200)
@@ -156,7 +154,7 @@ def test_a_disk_that_is_full_under_the_results_loses_the_results_and_nothing_els
     filler = use_up(disk)
     ending = program.run()
     assert ending.status == 1, ending.output
-    check_one_line(ending.stderr, f"The results cannot be written to {disk}")
+    check_message(ending.stderr, f"The results cannot be written to {disk}")
     assert "What was delivered is remembered all the same" in ending.stderr
     assert [path.name for path in disk.iterdir()] == ["filler"]
     filler.unlink()

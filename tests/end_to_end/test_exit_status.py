@@ -1,4 +1,4 @@
-"""What ends a run of the whole program early, what the operator then reads, and the exit status."""
+"""Runs that end early: the exit status and the message for the operator."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support.program import Ending, Program, copy_of_project, counts_of
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with ten people, and the sandbox."""
+    """The program between the embedded MySQL with ten users, and the sandbox."""
     add_people(embedded.run_sql, range(1, 11))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
-def check_stopped_early(program: Program, ending: Ending, said: str) -> None:
-    """Status 1, one plain line on stderr, the same in the results and at the end of the log."""
+def check_aborted(program: Program, ending: Ending, message: str) -> None:
+    """Check exit status 1 and the message on stderr, in the results file and in the log."""
     assert ending.status == 1, ending.output
     last_line = ending.stderr.splitlines()[-1]
-    assert said in last_line
+    assert message in last_line
     assert " - " not in last_line.split(":")[0]
     assert "Traceback" not in ending.output
     assert program.results["status"] == "aborted"
@@ -32,35 +32,33 @@ def check_stopped_early(program: Program, ending: Ending, said: str) -> None:
     assert program.log.splitlines()[-1].endswith(f" - ERROR - {last_line}")
 
 
-def test_a_wrong_password_stops_the_run_at_once(
+def test_a_wrong_database_password_ends_the_run_without_a_retry(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"DB_PASSWORD": "wrong"})
-    check_stopped_early(program, ending, "check DB_USER and DB_PASSWORD")
+    check_aborted(program, ending, "check DB_USER and DB_PASSWORD")
     assert program.results["total_users"] == 0
     assert iterable.calls == []
 
 
-@pytest.mark.slow
-def test_a_database_that_does_not_exist_stops_the_run_at_once(
+def test_an_unknown_database_ends_the_run_without_a_retry(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     program = Program.between(tmp_path, mariadb, iterable, DB_NAME="elsewhere")
-    check_stopped_early(program, program.run(), "There is no database elsewhere")
+    check_aborted(program, program.run(), "There is no database elsewhere")
 
 
-@pytest.mark.slow
 def test_an_unreachable_database_is_tried_three_times(
     program: Program, iterable: IterableSandbox
 ) -> None:
     nowhere = free_port()
     ending = program.run(settings={"DB_PORT": str(nowhere)})
-    check_stopped_early(program, ending, f"Cannot reach MySQL at 127.0.0.1:{nowhere}")
+    check_aborted(program, ending, f"Cannot reach MySQL at 127.0.0.1:{nowhere}")
     assert ending.stderr.count("Reading again") == 2
     assert iterable.calls == []
 
 
-def test_a_query_without_a_needed_column_is_a_bad_setting(
+def test_a_query_that_lacks_a_column_exits_with_2_and_names_the_column(
     program: Program, iterable: IterableSandbox
 ) -> None:
     query = program.folder / "query.sql"
@@ -74,28 +72,27 @@ def test_a_query_without_a_needed_column_is_a_bad_setting(
     assert iterable.calls == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("SELEKT 1", "MySQL refused the query"),
         ("SELECT * FROM no_such_table", "MySQL refused the query"),
         ("DELETE FROM page_views", "this program only reads"),
     ],
 )
-def test_a_query_that_mysql_refuses_stops_the_run(
-    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, said: str
+def test_a_query_that_mysql_refuses_ends_the_run(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, query: str, message: str
 ) -> None:
     (tmp_path / "query.sql").write_text(query)
     program = Program.between(tmp_path, mariadb, iterable, QUERY_FILE=str(tmp_path / "query.sql"))
-    check_stopped_early(program, program.run(), said)
+    check_aborted(program, program.run(), message)
 
 
-def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
+def test_a_refused_api_key_costs_one_call_and_the_next_run_sends_the_rest(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401}])
-    check_stopped_early(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
+    check_aborted(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
     assert len(iterable.calls) == 1
     assert counts_of(program.results) == {"total_failures": 1, "not_attempted": 9}
     assert program.results["records"][0]["users_update"]["verdict"] == "refused"
@@ -105,13 +102,12 @@ def test_a_refused_key_costs_one_call_and_the_rest_goes_next_time(
     check_project(iterable.project, range(1, 11))
 
 
-@pytest.mark.slow
-def test_a_key_that_is_refused_in_the_middle_leaves_what_was_delivered_in_place(
+def test_an_api_key_refused_during_the_run_keeps_what_was_delivered(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 403, "email": email_of(5)}])
     slowly = {"USERS_UPDATE_RPS": "20"}
-    check_stopped_early(program, program.run(settings=slowly), "refused the API key (HTTP 403")
+    check_aborted(program, program.run(settings=slowly), "refused the API key (HTTP 403")
     counts = counts_of(program.results)
     assert counts["total_failures"] == 1
     assert counts["successful"] >= 4
@@ -123,27 +119,25 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "redirect", "status": 302}])
-    check_stopped_early(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
+    check_aborted(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
     assert iterable.state()["redirects_followed"] == 0
     assert len(iterable.calls) == 1
 
 
-@pytest.mark.slow
-def test_a_wrong_path_is_told_from_an_unknown_user(
+def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
     program: Program, iterable: IterableSandbox
 ) -> None:
     ending = program.run(settings={"ITERABLE_API_BASE_URL": f"{iterable.url}/v2"})
-    check_stopped_early(program, ending, "does not lead to Iterable's API (HTTP 404)")
+    check_aborted(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
-@pytest.mark.slow
-def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
+def test_twenty_failed_calls_in_a_row_end_the_run(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, range(11, 101))
     iterable.set_faults([{"fault": "status", "status": 503}])
     ending = program.run(settings={"MAX_ATTEMPTS": "1", "USERS_UPDATE_RPS": "20"})
-    check_stopped_early(program, ending, "20 calls in a row failed after all their attempts")
+    check_aborted(program, ending, "20 calls in a row failed after all their attempts")
     assert 20 <= len(iterable.calls) <= 24
     assert program.results["not_attempted"] >= 80
     iterable.set_faults([])
@@ -151,9 +145,7 @@ def test_twenty_calls_in_a_row_that_nobody_answers_end_the_run(
     check_project(iterable.project, range(1, 101))
 
 
-def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
-    program: Program, tmp_path: Path
-) -> None:
+def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     results = program.project / "reporting" / "results_file.py"
     results.write_text(results.read_text() + "\n\ndef summarize(**_): return 1 // 0\n")
@@ -170,8 +162,7 @@ def test_a_bug_is_one_line_on_the_console_and_a_traceback_in_the_log(
     assert "ZeroDivisionError" in program.log
 
 
-@pytest.mark.slow
-def test_a_bug_before_there_is_a_log_is_one_line_too(program: Program, tmp_path: Path) -> None:
+def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     history = program.project / "state" / "history.py"
     history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")

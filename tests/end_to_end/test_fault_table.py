@@ -1,6 +1,6 @@
-"""Every fault of the sandbox, in either mode: the contract's end, nothing false, nothing lost.
+"""Every fault of the sandbox: the run ends as the table says, and the next run recovers.
 
-`python -m tools.fault_table` prints the same table.
+`python -m tools.fault_table` prints the table.
 """
 
 from __future__ import annotations
@@ -14,25 +14,14 @@ from sandbox.faults import PARAMETERS
 from sandbox.iterable_api import IterableSandbox
 from tests.support.fault_runs import BATCH_SIZE, Ended, Stage, stage
 from tests.support.faults_and_ends import (
-    KINDS,
-    MODES,
-    WITHOUT_ENDPOINT,
     Case,
+    Effect,
     When,
-    Where,
     all_cases,
+    cases_by_turns,
 )
 from tests.support.program import Program
 from tests.support.rows import API_KEY
-
-
-def is_quick(case: Case) -> bool:
-    """Say whether a fast run tries it, too: one way of each kind, in the modes by turns."""
-    if case.fault not in KINDS or case.when is not When.SOME:
-        return False
-    if case.fault.per_user is not case.fault.bulk:
-        return case.mode == "bulk"
-    return case.mode == MODES[KINDS.index(case.fault) % 2]
 
 
 @pytest.fixture(scope="module")
@@ -57,29 +46,24 @@ def test_no_case_is_in_the_table_twice() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=str(case), marks=() if is_quick(case) else (pytest.mark.slow,))
-        for case in all_cases()
-    ],
-)
-def test_a_run_under_a_fault_ends_as_it_must_and_the_next_one_mends_it(
+@pytest.mark.parametrize("case", cases_by_turns(), ids=str)
+def test_a_run_under_a_fault_ends_as_the_table_says_and_the_next_run_recovers(
     prepared: tuple[Stage, IterableSandbox], case: Case
 ) -> None:
     made, iterable = prepared
     made.check(case, iterable)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case(fault, When.FIRST, Where.BOTH, MODES[number % 2])
-        for number, fault in enumerate([*KINDS, WITHOUT_ENDPOINT[0]])
-    ],
-    ids=str,
-)
+def one_of_each_effect() -> list[Case]:
+    """Return the table's first case of each effect that a fault has, on the first call."""
+    cases: dict[Effect, Case] = {}
+    for case in all_cases():
+        if case.when is When.FIRST:
+            cases.setdefault(case.fault.effect(case.mode), case)
+    return list(cases.values())
+
+
+@pytest.mark.parametrize("case", one_of_each_effect(), ids=str)
 def test_the_program_as_a_process_ends_as_the_table_says(
     prepared: tuple[Stage, IterableSandbox], tmp_path: Path, case: Case
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the whole program leaves on disk and on the console: where, for whom, in what form."""
+"""Files and console output of a run: location, permissions and format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
-def test_the_log_tells_of_each_call_with_iterables_own_number(
+def test_each_call_is_logged_with_iterables_request_id(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -38,8 +38,8 @@ def test_the_log_tells_of_each_call_with_iterables_own_number(
     assert "DEBUG" not in ending.output
 
 
-@pytest.mark.parametrize("umask", ["000", pytest.param("022", marks=pytest.mark.slow)])
-def test_files_with_personal_data_are_for_their_owner_only(
+@pytest.mark.parametrize("umask", ["000", "022"])
+def test_files_with_personal_data_are_readable_by_their_owner_only(
     program: Program, embedded: SourceDatabase, umask: str
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -50,12 +50,11 @@ def test_files_with_personal_data_are_for_their_owner_only(
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
-def test_no_file_of_a_run_at_work_or_of_a_killed_one_is_open_to_others(
+def test_files_of_a_running_or_killed_run_are_readable_by_their_owner_only(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox, umask: int
 ) -> None:
-    """Its write-ahead files too, and those that lay there before, open to all."""
+    """Also the files of the write-ahead log, and existing files that were readable by all."""
     add_people(embedded.run_sql, range(1, 4))
     program.settings |= {"REPORT": "true", "METRICS_FILE": str(program.folder / "sync.prom")}
     for name in (program.state_file.name, f"{program.state_file.name}.lock", program.log_file.name):
@@ -90,7 +89,7 @@ def modes_in(program: Program) -> dict[Path, int]:
     return {path: stat.S_IMODE(path.stat().st_mode) for path in files}
 
 
-def test_relative_paths_start_at_the_project_folder_wherever_the_program_is_started(
+def test_relative_paths_start_at_the_project_folder_in_any_working_directory(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     project = copy_of_project(tmp_path / "project")
@@ -116,8 +115,7 @@ def test_relative_paths_start_at_the_project_folder_wherever_the_program_is_star
     assert [path.name for path in elsewhere.rglob("*")] == ["x", "settings.env"]
 
 
-@pytest.mark.slow
-def test_the_defaults_lie_in_the_project_folder(
+def test_files_go_into_the_project_folder_by_default(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     project = copy_of_project(tmp_path / "project")
@@ -131,8 +129,7 @@ def test_the_defaults_lie_in_the_project_folder(
     assert len(list(project.glob("integration_results_*.json"))) == 1
 
 
-@pytest.mark.slow
-def test_a_full_disk_under_the_log_stops_nothing(
+def test_a_full_disk_under_the_log_does_not_stop_the_run(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, range(1, 6))
@@ -142,18 +139,14 @@ def test_a_full_disk_under_the_log_stops_nothing(
     check_project(iterable.project, range(1, 6))
 
 
-@pytest.mark.slow
-def test_what_is_printed_into_a_pipe_has_no_colours(
-    program: Program, embedded: SourceDatabase
-) -> None:
+def test_output_into_a_pipe_has_no_colours(program: Program, embedded: SourceDatabase) -> None:
     add_people(embedded.run_sql, [1])
     ending = program.run(settings={"TERM": "xterm-256color", "FORCE_COLOR": "1"})
     assert ending.status == 0
     assert "\x1b" not in ending.output
 
 
-@pytest.mark.slow
-def test_results_of_one_second_get_names_of_their_own_and_old_ones_are_tidied(
+def test_results_files_of_one_second_get_different_names_and_old_ones_are_deleted(
     program: Program, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, [1])

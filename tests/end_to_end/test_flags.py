@@ -1,4 +1,4 @@
-"""The command line of the whole program: flags, settings, and what is wrong with either."""
+"""Flags and settings of `main.py`, and the messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def test_a_dry_run_sends_nothing_and_remembers_nothing(
     assert len(iterable.calls) == 2
 
 
-@pytest.mark.slow
 def test_a_dry_run_with_a_limit_prints_the_payloads_that_the_real_run_sends(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
@@ -67,8 +66,7 @@ def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
     assert len(iterable.calls) == 14
 
 
-@pytest.mark.slow
-def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
+def test_a_full_refresh_resends_unchanged_rows_and_duplicates_no_event(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, range(1, 4))
@@ -79,8 +77,7 @@ def test_a_full_refresh_sends_what_is_unchanged_and_doubles_no_event(
     check_project(iterable.project, range(1, 4))
 
 
-@pytest.mark.slow
-def test_the_mode_flag_overrules_the_setting(
+def test_the_mode_flag_overrides_the_setting(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -120,7 +117,6 @@ def test_settings_come_from_a_file_and_real_variables_win(
     check_project(iterable.project, [1])
 
 
-@pytest.mark.slow
 def test_a_password_with_odd_characters_is_read_from_the_file_as_it_is(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
@@ -152,7 +148,7 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--limit", "0"], "must be a whole number, 1 or more, not '0'"),
         (["--limit", "ten"], "must be a whole number, 1 or more, not 'ten'"),
@@ -162,15 +158,17 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
         (["--env-file", "/nowhere/at.all"], "/nowhere/at.all names no file"),
     ],
 )
-def test_a_bad_flag_is_one_line_and_status_2(program: Program, flags: list[str], said: str) -> None:
+def test_a_bad_flag_is_one_line_and_status_2(
+    program: Program, flags: list[str], message: str
+) -> None:
     ending = program.run(*flags)
     assert (ending.status, ending.stdout) == (2, "")
     (line,) = ending.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert not program.log_file.exists()
 
 
-def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
+def test_all_problems_of_the_settings_are_reported_at_once(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -194,24 +192,23 @@ def test_everything_that_is_wrong_with_the_settings_is_told_at_once(
     }
     ending = program.run(settings=wrong)
     assert (ending.status, ending.stdout) == (2, "")
-    described = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
-    assert sorted(set(described)) == sorted(wrong)
-    assert described.count("USER_FIELDS") == 2
+    names = [line.split(" ", 1)[0] for line in ending.stderr.splitlines()]
+    assert sorted(set(names)) == sorted(wrong)
+    assert names.count("USER_FIELDS") == 2
     assert "ITERABLE_API_KEY still holds the template's placeholder" in ending.stderr
     assert "ITERABLE_API_BASE_URL must start with https://" in ending.stderr
     assert iterable.calls == []
     assert [path.name for path in program.folder.iterdir()] == ["settings.env"]
 
 
-@pytest.mark.slow
-def test_the_key_never_travels_over_plain_http_to_another_machine(program: Program) -> None:
+def test_the_api_key_is_never_sent_over_plain_http_to_another_machine(program: Program) -> None:
     for address in ("http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1:8080"):
         ending = program.run(settings={"ITERABLE_API_BASE_URL": address})
         assert ending.status == 2
         assert "must start with https://" in ending.stderr
 
 
-def test_a_quiet_run_without_trouble_prints_nothing(
+def test_a_quiet_run_that_succeeds_prints_nothing(
     program: Program, embedded: SourceDatabase
 ) -> None:
     add_people(embedded.run_sql, [1])

@@ -1,4 +1,4 @@
-"""Names that would be markup, commands or log lines elsewhere arrive as text everywhere."""
+"""Names that contain markup, commands, escape sequences or line ends are plain text everywhere."""
 
 from __future__ import annotations
 
@@ -35,20 +35,19 @@ NAMES = {
 
 @pytest.fixture
 def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program; everyone has an odd name, and every profile is rejected with an echo of it."""
+    """The program; every user has an odd name, and the rejection of each profile quotes it."""
     for number, name in enumerate(NAMES.values(), start=1):
         add_person(mariadb.run_sql, number, f"odd{number}@example.com", first_name=name)
     return Program.between(tmp_path, mariadb, iterable)
 
 
 def check_plain(text: str) -> None:
-    """Check that nothing in it moves a cursor, turns the text around or begins a forged line."""
+    """Check that no cursor movement, change of text direction or forged line is in the text."""
     assert not UNPRINTABLE.search(text)
     assert not any(line.startswith(FORGED) for line in text.splitlines())
 
 
-@pytest.mark.slow
-def test_odd_names_reach_iterable_as_they_are(program: Program, iterable: IterableSandbox) -> None:
+def test_odd_names_reach_iterable_unchanged(program: Program, iterable: IterableSandbox) -> None:
     ending = program.run("--verbose")
     assert ending.status == 0, ending.output
     users = iterable.project.users
@@ -58,7 +57,7 @@ def test_odd_names_reach_iterable_as_they_are(program: Program, iterable: Iterab
     check_plain(ending.output)
 
 
-def test_odd_names_in_answers_are_text_in_the_log_on_the_console_and_in_the_results(
+def test_odd_names_in_responses_are_plain_text_in_log_console_and_results(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
@@ -73,13 +72,13 @@ def test_odd_names_in_answers_are_text_in_the_log_on_the_console_and_in_the_resu
     check_plain(ending.output)
     content = program.results_files[-1].read_text(encoding="utf-8")
     records = json.loads(content)["records"]
-    calls = [row[kind] for row in records for kind in ("users_update", "events_track")]
+    calls = [row[call] for row in records for call in ("users_update", "events_track")]
     codes = {call["response"]["code"] for call in calls if not call["success"]}
     assert codes == {name[:100] for name in NAMES.values()}
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)
 
 
-def test_an_odd_code_that_ends_the_run_is_text_on_the_console_in_the_log_and_the_history(
+def test_an_odd_error_code_that_ends_the_run_is_plain_text_in_console_log_and_history(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401, "code": "".join(NAMES.values())}])
@@ -91,7 +90,6 @@ def test_an_odd_code_that_ends_the_run_is_text_on_the_console_in_the_log_and_the
     check_plain(program.run("--history").output)
 
 
-@pytest.mark.slow
 def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     ending = program.run("--dry-run", "--limit", "100")
     assert ending.status == 0
@@ -100,8 +98,7 @@ def test_a_dry_run_prints_odd_names_as_text(program: Program) -> None:
     assert len(printed) == len(NAMES)
 
 
-@pytest.mark.slow
-def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
+def test_odd_names_are_plain_text_in_the_html_report_and_the_csv_export(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
@@ -124,8 +121,7 @@ def test_odd_names_are_text_in_the_report_and_in_the_table_for_spreadsheets(
     assert not any(re.match(r"[=+@\t\r-]", cell) for row in rows for cell in row.values())
 
 
-@pytest.mark.slow
-def test_an_odd_page_or_location_makes_an_event_id_of_iterables_alphabet(
+def test_an_odd_page_or_location_gives_an_event_id_of_allowed_characters(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_people(embedded.run_sql, [1])

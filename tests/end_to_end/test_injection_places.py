@@ -1,4 +1,4 @@
-"""Odd words in ids, columns, error codes and settings arrive as text, wherever they come out."""
+"""Odd ids, columns, error codes, settings and flags are plain text in every output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.web import Website, website
 
 ODD = f"\x1b[31m<b>odd</b>\n{FORGED}\r\u202e\u200f=1+1"
 ODD_FOLDER = ODD.replace("/", "")
-# An id that is text, and a column that nobody needs, both odd.
+# An odd id, which is a text, and an odd column that is not used.
 QUERY = """
 SELECT CONCAT('{odd}', c.id) AS id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate,
     v.page, v.device, v.browser, v.location, v.event_time, 1 AS `{odd}`
@@ -35,7 +35,7 @@ def health() -> Iterator[Website]:
 def program(
     mariadb: SourceDatabase, iterable: IterableSandbox, health: Website, tmp_path: Path
 ) -> Program:
-    """The program, in a folder of an odd name, with odd ids and columns, and watched over."""
+    """The program with odd ids and columns and a health check, in a folder with an odd name."""
     add_people(mariadb.run_sql, [1, 2])
     add_person(mariadb.run_sql, 3, f"no e-mail {NAMES['terminal']}")
     folder = tmp_path / ODD_FOLDER
@@ -60,7 +60,7 @@ def check_everything(program: Program, health: Website, *endings: Ending) -> Non
         assert not {chr(code) for code in (*range(10), *range(11, 32))} & set(results.read_text())
 
 
-def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
+def test_odd_ids_columns_codes_and_folders_are_plain_text_everywhere(
     program: Program, iterable: IterableSandbox, health: Website
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "code": ODD, "msg": ODD, "times": 1}])
@@ -77,8 +77,7 @@ def test_odd_ids_columns_codes_and_folders_are_text_everywhere(
     assert "\x1b[31m" in head  # a file to be read by programs; no cell of it is a formula
 
 
-@pytest.mark.slow
-def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
+def test_an_aborted_run_pings_the_health_check_with_one_line(
     program: Program, iterable: IterableSandbox, health: Website
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401, "code": ODD}])
@@ -93,23 +92,14 @@ def test_a_run_that_breaks_off_tells_the_health_check_in_one_line(
     [
         ({"DB_NAME": ODD}, 1),
         ({"DB_USER": ODD}, 1),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("DB_PORT", "SYNC_MODE")
-        ),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("LOG_FILE", "QUERY_FILE")
-        ),
-        *(
-            pytest.param({name: ODD}, 2, marks=pytest.mark.slow)
-            for name in ("USER_FIELDS", "DB_TIMEZONE")
-        ),
-        pytest.param({"DB_HOST": ODD}, 1, marks=pytest.mark.slow),
-        pytest.param({"USER_FIELDS": f"x={ODD}"}, 2, marks=pytest.mark.slow),
+        *(({name: ODD}, 2) for name in ("DB_PORT", "SYNC_MODE")),
+        *(({name: ODD}, 2) for name in ("LOG_FILE", "QUERY_FILE")),
+        *(({name: ODD}, 2) for name in ("USER_FIELDS", "DB_TIMEZONE")),
+        ({"DB_HOST": ODD}, 1),
+        ({"USER_FIELDS": f"x={ODD}"}, 2),
     ],
 )
-def test_odd_settings_are_text_in_what_is_said_of_them(
+def test_odd_settings_are_plain_text_in_the_messages_about_them(
     program: Program, health: Website, settings: dict[str, str], status: int
 ) -> None:
     ending = program.run(settings={"HEALTHCHECK_URL": health.url, **settings})
@@ -120,17 +110,17 @@ def test_odd_settings_are_text_in_what_is_said_of_them(
         check_plain(request.body.decode())
 
 
-def test_an_odd_flag_is_text_in_what_is_said_of_it(program: Program) -> None:
+def test_an_odd_flag_is_plain_text_in_the_message_about_it(program: Program) -> None:
     ending = program.run(f"--{ODD}")
     assert ending.status == 2
     check_plain(ending.output)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
-def test_a_terminal_that_lacks_letters_shows_them_spelled_out(
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_unicode_gets_escapes(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
 ) -> None:
-    """It was "a bug", exit 70, after everything had been delivered."""
+    """The run ended with exit status 70 after everything had been delivered."""
     add_person(mariadb.run_sql, 1, "user1@example.com", first_name="小龙 Ω")
     program = Program.between(tmp_path / "Ω", mariadb, iterable, PYTHONIOENCODING=encoding)
     ending = program.run("--dry-run", "--limit", "5")

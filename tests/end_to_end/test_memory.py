@@ -1,4 +1,4 @@
-"""What the whole program remembers: nothing is sent twice, and a re-run is the resume."""
+"""Change detection and resuming: what was delivered is not sent again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.program import Program, counts_of, wait_until
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with forty people, and the sandbox."""
+    """The program between the embedded MySQL with forty users, and the sandbox."""
     add_people(embedded.run_sql, range(1, 41))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
 def calls_since(iterable: IterableSandbox, before: int) -> list[tuple[str, str | None]]:
-    """The endpoint and e-mail of each call after the first `before`."""
+    """Return the endpoint and e-mail of each call after the first `before`."""
     return [(call.endpoint, call.email) for call in iterable.calls[before:]]
 
 
@@ -37,7 +37,7 @@ def test_a_second_run_sends_nothing(program: Program, iterable: IterableSandbox)
     assert (record["users_update"], record["events_track"]) == (None, None)
 
 
-def test_only_the_half_that_changed_is_sent(
+def test_only_the_request_that_changed_is_sent(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     assert program.run().status == 0
@@ -52,7 +52,7 @@ def test_only_the_half_that_changed_is_sent(
     assert iterable.project.users[email_of(7)].data_fields["last_name"] == "Married"
 
 
-def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_finished(
+def test_the_next_run_sends_what_failed_with_the_newest_values(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
     iterable.set_faults(
@@ -81,8 +81,7 @@ def test_what_failed_is_tried_again_with_the_newest_values_and_half_a_row_is_fin
     assert iterable.project.users[email_of(5)].data_fields["first_name"] == "Newest"
 
 
-@pytest.mark.slow
-def test_a_lost_answer_is_sent_again_and_doubles_nothing(
+def test_a_call_whose_response_was_lost_is_repeated_and_duplicates_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "drop_after", "every": 10}])
@@ -91,7 +90,7 @@ def test_a_lost_answer_is_sent_again_and_doubles_nothing(
     assert iterable.state()["repeated_applies"] == program.results["retries"] > 0
 
 
-def test_a_second_run_at_the_same_time_names_the_first_and_a_dead_one_blocks_nobody(
+def test_a_concurrent_run_is_refused_and_a_killed_one_leaves_no_lock(
     program: Program, iterable: IterableSandbox
 ) -> None:
     first = program.start(settings={"USERS_UPDATE_RPS": "5"})
@@ -102,7 +101,7 @@ def test_a_second_run_at_the_same_time_names_the_first_and_a_dead_one_blocks_nob
     assert f"process {first.pid} " in line
     assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line)
     assert program.results_files == []
-    # Looking on does not disturb.
+    # A dry run and --history work meanwhile.
     assert program.run("--dry-run").status == 0
     assert " running " in program.run("--history").stdout
     assert first.killed().status == 137
@@ -122,8 +121,7 @@ def test_a_run_that_reads_nothing_does_not_report_the_rows_of_one_that_was_kille
     assert program.results["status"] == "aborted"
 
 
-@pytest.mark.slow
-def test_personal_data_leaves_the_state_file_with_the_run(
+def test_no_personal_data_stays_in_the_state_file_after_a_run(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(3)}])
@@ -134,7 +132,6 @@ def test_personal_data_leaves_the_state_file_with_the_run(
         assert b"first3" not in content
 
 
-@pytest.mark.slow
 def test_deleting_the_state_file_is_safe(program: Program, iterable: IterableSandbox) -> None:
     assert program.run().status == 0
     for path in program.folder.glob("state.sqlite3*"):
@@ -168,26 +165,26 @@ def _of_the_future(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (_foreign, "is not a state file of this program: choose another STATE_FILE"),
-        pytest.param(_text, "is not a state file of this program", marks=pytest.mark.slow),
-        pytest.param(_damaged, "is damaged. Restore it, or move it away", marks=pytest.mark.slow),
-        pytest.param(_of_the_future, "was made by a newer version", marks=pytest.mark.slow),
+        (_text, "is not a state file of this program"),
+        (_damaged, "is damaged. Restore it, or move it away"),
+        (_of_the_future, "was made by a newer version"),
     ],
     ids=["another database", "a text", "damaged", "a newer version's"],
 )
-def test_a_state_file_that_cannot_be_used_is_refused_and_left_as_it_is(
-    program: Program, iterable: IterableSandbox, spoil: object, said: str
+def test_an_unusable_state_file_is_refused_and_not_changed(
+    program: Program, iterable: IterableSandbox, damage: object, message: str
 ) -> None:
-    assert callable(spoil)
+    assert callable(damage)
     assert program.run("--limit", "1").status == 0
-    spoil(program.state_file)
+    damage(program.state_file)
     before = program.state_file.read_bytes()
     ending = program.run()
     assert ending.status == 1, ending.output
     (line,) = ending.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert str(program.state_file) in line
     assert program.state_file.read_bytes() == before
     assert len(iterable.calls) == 2

@@ -1,4 +1,4 @@
-"""`python main.py` as a process: rows in a real database, calls at a real socket, files on disk."""
+"""`python main.py` as a process, between a database and the sandbox: requests and results file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_sample_row_becomes_the_two_payloads_of_the_contract(
     }
 
 
-def test_everyone_is_delivered_and_the_results_file_says_so(
+def test_every_row_is_delivered_and_recorded_in_the_results_file(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, range(1, 31))
@@ -106,7 +106,7 @@ def test_everyone_is_delivered_and_the_results_file_says_so(
     }
 
 
-def test_good_and_bad_rows_each_get_what_they_deserve(
+def test_valid_invalid_and_rejected_rows_get_their_outcomes(
     mariadb: SourceDatabase, tmp_path: Path
 ) -> None:
     retried = {"fault": "status", "status": 502, "endpoint": "events/track", "times": 1}
@@ -139,11 +139,11 @@ def test_good_and_bad_rows_each_get_what_they_deserve(
     assert results["retries"] == 1
     assert by_id[3]["reason"] == "malformed e-mail address"
     assert (by_id[4]["reason"], by_id[4]["email"]) == ("no e-mail address", None)
-    # Iterable rejects the profile; the event is a fact of its own.
+    # A rejected profile does not keep the event from being sent.
     assert by_id[8]["outcome"] == "partial_failure"
     assert by_id[8]["users_update"]["verdict"] == "rejected"
     assert by_id[8]["events_track"]["success"] is True
-    # A forgotten person gets no event either.
+    # A forgotten user gets no event either.
     assert by_id[9]["outcome"] == "total_failure"
     assert by_id[9]["events_track"] is None
     assert "ForgottenUserError" in by_id[9]["reason"]
@@ -160,7 +160,7 @@ def test_good_and_bad_rows_each_get_what_they_deserve(
     assert "1 x row: malformed e-mail address (for example user 3)" in ending.stdout
 
 
-def test_bulk_mode_sends_batches_and_puts_each_failure_on_its_own_row(
+def test_bulk_mode_sends_batches_and_records_each_failure_on_its_row(
     embedded: SourceDatabase, tmp_path: Path
 ) -> None:
     add_people(embedded.run_sql, range(1, 31))
@@ -190,8 +190,7 @@ def test_bulk_mode_sends_batches_and_puts_each_failure_on_its_own_row(
     assert failed[41]["response"]["code"] == "failedUpdates.invalidEmails"
 
 
-@pytest.mark.slow
-def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
+def test_a_field_added_to_the_settings_is_sent(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1])
@@ -206,8 +205,7 @@ def test_a_field_that_is_added_to_the_query_and_the_settings_is_sent(
     }
 
 
-@pytest.mark.slow
-def test_of_two_rows_of_one_person_the_latest_event_wins(
+def test_of_two_rows_of_one_user_the_one_with_the_latest_event_wins(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_person(embedded.run_sql, 1, " Dana@Example.com ", first_name="Old")
@@ -219,15 +217,14 @@ def test_of_two_rows_of_one_person_the_latest_event_wins(
     assert len(iterable.project.events) == 1
 
 
-def test_a_query_that_returns_nothing_is_a_warning_and_no_error(program: Program) -> None:
+def test_a_query_without_rows_is_a_warning_and_no_error(program: Program) -> None:
     ending = program.run()
     assert ending.status == 0
     assert "The query returned nothing for the last 18000 days" in ending.stderr
     assert (program.results["total_users"], program.results["records"]) == (0, [])
 
 
-@pytest.mark.slow
-def test_events_in_the_future_are_sent_and_told_of(
+def test_events_in_the_future_are_sent_with_a_warning(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1, 2])
@@ -238,8 +235,7 @@ def test_events_in_the_future_are_sent_and_told_of(
     assert len(iterable.project.events) == 2
 
 
-@pytest.mark.slow
-def test_null_fields_are_left_alone_unless_they_are_to_be_cleared(
+def test_null_fields_are_cleared_in_iterable_only_with_send_nulls(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     add_people(embedded.run_sql, [1])

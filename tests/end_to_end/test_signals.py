@@ -1,4 +1,4 @@
-"""Stop signals at any moment of the whole program: politely, at once, and never a traceback."""
+"""Graceful shutdown: SIGINT and SIGTERM at any moment of a run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ EVERYONE = range(1, 61)
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
-    """The program between the embedded MySQL with sixty people, and the sandbox."""
+    """The program between the embedded MySQL with sixty users, and the sandbox."""
     add_people(embedded.run_sql, EVERYONE)
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=["SIGINT", "SIGTERM"],
 )
-def test_a_stop_signal_ends_a_run_politely(
+def test_a_stop_signal_shuts_the_run_down_gracefully(
     program: Program, iterable: IterableSandbox, number: signal.Signals, status: int
 ) -> None:
     running = program.start(settings={"USERS_UPDATE_RPS": "5"})
@@ -43,7 +43,7 @@ def test_a_stop_signal_ends_a_run_politely(
     assert program.results["reason"] == f"{number.name} received"
 
 
-def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
+def test_after_sigterm_the_counts_agree_with_the_sandbox(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "delay", "seconds": 0.1}])
@@ -66,7 +66,7 @@ def test_sigterm_in_the_middle_leaves_counts_that_agree_with_the_sandbox(
     assert iterable.state()["repeated_applies"] == 0
 
 
-def test_a_stop_signal_is_heard_while_the_database_thinks(
+def test_a_stop_signal_interrupts_a_slow_query(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     (tmp_path / "query.sql").write_text("SELECT SLEEP(61.25)")  # no other test sleeps so long
@@ -85,7 +85,6 @@ def test_a_stop_signal_is_heard_while_the_database_thinks(
     assert program.results["total_users"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [{"fault": "rate_limited", "reset": 60}, {"fault": "hang"}], ids=["429", "hang"]
 )
@@ -102,8 +101,7 @@ def test_a_stop_signal_ends_every_wait(
     assert counts_of(program.results)["not_attempted"] >= 1
 
 
-@pytest.mark.slow
-def test_signals_at_any_moment_are_no_bug_and_lose_nothing(
+def test_signals_at_any_moment_cause_no_traceback_and_lose_nothing(
     program: Program, iterable: IterableSandbox
 ) -> None:
     draw = random.Random(SEED)

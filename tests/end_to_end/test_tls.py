@@ -1,6 +1,6 @@
-"""The whole program and TLS: whom it trusts, whom it tells the key or the password, what it says.
+"""TLS: which servers the program trusts, and that others never receive the key or the password.
 
-Certificates are real ones, of a CA of the test's own; servers are on this machine.
+The tests make a CA and certificates of their own; all servers run on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROXY_PASSWORD = "c4nary-proxy-pw"
 
 @dataclass(frozen=True)
 class Certificates:
-    """A CA, and what servers may show; each file holds its key too."""
+    """A CA and certificates for servers; each file contains its private key, too."""
 
     ca: Path
     another_ca: Path
@@ -60,7 +60,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def program(embedded: SourceDatabase, tmp_path: Path) -> Program:
-    """The program, which has two rows to send and has not been told where."""
+    """The program with two rows to send; tests add the URL of the API."""
     add_people(embedded.run_sql, [1, 2])
     settings = {**embedded.settings(), **WINDOW, "ITERABLE_API_KEY": API_KEY, "MAX_ATTEMPTS": "1"}
     return Program(tmp_path / "run", settings)
@@ -74,7 +74,7 @@ def run_against(program: Program, site: Website, bundle: Path | None, *flags: st
 def check_refused(program: Program, site: Website, ending: Ending) -> None:
     assert ending.status == 1, ending.output
     assert ending.stderr.splitlines()[-1] == NOT_TRUSTED
-    assert site.requests == []  # nothing was said, and so no key
+    assert site.requests == []  # no request, so no key either
     assert program.results["not_attempted"] == 1  # the first row went alone
     assert program.results["status"] == "aborted"
 
@@ -89,14 +89,14 @@ def test_a_server_whose_ca_is_given_is_trusted(
     assert {request.headers["Api-Key"] for request in site.requests} == {API_KEY}
 
 
-def test_a_self_signed_server_is_refused_and_hears_no_key(
+def test_a_self_signed_server_is_refused_before_the_key_is_sent(
     program: Program, certificates: Certificates
 ) -> None:
     with website(certificates.self_signed) as site:
         check_refused(program, site, run_against(program, site, None))
 
 
-def test_a_self_signed_server_is_trusted_where_it_is_given_itself(
+def test_a_self_signed_server_is_trusted_with_its_own_certificate_as_bundle(
     program: Program, certificates: Certificates
 ) -> None:
     with website(certificates.self_signed) as site:
@@ -105,17 +105,18 @@ def test_a_self_signed_server_is_trusted_where_it_is_given_itself(
     assert len(site.requests) == 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["per-user", "bulk"])
 @pytest.mark.parametrize(
-    ("shown", "trusted"),
-    [("good", None), ("good", "another_ca"), ("expired", "ca"), ("good at another name", "ca")],
+    ("certificate", "trusted", "mode"),
+    [
+        *(("good", None, "per-user"), ("good", "another_ca", "bulk")),
+        *(("expired", "ca", "per-user"), ("good at another name", "ca", "bulk")),
+    ],
 )
-def test_any_other_server_is_refused_and_hears_no_key(
-    program: Program, certificates: Certificates, shown: str, trusted: str | None, mode: str
+def test_a_server_with_an_invalid_certificate_is_refused_before_the_key_is_sent(
+    program: Program, certificates: Certificates, certificate: str, trusted: str | None, mode: str
 ) -> None:
-    with website(getattr(certificates, shown.split()[0])) as site:
-        if shown.endswith("name"):
+    with website(getattr(certificates, certificate.split()[0])) as site:
+        if certificate.endswith("name"):
             site.url = site.url.replace("127.0.0.1", "localhost")
         bundle = getattr(certificates, trusted) if trusted else None
         ending = run_against(program, site, bundle, "--mode", mode)
@@ -124,9 +125,8 @@ def test_any_other_server_is_refused_and_hears_no_key(
     assert site.requests == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--check"], ["--verify", "2"]])
-def test_nor_do_those_who_only_look_tell_it_the_key(
+def test_check_and_verify_do_not_send_the_key_to_an_untrusted_server(
     program: Program, certificates: Certificates, flags: list[str]
 ) -> None:
     with website(certificates.good) as site:
@@ -150,14 +150,13 @@ def old_tls(protocol: int) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.slow
-def test_a_server_that_knows_only_old_tls_hears_no_key(
+def test_a_server_with_tls_1_1_is_refused_before_the_key_is_sent(
     program: Program, certificates: Certificates
 ) -> None:
     old = old_tls(ssl.PROTOCOL_TLS_SERVER)
     old.load_cert_chain(certificates.good)
     with website(context=old) as site:
-        # It does talk to whoever still speaks that.
+        # A client that accepts TLS 1.1 can connect.
         port = int(site.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
             try:
@@ -172,7 +171,6 @@ def test_a_server_that_knows_only_old_tls_hears_no_key(
     assert site.requests == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "proxy",
     [
@@ -180,7 +178,7 @@ def test_a_server_that_knows_only_old_tls_hears_no_key(
         *("http://user:%s@[::1", "http://user:%s@127.0.0.1:port"),
     ],
 )
-def test_the_password_of_a_proxy_is_written_nowhere(program: Program, proxy: str) -> None:
+def test_a_proxy_password_is_redacted_everywhere(program: Program, proxy: str) -> None:
     proxy %= PROXY_PASSWORD
     settings = {"HTTPS_PROXY": proxy, "ITERABLE_API_BASE_URL": "https://iterable.invalid"}
     endings = [program.run(*flags, settings=settings) for flags in (["--verbose"], ["--check"])]
@@ -197,7 +195,7 @@ def test_the_password_of_a_proxy_is_written_nowhere(program: Program, proxy: str
 def tls_database(
     real_server: PrivateServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrivateServer]:
-    """A server with a certificate of the CA, for the address that it has."""
+    """A database server with a certificate of the CA for its address."""
     good = certificates.good
     options = [f"--ssl-cert={good}", f"--ssl-key={good}"]
     with type(real_server)(tmp_path_factory.mktemp("server"), options) as server:
@@ -206,8 +204,7 @@ def tls_database(
         yield server
 
 
-@pytest.mark.slow
-def test_a_database_is_trusted_by_its_ca_alone(
+def test_a_database_is_trusted_only_with_its_ca_and_name(
     tls_database: PrivateServer, certificates: Certificates, tmp_path: Path
 ) -> None:
     database = {

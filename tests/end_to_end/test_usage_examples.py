@@ -1,4 +1,4 @@
-"""The usage examples as they are written: each piece on its own, from a Python prompt."""
+"""The usage examples of the Python modules, typed at a Python prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.program_files import PROJECT_FOLDER
 def at_the_prompt(
     code: str, folder: Path, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Type `code` at a Python prompt that knows where the project is, in `folder`."""
+    """Run `code` at an interactive Python prompt in `folder`, with the project on its path."""
     return subprocess.run(
         [sys.executable, "-q", "-i"],
         input=textwrap.dedent(code),
@@ -51,7 +51,7 @@ def iterable_challenge(mariadb_server: PrivateMariaDB) -> Iterator[PrivateMariaD
 
 
 def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path) -> None:
-    # As written, but for the port: a server of the tests has one of its own.
+    # As in the example, except for the port of the test server.
     done = at_the_prompt(
         f"""
         from functools import partial
@@ -68,17 +68,16 @@ def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path
         tmp_path,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    connected, first, counted, shown = done.stdout.splitlines()
+    connected, first, counted, representation = done.stdout.splitlines()
     assert connected == "True"
     assert first == (
         "(26, 'sarah.johnson@email.com', 'pricing', ['id', 'email', 'first_name', 'last_name',"
         " 'plan_type', 'candidate', 'page', 'device', 'browser', 'location', 'event_time'])"
     )
     assert counted == "[{'how_many': 32}]"
-    assert "password" not in shown
+    assert "password" not in representation
 
 
-@pytest.mark.slow
 def test_the_database_example_with_a_wrong_password(
     iterable_challenge: PrivateMariaDB, tmp_path: Path
 ) -> None:
@@ -114,12 +113,12 @@ def test_the_client_example(iterable: IterableSandbox, tmp_path: Path) -> None:
         tmp_path,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    updated, tracked, refused, outcome, shown = done.stdout.splitlines()
+    updated, tracked, refused, outcome, representation = done.stdout.splitlines()
     assert updated.startswith("(True, {'code': 'Success', 'msg': 'User successfully created")
     assert tracked.startswith("(True, {'code': 'Success', 'msg': 'Event with id: ")
     assert refused == "(False, 'InvalidEmailAddressError', 400)"
     assert outcome == "'successful'"
-    assert "secret" not in shown
+    assert "secret" not in representation
     sarah = iterable.project.users["sarah.johnson@email.com"]
     assert sarah.data_fields == {"plan_type": "pro"}
     assert len(iterable.project.events) == 2
@@ -165,7 +164,7 @@ def test_the_whole_program_from_a_python_process(
     assert program.results["successful"] == 2
 
 
-def test_missing_settings_are_one_exception_that_names_them_all(tmp_path: Path) -> None:
+def test_missing_settings_raise_one_exception_that_names_them_all(tmp_path: Path) -> None:
     done = at_the_prompt(
         """
         from main import load_environment_variables

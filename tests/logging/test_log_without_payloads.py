@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +46,30 @@ def check_log(program: Program) -> None:
     assert "example.com" not in program.log.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "faults"),
+    ("mode", "fault"),
     [
-        ("per-user", [{"fault": "status", "status": 400, **AN_ERROR}]),
-        *(
-            pytest.param(mode, [fault], marks=pytest.mark.slow)
-            for mode in ("per-user", "bulk")
-            for fault in (
-                {"fault": "status", "status": 400, **AN_ERROR},
-                {"fault": "status", "status": 401, **AN_ERROR},
-                {"fault": "status", "status": 404, **AN_ERROR},
-                {"fault": "status", "status": 429, "times": 1, **AN_ERROR},
-                {"fault": "status", "status": 503, "times": 1, **AN_ERROR},
-                {"fault": "error_code_on_200", **AN_ERROR},
-                {"fault": "echo_request", "status": 400},
-                {"fault": "echo_request", "status": 500},
-                {"fault": "redirect", "location": f"https://127.0.0.1/?email={PERSON}"},
-                {"fault": "malformed_json"},
-                {"fault": "drop_before"},
-            )
-        ),
+        ("per-user", {"fault": "status", "status": 400, **AN_ERROR}),
+        ("bulk", {"fault": "status", "status": 400, **AN_ERROR}),
+        ("bulk", {"fault": "status", "status": 401, **AN_ERROR}),
+        ("per-user", {"fault": "status", "status": 404, **AN_ERROR}),
+        ("bulk", {"fault": "status", "status": 429, "times": 1, **AN_ERROR}),
+        ("per-user", {"fault": "status", "status": 503, "times": 1, **AN_ERROR}),
+        ("per-user", {"fault": "error_code_on_200", **AN_ERROR}),
+        ("bulk", {"fault": "error_code_on_200", **AN_ERROR}),
+        ("per-user", {"fault": "echo_request", "status": 400}),
+        ("bulk", {"fault": "echo_request", "status": 400}),
+        ("per-user", {"fault": "redirect", "location": f"https://127.0.0.1/?email={PERSON}"}),
+        ("bulk", {"fault": "malformed_json"}),
+        ("per-user", {"fault": "drop_before"}),
     ],
 )
 def test_no_email_is_in_the_log_whatever_iterable_answers(
-    program: Program, iterable: IterableSandbox, mode: str, faults: Sequence[Mapping[str, Any]]
+    program: Program, iterable: IterableSandbox, mode: str, fault: Mapping[str, Any]
 ) -> None:
     """In a code, or as the id of a row, it was."""
-    iterable.set_faults(faults)
+    iterable.set_faults([fault])
     program.run("--verbose", "--mode", mode)
     check_log(program)
     # The results file is where they belong.

@@ -1,4 +1,4 @@
-"""What gets installed: every package is needed, pinned, and named with its licence."""
+"""Dependencies: every package is used, pinned, and listed with its licence."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES, p
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 THIRD_PARTY = Document("THIRD_PARTY.md")
-# Whose packages have another name than what is imported.
+# Packages whose name differs from that of the module.
 PACKAGE_OF = {"dotenv": "python-dotenv", "mysql": "mysql-connector-python"}
-# No import names these. Where it stands what they are for: a file, and the words in it.
+# Packages that are not imported: the file that uses them, and the words there.
 USED_WITHOUT_IMPORT = {
     "tzdata": ("config/parsers.py", "from zoneinfo import"),
     "mypy": ("scripts/test", "-m mypy"),
     "pytest-cov": ("scripts/test", "--cov"),
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
     "pytest-timeout": ("pyproject.toml", "timeout ="),
-    "pytest-xdist": ("scripts/test", "-n 2"),
+    "pytest-xdist": ("scripts/test", "-n 3"),
     "ruff": ("scripts/test", "-m ruff"),
     "types-requests": ("requirements.txt", "requests=="),
 }
@@ -37,23 +37,25 @@ def pins(name: str) -> dict[str, str]:
     """Return the versions that a requirements file names itself, by package."""
     lines = (PROJECT_FOLDER / name).read_text(encoding="utf-8").splitlines()
     named = [line for line in lines if line and not line.startswith(("#", "-r ", "-c "))]
-    return {canonicalize_name(package): version for package, version in map(_in_two, named)}
+    return {
+        canonicalize_name(package): version for package, version in map(_name_and_version, named)
+    }
 
 
-def _in_two(line: str) -> tuple[str, str]:
+def _name_and_version(line: str) -> tuple[str, str]:
     package, exactly, version = line.partition("==")
     assert exactly, f"{line} names no exact version"
     return package, version
 
 
-RUNTIME, DEVELOPMENT, BROUGHT_ALONG = map(
+RUNTIME, DEVELOPMENT, TRANSITIVE = map(
     pins, ("requirements.txt", "requirements-dev.txt", "constraints.txt")
 )
-PINNED = {**BROUGHT_ALONG, **RUNTIME, **DEVELOPMENT}
+PINNED = {**TRANSITIVE, **RUNTIME, **DEVELOPMENT}
 
 
-def with_what_they_bring(packages: Iterable[str]) -> set[str]:
-    """Return these packages and all that they need in turn, on any of the Pythons."""
+def with_dependencies(packages: Iterable[str]) -> set[str]:
+    """Return these packages and all their dependencies, on any supported Python."""
     found: set[str] = set()
     waiting = [Requirement(name) for name in packages]
     while waiting:
@@ -67,7 +69,7 @@ def with_what_they_bring(packages: Iterable[str]) -> set[str]:
 def _needs(package: str, extras: frozenset[str]) -> tuple[Requirement, ...]:
     try:
         texts = metadata.requires(package) or []
-    except metadata.PackageNotFoundError:  # one for another Python; each of them needs nothing more
+    except metadata.PackageNotFoundError:  # for another Python only; these have no dependencies
         return ()
     return tuple(each for each in map(Requirement, texts) if _applies(each, extras))
 
@@ -83,24 +85,24 @@ def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
 
 
 def all_python_files() -> list[Path]:
-    """Return our Python files, those of tests and tools included."""
+    """Return all Python files of the project."""
     inside = (path for folder in OUTSIDE for path in (PROJECT_FOLDER / folder).rglob("*.py"))
     return [*program_files(), *inside]
 
 
 def outside(path: Path) -> set[str]:
-    """Return what a file imports that is neither ours nor Python's."""
+    """Return the imports of a file that are neither the project's nor the standard library's."""
     return set(imports_of(path)) - {*TOP_MODULES, *PACKAGES, *OUTSIDE, *sys.stdlib_module_names}
 
 
 def packages_of(paths: Iterable[Path]) -> set[str]:
-    """Return the packages from which files import."""
+    """Return the packages that files import."""
     names = {name for path in paths for name in outside(path)}
     return {canonicalize_name(PACKAGE_OF.get(name, name)) for name in names}
 
 
 def licence_of(package: str) -> str:
-    """Return the licence in the words of the package's own metadata."""
+    """Return the licence as the metadata of the package states it."""
     described = metadata.metadata(package)
     own_words = described.get_all("License-Expression") or described.get_all("License")
     if own_words:
@@ -110,55 +112,55 @@ def licence_of(package: str) -> str:
     return ", ".join(text.rpartition(" :: ")[2] for text in licences)
 
 
-# What is required is needed
+# Required packages are used
 
 
-def test_the_program_imports_nothing_but_what_it_requires() -> None:
+def test_the_program_imports_only_packages_of_requirements_txt() -> None:
     for path in program_files():
         assert packages_of([path]) <= set(RUNTIME), path
 
 
-def test_sandbox_tests_and_benchmarks_import_nothing_but_what_is_required() -> None:
+def test_other_code_imports_only_required_packages() -> None:
     for path in all_python_files():
         assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT}, path
 
 
-def test_everything_that_the_program_requires_is_used_by_it() -> None:
+def test_every_package_of_requirements_txt_is_used() -> None:
     assert set(RUNTIME) - packages_of(program_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
-def test_everything_that_development_requires_is_used_there() -> None:
+def test_every_package_of_requirements_dev_txt_is_used() -> None:
     assert set(DEVELOPMENT) - packages_of(all_python_files()) - set(USED_WITHOUT_IMPORT) == set()
 
 
 @pytest.mark.parametrize("package", USED_WITHOUT_IMPORT)
-def test_what_no_import_names_is_named_elsewhere(package: str) -> None:
+def test_a_package_that_is_never_imported_is_used_elsewhere(package: str) -> None:
     assert package in {*RUNTIME, *DEVELOPMENT}
     assert package not in packages_of(all_python_files())
     name, words = USED_WITHOUT_IMPORT[package]
     assert words in (PROJECT_FOLDER / name).read_text(encoding="utf-8")
 
 
-# Two installations are the same
+# Installations are reproducible
 
 
-def test_all_that_is_brought_along_is_pinned_and_nothing_else() -> None:
+def test_every_transitive_dependency_is_pinned_and_nothing_else() -> None:
     required = {*RUNTIME, *DEVELOPMENT}
-    assert with_what_they_bring(required) - required == set(BROUGHT_ALONG)
+    assert with_dependencies(required) - required == set(TRANSITIVE)
 
 
-def test_the_program_is_installed_with_what_pins_the_rest() -> None:
+def test_the_program_is_installed_with_the_constraints() -> None:
     lines = (PROJECT_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert "-c constraints.txt" in lines
     assert "constraints.txt" in (PROJECT_FOLDER / "scripts/venv.sh").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", PINNED)
-def test_the_version_that_is_installed_is_the_one_that_is_pinned(package: str) -> None:
+def test_the_installed_version_is_the_pinned_one(package: str) -> None:
     try:
         installed = metadata.version(package)
     except metadata.PackageNotFoundError:
-        assert package in BROUGHT_ALONG, "is not installed"
+        assert package in TRANSITIVE, "is not installed"
     else:
         assert installed == PINNED[package]
 
@@ -169,18 +171,18 @@ def test_the_version_that_is_installed_is_the_one_that_is_pinned(package: str) -
 @pytest.mark.parametrize(
     ("heading", "required"), [("the program", RUNTIME), ("development", DEVELOPMENT)]
 )
-def test_every_package_is_listed_where_it_belongs(heading: str, required: dict[str, str]) -> None:
+def test_every_package_is_listed_under_its_heading(heading: str, required: dict[str, str]) -> None:
     listed = [codes(row[0])[0] for row in THIRD_PARTY.table(heading)]
-    of_the_program = with_what_they_bring(RUNTIME)
-    expected = with_what_they_bring(required)
+    of_the_program = with_dependencies(RUNTIME)
+    expected = with_dependencies(required)
     assert listed == sorted(expected if required is RUNTIME else expected - of_the_program)
 
 
 @pytest.mark.parametrize("heading", ["the program", "development"])
-def test_every_licence_is_the_one_that_the_package_names(heading: str) -> None:
+def test_every_licence_is_that_of_the_packages_metadata(heading: str) -> None:
     for name, licence in THIRD_PARTY.table(heading):
         (package,) = codes(name)
         try:
             assert licence == licence_of(package), package
         except metadata.PackageNotFoundError:
-            assert package in BROUGHT_ALONG, package
+            assert package in TRANSITIVE, package

@@ -87,6 +87,7 @@ def has_shown(shown: str, printed: str) -> None:
 # QUICKSTART
 
 
+@pytest.mark.slow
 def test_every_step_of_the_quick_start_works(reader: Reader) -> None:
     statuses = {line: ending.status for line, ending in reader.endings.items()}
     run = ".venv/bin/python main.py"
@@ -95,6 +96,7 @@ def test_every_step_of_the_quick_start_works(reader: Reader) -> None:
     assert set(statuses.values()) == {0}, {e.output for e in reader.endings.values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["--version", "--check", "--dry-run --limit 1", ""])
 def test_a_step_of_the_quick_start_prints_what_it_shows(reader: Reader, flags: str) -> None:
     line = f".venv/bin/python main.py {flags}".strip()
@@ -107,6 +109,7 @@ def test_the_quick_start_has_five_numbered_steps_each_with_commands() -> None:
     assert all(re.search(r"(?m)^ {4}\S", step) for step in steps)
 
 
+@pytest.mark.slow
 def test_after_the_quick_start_what_is_there_can_be_read_back_and_exported(
     reader_and_project: tuple[Reader, Project], tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def test_after_the_quick_start_what_is_there_can_be_read_back_and_exported(
 # README: what is run
 
 
+@pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(PROJECT_FOLDER / "main.py"), "--demo"],
@@ -157,6 +161,7 @@ def test_the_scripts_can_be_started(name: str) -> None:
     assert started[name] in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_commands_within_the_text_are_real() -> None:
     said = {
         name for name in README.named_in_code if re.match(r"(python3?|scripts/\w+|cp|pip) ", name)

@@ -1,4 +1,4 @@
-"""The fuzzer's table of targets: every property test of what comes from outside, and no other."""
+"""tools/fuzzing.py: its table of targets is complete, and findings are reported once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.fuzzing import TARGETS, Account, watched
+from tools.fuzzing import TARGETS, Report, reporting
 
-NEEDS_A_SERVER = {"test_any_query_gives_rows_or_an_error_in_a_line"}
+NEEDS_A_SERVER = {"test_any_query_returns_rows_or_an_error_of_one_line"}
 
 
-def test_every_property_of_what_comes_from_outside_is_a_target() -> None:
+def test_every_property_that_needs_no_server_is_a_target() -> None:
     properties = set()
     for path in (Path(__file__).parent.parent / "properties").glob("test_*.py"):
         module = importlib.import_module(f"tests.properties.{path.stem}")
@@ -22,19 +22,19 @@ def test_every_property_of_what_comes_from_outside_is_a_target() -> None:
     assert set(TARGETS.values()) == properties
 
 
-def test_what_fails_is_told_once_a_place_with_its_shortest_input(
+def test_a_finding_is_reported_once_for_each_place_with_its_shortest_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(text: str) -> None:
         assert not text
 
-    account = Account(tmp_path, seconds=60)
-    for text in ("long enough", "x", "", "longer"):
-        watched(fail, account)(text=text)
-    account.close()
-    executions, _seconds, findings = json.loads(account.path.read_text())
+    report = Report(tmp_path, seconds=60)
+    for given in ("long enough", "x", "", "longer"):
+        reporting(fail, report)(text=given)
+    report.close()
+    executions, _seconds, findings = json.loads(report.path.read_text())
     assert executions == 4
-    ((place, described),) = findings.items()
+    ((place, text),) = findings.items()
     assert place.startswith("AssertionError at test_fuzzing.py:")
-    assert described.endswith("input: {'text': 'x'}")
+    assert text.endswith("input: {'text': 'x'}")
     assert capsys.readouterr().out.count("FINDING") == 1

@@ -1,4 +1,4 @@
-"""Whatever is typed behind `main.py`, or written into a query file: a line that helps."""
+"""Property: any flags and any query file work or are refused with a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import SourceDatabase
 from tests.support.hostile import SNIPPETS, TEXTS
 from tests.support.program import Program
 
-# What a shell can hand on: no NUL, and bytes that are no UTF-8 as lone surrogates.
+# What a shell can pass: no NUL; bytes that are not UTF-8 arrive as lone surrogates.
 ARGUMENT = TEXTS.map(lambda text: os.fsdecode(text.encode("utf-8", "replace")).replace("\0", ""))
 FLAGS = ["--limit", "--mode", "--env-file", "--verify", "--export", "--dry-run", "--full-refresh"]
 FLAGS += [
@@ -47,8 +47,8 @@ def status_of(argv: list[str]) -> object:
     former, sys.argv = sys.argv, argv
     try:
         main.main()
-    except SystemExit as said:
-        return said.code
+    except SystemExit as ending:
+        return ending.code
     finally:
         sys.argv = former
     raise AssertionError("main() returned")
@@ -57,7 +57,7 @@ def status_of(argv: list[str]) -> object:
 @given(st.lists(WORDS, max_size=5))
 @example(["--export", ""])
 @example(["--limit", "\udcff"])
-def test_any_flags_without_settings_end_with_a_line_and_a_status(words: list[str]) -> None:
+def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[str]) -> None:
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict") for _ in range(2)]
     with tempfile.TemporaryDirectory() as folder:
         env_file = Path(folder, "empty.env")
@@ -66,11 +66,11 @@ def test_any_flags_without_settings_end_with_a_line_and_a_status(words: list[str
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             status = status_of(["main.py", "--env-file", str(env_file), *words])
         assert {path.name for path in Path(folder).iterdir()} == {"empty.env"}
-    printed, said = (stream.buffer.getvalue().decode() for stream in streams)
-    assert "Traceback" not in printed + said
-    assert "bug" not in said
+    stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)
+    assert "Traceback" not in stdout + stderr
+    assert "bug" not in stderr
     if status == main.BAD_SETTINGS:
-        assert said or "--check" in words
+        assert stderr or "--check" in words
     else:
         assert status == main.OK
         assert {"--history", "--version", "-h"} & set(words)
@@ -82,34 +82,40 @@ EMPTY = {"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_USER": "u", "DB_PASSWORD": 
 EMPTY |= {"ITERABLE_API_KEY": "0123456789", "ITERABLE_API_BASE_URL": "http://127.0.0.1:1"}
 
 
-def check_said(program: Program, status: int, said: str, *flags: str, **settings: str) -> None:
-    """The program ends with this status and, on stderr, one line that holds these words."""
+def check_refused(
+    program: Program, status: int, message: str, *flags: str, **settings: str
+) -> None:
+    """Check the exit status, and that stderr is one line with this message."""
     ending = program.run(*flags, settings=settings)
-    assert (ending.status, said in ending.stderr) == (status, True), ending
+    assert (ending.status, message in ending.stderr) == (status, True), ending
     assert len(ending.stderr.splitlines()) == 1
     assert not program.results_files
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """A program whose neighbours are not there."""
+    """The program with no database and no API to connect to."""
     return Program(tmp_path, EMPTY)
 
 
-def test_an_export_to_an_empty_name_was_a_real_run(program: Program) -> None:
-    """`--export "$NOT_SET"` sent everything."""
-    check_said(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
+@pytest.mark.slow
+def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None:
+    """`--export "$UNSET_VARIABLE"` started a run that sent everything."""
+    check_refused(program, 1, ". is not a file: name one for the rows", "--quiet", "--export", "")
 
 
-def test_an_empty_name_of_an_env_file_led_to_the_projects_own(program: Program) -> None:
-    check_said(program, 2, "--env-file . names no file", "--env-file", "")
+@pytest.mark.slow
+def test_an_empty_env_file_name_read_the_env_file_of_the_project(program: Program) -> None:
+    check_refused(program, 2, "--env-file . names no file", "--env-file", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "/nowhere/x", "/dev/null"])
-def test_the_history_of_a_state_file_that_cannot_be_was_a_bug(program: Program, name: str) -> None:
-    check_said(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
+def test_history_with_an_impossible_state_file_name_crashed(program: Program, name: str) -> None:
+    check_refused(program, 2, "STATE_FILE ", "--history", STATE_FILE=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--dry-run", "--check"])
 def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag: str) -> None:
     pipe = program.folder / "pipe"
@@ -119,21 +125,24 @@ def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag:
     assert f"{pipe} cannot be written" in ending.output
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
     os.mkfifo(program.state_file.with_name(program.state_file.name + ".lock"))
     ending = program.run("--check")
     assert ending.status == main.BAD_SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DB_USER", "DB_NAME", "RESULTS_DIR"])
-def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, name: str) -> None:
+def test_settings_that_are_not_utf_8_crashed(program: Program, name: str) -> None:
     folder = program.folder / "\udcff"
     folder.mkdir()
-    said = f"{name} holds bytes that are not UTF-8 text"
-    check_said(program, 2, said, "--dry-run", **{name: str(folder)})
+    message = f"{name} holds bytes that are not UTF-8 text"
+    check_refused(program, 2, message, "--dry-run", **{name: str(folder)})
     assert program.run("--check", settings={name: str(folder)}).status == main.BAD_SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -143,18 +152,18 @@ def test_bytes_of_the_environment_that_are_no_text_were_a_bug(program: Program, 
     ],
 )
 @pytest.mark.parametrize("flag", ["--check", "--dry-run"])
-def test_a_file_that_is_no_file_of_settings_is_refused_in_a_line(
+def test_an_env_file_of_another_format_is_refused_in_one_line(
     program: Program, content: bytes, flag: str
 ) -> None:
     program.env_file.write_bytes(content)
-    check_said(program, 2, f"{program.env_file} cannot be read: ", flag)
+    check_refused(program, 2, f"{program.env_file} cannot be read: ", flag)
 
 
 # The query file
 
 
 @given(st.binary(max_size=60) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_the_text_of_a_query_or_refused(content: bytes) -> None:
+def test_any_bytes_of_a_query_file_are_read_or_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "query.sql")
         path.write_bytes(content)
@@ -196,7 +205,9 @@ SQL = st.lists(
 @given(query=SQL)
 @example(query="SELECT 1 AS `\udcff`")
 @example(query="SELECT x'ff', CAST('838:59:59' AS TIME), '0000-00-00'")
-def test_any_query_gives_rows_or_an_error_in_a_line(mariadb: SourceDatabase, query: str) -> None:
+def test_any_query_returns_rows_or_an_error_of_one_line(
+    mariadb: SourceDatabase, query: str
+) -> None:
     with mariadb.connection() as connection:
         try:
             rows = connection.execute_query(query)

@@ -1,4 +1,4 @@
-"""Whatever Iterable answers, to the byte: a verdict, never more than it says, and on the record."""
+"""Property: any response of the API gets a verdict that it supports, and can be recorded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SUCCESS = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"code":"Success"}'
 @FEW
 @given(answers(), ENDPOINTS, st.booleans())
 @example(SUCCESS, USERS_UPDATE, False)
-def test_any_answer_is_a_verdict_and_success_only_where_it_says_so(
+def test_any_response_gets_a_verdict_and_is_delivered_only_if_it_says_so(
     answer: bytes, endpoint: str, resets: bool
 ) -> None:
     server = raw_server()
@@ -55,29 +55,29 @@ def test_any_answer_is_a_verdict_and_success_only_where_it_says_so(
         assert result.http_status is not None
         assert result.http_status in map(int, re.findall(rb"HTTP/\S* +\+?([0-9]+)", answer))
         assert 200 <= result.http_status < 300
-        said = last_object_of(server.url, endpoint)
+        response = last_object_of(server.url, endpoint)
         is_bulk = endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
-        assert type(said["successCount"]) is int if is_bulk else said["code"] == "Success"
+        assert type(response["successCount"]) is int if is_bulk else response["code"] == "Success"
     check_recordable(result)
 
 
 def last_object_of(url: str, endpoint: str) -> dict[str, Any]:
     http = IterableHTTP(API_KEY, url)
-    said: dict[str, Any] = json.loads(http.post(endpoint, b"{}").content)
+    response: dict[str, Any] = json.loads(http.post(endpoint, b"{}").content)
     http.close()
-    return said
+    return response
 
 
 def check_recordable(result: CallResult) -> None:
-    """The outcome of a call goes into the outbox and comes out as JSON."""
+    """Check that a result can be stored in the outbox and read back as JSON."""
     outbox = Outbox(Path("/nowhere/absent.sqlite3"), read_only=True)  # in memory
     fill(outbox, rows(1))
     outbox.record([Finished(0, kind, result, 1_768_400_000.0) for kind in RequestKind])
     assert bool(outbox.failures()) is not result.delivered
     (entry,) = entries(outbox.settled(), "why")
-    shown = json.loads(orjson.dumps(entry))
-    assert shown["users_update"]["success"] is result.delivered
-    assert shown["overall_success"] is result.delivered
+    recorded = json.loads(orjson.dumps(entry))
+    assert recorded["users_update"]["success"] is result.delivered
+    assert recorded["overall_success"] is result.delivered
     outbox.close()
 
 
@@ -92,7 +92,7 @@ def check_recordable(result: CallResult) -> None:
     st.sampled_from(RequestKind),
 )
 @example(4, b'{"successCount":4,"failCount":0}', 200, RequestKind.PROFILE)
-def test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a_smaller_one(
+def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch(
     count: int, document: bytes, status: int, kind: RequestKind
 ) -> None:
     batch = [bulk_row(seq, fields='{"score": 1}') for seq in range(count)]
@@ -108,19 +108,22 @@ def test_any_answer_to_a_batch_settles_each_row_or_sends_it_again_in_a_smaller_o
     assert all(0 < len(part) < count for part in reading.again)
     delivered = {seq for seq, result in reading.settled.items() if result.delivered}
     if delivered:
-        said = json.loads(document)
+        response = json.loads(document)
         assert status < 300
-        assert (said["successCount"], said["failCount"]) == (len(delivered), count - len(delivered))
-        assert not said.get("disallowedEventNames")
-        assert not delivered & named_in(said)
+        assert (response["successCount"], response["failCount"]) == (
+            len(delivered),
+            count - len(delivered),
+        )
+        assert not response.get("disallowedEventNames")
+        assert not delivered & named_in(response)
     for result in reading.settled.values():
         check_recordable(result)
 
 
-def named_in(said: dict[str, Any]) -> set[int]:
-    """Return the rows whose addresses stand in a list of failures."""
-    lists = [said.get("invalidEmails")]
-    updates = said.get("failedUpdates")
+def named_in(response: dict[str, Any]) -> set[int]:
+    """Return the rows whose e-mail is in one of the lists of failures."""
+    lists = [response.get("invalidEmails")]
+    updates = response.get("failedUpdates")
     if isinstance(updates, dict):
         lists += [each for name, each in updates.items() if name.endswith("Emails")]
     named = [each for one in lists if isinstance(one, list) for each in one]
@@ -129,7 +132,7 @@ def named_in(said: dict[str, Any]) -> set[int]:
 
 @given(DOCUMENTS, st.sampled_from([200, 400, 401, 404, 429, 500]), ENDPOINTS)
 @example(b"[" * 100_000, 200, USERS_UPDATE)
-def test_any_answer_that_somebody_else_got_is_judged(
+def test_any_response_passed_in_from_outside_gets_a_verdict(
     document: bytes, status: int, endpoint: str
 ) -> None:
     response = requests.Response()
@@ -142,7 +145,7 @@ def test_any_answer_that_somebody_else_got_is_judged(
 
 
 @given(WAITS, JSON_VALUES | st.fixed_dictionaries({"params": PARAMS}))
-def test_any_named_wait_is_a_time_or_none(retry_after: str, body: object) -> None:
+def test_any_retry_after_is_a_finite_wait_or_none(retry_after: str, body: object) -> None:
     wait = requested_wait_seconds(retry_after, body)
     assert wait is None or 0 <= wait < float("inf")
 
@@ -151,8 +154,8 @@ DEEP = b"[" * 600 + b"]" * 600
 
 
 @pytest.mark.parametrize("key", ["createdFields", "filteredOutFields", "msg", "failedUpdates"])
-def test_an_answer_to_a_batch_that_is_nested_deep_ended_the_run(key: str) -> None:
-    """What cannot be written again was thought to be no answer after it had counted as one."""
+def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
+    """It was rejected as unreadable after it had been counted as a response."""
     body = b'{"successCount":1,"failCount":0,"%b":[%b]}' % (key.encode(), DEEP)
     server = raw_server()
     server.answer, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
@@ -182,8 +185,8 @@ def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
     assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 2)
 
 
-def test_a_chunk_of_minus_one_byte_is_not_taken_for_all_that_comes() -> None:
-    """It was, past the limit of 8 MB, until the memory was full."""
+def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
+    """It was read past the limit of 8 MB, until the memory was full."""
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MAX_RESPONSE_BYTES, False
     http = IterableHTTP(API_KEY, server.url)

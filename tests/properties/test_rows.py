@@ -1,4 +1,4 @@
-"""Whatever a row holds: it is sent or invalid, and none is lost on its way to the results file."""
+"""Property: any row becomes a record or is invalid, and every row is in the results file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STARTED_AT = datetime(2026, 1, 20, tzinfo=timezone.utc)
 
 @st.composite
 def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
-    """Give a mapping and rows of its columns."""
+    """Draw a mapping and rows with its columns."""
     columns = COLUMNS if draw(st.booleans()) else COLUMNS[:-1]
     try:
         mapping = RowMapping(
@@ -47,7 +47,7 @@ def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
 
 @FEW
 @given(results_of_queries())
-def test_any_row_is_a_record_or_invalid_and_only_records_have_a_full_key(
+def test_any_row_becomes_a_record_with_a_key_or_is_invalid(
     found: tuple[RowMapping, list[Row]],
 ) -> None:
     mapping, rows = found
@@ -70,10 +70,10 @@ def test_any_row_is_a_record_or_invalid_and_only_records_have_a_full_key(
 
 @FEW
 @given(results_of_queries(), st.data())
-def test_a_row_whose_payload_changes_has_another_hash(
+def test_a_changed_payload_has_another_change_hash(
     found: tuple[RowMapping, list[Row]], data: st.DataObject
 ) -> None:
-    """Whatever the change, except one of a column's type alone: no column has two."""
+    """For any change but one of the type alone, which a column does not change."""
     mapping, (row, *_) = found
     column = data.draw(st.integers(0, len(row) - 1))
     (other,) = data.draw(st.lists(rows_of(COLUMNS[: len(row)]), min_size=1, max_size=1))
@@ -92,7 +92,7 @@ def test_a_row_whose_payload_changes_has_another_hash(
 
 @FEW
 @given(results_of_queries(), st.sampled_from(Verdict), st.booleans())
-def test_any_rows_are_accounted_for_one_by_one(
+def test_every_row_is_counted_once_in_the_results(
     found: tuple[RowMapping, list[Row]], verdict: Verdict, is_asked_twice: bool
 ) -> None:
     mapping, rows = found
@@ -115,7 +115,7 @@ def test_any_rows_are_accounted_for_one_by_one(
 
 
 def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
-    """Each row is in the results file, and that is JSON to the strictest reader."""
+    """Check that every row is in the results file, and that it is strict JSON."""
     summary = summarize(
         run_id="r",
         status="completed",
@@ -137,23 +137,23 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user_id", "shown"),
+    ("user_id", "recorded"),
     [("a\ud800", "a\\ud800"), (-(2**63) - 1, "-9223372036854775809"), (2**63, str(2**63))],
 )
 @pytest.mark.parametrize("email", ["ann@example.com", "no address"])
 def test_an_id_that_sqlite_cannot_hold_ended_the_run_and_lost_every_row(
-    tmp_path: Path, user_id: object, shown: str, email: str
+    tmp_path: Path, user_id: object, recorded: str, email: str
 ) -> None:
     columns = ("id", "email", "event_time", "event_id")
     mapping = RowMapping(columns, user_fields=(), event_fields=())
     outbox = Outbox(tmp_path / "absent.sqlite3", read_only=True)
     assert outbox.fill([[(user_id, email, STARTED_AT, "e-1")]], mapping).total == 1
-    assert [row.user_id for row in outbox.settled()] == [shown]
+    assert [row.user_id for row in outbox.settled()] == [recorded]
     outbox.close()
 
 
 @given(EMAILS | TEXTS)
-def test_any_text_is_an_address_or_none(text: str) -> None:
+def test_any_text_is_an_email_address_or_not(text: str) -> None:
     assert is_email(text) in (True, False)
     assert not is_email(text) or ("@" in text and len(text) <= 254)
 
@@ -164,8 +164,10 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     st.integers(1, 100_000),
     ZONES,
 )
-def test_a_long_address_is_judged_at_once(letter: str, form: str, times: int, zone: tzinfo) -> None:
-    """Only a time limit, the fuzzer's or the suite's, can fail it."""
+def test_a_long_email_address_is_checked_quickly(
+    letter: str, form: str, times: int, zone: tzinfo
+) -> None:
+    """Fails only by the time limit of the fuzzer or of the test suite."""
     email = form.format(letter * times)
     row: Sequence[Any] = (1, email, STARTED_AT, "pricing")
     mapping = RowMapping(

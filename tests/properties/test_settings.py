@@ -1,4 +1,4 @@
-"""Whatever the settings say and the `.env` file holds: settings that work, or lines that help."""
+"""Property: any settings and any `.env` file work or are refused with a message."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_problems(error: ConfigError, names: Mapping[str, str]) -> None:
 
 
 def check_usable(settings: Settings) -> None:
-    """What was found to be in order can be used: nothing is left to break later."""
+    """Check that accepted settings can be used."""
     to_database(settings)
     IterableHTTP(settings.iterable_api_key, settings.iterable_api_base_url).close()
     for url in (settings.iterable_api_base_url, settings.healthcheck_url):
@@ -90,15 +90,15 @@ def test_any_settings_work_or_are_refused_by_name(environment: dict[str, str]) -
 
 
 @given(st.sampled_from(SECRETS), TEXTS | URLS, TEXTS, ENVIRONMENTS)
-def test_no_problem_shows_a_secret(
+def test_no_problem_of_the_settings_shows_a_secret(
     name: str, before: str, after: str, environment: dict[str, str]
 ) -> None:
     secret = f"{before}{MARK}{after}"
     try:
-        shown = repr(Settings.from_environment({**REQUIRED_ONES, **environment, name: secret}))
+        text = repr(Settings.from_environment({**REQUIRED_ONES, **environment, name: secret}))
     except ConfigError as error:
-        shown = str(error)
-    assert MARK not in shown
+        text = str(error)
+    assert MARK not in text
 
 
 # The file
@@ -118,7 +118,7 @@ CODECS = st.sampled_from(["utf-8", "utf-16", "utf-16-le", "utf-32", "latin-1", "
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """Give the bytes of a file: one like `.env`, one spoilt, or anything at all."""
+    """Draw the bytes of a file: like a `.env` file, a damaged one, or anything."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=2_000))
     ends = draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\0"]))
@@ -147,7 +147,7 @@ def read_or_check_problem(path: Path) -> dict[str, str]:
 
 
 @given(files())
-def test_any_file_is_read_or_refused_in_a_line(content: bytes) -> None:
+def test_any_env_file_is_read_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
         path.write_bytes(content)
@@ -165,8 +165,8 @@ def test_any_file_is_read_or_refused_in_a_line(content: bytes) -> None:
     ),
     st.sampled_from([10, 1_000, 100_000]),
 )
-def test_a_long_line_is_read_at_once(line: str, part: str, times: int) -> None:
-    """Only a time limit, the fuzzer's or the suite's, can fail it."""
+def test_a_long_line_of_an_env_file_is_read_quickly(line: str, part: str, times: int) -> None:
+    """Fails only by the time limit of the fuzzer or of the test suite."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
         path.write_text(line.format(part * times), encoding="utf-8", newline="")
@@ -174,7 +174,7 @@ def test_a_long_line_is_read_at_once(line: str, part: str, times: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "zeros", "link to zeros", "link to itself"])
-def test_what_is_no_file_is_not_read_as_one(tmp_path: Path, kind: str) -> None:
+def test_pipes_folders_and_devices_are_not_read_as_env_files(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ".env"
     if kind == "pipe":
         os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""Whatever Iterable shows when it is asked: `--check` and `--verify` say what they make of it."""
+"""Property: `--check` and `--verify` can read any response of the API."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMES = st.sampled_from(
         "9999-12-31 23:59:59 -9999",
     ]
 )
-SHOWN_EVENTS = st.fixed_dictionaries(
+STORED_EVENTS = st.fixed_dictionaries(
     {},
     optional={
         "eventName": st.just("page_view") | JSON_VALUES,
@@ -39,25 +39,25 @@ SHOWN_EVENTS = st.fixed_dictionaries(
         "dataFields": FIELDS | JSON_VALUES,
     },
 )
-SHOWN = st.one_of(
+STORED = st.one_of(
     JSON_VALUES,
     st.fixed_dictionaries({"user": JSON_VALUES | st.fixed_dictionaries({"dataFields": FIELDS})}),
     st.fixed_dictionaries({"user": st.fixed_dictionaries({"dataFields": JSON_VALUES})}),
-    st.fixed_dictionaries({"events": JSON_VALUES | st.lists(SHOWN_EVENTS | JSON_VALUES)}),
+    st.fixed_dictionaries({"events": JSON_VALUES | st.lists(STORED_EVENTS | JSON_VALUES)}),
 )
 SENT_EVENT = orjson.dumps({**SARAHS_EVENT, "id": SARAHS_EVENT_ID})
 
 
-@given(SHOWN)
+@given(STORED)
 @example({"events": 7})
 @example({"events": {"a": 1}})
-def test_anything_shown_is_as_sent_or_told_apart(shown: Any) -> None:
+def test_any_stored_user_or_event_is_equal_or_its_differences_are_listed(stored: Any) -> None:
     for compare, sent in (
         (profile_differences, orjson.dumps(SARAHS_PROFILE)),
         (event_differences, SENT_EVENT),
     ):
         with suppress(NotThere):
-            for line in compare(sent, shown):
+            for line in compare(sent, stored):
                 assert " was sent as " in line
 
 
@@ -72,7 +72,7 @@ def test_any_two_values_can_be_compared(one: Any, other: Any, text: str, again: 
     st.sampled_from([200, 400, 401, 403, 404, 500]),
 )
 @example(b'{"fields":{"x":%b}}' % (b"[" * 1_000 + b"]" * 1_000), 200)
-def test_any_answer_to_a_check_is_a_line(document: bytes, status: int) -> None:
+def test_any_response_to_the_check_is_reported_in_lines(document: bytes, status: int) -> None:
     server = raw_server()
     server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
     settings = Settings.from_environment({**REQUIRED_ONES, "ITERABLE_API_BASE_URL": server.url})
@@ -90,6 +90,6 @@ def test_any_answer_to_a_check_is_a_line(document: bytes, status: int) -> None:
 
 
 @pytest.mark.parametrize("listed", [7, True, "text", {"a": 1}])
-def test_events_that_are_no_list_were_a_bug_in_verify(listed: object) -> None:
+def test_events_that_are_not_a_list_crashed_verify(listed: object) -> None:
     with pytest.raises(NotThere):
         event_differences(SENT_EVENT, {"events": listed})

@@ -83,7 +83,11 @@ def shop(request: pytest.FixtureRequest, strict_server: TlsServer) -> SourceData
     )
 
 
-@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+@pytest.mark.parametrize(
+    ("shop", "mode"),
+    [("our schema", "per-user"), ("another schema", "bulk")],
+    indirect=["shop"],
+)
 def test_everything_the_program_does_works_there(
     shop: SourceDatabase,
     strict_server: TlsServer,

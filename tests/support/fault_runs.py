@@ -1,7 +1,6 @@
-"""Runs under faults, and what must hold after each, whatever the fault.
+"""Run the program under faults, and check what must hold after any of them.
 
-Owns the sandbox and the database of a table of faults, hurried time, and the checks that the
-table's tests and `python -m tools.fault_table` share.
+Shared by the tests of the fault table and `python -m tools.fault_table`.
 """
 
 from __future__ import annotations
@@ -25,38 +24,57 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
-from tests.support.faults_and_ends import PEOPLE_COUNT, Case, Effect, When
+from tests.support.faults_and_ends import USER_COUNT, Case, Effect, When
 from tests.support.people import add_people, check_project, email_of, event_of, profile_of
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
 
-# Five minutes of patience with 429s take 0.6 s; a call's 2 ms of real time count as one second.
-HURRY = 500.0
+# A wait of five minutes takes 0.15 s.
+HURRY = 2_000.0
 BATCH_SIZE = 4
-_HANG_TIME_OUT_SECONDS = 0.4
+_HANG_TIME_OUT_SECONDS = 1.0
 
-RequestKind = tuple[str, str]  # "profile" or "event", e-mail
+Request = tuple[str, str]  # "profile" or "event", e-mail
 
 
-class HurriedEvent(threading.Event):
-    """The event that ends waits, and by which they take a fraction of their time."""
+class HurriedTime(threading.Event):
+    """The stop event of a run, whose waits take a fraction of their time, and the run's clock.
+
+    A wait moves the clock by its whole length; between waits it runs with real time. So where a
+    busy machine lets a thread stand still for a second, that is one of the 300 seconds for which a
+    call may wait on 429s. (It was 500 of them when the whole clock ran 500 times as fast.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped_seconds = 0.0
+        self._lock = threading.Lock()
+
+    def clock(self) -> float:
+        return time.monotonic() + self._skipped_seconds
 
     def wait(self, timeout: float | None = None) -> bool:
-        return super().wait(None if timeout is None else timeout / HURRY)
+        if timeout is None:
+            return super().wait()
+        due_at = self.clock() + timeout
+        is_set = super().wait(timeout / HURRY)
+        with self._lock:  # of waits side by side the longest counts, not their sum
+            self._skipped_seconds = max(self._skipped_seconds, due_at - time.monotonic())
+        return is_set
 
 
-def hurried_clock() -> float:
-    """Tell the time by which a client has waited as long as it meant to."""
-    return time.monotonic() * HURRY
+def hurried_client(*arguments: Any, stop: HurriedTime, **options: Any) -> IterableClient:
+    """Return a client that goes by the clock of its stop event."""
+    return IterableClient(*arguments, stop=stop, clock=stop.clock, **options)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: exit status, results file, and what stood on stderr."""
+    """How a run ended: exit status, results file, and standard error."""
 
     status: int
     results: dict[str, Any]
-    said: str
+    stderr: str
 
     @property
     def counts(self) -> dict[str, int]:
@@ -66,13 +84,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Line:
-    """One case as the table shows it."""
+    """One case of the table, and how its two runs ended."""
 
     case: Case
     first: Ended
     next_run: Ended
 
     def cells(self) -> list[str]:
+        """Return the cells of the table that `tools/fault_table.py` prints."""
         counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.first.counts.items())
         results, after = self.first.results, self.next_run
         return [
@@ -84,23 +103,23 @@ class Line:
 
 
 class Stage:
-    """People in a database, and an Iterable, for one run under faults after another."""
+    """A database with rows to sync, for one run under faults after another."""
 
-    def __init__(self, source: SourceDatabase, folder: Path, people_count: int) -> None:
+    def __init__(self, source: SourceDatabase, folder: Path, user_count: int) -> None:
         self.source, self.folder = source, folder
-        self.numbers = range(1, people_count + 1)
-        self.parts = {(kind, email_of(n)) for n in self.numbers for kind in ("profile", "event")}
+        self.numbers = range(1, user_count + 1)
+        self.requests = {(kind, email_of(n)) for n in self.numbers for kind in ("profile", "event")}
 
     def runs(self, iterable: IterableSandbox, mode: str, **settings: str) -> Runs:
-        """Return the runs of a state file of their own, in hurried time."""
+        """Return the runs of a new state file, in hurried time."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         settings = {"BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5", **settings}
         runs = Runs.between(folder, self.source, iterable, SYNC_MODE=mode, **settings)
-        runs.to_client = partial(IterableClient, clock=hurried_clock)
+        runs.to_client = hurried_client
         return runs
 
     def check(self, case: Case, iterable: IterableSandbox) -> Line:
-        """Run under a case's faults, then without; AssertionError where something is wrong."""
+        """Run with the faults of a case and then without; raises AssertionError."""
         iterable.reset()
         iterable.set_faults(case.rules())
         runs = self.runs(iterable, case.mode)
@@ -115,7 +134,7 @@ class Stage:
         return Line(case, first, next_run)
 
     def check_end(self, case: Case, iterable: IterableSandbox, ended: Ended) -> None:
-        """Check one run against the table, and that it said nothing that is not so."""
+        """Check how a run with faults ended, and that its results are true."""
         end = case.end()
         assert ended.status == end.status, ended
         if end.counts is not None:
@@ -123,7 +142,7 @@ class Stage:
         self.check_honesty(iterable, ended)
         fired_count = sum(rule["fired"] for rule in iterable.state()["faults"])
         assert fired_count or case.fault.effect(case.mode) is Effect.NONE
-        failed_count = len(self.parts) - len(delivered(ended))
+        failed_count = len(self.requests) - len(delivered(ended))
         if case.when is When.SOME and end.status == 3:
             most = fired_count if case.mode == "bulk" else 3
             assert 1 <= failed_count <= most
@@ -135,21 +154,21 @@ class Stage:
     def check_honesty(
         self, iterable: IterableSandbox, ended: Ended, received_before: int = 0
     ) -> None:
-        """Check that what counts as delivered is there, and that every call is counted."""
+        """Check that Iterable has all that counts as delivered, and that all calls are counted."""
         assert delivered(ended) <= in_place(iterable, self.numbers)
         assert ended.results["api_calls"] == received_count(iterable) - received_before
         assert iterable.state()["redirects_followed"] == 0
         assert API_KEY not in str(ended.results)
-        assert "Traceback" not in ended.said
+        assert "Traceback" not in ended.stderr
 
     def check_recovery(self, runs: Runs, iterable: IterableSandbox, ended: Ended) -> Ended:
-        """Check that a run without faults sends what is missing, no more, and the next nothing."""
+        """Check that a run without faults sends just what is missing, and the next one nothing."""
         iterable.set_faults([])
         sent_before = len(iterable.calls)
         next_run = run_once(runs)
         assert next_run.status == 0, next_run
-        sent = [kind for call in iterable.calls[sent_before:] for kind in halves_of(call)]
-        assert sorted(sent) == sorted(self.parts - delivered(ended))
+        sent = [each for call in iterable.calls[sent_before:] for each in requests_of(call)]
+        assert sorted(sent) == sorted(self.requests - delivered(ended))
         check_project(iterable.project, self.numbers)
         last = run_once(runs)
         assert (last.status, last.results["api_calls"]) == (0, 0)
@@ -158,8 +177,8 @@ class Stage:
 
 
 @contextmanager
-def stage(people_count: int = PEOPLE_COUNT) -> Iterator[Stage]:
-    """Give a stage before an embedded database with these many people."""
+def stage(user_count: int = USER_COUNT) -> Iterator[Stage]:
+    """Yield a stage whose embedded database has this many users."""
     with MySQLSandbox([SCHEMA]) as server, tempfile.TemporaryDirectory() as folder:
         source = SourceDatabase(
             host=server.host,
@@ -169,54 +188,54 @@ def stage(people_count: int = PEOPLE_COUNT) -> Iterator[Stage]:
             database=server.database,
             run_sql=server.run_sql,
         )
-        add_people(source.run_sql, range(1, people_count + 1))
-        yield Stage(source, Path(folder), people_count)
+        add_people(source.run_sql, range(1, user_count + 1))
+        yield Stage(source, Path(folder), user_count)
 
 
 def run_once(runs: Runs) -> Ended:
-    """Run once in this process; a bug of the program is raised."""
+    """Run once in this process; an exception of the program is raised."""
     stop = StopSignal()
-    stop.event = HurriedEvent()
+    stop.event = HurriedTime()
     report = runs.run(stop)
-    counts_of(report)  # they add up
-    said = io.StringIO()
-    with redirect_stderr(said):
+    counts_of(report)  # checks that they add up
+    stderr = io.StringIO()
+    with redirect_stderr(stderr):
         status = _status(report, stop, quiet=True)
-    assert len(said.getvalue().splitlines()) == (0 if status == 0 else 1), said.getvalue()
-    return Ended(status, results_of(report), said.getvalue())
+    assert len(stderr.getvalue().splitlines()) == (0 if status == 0 else 1), stderr.getvalue()
+    return Ended(status, results_of(report), stderr.getvalue())
 
 
-def delivered(ended: Ended) -> set[RequestKind]:
-    """Return the halves that the results file calls delivered by this run, or by one before."""
-    parts = set()
+def delivered(ended: Ended) -> set[Request]:
+    """Return the requests that the results file calls delivered, by this run or an earlier one."""
+    found = set()
     for record in ended.results["records"]:
         for kind, call in (("profile", "users_update"), ("event", "events_track")):
             is_in_place = record["outcome"] in ("successful", "unchanged")
             if is_in_place or (record[call] is not None and record[call]["success"]):
-                parts.add((kind, record["email"]))
-    return parts
+                found.add((kind, record["email"]))
+    return found
 
 
-def in_place(iterable: IterableSandbox, numbers: range) -> set[RequestKind]:
-    """Return the halves that Iterable has, with the right values."""
+def in_place(iterable: IterableSandbox, numbers: range) -> set[Request]:
+    """Return the requests that Iterable has applied with the right values."""
     users = iterable.project.users
     events = {event.email: event.data_fields for event in iterable.project.events.values()}
-    people = {email_of(n): n for n in numbers}
+    number_of = {email_of(n): n for n in numbers}
     has_profile = {
-        e for e, n in people.items() if e in users and users[e].data_fields == profile_of(n)
+        e for e, n in number_of.items() if e in users and users[e].data_fields == profile_of(n)
     }
-    has_event = {e for e, n in people.items() if events.get(e) == event_of(n)}
+    has_event = {e for e, n in number_of.items() if events.get(e) == event_of(n)}
     return {("profile", e) for e in has_profile} | {("event", e) for e in has_event}
 
 
 def received_count(iterable: IterableSandbox) -> int:
-    """Return how many calls reached the API, those that it reset included."""
+    """Return how many calls reached the API, those with a reset connection included."""
     state = iterable.state()
     return int(state["calls"] + state["reset_connections"])
 
 
-def halves_of(call: CallRecord) -> list[RequestKind]:
-    """List what a call, single or bulk, is to deliver."""
+def requests_of(call: CallRecord) -> list[Request]:
+    """List the requests in a call, single or bulk."""
     kind = "event" if call.endpoint.startswith("events/") else "profile"
     rows = call.body.get("users") or call.body.get("events") or [call.body]
     return [(kind, row["email"]) for row in rows]

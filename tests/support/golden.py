@@ -1,4 +1,4 @@
-"""Rows of the query and what has to become of them, shared by the tests of pure modules."""
+"""Sample rows of the query with their expected payloads, ids and hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def stored(*parts: int) -> datetime:
     return datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001
 
 
-# The row of the documentation, and the two payloads that it must give.
+# The sample row of the documentation and its two payloads.
 SARAH: Mapping[str, Any] = {
     "id": 1,
     "email": "sarah.johnson@email.com",
@@ -53,41 +53,41 @@ SARAHS_EVENT = {
         "candidate": "yes",
     },
 }
-# Event ids must never change: an event that is sent again under another id is there twice.
+# Event ids must never change: an event that is sent again with another id is a duplicate.
 SARAHS_EVENT_ID = "page-view-75f471ad8666ac5b4081e1d3a0050dd5"
-# Nor may these without need: after an update of the program every row would be sent again.
+# If these change, the next run sends every row again.
 SARAHS_HASHES = (-375791212923630007, -1719009934487907875)
 SARAHS_PERSON = 1674961954042688616
 
 
 def sarah(**changes: Any) -> dict[str, Any]:
-    """Return Sarah's row with these columns changed or added."""
+    """Return the sample row with these columns changed or added."""
     return {**SARAH, **changes}
 
 
 def mapping_for(row: Mapping[str, Any], fields: str = "", **options: Any) -> RowMapping:
-    """Return the mapping of this row's columns; `fields` are added to the profile's."""
+    """Return a mapping of this row's columns; `fields` are added to USER_FIELDS."""
     if fields:
         options["user_fields"] = (*USER_FIELDS, *parse_fields(fields, frozenset()))
     return RowMapping(tuple(row), **{"event_fields": EVENT_FIELDS, **options})
 
 
 def record_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> SyncRecord:
-    """Map a row that has to be valid."""
+    """Map a row; fails if it is invalid."""
     record = mapping_for(row, fields, **options).to_record(tuple(row.values()))
     assert isinstance(record, SyncRecord), record
     return record
 
 
 def reason_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> str:
-    """Map a row that has to be invalid, and return why it is."""
+    """Map an invalid row and return the reason; fails if it is valid."""
     record = mapping_for(row, fields, **options).to_record(tuple(row.values()))
     assert isinstance(record, InvalidRow), record
     return record.reason
 
 
 def key_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> RowKey:
-    """Return the key of a row that has one."""
+    """Return the key of a row; fails if it has none."""
     key = mapping_for(row, fields, **options).key(tuple(row.values()))
     assert key is not None
     return key

@@ -1,6 +1,6 @@
-"""What may come from outside at its worst: texts, cells, rows, mappings, JSON, mutated bytes.
+"""Hypothesis strategies for hostile input: texts, cells, rows, field lists, JSON, damaged bytes.
 
-The strategies that the tests in `tests/properties` share and `tools/fuzzing.py` drives for hours.
+Used by the tests in `tests/properties`, and so by `tools/fuzzing.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from tests.support.golden import SARAH
 
-# For properties that take their time; a share of what the profile asks for (`tools/fuzzing.py`).
+# For slow properties: a quarter of the examples of the profile.
 FEW = settings(max_examples=max(1, settings().max_examples // 4))
 
-# Lone surrogates, NUL, line ends of every kind, right-to-left overrides, an escape sequence.
+# Lone surrogates, NUL, all kinds of line ends, a right-to-left override, an escape sequence.
 SNIPPETS = (
     *("", " ", "\0", "\n", "\r", "\u2028", "\ud800", "\udcff", "\u202e", "\x1b[31m", "\ufeff"),
     *("'", '"', "`", "\\", "%", "$", "{}", "#", "=", ",", ":", ";", "--", "/*", "@", "."),
     *("null", "NaN", "None", "%s", "%(x)s", "../", "~", "~root", "/dev/null", "ß", "İ", "小"),
 )
-CHARACTERS = st.characters()  # all of them: the default of `text` leaves surrogates out
+CHARACTERS = st.characters()  # with surrogates, which the default of `text` excludes
 TEXTS = st.one_of(
     st.text(CHARACTERS, max_size=12),
     st.text(max_size=12),
@@ -48,7 +48,7 @@ MOMENTS = st.one_of(
     ),
 )
 DECIMALS = st.one_of(
-    st.decimals().filter(lambda number: not number.is_snan()),  # MySQL has no number that signals
+    st.decimals().filter(lambda number: not number.is_snan()),  # MySQL has no signalling NaN
     st.builds(
         lambda digits, exponent: Decimal(digits).scaleb(exponent),
         st.integers(-(10**30), 10**30),
@@ -67,7 +67,7 @@ NUMBERS = st.one_of(
 
 
 def nested(depth: int, opening: str) -> str:
-    """Return JSON that goes so deep, in arrays (`[`) or objects (`{"a":`)."""
+    """Return JSON nested this deep, in arrays (`[`) or objects (`{"a":`)."""
     return opening * depth + "1" + ("]" if opening == "[" else "}") * depth
 
 
@@ -83,7 +83,7 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 OPENINGS = st.sampled_from(["[", '{"a":'])
-# `orjson` reads 1,024 levels, and the stack of Python holds about as many.
+# `orjson` reads 1,024 levels, and Python's stack is about as deep.
 DEPTHS = st.sampled_from([90, 98, 99, 100, 101, 110, 249, 250, 253, 254, 255, 900, 990, 1_023])
 DEEP_JSON = st.builds(nested, DEPTHS | st.sampled_from([1_024, 100_000]), OPENINGS)
 JSON_TEXTS = st.one_of(
@@ -92,7 +92,7 @@ JSON_TEXTS = st.one_of(
     st.sampled_from(["NaN", "1e400", '"\\ud800"', '{"a":1,"a":2}', "1" * 400, "[", '"\\u0000"']),
 )
 
-# Everything that MySQL's two drivers return, and what a JSON column may hold.
+# All types that the two drivers of MySQL return, and values of JSON columns.
 CELLS = st.one_of(
     st.none(),
     TEXTS,
@@ -134,7 +134,7 @@ COLUMNS = (*SARAH, "extra", "event_id")
 
 
 def rows_of(columns: Sequence[str]) -> st.SearchStrategy[tuple[Any, ...]]:
-    """Give rows: most cells as they should be, since one wrong cell hides all others."""
+    """Return a strategy for rows. Most cells are valid, since one invalid cell hides all others."""
     usual: dict[str, Any] = {**SARAH, "extra": 1, "event_id": "e-1"}
     wild: dict[str, st.SearchStrategy[Any]] = {"email": EMAILS, "event_time": MOMENTS | TEXT_TIMES}
     cells = [
@@ -156,7 +156,7 @@ FIELD_LISTS = st.lists(
 
 
 class Mutation:
-    """A change of bytes: at a place (a share of the length) so many are replaced by others."""
+    """Replaces `removed` bytes by `added` at `place`, a fraction of the length."""
 
     def __init__(self, place: float, removed: int, added: bytes) -> None:
         self.place, self.removed, self.added = place, removed, added

@@ -1,4 +1,4 @@
-"""Loggers that belong to one test, and are taken down with it."""
+"""Fixtures for loggers that exist for one test only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SetUp = Callable[..., logging.Logger]
 
 @pytest.fixture
 def set_up(log_file: Path) -> Iterator[SetUp]:
-    """Set a logger of the tests' own up, and take it down again."""
+    """A function that sets up a logger; it is removed after the test."""
     names = set()
 
     def call(level: str = "INFO", name: str = "test_of_logging") -> logging.Logger:

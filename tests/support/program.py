@@ -1,8 +1,6 @@
-"""The whole program as a process, the way an operator meets it.
+"""Run `main.py` as a process, with a clean environment and in a folder of the test.
 
-Owns the command line, a clean environment, and a folder where state, results and log of one test
-lie. Tests say which settings, look at what came out, and never import what they test. Refuses to
-know what a run should do.
+Tests give the settings and look at exit status, output and files.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 API_KEY = "0123456789abcdef0123456789abcdef"
 PATIENCE_SECONDS = 60.0
-# Of the developer's own environment nothing else reaches the program.
+# The only variables of the developer's environment that the program gets.
 _PASSED_ON = ("PATH", "LANG", "COVERAGE_PROCESS_START")
 
 
@@ -42,12 +40,12 @@ class Ending:
 
     @property
     def output(self) -> str:
-        """Everything that was printed."""
+        """Standard output, then standard error."""
         return self.stdout + self.stderr
 
 
 class Running:
-    """The program at work."""
+    """A running program."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -61,11 +59,11 @@ class Running:
         return self._process.poll() is not None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; harmless when the program has ended."""
+        """Send a signal; does nothing if the program has ended."""
         self._process.send_signal(number)
 
     def ending(self, patience_seconds: float = PATIENCE_SECONDS) -> Ending:
-        """Wait for the end; a program that takes longer is killed, and TimeoutExpired raised."""
+        """Wait for the end; kills a program that takes longer, and raises TimeoutExpired."""
         try:
             stdout, stderr = self._process.communicate(timeout=patience_seconds)
         except BaseException:
@@ -76,7 +74,7 @@ class Running:
         return Ending(128 - status if status < 0 else status, stdout, stderr)
 
     def killed(self) -> Ending:
-        """End it as a power cut would."""
+        """Kill it with SIGKILL, and wait for its end."""
         self.send(signal.SIGKILL)
         return self.ending()
 
@@ -84,8 +82,8 @@ class Running:
 class Program:
     """`python main.py` with one set of settings, in a folder of its own.
 
-    `settings` become environment variables. The `.env` of whoever runs the tests is not read:
-    `env_file`, empty unless a test writes into it, is named in its place.
+    `settings` become environment variables. The developer's own `.env` is not read: `env_file`,
+    which is empty unless a test writes to it, is passed with `--env-file`.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class Program:
     def between(
         cls, folder: Path, source: SourceDatabase, iterable: IterableSandbox, **settings: str
     ) -> Program:
-        """Return the program that syncs this database to this Iterable."""
+        """Return the program that syncs this database to this sandbox."""
         return cls(
             folder,
             {
@@ -129,7 +127,7 @@ class Program:
         reads_env_file: bool = True,
         umask: int = 0o022,
     ) -> Running:
-        """Start it; `settings` replace or add to its own, None takes one away."""
+        """Start it; `settings` replace or extend its own, None removes one."""
         changed = {**self.settings, **(settings or {})}
         environment = {name: value for name, value in changed.items() if value is not None}
         environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -154,7 +152,7 @@ class Program:
         cwd: Path | None = None,
         reads_env_file: bool = True,
     ) -> Ending:
-        """Run it to its end."""
+        """Start it and wait for its end."""
         return self.start(
             *flags, settings=settings, cwd=cwd, reads_env_file=reads_env_file
         ).ending()
@@ -176,12 +174,12 @@ class Program:
         return self.log_file.read_text(encoding="utf-8")
 
     def outcomes(self) -> dict[str | None, str]:
-        """What the newest results say of each row, by e-mail."""
+        """Return the outcome of each row in the newest results file, by e-mail."""
         return {row["email"]: row["outcome"] for row in self.results["records"]}
 
 
 def counts_of(results: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of a results file that are not zero; they are checked to add up."""
+    """Return the counts of a results file that are not zero; checks that they add up."""
     names = (
         *("successful", "partial_failures", "total_failures", "unchanged"),
         *("invalid", "duplicates", "not_attempted"),
@@ -192,7 +190,7 @@ def counts_of(results: Mapping[str, Any]) -> dict[str, int]:
 
 
 def copy_of_project(folder: Path) -> Path:
-    """Copy what the program consists of, without anybody's `.env`, and return where it is."""
+    """Copy the program, without a `.env`, and return the folder of the copy."""
     folder.mkdir(parents=True)
     for source in PROJECT_FOLDER.glob("*.py"):
         shutil.copy(source, folder)
@@ -204,8 +202,8 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def wait_until(happened: Callable[[], bool], patience_seconds: float = 20.0) -> None:
-    """Return as soon as `happened()`; fail where that takes too long."""
+    """Return as soon as `happened()` is true; fails if that takes too long."""
     deadline = time.monotonic() + patience_seconds
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, f"did not happen within {patience_seconds} s"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Where the program's own source files are."""
+"""Paths of the program's source files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ PACKAGES = (
 
 
 def program_files() -> list[Path]:
-    """Return every Python file of the program, without sandbox, tests, tools and benchmarks."""
+    """Return all Python files of the program, without sandbox, tests, tools and benchmarks."""
     inside = (path for package in PACKAGES for path in (PROJECT_FOLDER / package).rglob("*.py"))
     return sorted([*PROJECT_FOLDER.glob("*.py"), *inside])

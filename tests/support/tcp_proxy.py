@@ -99,8 +99,11 @@ class Proxy:
                 content = server.recv(most)
                 if not content:
                     break
-                client.sendall(self._garbled(content))
-                self.passed_bytes += len(content)
+                sent = self._garbled(content)
+                self.passed_bytes += len(
+                    content
+                )  # first: the client may ask as soon as it has them
+                client.sendall(sent)
                 left = None if left is None else left - len(content)
             if left == 0 and self.stalls:
                 self._closed.wait()

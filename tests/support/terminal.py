@@ -1,4 +1,4 @@
-"""A pseudo-terminal, and what a person would see on it."""
+"""Pseudo-terminal, and the text that a user would see on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TextIO
 
 
 class Terminal:
-    """A pseudo-terminal: `stream` is the program's side, `screen()` what a person would see."""
+    """A pseudo-terminal; the program writes to `stream`."""
 
     def __init__(self, columns: int = 120) -> None:
         self._outside, inside = os.openpty()
@@ -37,13 +37,15 @@ class Terminal:
             self._seen += chunk
 
     def hang_up(self) -> None:
-        """Close the window: every write to the other side fails from now on."""
+        """Close the terminal: every later write to `stream` fails."""
         self._is_gone.set()
         self._reader.join(5)
-        os.close(self._outside)  # not while it is read: its number would be given away
+        os.close(
+            self._outside
+        )  # after the reader has ended: the number of the descriptor may be reused
 
     def output(self) -> str:
-        """Close the program's side and return every character that came through."""
+        """Close `stream` and return all that was written to it."""
         self.stream.close()
         self._reader.join(5)
         os.close(self._outside)
@@ -51,7 +53,7 @@ class Terminal:
 
 
 def screen(output: str) -> list[str]:
-    """Do what a terminal does with the few control codes in use; return the lines."""
+    """Apply the control codes that the program uses, and return the visible lines."""
     lines, row, column = [""], 0, 0
     for code, text in re.findall(r"(\r|\n|\x1b\[[0-9;?]*[A-Za-z])|([^\r\n\x1b]+)", output):
         if text:

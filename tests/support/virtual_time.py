@@ -1,6 +1,6 @@
-"""A clock for tests: it moves only when every thread waits, and then to the next one's time.
+"""Virtual clock: time moves only when all threads wait, and then to the earliest wake-up time.
 
-So that hours of pacing under many threads take milliseconds, and come out the same every time.
+Hours of rate limiting in many threads take milliseconds, and the result is always the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import count
 
 
 class VirtualTime:
-    """Hand `clock` and `wait` to what is tested, then `run` the jobs, one thread each."""
+    """Pass `clock` and `wait` to the code under test, then `run` the jobs, each in a thread."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -22,11 +22,11 @@ class VirtualTime:
         self._busy = 0
 
     def clock(self) -> float:
-        """Return the seconds since the beginning."""
+        """Return the virtual seconds since the start."""
         return self.now
 
     def wait(self, seconds: float) -> bool:
-        """Wait as `threading.Event.wait` of an event that is never set."""
+        """Wait like `threading.Event.wait` of an event that is never set."""
         woken = threading.Event()
         with self._condition:
             heappush(self._sleepers, (self.now + seconds, next(self._order), woken))
@@ -36,7 +36,7 @@ class VirtualTime:
         return False
 
     def run(self, *jobs: Callable[[], None]) -> None:
-        """Run the jobs to their end, one step of one of them at a time."""
+        """Run the jobs to their end; only one of them runs at any time."""
         for job in jobs:
             self._start(job)
         while True:

@@ -211,6 +211,7 @@ def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
 
 
 @pytest.mark.slow
+@pytest.mark.rate
 def test_the_parts_of_a_batch_keep_to_the_pace(path: Path, iterable: IterableSandbox) -> None:
     iterable.set_faults([{**FAILURES, "status": 400, "endpoint": USERS_BULK_UPDATE}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:

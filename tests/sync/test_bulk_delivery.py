@@ -276,6 +276,7 @@ def test_events_of_a_batch_can_be_held_back(path: Path, iterable: IterableSandbo
 
 
 @pytest.mark.slow
+@pytest.mark.rate
 def test_bulk_calls_keep_to_their_limits(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*range(200))) as outbox:
         drain(

@@ -161,7 +161,7 @@ def test_a_stop_ends_retries_and_what_they_came_to_is_recorded(
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         began_at = time.monotonic()
         drain(outbox, iterable.url, stop=stop, max_attempts=5)
-        assert time.monotonic() - began_at < 5
+        assert time.monotonic() - began_at < 30  # and not 60
         outcomes = list(outcomes_of(outbox).values())
     assert len(iterable.calls) <= 2
     assert outcomes[0] == "total_failure"
@@ -194,7 +194,7 @@ def test_a_stop_does_not_wait_for_calls_that_hang(path: Path, iterable: Iterable
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         began_at = time.monotonic()
         drain(outbox, iterable.url, stop=stop)
-        assert time.monotonic() - began_at < 8  # the calls would hang for 30
+        assert time.monotonic() - began_at < 20  # the calls would hang for 30
 
 
 # Bugs

@@ -15,6 +15,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
+from tests.support.fault_runs import HurriedTime
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.runs import Runs, counts_of, results_of
 
@@ -25,7 +26,7 @@ COLUMNS = """
     TIMESTAMP('2026-01-13 14:30:45') AS event_time
 """
 # MariaDB's own table of numbers. The first chunks are out while the server still thinks.
-SLOW_IN_THE_MIDDLE = f"SELECT {COLUMNS} FROM seq_1_to_12000 WHERE seq <> 11000 OR SLEEP(0.5) = 0"
+SLOW_IN_THE_MIDDLE = f"SELECT {COLUMNS} FROM seq_1_to_7000 WHERE seq <> 6000 OR SLEEP(0.5) = 0"
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> 
     runs = Runs.between(tmp_path, mariadb, iterable)
     runs.with_query(SLOW_IN_THE_MIDDLE)
     return runs
+
+
+def hurried_stop() -> StopSignal:
+    """Return a stop signal by which the waits before the next read take no time."""
+    stop = StopSignal()
+    stop.event = HurriedTime()
+    return stop
 
 
 @contextlib.contextmanager
@@ -47,7 +55,7 @@ def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]
         while not done.is_set() and len(killed) < times:
             cursor.execute("SELECT id, info, time_ms FROM information_schema.processlist")
             for number, query, for_milliseconds in cursor.fetchall():
-                is_reading = "FROM seq_1_to_12000" in str(query) and for_milliseconds > 100
+                is_reading = "FROM seq_1_to_7000" in str(query) and for_milliseconds > 100
                 if is_reading and number not in killed:
                     killed.append(number)
                     cursor.execute(f"KILL CONNECTION {number}")
@@ -72,11 +80,11 @@ def test_a_read_that_breaks_once_is_begun_again(
 ) -> None:
     runs.settings["SYNC_MODE"] = "bulk"
     with killing_the_reader(mariadb_server, 1) as killed:
-        report = runs.run()
+        report = runs.run(hurried_stop())
     assert len(killed) == 1
     assert caplog.text.count("Reading again, from the start.") == 1
-    assert counts_of(report) == {"successful": 12_000}
-    assert len(iterable.project.users) == len(iterable.project.events) == 12_000
+    assert counts_of(report) == {"successful": 7_000}
+    assert len(iterable.project.users) == len(iterable.project.events) == 7_000
 
 
 @pytest.mark.slow
@@ -87,7 +95,7 @@ def test_a_read_that_always_breaks_is_given_up_after_three_times(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with killing_the_reader(mariadb_server, 10) as killed:
-        report = runs.run()
+        report = runs.run(hurried_stop())
     assert len(killed) == 3
     assert caplog.text.count("Reading again, from the start.") == 2
     assert "The connection to MySQL" in str(report.error)
@@ -106,8 +114,8 @@ def test_a_broken_read_leaves_what_is_remembered(
     assert counts_of(runs.run(limit=3_000)) == {"successful": 3_000}
     iterable.reset()
     with killing_the_reader(mariadb_server, 1):
-        assert counts_of(runs.run()) == {"successful": 9_000, "unchanged": 3_000}
-    assert len(iterable.project.users) == 9_000
+        assert counts_of(runs.run(hurried_stop())) == {"successful": 4_000, "unchanged": 3_000}
+    assert len(iterable.project.users) == 4_000
 
 
 def test_a_broken_query_is_not_tried_again(

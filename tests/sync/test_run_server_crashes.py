@@ -13,7 +13,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase, fresh_database
-from tests.support.fault_runs import HurriedEvent
+from tests.support.fault_runs import HurriedTime
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.people import add_people, check_project
 from tests.support.rows import wait_until
@@ -51,7 +51,7 @@ def source(mortal: PrivateMariaDB) -> Iterator[SourceDatabase]:
 def hurried(runs: Runs) -> RunReport:
     """Run once; the waits between reads take no time."""
     stop = StopSignal()
-    stop.event = HurriedEvent()
+    stop.event = HurriedTime()
     return runs.run(stop)
 
 
