@@ -1,25 +1,27 @@
--- "Phase 2 Query 2": who is sent to Iterable, and with what.
+-- The users who are sent to Iterable ("Phase 2 Query 2").
 --
--- Pro customers who viewed the pricing or the settings page since the start of the window; one
--- row for each customer: the latest such view, and of views at the same second the highest id.
+-- Returns one row for each customer with the plan pro who has viewed the pricing or the settings page
+-- since the start of the window: the customer's latest such view. Of two views in the same second the
+-- one with the higher id is returned. docs/tables-and-query.md explains the query.
 --
--- TO EDIT
+-- TO CHANGE
 --   * The plan:    customers.plan_type = '...', near the end.
---   * The pages:   page_views.page IN (...). Letter case does not matter under the usual
---                  collations (names that end in _ci); on a column with a _bin or _cs collation
---                  write LOWER(page_views.page) IN (...), lower case within.
---   * The window:  ENGAGEMENT_WINDOW_DAYS in .env, not here. The one parameter, window_start, is
---                  the start of the run less that many days, a DATETIME in DB_TIMEZONE.
---   * A new field: add its column to the last SELECT, and its name to USER_FIELDS or EVENT_FIELDS
---                  in .env. The columns id, email, page and event_time are always needed.
---   * A percent sign is written twice, as in LIKE 'pric%%': a single one belongs to a parameter.
---   * One SELECT and nothing else; the session is read only anyway.
+--   * The pages:   page_views.page IN (...). Upper and lower case are the same under the usual
+--                  collations (names that end in _ci). On a column with a _bin or _cs collation write
+--                  LOWER(page_views.page) IN (...), with lower-case names.
+--   * The window:  ENGAGEMENT_WINDOW_DAYS in .env. The parameter window_start is the start of the run
+--                  minus that many days, in DB_TIMEZONE. There is no other parameter.
+--   * The fields:  add a column to the last SELECT, and its name to USER_FIELDS or EVENT_FIELDS in
+--                  .env. The columns id, email, page and event_time are always needed.
+--   * Write percent signs once, as in a MySQL client. Do not write one directly before an opening
+--     parenthesis: that begins a parameter.
+--   * Keep it one SELECT. The session is read only.
 --
--- WHY IT IS WRITTEN LIKE THIS
---   Rank narrow, then hydrate: the first part ranks views by columns that the index
---   page_views (page, event_time, user_id) holds, so it reads that index only; the second fetches
---   the wide rows of the winners by primary key. The first part returns nothing but view ids, on
---   purpose: with user_id in it MariaDB may run it once per customer (LATERAL DERIVED).
+-- WHY IT HAS TWO PARTS
+--   The first part ranks views and needs only columns of the index page_views (page, event_time,
+--   user_id), so it reads nothing but that index. The second part fetches the full rows of the best
+--   views by primary key. The first part returns only view ids: if it also returned user_id, MariaDB
+--   might run it once for each customer (LATERAL DERIVED).
 
 WITH ranked_views AS (
     SELECT

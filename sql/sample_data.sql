@@ -1,6 +1,6 @@
--- Sample data for `python main.py --demo`: 26 customers that the query returns (each odd in its own
--- way, see the remarks), and six that it must not. Times are relative to now, in UTC.
--- Runs on MySQL 8, MariaDB 10.6 and the sandbox; load it after schema.sql into an empty database.
+-- Sample data for `python main.py --demo`: 26 customers that the query returns, several of them special
+-- cases (see the comments), and six that it does not return. Times are relative to now, in UTC.
+-- For MySQL 8, MariaDB 10.6 and newer. Load it into an empty database, after schema.sql.
 
 SET time_zone = '+00:00';
 
@@ -12,22 +12,22 @@ INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) V
     (4, 'siobhan.o''brien@example.com', 'Siobhán', 'O''Brien', 'pro', 'no'),
     (5, 'li.xiaolong@example.com', '小龙', '李', 'pro', 'yes'),
     (6, 'amelie.rocket@example.com', 'Amélie 🚀', 'Dupont', 'pro', 'yes'),
-    -- NULLs: fields that are left out of the payload.
+    -- NULL: the field is left out of the payload.
     (7, 'madonna@example.com', 'Madonna', NULL, 'pro', NULL),
     (8, 'anonymous@example.com', NULL, NULL, 'pro', NULL),
-    -- Invalid, never sent: a malformed address, and none at all.
+    -- Invalid, never sent: a malformed address, and no address.
     (9, 'not-an-email', 'Nadia', 'Petrova', 'pro', 'no'),
     (10, NULL, 'Omar', 'Haddad', 'pro', 'yes'),
-    -- One person twice: the later view wins, the other row is a duplicate.
+    -- The same address twice: the row with the later view is sent, the other one is a duplicate.
     (11, 'Dana.Scott@example.com', 'Dana', 'Scott', 'pro', 'no'),
     (12, 'dana.scott@example.com', 'Dana', 'Scott', 'pro', 'yes'),
-    -- Asked Iterable to forget her (GDPR): Iterable rejects the row.
+    -- Forgotten in Iterable (GDPR): Iterable rejects the row.
     (13, 'priya.forgotten@example.com', 'Priya', 'Nair', 'pro', 'no'),
-    -- Well formed for us, malformed for Iterable.
+    -- An address that this program accepts and Iterable rejects.
     (14, 'pat.morgan@example.con', 'Pat', 'Morgan', 'pro', 'yes'),
-    -- Her event meets a 502 once, and is retried.
+    -- The sandbox responds to this event with 502 once; it is retried.
     (15, 'olivia.brown@example.com', 'Olivia', 'Brown', 'pro', 'yes'),
-    -- Blanks around the address are trimmed.
+    -- Spaces around the address are removed.
     (16, ' grace.hopper@example.com ', 'Grace', 'Hopper', 'pro', 'no'),
     (17, 'noah.williams+news@example.com', 'Noah', 'Williams', 'pro', 'yes'),
     (18, 'yuki.tanaka@example.com', '由紀', '田中', 'pro', 'no'),
@@ -50,7 +50,7 @@ INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) V
 INSERT INTO page_views (id, user_id, page, device, browser, location, event_time) VALUES
     (1, 1, 'settings', 'mobile', 'Safari', 'San Francisco, CA', CURRENT_TIMESTAMP - INTERVAL 3 DAY),
     (2, 1, 'pricing', 'desktop', 'Chrome', 'San Francisco, CA', CURRENT_TIMESTAMP - INTERVAL 2 HOUR),
-    -- Later, but of a page that does not count.
+    -- Later, but of a page that the query does not look for.
     (3, 1, 'home', 'desktop', 'Chrome', 'San Francisco, CA', CURRENT_TIMESTAMP - INTERVAL 1 HOUR),
     (4, 2, 'Pricing', 'mobile', 'Safari', 'Austin, TX', CURRENT_TIMESTAMP - INTERVAL 5 HOUR),
     (5, 3, 'SETTINGS', 'tablet', 'Firefox', 'Köln, DE', CURRENT_TIMESTAMP - INTERVAL 26 HOUR),
@@ -67,7 +67,7 @@ INSERT INTO page_views (id, user_id, page, device, browser, location, event_time
     (16, 14, 'settings', 'desktop', 'Chrome', 'Denver, CO', CURRENT_TIMESTAMP - INTERVAL 12 HOUR),
     (17, 15, 'pricing', 'tablet', 'Safari', 'Leeds, UK', CURRENT_TIMESTAMP - INTERVAL 13 HOUR),
     (18, 16, 'settings', 'desktop', 'Firefox', 'New York, NY', CURRENT_TIMESTAMP - INTERVAL 14 HOUR),
-    -- A tie: two views in the same second; the higher id wins.
+    -- Two views in the same second: the one with the higher id is sent.
     (19, 17, 'settings', 'mobile', 'Chrome', 'Chicago, IL', CURRENT_TIMESTAMP - INTERVAL 15 HOUR),
     (20, 17, 'pricing', 'desktop', 'Edge', 'Chicago, IL', CURRENT_TIMESTAMP - INTERVAL 15 HOUR),
     (21, 18, 'pricing', 'mobile', 'Safari', '東京', CURRENT_TIMESTAMP - INTERVAL 16 HOUR),

@@ -1,22 +1,21 @@
--- The two tables that the sync reads. Runs unchanged on MySQL 8, MariaDB 10.6 and the sandbox.
+-- The two tables that the query reads. For MySQL 8, MariaDB 10.6 and newer.
 --
--- You do not need this file when your tables exist already: the program works with any tables and
--- any query that returns the columns it is told to use (README, "Set it up"). It is what the
--- tests, the benchmarks and `python main.py --demo` use, and a good model of the indexes.
+-- You do not need this file if you have tables of your own: see docs/your-own-tables.md. The tests,
+-- the benchmarks and `python main.py --demo` use it, and it shows which indexes the query needs.
 
 CREATE TABLE customers (
     id         INT UNSIGNED NOT NULL AUTO_INCREMENT,
-    -- Compared byte by byte: two rows whose addresses differ only in case are two rows here.
-    -- 254 characters is the longest address that e-mail allows (RFC 5321).
+    -- Compared byte by byte, so that two rows may differ only in upper and lower case.
+    -- An e-mail address has at most 254 characters (RFC 5321).
     email      VARCHAR(254) COLLATE utf8mb4_bin NULL,
     first_name VARCHAR(255) NULL,
     last_name  VARCHAR(255) NULL,
     plan_type  VARCHAR(32) NOT NULL DEFAULT 'free',   -- free, basic, pro or enterprise
     candidate  VARCHAR(255) NULL,
     PRIMARY KEY (id),
-    -- Finds the pro customers, already in the order in which the query returns them.
+    -- For the query: the customers of a plan, already in the query's order.
     KEY customers_plan (plan_type, id),
-    -- For people who look somebody up.
+    -- To look up one customer.
     KEY customers_email (email)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_general_ci;
 
@@ -29,10 +28,10 @@ CREATE TABLE page_views (
     location   VARCHAR(255) NULL,
     event_time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
     PRIMARY KEY (id),
-    -- The one the query lives on: two short ranges (a page, since a time), and everything that is
-    -- ranked stands in the index itself (InnoDB adds the primary key), so no row is touched.
+    -- For the query: one short range for each page, and all columns that are ranked (InnoDB adds the
+    -- primary key to every index), so that no row of the table is read.
     KEY page_views_recent (page, event_time, user_id),
-    -- One customer's history, latest first; also serves the foreign key.
+    -- The history of one customer, and the foreign key.
     KEY page_views_user (user_id, event_time, id, page),
     CONSTRAINT page_views_customer FOREIGN KEY (user_id) REFERENCES customers (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_general_ci;

@@ -1,4 +1,4 @@
-"""The usage examples of the Python modules, typed at a Python prompt."""
+"""The usage examples of the Python interface, typed at a Python prompt as they are written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.program_files import PROJECT_FOLDER
 def at_the_prompt(
     code: str, folder: Path, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` at an interactive Python prompt in `folder`, with the project on its path."""
+    """Type `code` at a Python prompt that is started in `folder` and can import the project."""
     return subprocess.run(
         [sys.executable, "-q", "-i"],
         input=textwrap.dedent(code),
@@ -42,7 +42,7 @@ def at_the_prompt(
 
 @pytest.fixture
 def iterable_challenge(mariadb_server: PrivateMariaDB) -> Iterator[PrivateMariaDB]:
-    """The private MariaDB with the database, user and password of the usage example."""
+    """The private MariaDB with the database, user and password that the usage example names."""
     mariadb_server.create_database("iterable_challenge", SCHEMA, SAMPLE_DATA)
     mariadb_server.run_sql("ALTER USER root@'127.0.0.1' IDENTIFIED BY 'password'")
     yield mariadb_server
@@ -50,8 +50,10 @@ def iterable_challenge(mariadb_server: PrivateMariaDB) -> Iterator[PrivateMariaD
     mariadb_server.run_sql("DROP DATABASE iterable_challenge")
 
 
-def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path) -> None:
-    # As in the example, except for the port of the test server.
+def test_a_database_connection_returns_the_users_of_the_query(
+    iterable_challenge: PrivateMariaDB, tmp_path: Path
+) -> None:
+    # As written, except for the port, because the server of the tests has a free one.
     done = at_the_prompt(
         f"""
         from functools import partial
@@ -78,7 +80,8 @@ def test_the_database_example(iterable_challenge: PrivateMariaDB, tmp_path: Path
     assert "password" not in representation
 
 
-def test_the_database_example_with_a_wrong_password(
+@pytest.mark.slow
+def test_connect_with_a_wrong_password_returns_false_and_logs_the_reason(
     iterable_challenge: PrivateMariaDB, tmp_path: Path
 ) -> None:
     done = at_the_prompt(
@@ -97,7 +100,9 @@ def test_the_database_example_with_a_wrong_password(
     assert "sesame" not in done.stderr
 
 
-def test_the_client_example(iterable: IterableSandbox, tmp_path: Path) -> None:
+def test_a_client_updates_a_user_and_tracks_an_event(
+    iterable: IterableSandbox, tmp_path: Path
+) -> None:
     done = at_the_prompt(
         f"""
         from iterable_client import IterableClient
@@ -113,10 +118,10 @@ def test_the_client_example(iterable: IterableSandbox, tmp_path: Path) -> None:
         tmp_path,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    updated, tracked, refused, outcome, representation = done.stdout.splitlines()
+    updated, tracked, rejected, outcome, representation = done.stdout.splitlines()
     assert updated.startswith("(True, {'code': 'Success', 'msg': 'User successfully created")
     assert tracked.startswith("(True, {'code': 'Success', 'msg': 'Event with id: ")
-    assert refused == "(False, 'InvalidEmailAddressError', 400)"
+    assert rejected == "(False, 'InvalidEmailAddressError', 400)"
     assert outcome == "'successful'"
     assert "secret" not in representation
     sarah = iterable.project.users["sarah.johnson@email.com"]
@@ -124,7 +129,7 @@ def test_the_client_example(iterable: IterableSandbox, tmp_path: Path) -> None:
     assert len(iterable.project.events) == 2
 
 
-def test_the_logger_example(tmp_path: Path) -> None:
+def test_a_logger_writes_to_the_console_by_level_and_everything_to_the_file(tmp_path: Path) -> None:
     done = at_the_prompt(
         """
         from logger_config import get_logger, setup_logger
@@ -143,7 +148,7 @@ def test_the_logger_example(tmp_path: Path) -> None:
     assert second.endswith(" - __main__ - DEBUG - Only in the file")
 
 
-def test_the_whole_program_from_a_python_process(
+def test_run_integration_runs_one_sync(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_people(embedded.run_sql, [1, 2])
@@ -164,7 +169,9 @@ def test_the_whole_program_from_a_python_process(
     assert program.results["successful"] == 2
 
 
-def test_missing_settings_raise_one_exception_that_names_them_all(tmp_path: Path) -> None:
+def test_load_environment_variables_raises_one_error_for_all_missing_settings(
+    tmp_path: Path,
+) -> None:
     done = at_the_prompt(
         """
         from main import load_environment_variables

@@ -1,4 +1,4 @@
-"""`deploy/` agrees with the program (flags, settings, paths), and systemd with the units."""
+"""`deploy/`: its guide works, it agrees with the program, and systemd accepts the units."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from pathlib import Path
 import mysql.connector
 import pytest
 
+import main
 from commands.check.run import check_setup
 from config.settings import DEFAULTS, NAMES, Settings
 from sandbox.iterable_api import IterableSandbox
-from tests.conftest import SourceDatabase
+from tests.conftest import SAMPLE_DATA, SourceDatabase
+from tests.support.documents import Document
 from tests.support.people import WINDOW, add_people
+from tests.support.program import copy_of_project
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.quick_start import Reader
 
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"
@@ -29,7 +33,7 @@ README = (DEPLOY / "README.md").read_text(encoding="utf-8")
 
 
 class Unit:
-    """A unit file; a key may stand in it more than once."""
+    """A unit file. A key may occur more than once."""
 
     def __init__(self, path: Path) -> None:
         self.values: dict[str, list[str]] = {}
@@ -53,6 +57,37 @@ def command_lines() -> list[str]:
     files = [SERVICE, DEPLOY / "crontab", DEPLOY / "README.md"]
     lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if "main.py " in line and not line.lstrip().startswith("#")]
+
+
+# Commands of the guide that would change the machine.
+CHANGES_THE_MACHINE = r"(mysql|git|useradd|systemctl|journalctl|crontab) |cp deploy/|cd "
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_work(real: SourceDatabase, tmp_path: Path) -> None:
+    real.run_sql(SAMPLE_DATA.read_text(encoding="utf-8"))
+    folder = copy_of_project(tmp_path / "opt")
+    for name in (".env.example", "requirements.txt", "constraints.txt"):
+        shutil.copy(PROJECT_FOLDER / name, folder)
+    (tmp_path / "etc").mkdir()
+    places = {"/etc/mysql-to-iterable": tmp_path / "etc"}
+    places |= {path: tmp_path / path.split("/")[2] for path in WRITABLE}
+    with IterableSandbox() as iterable:
+        own = {
+            **real.settings(),
+            "ITERABLE_API_KEY": "c0ffee00c0ffee00c0ffee00c0ffee00",
+            "ITERABLE_API_BASE_URL": iterable.url,
+        }
+        reader = Reader(folder, own, places)
+        for command in Document("deploy/README.md").commands:
+            line = re.sub(r"^sudo -u \S+ | -o \S+ -g \S+", "", command)
+            if setting := re.fullmatch(r"([A-Z_]+)=(/\S+)", line):
+                reader.edit(ENV_FILE, {setting[1]: setting[2]})
+            elif not re.match(CHANGES_THE_MACHINE, line):
+                ending = reader.do(line)
+                assert ending.status in {0, main.SOME_FAILED}, f"{command}\n{ending.output}"
+    assert (tmp_path / "lib/sync_state.sqlite3").exists()
+    assert (tmp_path / "log/iterable_integration.log").exists()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +115,7 @@ def test_the_paths_are_the_same_everywhere() -> None:
     assert all(path in README for path in (HOME, ENV_FILE, *WRITABLE))
 
 
-def test_the_unit_may_write_where_the_settings_say_and_nowhere_else() -> None:
+def test_the_unit_may_write_only_where_the_advised_settings_point() -> None:
     service = Unit(SERVICE)
     writable = " ".join(service.values["ReadWritePaths"]).split()
     assert service["ProtectSystem"] == "strict"
@@ -94,39 +129,39 @@ def test_the_unit_may_write_where_the_settings_say_and_nowhere_else() -> None:
         assert path.startswith(WRITABLE)
 
 
-def test_settings_that_are_named_exist() -> None:
+def test_every_setting_that_is_named_exists() -> None:
     text = README + SERVICE.read_text(encoding="utf-8")
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
     assert {"METRICS_FILE", "RESULTS_KEEP"} <= named <= set(NAMES)
     assert f"`RESULTS_KEEP` ({DEFAULTS['RESULTS_KEEP']})" in README
 
 
-def test_a_run_with_failed_rows_and_a_stopped_one_leave_no_failed_unit() -> None:
+def test_the_unit_does_not_fail_when_rows_failed_or_it_was_stopped() -> None:
     assert Unit(SERVICE)["SuccessExitStatus"].split() == ["3", "143"]
     assert Unit(SERVICE)["Restart"] == "no"
 
 
-def test_no_secret_stands_in_the_units_and_the_crontab() -> None:
+def test_the_units_and_the_crontab_contain_no_secret() -> None:
     for path in (SERVICE, TIMER, DEPLOY / "crontab"):
         text = path.read_text(encoding="utf-8")
         for name in ("DB_PASSWORD", "ITERABLE_API_KEY", "Environment="):
             assert name not in text
 
 
-def test_the_timer_starts_the_service_and_is_started_with_the_machine() -> None:
+def test_the_timer_starts_the_service_every_ten_minutes() -> None:
     assert TIMER.stem == SERVICE.stem
     assert Unit(TIMER)["OnCalendar"] == "*:0/10"
     assert Unit(TIMER)["WantedBy"] == "timers.target"
 
 
 class TestTheCrontab:
-    def test_has_one_job_with_five_times_and_no_bare_percent_sign(self) -> None:
+    def test_has_one_job_without_a_percent_sign(self) -> None:
         (job,) = cron_jobs()
         assert job.split()[:5] == ["*/10", "*", "*", "*", "*"]
         assert "%" not in job  # cron would make a new line of it
         assert job.endswith(" --quiet")
 
-    def test_runs_the_program_unless_the_last_run_still_works(self, tmp_path: Path) -> None:
+    def test_skips_a_start_while_the_last_run_is_active(self, tmp_path: Path) -> None:
         (job,) = cron_jobs()
         program = tmp_path / "program"
         program.write_text('#!/bin/sh\necho "$@"\nsleep 1\n', encoding="ascii")
@@ -134,7 +169,7 @@ class TestTheCrontab:
         command = job.split(None, 5)[5]
         command = command.replace(f"{HOME}/.venv/bin/python", shlex.quote(str(program)))
         command = command.replace(WRITABLE[0], str(tmp_path))
-        environment = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}  # all that cron gives
+        environment = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}  # as cron sets it
 
         def start() -> subprocess.Popen[str]:
             return subprocess.Popen(
@@ -159,7 +194,7 @@ class TestTheCrontab:
 class TestSystemd:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """Return a private root with systemd's own units, the program, and nothing else."""
+        """Return a root folder with systemd's own units and stand-ins for the program's files."""
         own_units = Path("/usr/lib/systemd/system")
         if shutil.which("systemd-analyze") is None or not own_units.is_dir():
             pytest.skip("needs systemd-analyze (apt-get install systemd)")
@@ -176,17 +211,17 @@ class TestSystemd:
         shutil.copy(TIMER, units)
         return tmp_path
 
-    def test_has_nothing_to_say_against_the_units(self, root: Path) -> None:
+    def test_accepts_the_units(self, root: Path) -> None:
         done = analyze("verify", f"--root={root}", SERVICE.name, TIMER.name)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    def test_would_have_told_of_a_wrong_line(self, root: Path) -> None:
+    def test_would_reject_a_wrong_line(self, root: Path) -> None:
         with (root / "etc/systemd/system" / SERVICE.name).open("a", encoding="ascii") as unit:
             unit.write("ProtectEverything=yes\n")
         assert "ProtectEverything" in analyze("verify", f"--root={root}", SERVICE.name).stderr
 
     @pytest.mark.usefixtures("root")
-    def test_calls_the_service_well_shut_in(self) -> None:
+    def test_rates_the_exposure_of_the_service_as_low(self) -> None:
         done = analyze("security", "--offline=true", str(SERVICE))
         if "offline" in done.stderr:
             pytest.skip("this systemd-analyze is too old to judge a file")
@@ -210,9 +245,7 @@ class TestTheGrant:
         real.run_sql(script.replace("your_database_password_here", quoted))
         return replace(real, user="iterable_sync", password=self.PASSWORD)
 
-    def test_is_enough_for_a_set_up_to_pass_its_check(
-        self, reader: SourceDatabase, tmp_path: Path
-    ) -> None:
+    def test_is_enough_for_check_to_pass(self, reader: SourceDatabase, tmp_path: Path) -> None:
         add_people(reader.run_sql, range(1, 4))
         with IterableSandbox() as iterable:
             environment = {
@@ -227,7 +260,7 @@ class TestTheGrant:
             lines = list(check_setup(Settings.from_environment(environment), None))
         assert [line for line in lines if not line.ok or line.is_warning] == []
 
-    def test_is_enough_to_leave_a_query_before_its_end(self, reader: SourceDatabase) -> None:
+    def test_is_enough_to_abandon_a_query(self, reader: SourceDatabase) -> None:
         add_people(reader.run_sql, range(1, 2_001))
         with reader.connection() as database:
             stream = database.stream(
@@ -246,7 +279,9 @@ class TestTheGrant:
             "SELECT * FROM mysql.user",
         ],
     )
-    def test_is_good_for_nothing_else(self, reader: SourceDatabase, statement: str) -> None:
+    def test_allows_nothing_but_reading_the_two_tables(
+        self, reader: SourceDatabase, statement: str
+    ) -> None:
         connection = mysql.connector.connect(
             host=reader.host,
             port=reader.port,
@@ -261,7 +296,7 @@ class TestTheGrant:
         finally:
             connection.close()
 
-    def test_keeps_its_placeholder_where_settings_would_refuse_it(self) -> None:
+    def test_has_a_placeholder_that_the_settings_would_refuse(self) -> None:
         script = (DEPLOY / "grant_select.sql").read_text(encoding="utf-8")
         (password,) = re.findall(r"IDENTIFIED BY '([^']+)'", script)
         assert password.startswith("your_")

@@ -1,8 +1,7 @@
-"""What a document holds for a reader who does as it says: commands, outputs, tables, links.
+"""Our Markdown files, read for what can be compared with the program.
 
-Owns the reading of our own Markdown (a command is indented, an output stands between fences, a
-line `...` there is what was left out), and when something printed is what a document shows.
-Refuses to know what any command does.
+An indented line is a command, a fenced block is an output or an example. In an output, a line
+`...` stands for any number of lines that were left out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
 HOME = "/opt/mysql-to-iterable"  # where the documents have the project
 
-# What differs from run to run; counts, words and everything else have to be the same.
+# What differs from run to run; everything else has to be the same.
 _DIFFERING = (
     (r"/\S*/mysql-to-iterable-demo-\w+", "DEMO_FOLDER"),
     (r"integration_results_\d{8}_\d{6}(_\d+)?", "integration_results_TIME"),
@@ -22,18 +21,24 @@ _DIFFERING = (
     (r"page-view-[0-9a-f]{32}", "EVENT_ID"),
     (r"https?://\S+ \([^)]*\)", "ADDRESS"),
     (r"[\w.-]+:\d+ \(version [^)]*\)", "SERVER"),
+    (r"\d{8}T\d{6}Z-[0-9a-f]{6}", "RUN_ID"),
+    (r"Iterable-Request-Id \w+", "Iterable-Request-Id ID"),
+    (r"\d+ ms\b", "MILLISECONDS"),
     (r"\d[\d,]*\.\d+", "DECIMAL"),
 )
 
 
 class Document:
-    """One of our Markdown files."""
+    """One Markdown file."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.path = PROJECT_FOLDER / name
         self.text = self.path.read_text(encoding="utf-8")
-        pieces = re.split(r"(?m)^```.*\n", self.text)
-        self.prose, self.outputs = "\n".join(pieces[::2]), pieces[1::2]
+        self.prose = re.sub(r"(?ms)^```.*?^```$", "", self.text)
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def commands(self) -> list[str]:
@@ -47,19 +52,23 @@ class Document:
         """Everything between backticks."""
         return re.findall(r"`([^`\n]+)`", self.prose)
 
+    def blocks(self, language: str = "") -> list[str]:
+        """Return the fenced blocks of a language, in their order."""
+        found = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", self.text)
+        return [text for name, text in found if name == language]
+
     def shown_after(self, words: str) -> str:
-        """Return the first output that stands behind these words."""
+        """Return the first fenced block behind these words."""
         found = re.search(r"(?ms)^```.*?\n(.*?)^```$", self.text.split(words, 1)[1])
-        assert found, f"{self.path.name} shows no output behind {words!r}"
+        assert found, f"{self} shows no output behind {words!r}"
         return found.group(1)
 
     def table(self, heading: str) -> list[list[str]]:
-        """Return the rows of the table whose head begins so, without the head."""
+        """Return the rows of the table whose first heading this is; none where there is none."""
         found = re.search(
-            rf"(?m)^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", self.text
+            rf"(?m)^\| {re.escape(heading)} \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", self.text
         )
-        assert found, f"{self.path.name} has no table of {heading!r}"
-        rows = found.group(1).replace(r"\|", "\0").splitlines()
+        rows = found.group(1).replace(r"\|", "\0").splitlines() if found else []
         return [[cell.strip().replace("\0", "|") for cell in row[1:-1].split("|")] for row in rows]
 
     @property
@@ -73,18 +82,25 @@ class Document:
         return {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
 
 
+def documents_in(*folders: str) -> list[Document]:
+    """Return every document of these folders, "." for the project's own."""
+    paths = [path for folder in folders for path in sorted((PROJECT_FOLDER / folder).glob("*.md"))]
+    return [Document(str(path.relative_to(PROJECT_FOLDER))) for path in paths]
+
+
 def codes(cell: str) -> list[str]:
     """Return what stands between backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Say whether this was printed but for what differs from run to run."""
-    parts = re.split(r"(?m)^\.\.\.\n", _masked(shown))
-    return re.fullmatch("(?:.*\n)*?".join(map(re.escape, parts)), _masked(printed)) is not None
+    """Say whether this was printed, apart from what differs from run to run."""
+    parts = re.split(r"(?m)^\.\.\.\n", masked(shown))
+    return re.fullmatch("(?:.*\n)*?".join(map(re.escape, parts)), masked(printed)) is not None
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """Return a text with a word in place of everything that differs from run to run."""
     for differing, mask in _DIFFERING:
         text = re.sub(differing, mask, text)
     return text.strip("\n") + "\n"

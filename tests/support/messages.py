@@ -1,7 +1,4 @@
-"""The program's own words, read from its modules: does it ever say this?
-
-Owns the comparison of a message, as a document quotes it, with the texts in the code.
-"""
+"""Find out whether the program has a message that a document quotes, by reading its source code."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from tests.support.program_files import program_files
 
 
 @cache
-def words_of_the_program() -> tuple[str, ...]:
-    """Return every text in the modules, with `{}` for what is filled in."""
+def texts_of_the_program() -> tuple[str, ...]:
+    """Return every string in the modules, with `{}` in place of what is filled in."""
     texts = []
     for path in program_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -32,16 +29,16 @@ def words_of_the_program() -> tuple[str, ...]:
 def says(message: str) -> bool:
     """Say whether the program has this message.
 
-    A word of it may be a value that the program fills in, `...` any number of words; but three
-    words in a row are the program's own.
+    In the message `...` stands for any words, and each word may be a value that the program fills
+    in. At least three consecutive words must come from the source code.
     """
-    message = re.sub(rf"^({'|'.join(NAMES)}) ", "", message)  # a setting's name, put before
+    message = re.sub(rf"^({'|'.join(NAMES)}) ", "", message)  # put before the message
     words = []
     for word in message.split():
         inner = re.escape(word).replace(re.escape("..."), ".*")
         words.append(rf"(?:{inner}|\(?\{{\}}[:)]?)")
     return any(
         re.search(r"[A-Za-z0-9']+( [A-Za-z0-9']+){2}", found.group())
-        for text in words_of_the_program()
+        for text in texts_of_the_program()
         if (found := re.search(r"\s?".join(words), text))
     )

@@ -1,4 +1,4 @@
-"""A page read as a browser reads it, and strictly: what is opened is closed."""
+"""Parse an HTML page, and check that every element that is opened is closed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-# What HTML allows to stand without an end: the page has none of these open.
+# Elements that have no end tag in HTML.
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 class Reader(HTMLParser):
-    """Reads a page as a browser does: its elements, their attributes, its words."""
+    """The elements of a page with their attributes, and its visible text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -43,5 +43,5 @@ class Reader(HTMLParser):
 
 
 def as_xml(text: str) -> ElementTree.Element:
-    """Read the page as XML, which forgives nothing."""
+    """Parse the page as XML, which must be well-formed."""
     return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314

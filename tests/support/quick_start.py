@@ -1,7 +1,7 @@
-"""Somebody who does what QUICKSTART.md says, in a copy of the project that is theirs alone.
+"""A reader who types the commands of a document, in a copy of the project of their own.
 
-Owns what a person adds: values in `.env`, an environment without settings of ours, and a `.venv`
-that has its packages already, as tests ask no package index. Refuses to know what the lines do.
+The copy's `.venv` gets the packages of the tests' own environment, because tests ask no package
+index.
 """
 
 from __future__ import annotations
@@ -18,25 +18,36 @@ from tests.support.program import PATIENCE_SECONDS, Ending
 
 
 class Reader:
-    """Reads and does, a line at a time. `own` is what this reader puts into `.env`."""
+    """Types one line at a time. `own` are the values that this reader enters into settings files.
 
-    def __init__(self, folder: Path, own: Mapping[str, str]) -> None:
+    `places` says where the reader has the paths that a document names.
+    """
+
+    def __init__(
+        self, folder: Path, own: Mapping[str, str], places: Mapping[str, Path] | None = None
+    ) -> None:
         self.folder = folder
         self._own = own
+        self._places = {HOME: folder, **(places or {})}
         self.endings: dict[str, Ending] = {}
 
     def do(self, line: str) -> Ending:
-        """Type a line in the project's folder."""
-        if line.startswith("python3 -m venv"):
-            line += " --without-pip"
-        done = self.run(line)
+        """Type a line in the project's folder, and do what the document says beside it.
+
+        `endings` keeps how each line ended when it was typed for the first time.
+        """
+        line_here = f"{line} --without-pip" if line.startswith("python3 -m venv") else line
+        ending = self.run(line_here)
+        self.endings.setdefault(line, ending)
         if line.startswith("python3 -m venv"):
             self._bring_packages()
-        elif line.startswith("cp .env.example"):
-            self._fill_in()
-        return done
+        elif found := re.match(r"(?:cp|install) .*\.env(?:\.example)? (\S+)$", line):
+            self.edit(found[1], self._own)
+        return ending
 
     def run(self, line: str, cwd: Path | None = None) -> Ending:
+        """Run a line in a shell, with an environment that holds no settings."""
+        line = self._here(line)
         done = subprocess.run(
             ["/bin/sh", "-c", line],
             cwd=cwd or self.folder,
@@ -49,6 +60,20 @@ class Reader:
         printed = done.stdout.replace(str(self.folder), HOME)
         return Ending(done.returncode, printed, done.stderr)
 
+    def edit(self, name: str, values: Mapping[str, str]) -> None:
+        """Put values in the place of those in a settings file, as with an editor."""
+        path = self.folder / self._here(name)
+        text = path.read_text(encoding="utf-8")
+        for setting, value in values.items():
+            text, found = re.subn(rf"(?m)^{setting}=.*$", f"{setting}={self._here(value)}", text)
+            assert found == 1
+        path.write_text(text, encoding="utf-8")
+
+    def _here(self, text: str) -> str:
+        for name, path in self._places.items():
+            text = text.replace(name, str(path))
+        return text
+
     def _bring_packages(self) -> None:
         """Put our own environment where a new one is, and a pip that asks no network."""
         pip = '-m pip --disable-pip-version-check "$@" --dry-run --no-index'
@@ -57,12 +82,3 @@ class Reader:
             path.unlink(missing_ok=True)
             path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}\n', encoding="utf-8")
             path.chmod(0o755)
-
-    def _fill_in(self) -> None:
-        """Put values in the place of the template's, as an editor would."""
-        path = self.folder / ".env"
-        text = path.read_text(encoding="utf-8")
-        for name, value in self._own.items():
-            text, found = re.subn(rf"(?m)^{name}=.*$", f"{name}={value}", text)
-            assert found == 1
-        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,182 @@
+"""`python -m tools.document_tables`: write the tables of `docs/` that follow from the code.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. What the code cannot
+say, the meaning of a field of the results file, stands here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+from config.settings import DEFAULTS, REQUIRED
+from records.outcomes import CallResult, Outcome, Verdict, row_entry
+from reporting.results_file import RunSummary
+
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+DOCUMENTS = (PROJECT_FOLDER / "docs/settings.md", PROJECT_FOLDER / "docs/results-file.md")
+
+_BY_OUTCOME = "rows with this outcome, see below"
+HEAD: Mapping[str, str] = {
+    "schema_version": "version of this format, 1",
+    "run_id": "start time and a random part; the log names it, too",
+    "status": "`completed`, `completed_with_failures`, `interrupted` or `aborted`",
+    "reason": "why the run was interrupted or aborted, else null",
+    "dry_run": "true if nothing was sent on purpose",
+    "mode": "`per-user` or `bulk`",
+    "started_at": "ISO 8601 in UTC",
+    "finished_at": "ISO 8601 in UTC",
+    "total_users": "rows that the query returned",
+    "successful": _BY_OUTCOME,
+    "partial_failures": _BY_OUTCOME,
+    "total_failures": _BY_OUTCOME,
+    "unchanged": _BY_OUTCOME,
+    "invalid": _BY_OUTCOME,
+    "duplicates": _BY_OUTCOME,
+    "not_attempted": _BY_OUTCOME,
+    "api_calls": "attempts made, retries included",
+    "retries": "how many of them were repeated attempts",
+    "duration_seconds": "of the whole run",
+    "users_per_second": "rows that were settled, divided by the duration",
+    "records": "one entry for each row",
+}
+OUTCOMES: Mapping[Outcome, str] = {
+    Outcome.SUCCESSFUL: "profile and event are in Iterable, at least one of them since this run",
+    Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
+    Outcome.TOTAL_FAILURE: "neither of them is in Iterable",
+    Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
+    Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
+    Outcome.DUPLICATE: "another row has the same e-mail address and a later event",
+    Outcome.NOT_ATTEMPTED: "the run ended before this row, or was a dry run",
+}
+RECORD: Mapping[str, str] = {
+    "user_id": "the column `id`",
+    "email": "null if the row has none",
+    "timestamp": "when the row was settled, ISO 8601 in UTC",
+    "outcome": "see above",
+    "overall_success": "true for `successful` and `unchanged`",
+    "reason": "why the row is invalid, a duplicate or not attempted, or why no event was sent",
+    "users_update": "the profile request, or null",
+    "events_track": "the event request, or null",
+}
+REQUEST: Mapping[str, str] = {
+    "success": "true if the verdict is `delivered`",
+    "verdict": "`delivered`, `rejected`, `unavailable` or `refused`: "
+    "[responses and verdicts](responses-and-verdicts.md)",
+    "http_status": "of the last attempt, null if there was no response",
+    "attempts": "how often it was tried in this run",
+    "response": "Iterable's `code`, `msg` and `params`; in bulk mode what the response said of "
+    "this row",
+}
+
+
+class Setting(NamedTuple):
+    """A setting as the documents show it."""
+
+    name: str
+    default: str | None  # None: required
+    group: str
+    help: str
+
+
+def declared_settings() -> list[Setting]:
+    """Return every setting in its group, as `.env.example` explains it."""
+    settings, group, explanation = [], "", ""
+    for line in (PROJECT_FOLDER / ".env.example").read_text("utf-8").splitlines():
+        if heading := re.fullmatch("# --- (.+) ---", line):
+            group = heading[1]
+        elif line.startswith("# "):
+            explanation = line.removeprefix("# ")
+        elif line:
+            name = line.partition("=")[0]
+            default = None if name in REQUIRED else DEFAULTS[name]
+            settings.append(Setting(name, default, group, explanation))
+    return settings
+
+
+def settings_table() -> str:
+    """Return one table for each group of settings."""
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for setting in declared_settings():
+        default = "required" if setting.default is None else _code(setting.default)
+        meaning = setting.help.replace("|", r"\|")
+        groups.setdefault(setting.group, []).append((_code(setting.name), default, meaning))
+    return "\n".join(
+        f"### {group}\n\n{_table(('setting', 'default', 'meaning'), rows)}"
+        for group, rows in groups.items()
+    )
+
+
+def head_table() -> str:
+    """Return the table of the results file's head."""
+    names = [*(field.name for field in fields(RunSummary)), "records"]
+    return _table(("field", "meaning"), _explained(names, HEAD))
+
+
+def outcomes_table() -> str:
+    """Return the table of what a row can come to."""
+    rows = [(_code(outcome.value), OUTCOMES[outcome]) for outcome in Outcome]
+    return _table(("outcome", "meaning"), rows)
+
+
+def record_table() -> str:
+    """Return the table of an entry of `records`."""
+    names = row_entry(None, None, Outcome.UNCHANGED)
+    return _table(("field of a record", "meaning"), _explained(names, RECORD))
+
+
+def request_table() -> str:
+    """Return the table of a request of a record."""
+    names = CallResult(Verdict.DELIVERED, 200, "Success", "").to_json()
+    return _table(("field of a request", "meaning"), _explained(names, REQUEST))
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "head": head_table,
+    "outcomes": outcomes_table,
+    "record": record_table,
+    "request": request_table,
+}
+
+
+def with_tables(text: str) -> str:
+    """Return a document with every table that it marks replaced by the one of today's code."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)",
+        lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _explained(names: Iterable[str], meanings: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Pair each name with its meaning; raises KeyError for a name that has none."""
+    return [(_code(name), meanings[name]) for name in names]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [" | ".join(cells).rstrip() for cells in (head, *rows)]
+    lines.insert(1, "|".join("---" for _ in head))
+    marked = [f"| {line} |" for line in lines]
+    marked[1] = f"|{lines[1]}|"
+    return "\n".join(marked) + "\n"
+
+
+def main() -> int:
+    """Rewrite the documents that have tables."""
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text("utf-8")), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
