@@ -14,8 +14,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.program import Program, counts_of, wait_until
+from tests.support.users import add_users, check_project
 
 Mount = Callable[[str, int], Path]
 
@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_while_filling_stops_the_run_before_the_first_call(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 600)
-    add_people(mariadb.run_sql, range(1, 2_001))
+    add_users(mariadb.run_sql, range(1, 2_001))
     program = Program.between(
         tmp_path / "run", mariadb, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -95,7 +95,7 @@ def test_a_state_file_on_a_read_only_disk_is_one_clear_line(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 2_000)
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     program = Program.between(
         tmp_path / "run", embedded, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -122,7 +122,7 @@ def test_a_disk_that_gets_full_while_results_are_recorded_stops_the_run(
     everything_on_it: bool,
 ) -> None:
     disk = mount("disk", 2_000)
-    add_people(embedded.run_sql, range(1, 201))
+    add_users(embedded.run_sql, range(1, 201))
     program = Program.between(
         tmp_path / "run", embedded, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_under_the_results_loses_the_results_and_nothing_els
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 200)
-    add_people(embedded.run_sql, range(1, 41))
+    add_users(embedded.run_sql, range(1, 41))
     program = Program.between(tmp_path / "run", embedded, iterable, RESULTS_DIR=str(disk))
     filler = use_up(disk)
     ending = program.run()

@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.program import PATIENCE_SECONDS, Program, counts_of
+from tests.support.users import add_users, check_project
 
 FULL = "/dev/full"
 
@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program between the embedded MySQL with five people, and the sandbox."""
-    add_people(embedded.run_sql, range(1, 6))
+    add_users(embedded.run_sql, range(1, 6))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 

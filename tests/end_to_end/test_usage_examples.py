@@ -15,9 +15,9 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.people import add_people, check_project
 from tests.support.program import Program
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.users import add_users, check_project
 
 
 def at_the_prompt(
@@ -147,7 +147,7 @@ def test_the_logger_example(tmp_path: Path) -> None:
 def test_the_whole_program_from_a_python_process(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     program = Program.between(tmp_path / "run", embedded, iterable)
     done = at_the_prompt(
         """

@@ -17,8 +17,8 @@ from commands.check.run import check_setup
 from config.settings import DEFAULTS, NAMES, Settings
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import WINDOW, add_people
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.users import WINDOW, add_users
 
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"
@@ -213,7 +213,7 @@ class TestTheGrant:
     def test_is_enough_for_a_set_up_to_pass_its_check(
         self, reader: SourceDatabase, tmp_path: Path
     ) -> None:
-        add_people(reader.run_sql, range(1, 4))
+        add_users(reader.run_sql, range(1, 4))
         with IterableSandbox() as iterable:
             environment = {
                 **reader.settings(),
@@ -228,7 +228,7 @@ class TestTheGrant:
         assert [line for line in lines if not line.ok or line.is_warning] == []
 
     def test_is_enough_to_leave_a_query_before_its_end(self, reader: SourceDatabase) -> None:
-        add_people(reader.run_sql, range(1, 2_001))
+        add_users(reader.run_sql, range(1, 2_001))
         with reader.connection() as database:
             stream = database.stream(
                 "SELECT a.id FROM customers a, customers b, customers c", chunk_rows=10

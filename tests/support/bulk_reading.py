@@ -7,7 +7,7 @@ from typing import Any
 
 from records.outcomes import CallResult, Half, PendingRow, Verdict
 from sync.bulk import Reading, read_answer
-from tests.support.bulk_iterable import row
+from tests.support.fake_bulk_client import row
 
 REJECTED = "rejected"
 DELIVERED = "delivered"

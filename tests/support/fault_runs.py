@@ -26,9 +26,9 @@ from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
 from tests.support.faults_and_ends import PEOPLE_COUNT, Case, Effect, When
-from tests.support.people import add_people, check_project, email_of, event_of, profile_of
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import add_users, check_project, email_of, event_of, profile_of
 
 # Five minutes of patience with 429s take 0.6 s; a call's 2 ms of real time count as one second.
 HURRY = 500.0
@@ -169,7 +169,7 @@ def stage(people_count: int = PEOPLE_COUNT) -> Iterator[Stage]:
             database=server.database,
             run_sql=server.run_sql,
         )
-        add_people(source.run_sql, range(1, people_count + 1))
+        add_users(source.run_sql, range(1, people_count + 1))
         yield Stage(source, Path(folder), people_count)
 
 
