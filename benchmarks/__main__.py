@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.baselines import Loop, measure_baselines
-from benchmarks.delivering import MODES, measure_delivery
+from benchmarks.delivery import MODES, measure_delivery
+from benchmarks.figures import Section, append_record, console_lines
 from benchmarks.machine import commit, machine_line, today, versions_line
 from benchmarks.processes import BenchmarkError
 from benchmarks.rerun import measure_rerun
 from benchmarks.sources import SOURCES
 from benchmarks.startup import ROWS as STARTUP_ROWS
 from benchmarks.startup import measure_startup
-from benchmarks.table import Section, append_record, console_lines
 from tests.support.mariadb import MariaDBUnavailable
 
 DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startup": STARTUP_ROWS}

@@ -19,8 +19,8 @@ from typing import Any
 
 import requests
 
-from benchmarks.people import customers, page_views
 from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, environment, sandbox
+from benchmarks.users import customers, page_views
 
 
 @dataclass(frozen=True)

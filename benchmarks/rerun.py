@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.delivering import MEGABYTE, PEAK_MEGABYTES
-from benchmarks.people import email_of
+from benchmarks.delivery import MEGABYTE, PEAK_MEGABYTES
+from benchmarks.figures import Line, Section, at_least, at_most
 from benchmarks.processes import BenchmarkError, Program, Sandbox, sandbox
 from benchmarks.sources import Source
-from benchmarks.table import Line, Section, at_least, at_most
+from benchmarks.users import email_of
 
 REQUIRED_ROWS_PER_SECOND = 50_000
 _CHANGED_EVERY = 1_000

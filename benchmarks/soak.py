@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.machine import machine_line, versions_line
 from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, Sandbox, environment, sandbox
-from benchmarks.soak_people import People
+from benchmarks.soak_users import People
 from tests.support.mariadb import PrivateMariaDB
 
 # What may go wrong with calls in a round. What hangs costs the program's time-out of 30 s.
@@ -99,7 +99,7 @@ class Loop:
 
     def __init__(self, settings: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.soak_loop"],
+            [sys.executable, "-m", "benchmarks.soak_process"],
             cwd=PROJECT_FOLDER,
             env={**environment(), **settings},
             stdin=subprocess.PIPE,

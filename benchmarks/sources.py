@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import mysql.connector
 
-from benchmarks.people import Row, customers, page_views, query_of_people
 from benchmarks.processes import PROJECT_FOLDER, background
+from benchmarks.users import Row, customers, page_views, query_of_people
 from tests.support.mariadb import PrivateMariaDB
 
 SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
@@ -75,7 +75,7 @@ def generated(rows: int) -> Iterator[Source]:
 @contextmanager
 def embedded(rows: int) -> Iterator[Source]:
     """Start the sandbox's MySQL server with so many people: thousands, not millions."""
-    command = [sys.executable, "-m", "benchmarks.embedded", str(rows)]
+    command = [sys.executable, "-m", "benchmarks.embedded_mysql", str(rows)]
     with background(command) as first_line:
         settings = dict(part.split("=", 1) for part in first_line.split())
         yield Source("the embedded server", settings, lambda every: _change(settings, every))

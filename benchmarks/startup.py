@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from benchmarks.figures import Section, at_most
 from benchmarks.processes import BenchmarkError, Program, Sandbox, run_measured, sandbox
 from benchmarks.sources import Source
-from benchmarks.table import Section, at_most
 
 ROWS = 20  # a small table
 _TRIES = 5

@@ -86,14 +86,14 @@ def history(environment: Mapping[str, str]) -> int:
 def demo(sync: Callable[[Mapping[str, str]], int]) -> int:
     """Run the real pipeline twice against the sandbox: the second run sends only what failed."""
     try:
-        from sandbox.demo import neighbours
+        from sandbox.demo import demo_servers
     except ImportError as error:
         raise ConfigError(
             [f"--demo needs {error.name}: pip install -r requirements-dev.txt"]
         ) from error
 
     folder = Path(tempfile.mkdtemp(prefix="mysql-to-iterable-demo-"))
-    with neighbours() as leading_there:
+    with demo_servers() as leading_there:
         environment = {
             **leading_there,
             "STATE_FILE": str(folder / "sync_state.sqlite3"),

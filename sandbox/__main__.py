@@ -1,7 +1,4 @@
-"""`python -m sandbox`: the Iterable API alone, until it is interrupted.
-
-Owns the flags. Refuses to know what they do (`ApiOptions` does).
-"""
+"""Command line of the Iterable sandbox: `python -m sandbox` serves the API until interrupted."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sandbox.api_service import ApiOptions, ApiService
 from sandbox.faults import load_fault_script
 from sandbox.field_types import FIELD_TYPES
 from sandbox.iterable_api import loopback_address, serve
-from sandbox.service import ApiOptions, ApiService
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; exit 2 for bad flags, 1 when the port cannot be had."""
+    """Serve until SIGINT or SIGTERM; return 1 if the port is not available, exit 2 on bad flags."""
     parser = _parser()
     flags = vars(parser.parse_args(arguments))
     host, port = flags.pop("host"), flags.pop("port")
@@ -46,7 +43,8 @@ async def _serve(service: ApiService, host: str, port: int) -> None:
         sys.stdout.write(f"Iterable sandbox listening on {url}\n")
         sys.stdout.flush()
 
-    # A million users and events are no garbage: look for some rarely.
+    # Users and events live until the end: with a million of them, frequent collections only cost
+    # time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     await serve(service, stop=stop, ready=ready, host=host, port=port)
@@ -67,13 +65,13 @@ def _to_options(flags: dict[str, Any]) -> ApiOptions:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox",
-        description="An Iterable API on loopback that behaves as Iterable documents it.",
+        description="Run a fake Iterable API on loopback that follows Iterable's documentation.",
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="a loopback address (default %(default)s)")
-    add("--port", type=_port, default=0, help="0 takes a free one (default)")
-    add("--latency-ms", type=_milliseconds, default=0.0, metavar="N", help="service time of a call")
-    add("--jitter-ms", type=_milliseconds, default=0.0, metavar="N", help="give or take so much")
+    add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
+    add("--port", type=_port, default=0, help="TCP port; 0, the default, picks a free one")
+    add("--latency-ms", type=_milliseconds, default=0.0, metavar="N", help="time to process a call")
+    add("--jitter-ms", type=_milliseconds, default=0.0, metavar="N", help="vary the latency by up to N ms")
     add(
         "--failure-rate",
         type=_share,
@@ -88,67 +86,39 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="ENDPOINT=RPS",
-        help="rate limit, like users/update=500; may be repeated",
+        help="calls per second, for example users/update=500; may be repeated",
     )
     add(
         "--retry-after",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="whether a 429 has a Retry-After header (default: no, as Iterable documents none)",
+        help="send a Retry-After header with a 429 (default: no; Iterable documents none)",
     )
     add(
         "--rate-limit-reset",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="whether a 429 has params.rateLimitReset (default: yes)",
+        help="send params.rateLimitReset with a 429 (default: yes)",
     )
-    add("--fault-script", metavar="FILE_OR_JSON", help="a JSON list of fault rules")
-    add("--seed", type=int, default=1, metavar="N", help="of all randomness (default %(default)s)")
-    add("--api-key", metavar="KEY", help="the one accepted key (default: any that is not empty)")
-    add(
-        "--forgotten",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="EMAIL",
-        help="GDPR-forgotten users",
-    )
-    add(
-        "--invalid-email",
-        dest="invalid_emails",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="EMAIL",
-        help="addresses that Iterable finds malformed",
-    )
-    add(
-        "--invalid-data-email",
-        dest="invalid_data_emails",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="EMAIL",
-        help="users whose data Iterable finds invalid",
-    )
-    add(
-        "--conflict-email",
-        dest="conflict_emails",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="EMAIL",
-        help="users whose identity conflicts with another's",
-    )
-    add(
-        "--disallow-event",
-        dest="disallowed_events",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="event names that are disallowed from tracking",
-    )
+    add("--fault-script", metavar="FILE_OR_JSON", help="JSON list of fault rules, or a file that contains one")
+    add("--seed", type=int, default=1, metavar="N", help="seed of the random numbers (default %(default)s)")
+    add("--api-key", metavar="KEY", help="the only accepted key (default: any non-empty key)")
+    for flag, option, metavar, meaning in (
+        ("--forgotten", "forgotten", "EMAIL", "GDPR-forgotten users"),
+        ("--invalid-email", "invalid_emails", "EMAIL", "addresses to reject as malformed"),
+        ("--invalid-data-email", "invalid_data_emails", "EMAIL", "users to reject: invalid data"),
+        ("--conflict-email", "conflict_emails", "EMAIL", "users to reject: conflicting identity"),
+        ("--disallow-event", "disallowed_events", "NAME", "event names disallowed from tracking"),
+    ):
+        add(
+            flag,
+            dest=option,
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar=metavar,
+            help=meaning,
+        )
     add(
         "--field-type",
         dest="field_types",
@@ -156,24 +126,24 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=TYPE",
-        help=f"preset a field's type ({', '.join(FIELD_TYPES)}); EVENT:NAME for one event only",
+        help=f"preset the type of a field ({', '.join(FIELD_TYPES)}); EVENT:NAME: in one event only",
     )
     add(
         "--drop-unknown-fields",
         action="store_true",
-        help="drop fields that no preset names, as a project can be set to",
+        help="drop fields without a preset type, as an Iterable project can be configured to do",
     )
     add(
         "--sparse-bulk-answers",
         action="store_true",
-        help="leave out all keys of a bulk answer but the two counts",
+        help="send only the two counts in bulk responses",
     )
     add(
         "--keep-calls",
         type=_count,
         default=0,
         metavar="N",
-        help="keep the last N requests for GET /sandbox/calls",
+        help="record the last N calls for GET /sandbox/calls (default %(default)s)",
     )
     return parser
 

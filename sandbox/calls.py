@@ -1,7 +1,4 @@
-"""One request to the API: which endpoint it is for, whom it is about, what is kept of it.
-
-Owns the endpoints' names and paths. Refuses to know what any of them does.
-"""
+"""An API call received by the sandbox: endpoint, users concerned, and the record kept of it."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
-from sandbox.bodies import rows_of
+from sandbox.request_schemas import rows_of
 
 POST_ENDPOINTS = ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
 GET_ENDPOINTS = ("users/getByEmail", "users/getFields", "users/{email}", "events/{email}")
@@ -27,11 +24,11 @@ _NOT_PARSED = object()
 
 @dataclass(slots=True)
 class CallRecord:
-    """What is kept of a request, never its key.
+    """Record of a call for tests; it never contains the API key.
 
-    `email` is the person's where the call is about one; `body` the parsed JSON, None where it is
-    none; `status` is None until it is answered, and for ever where nothing was sent; `at` is unix
-    time; `fault` names the rule that decided the call's fate.
+    `email` is None for bulk calls; `body` is the parsed JSON, None if the body is not JSON;
+    `status` is None until the response is sent, and stays None if none is; `at` is unix time;
+    `fault` names the fault rule that decided the response.
     """
 
     endpoint: str
@@ -43,12 +40,12 @@ class CallRecord:
     fault: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as GET /sandbox/calls shows it."""
+        """Return the record in the form of GET /sandbox/calls."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 class Call:
-    """One request; `parameters` are those of its query and path, `arrived_at` is monotonic."""
+    """A received call; `parameters` come from its query and path, `arrived_at` is monotonic time."""
 
     __slots__ = ("_body", "api_key", "arrived_at", "endpoint", "parameters", "path", "raw")
 
@@ -64,7 +61,7 @@ class Call:
 
     @property
     def body(self) -> Any:
-        """The JSON, parsed when first asked for; None where it is none."""
+        """Parsed JSON body, parsed at first access; None if the body is not JSON."""
         if self._body is _NOT_PARSED:
             try:
                 self._body = orjson.loads(self.raw)
@@ -74,14 +71,14 @@ class Call:
 
     @property
     def email(self) -> str | None:
-        """Whom the call is about, where it is one person."""
+        """E-mail of the user of a single call; None for a bulk call."""
         if self.endpoint not in _POST_PATHS.values():
             return self.parameters.get("email")
         email = self.body.get("email") if isinstance(self.body, dict) else None
         return email if isinstance(email, str) else None
 
     def emails(self) -> Collection[str]:
-        """Give everyone whom the call mentions, lower-cased."""
+        """Return the lower-cased e-mails of all users in the call."""
         if self.endpoint not in _POST_PATHS.values():
             return {self.parameters.get("email", "").lower()}
         rows = rows_of(self.endpoint, self.body)
@@ -95,11 +92,11 @@ def _route(method: str, path: str, query: str) -> tuple[str, dict[str, str]]:
         return endpoint, _NO_PARAMETERS
     if method != "GET" or not path.startswith(_API) or endpoint is not None:
         return UNKNOWN_ENDPOINT, _NO_PARAMETERS
-    given = {name: values[-1] for name, values in parse_qs(query).items()}
+    query_parameters = {name: values[-1] for name, values in parse_qs(query).items()}
     name = path[len(_API) :]
     if name in GET_ENDPOINTS:
-        return name, given
+        return name, query_parameters
     kind, _, email = name.partition("/")
     if kind not in ("users", "events") or not email:
         return UNKNOWN_ENDPOINT, _NO_PARAMETERS
-    return f"{kind}/{{email}}", {**given, "email": unquote(email)}
+    return f"{kind}/{{email}}", {**query_parameters, "email": unquote(email)}

@@ -1,6 +1,6 @@
-"""The `/sandbox/` calls: what tests ask of the sandbox and tell it. Iterable has none of them.
+"""Control endpoints under `/sandbox/`, by which tests inspect and change a running sandbox.
 
-Owns their paths and JSON. Refuses to know sockets and how the API decides anything.
+Iterable has no such endpoints. GET: state, users, events, calls. POST: faults, limits, reset.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from sandbox.profiles import Event, User
-from sandbox.replies import REDIRECT_TARGET, Reply
-from sandbox.service import ApiService
+from sandbox.api_service import ApiService
+from sandbox.fault_effects import REDIRECT_TARGET, WireResponse
+from sandbox.users_and_events import Event, User
 
 CONTROL_PATH = "/sandbox/"
 
 
-def control(service: ApiService, method: str, target: str, raw: bytes) -> Reply:
-    """Answer one control call; a bad script or limit is a 400 with `error` saying why."""
+def control(service: ApiService, method: str, target: str, raw: bytes) -> WireResponse:
+    """Handle one control call; a bad fault script or limit gets a 400 whose `error` says why."""
     path, _, query = target.partition("?")
     if path == REDIRECT_TARGET:
         service.redirect_followed_count += 1
         return _json({"msg": "A redirect was followed", "code": "Success", "params": None})
     try:
         if method == "GET":
-            return _json(_look(service, path, query))
+            return _json(_read(service, path, query))
         if method == "POST":
             return _json(_change(service, path, raw))
     except LookupError:
         pass
     except ValueError as error:
         return _json({"error": str(error)}, status=400)
-    return _json({"error": f"no {method} {path} here"}, status=404)
+    return _json({"error": f"no endpoint {method} {path}"}, status=404)
 
 
-def _look(service: ApiService, path: str, query: str) -> Mapping[str, Any]:
+def _read(service: ApiService, path: str, query: str) -> Mapping[str, Any]:
     if path == "/sandbox/state":
         return service.state()
     if path == "/sandbox/users":
@@ -66,14 +66,14 @@ def _change(service: ApiService, path: str, raw: bytes) -> Mapping[str, Any]:
 
 
 def _parsed(raw: bytes, expected: type) -> Any:
-    value = orjson.loads(raw)  # its error is a ValueError
+    value = orjson.loads(raw)  # raises ValueError if it is not JSON
     if not isinstance(value, expected):
         raise ValueError(f"the body must be a JSON {'list' if expected is list else 'object'}")
     return value
 
 
-def _json(content: Mapping[str, Any], status: int = 200) -> Reply:
-    return Reply(status, orjson.dumps(content))
+def _json(content: Mapping[str, Any], status: int = 200) -> WireResponse:
+    return WireResponse(status, orjson.dumps(content))
 
 
 def _user(user: User) -> dict[str, Any]:

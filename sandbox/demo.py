@@ -1,7 +1,6 @@
-"""The two neighbours of `python main.py --demo`: a MySQL server and an Iterable API on loopback.
+"""Servers of `python main.py --demo`: MySQL and the Iterable API on loopback, with a few faults.
 
-Owns what goes wrong in the demo, and the settings that point the program at it. Everything that
-is invalid stands in `sql/sample_data.sql`. Refuses to know the program.
+The invalid rows of the demo are in `sql/sample_data.sql`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 
-# People of the sample data. Iterable answers a forgotten (GDPR) user with a 409 and a malformed
-# address with a 400; the third's event is answered 502 once, and delivered by the retry.
+# Users of the sample data. A GDPR-forgotten user gets a 409, a malformed address a 400. The event
+# of the third user gets a 502 once; the retry delivers it.
 FORGOTTEN = "priya.forgotten@example.com"
 MALFORMED_FOR_ITERABLE = "pat.morgan@example.con"
 EVENT_FAILS_ONCE = "olivia.brown@example.com"
@@ -22,8 +21,8 @@ LATENCY_SECONDS = 0.05
 
 
 @contextmanager
-def neighbours() -> Iterator[dict[str, str]]:
-    """Run both servers on free ports; give the settings, as `.env` would, that lead to them."""
+def demo_servers() -> Iterator[dict[str, str]]:
+    """Run both servers on free ports; yield the settings, as in `.env`, to connect to them."""
     fault = {
         "fault": "status",
         "status": 502,
@@ -43,11 +42,7 @@ def neighbours() -> Iterator[dict[str, str]]:
         ) as iterable,
     ):
         yield {
-            "DB_HOST": mysql.host,
-            "DB_PORT": str(mysql.port),
-            "DB_USER": mysql.user,
-            "DB_PASSWORD": mysql.password,
-            "DB_NAME": mysql.database,
+            **mysql.settings,
             "ITERABLE_API_KEY": api_key,
             "ITERABLE_API_BASE_URL": iterable.url,
         }

@@ -45,7 +45,7 @@ _DATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Clash:
+class TypeMismatch:
     """One value that does not fit its field's type."""
 
     field: str
@@ -65,7 +65,7 @@ class Clash:
 
 
 @dataclass(frozen=True, slots=True)
-class TooLong:
+class TextTooLong:
     """One text over the limit."""
 
     field: str
@@ -105,16 +105,18 @@ class FieldTypes:
         return types
 
 
-class Admission:
+class FieldTypeCheck:
     """Judges the rows of one call; what they teach counts only once all of them fit."""
 
     def __init__(self, creates_fields: bool) -> None:
         self.creates_fields = creates_fields
-        self.problems: list[tuple[str, Clash | TooLong]] = []
+        self.problems: list[tuple[str, TypeMismatch | TextTooLong]] = []
         self.filtered_out_fields: set[str] = set()
         self._learned: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
 
-    def admit(self, category: str, known: dict[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
+    def accept(
+        self, category: str, known: dict[str, str], row: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Give the fields of the row that the project takes, and note what is wrong with them."""
         fields: dict[str, Any] = row.get("dataFields") or {}
         if not self.creates_fields and not fields.keys() <= known.keys():
@@ -123,7 +125,7 @@ class Admission:
         teaching = self._learned.get(category)
         if teaching is None:
             teaching = self._learned[category] = (known, {})
-        problems = judge_fields(known, fields, teaching[1])
+        problems = find_field_problems(known, fields, teaching[1])
         if problems:
             self.problems += [(category, problem) for problem in problems]
         return fields
@@ -137,11 +139,11 @@ class Admission:
         return list(created)
 
 
-def judge_fields(
+def find_field_problems(
     known: Mapping[str, str], fields: Mapping[str, Any], learned: dict[str, str]
-) -> list[Clash | TooLong]:
+) -> list[TypeMismatch | TextTooLong]:
     """Judge one row's fields; add the types of new ones to `learned`, leave `known` alone."""
-    problems: list[Clash | TooLong] = []
+    problems: list[TypeMismatch | TextTooLong] = []
     for name, value in fields.items():
         # The way of nearly every value, kept short: a known scalar, or a text that fits.
         expected = known.get(name)
@@ -151,33 +153,33 @@ def judge_fields(
                 continue
         elif type_name == expected and expected in _SCALARS:
             continue
-        _judge_value(name, value, known, learned, problems)
+        _find_value_problems(name, value, known, learned, problems)
     return problems
 
 
-def _judge_value(
+def _find_value_problems(
     name: str,
     value: Any,
     known: Mapping[str, str],
     learned: dict[str, str],
-    problems: list[Clash | TooLong],
+    problems: list[TypeMismatch | TextTooLong],
 ) -> None:
     if value is None:
         return
     if type(value) is list:
         for element in value:
-            _judge_value(name, element, known, learned, problems)
+            _find_value_problems(name, element, known, learned, problems)
         return
     type_name = _TYPE_OF[type(value)]
     expected = known.get(name) or learned.setdefault(name, type_name)
     if not _fits(expected, type_name, value):
         incoming = ("string", "keyword") if type_name == "string" else (type_name,)
-        problems.append(Clash(name, expected, incoming, value))
+        problems.append(TypeMismatch(name, expected, incoming, value))
     elif type_name == "string" and len(value) > TEXT_LIMIT:
-        problems.append(TooLong(name, len(value)))
+        problems.append(TextTooLong(name, len(value)))
     elif type_name == "object":
         for member, inner in value.items():
-            _judge_value(f"{name}.{member}", inner, known, learned, problems)
+            _find_value_problems(f"{name}.{member}", inner, known, learned, problems)
 
 
 def _fits(expected: str, type_name: str, value: Any) -> bool:

@@ -21,11 +21,11 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from sandbox.api_service import ApiOptions, ApiService
 from sandbox.calls import Call, CallRecord
 from sandbox.control import CONTROL_PATH, control
+from sandbox.fault_effects import Ending, WireResponse
 from sandbox.project import Project
-from sandbox.replies import Ending, Reply
-from sandbox.service import ApiOptions, ApiService
 from sandbox.traffic import Limit
 
 # Bodies are read whole, whatever Iterable's limit: the 413 reaches a client that is still sending.
@@ -124,47 +124,49 @@ async def _answer(service: ApiService, request: web.BaseRequest) -> web.StreamRe
     arrived_at = time.monotonic()
     target = request.raw_path
     if target.startswith(CONTROL_PATH):
-        reply = control(service, request.method, target, raw)
-        return _to_response(reply, service.next_request_id())
+        response = control(service, request.method, target, raw)
+        return _to_response(response, service.next_request_id())
     api_key = request.headers.get("Api-Key")
     call = Call(request.method, target, api_key=api_key, raw=raw, arrived_at=arrived_at)
     decided = service.serve(call, lambda: _to_text(request, raw))
-    reply = decided.reply
+    response = decided.response
     outcome = "client_left"
     try:
         wait_seconds = arrived_at + decided.service_seconds - time.monotonic()
         if wait_seconds > 0:
             await asyncio.sleep(wait_seconds)
-        outcome = str(reply.status) if reply.status else reply.ending.value
+        outcome = str(response.status) if response.status else response.ending.value
     finally:
         decided.finish(outcome)
-    if reply.ending is Ending.HANG:
+    if response.ending is Ending.HANG:
         await asyncio.get_running_loop().create_future()
-    if reply.ending is Ending.HALF:
-        return await _send_half(request, reply, decided.request_id)
-    if reply.ending is Ending.DROP and request.transport is not None:
+    if response.ending is Ending.HALF:
+        return await _send_half(request, response, decided.request_id)
+    if response.ending is Ending.DROP and request.transport is not None:
         request.transport.close()  # what aiohttp then writes goes nowhere
-    return _to_response(reply, decided.request_id)
+    return _to_response(response, decided.request_id)
 
 
-def _to_response(reply: Reply, request_id: str) -> web.Response:
-    reply.headers["Iterable-Request-Id"] = request_id
+def _to_response(response: WireResponse, request_id: str) -> web.Response:
+    response.headers["Iterable-Request-Id"] = request_id
     return web.Response(
-        body=reply.body,
-        status=reply.status or 500,
-        headers=reply.headers,
-        content_type=reply.content_type,
+        body=response.body,
+        status=response.status or 500,
+        headers=response.headers,
+        content_type=response.content_type,
     )
 
 
-async def _send_half(request: web.BaseRequest, reply: Reply, request_id: str) -> web.StreamResponse:
+async def _send_half(
+    request: web.BaseRequest, response: WireResponse, request_id: str
+) -> web.StreamResponse:
     """Announce the whole body, send half of it, close."""
-    headers = {**reply.headers, "Iterable-Request-Id": request_id}
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    response.content_type = reply.content_type
-    response.content_length = len(reply.body)
+    headers = {**response.headers, "Iterable-Request-Id": request_id}
+    response = web.StreamResponse(status=response.status, headers=headers)
+    response.content_type = response.content_type
+    response.content_length = len(response.body)
     await response.prepare(request)
-    await response.write(reply.body[: len(reply.body) // 2])
+    await response.write(response.body[: len(response.body) // 2])
     if request.transport is not None:
         request.transport.close()
     return response

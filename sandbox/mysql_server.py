@@ -1,7 +1,7 @@
 """A MySQL server for the demo and for tests, inside this process: real protocol, small engine.
 
 Owns the thread, the login and the session; mysql-mimic speaks the protocol, so the program's
-own connector connects to it as to any MySQL. SQL is run by SQLite, in memory (`sandbox.tables`).
+own connector connects to it as to any MySQL. SQL is run by SQLite, in memory (`sandbox.sql_engine`).
 Refuses to know what the tables mean. Loopback only; made for hundreds of rows, not for millions.
 """
 
@@ -29,7 +29,7 @@ from mysql_mimic import (
 from mysql_mimic.errors import ErrorCode, MysqlError
 from sqlglot import expressions as exp
 
-from sandbox.tables import JsonText, Tables, TablesError
+from sandbox.sql_engine import JsonText, SqlEngine, SqlError
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SAMPLE_FILES = (SQL_FOLDER / "schema.sql", SQL_FOLDER / "sample_data.sql")
@@ -63,7 +63,7 @@ class MySQLSandbox:
         self.port = 0
         self._sql_files = tuple(sql_files)
         self._rows = dict(rows or {})
-        self._tables: Tables | None = None
+        self._tables: SqlEngine | None = None
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -109,7 +109,7 @@ class MySQLSandbox:
         self._loop.set_exception_handler(lambda loop, context: None)  # noqa: ARG005
         self._stop = asyncio.Event()
         # Made here: SQLite wants its connection to stay in one thread.
-        self._tables = tables = Tables()
+        self._tables = tables = SqlEngine()
         for path in self._sql_files:
             tables.run_script(path.read_text(encoding="utf-8"))
         for table, rows in self._rows.items():
@@ -145,7 +145,7 @@ class _OneUser(IdentityProvider):  # type: ignore[misc]
 class _SandboxSession(Session):  # type: ignore[misc]
     """What one client sees; mysql-mimic answers SET, SHOW and SELECT without FROM by itself."""
 
-    def __init__(self, tables: Tables, database: str) -> None:
+    def __init__(self, tables: SqlEngine, database: str) -> None:
         super().__init__()
         self._tables = tables
         self._only_database = database
@@ -174,7 +174,7 @@ class _SandboxSession(Session):  # type: ignore[misc]
             raise _mysql_error(1792, "Cannot execute statement in a READ ONLY transaction")
         try:
             rows, names = self._tables.run(expression)
-        except TablesError as error:
+        except SqlError as error:
             raise _mysql_error(error.mysql_errno, str(error)) from error
         # mysql-mimic infers all other types from the values.
         return rows, [

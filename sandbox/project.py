@@ -17,10 +17,9 @@ from uuid import uuid4
 
 import orjson
 
-from sandbox import answers
-from sandbox.answers import Answer, BatchAnswer, Refusal
-from sandbox.field_types import Admission, FieldTypes
-from sandbox.profiles import Event, Fields, User
+from sandbox.field_types import FieldTypeCheck, FieldTypes
+from sandbox.responses import ApiResponse, BatchResponse, Refusal
+from sandbox.users_and_events import Event, Fields, User
 
 _PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 # TrackRequest.id: "cannot be longer than 512 bytes"; letters, digits and hyphens.
@@ -74,68 +73,68 @@ class Project:
         self.repeated_event_count = 0
         self.event_id_collision_count = 0
 
-    def update_user(self, body: Body) -> Answer:
+    def update_user(self, body: Body) -> ApiResponse:
         """Answer POST users/update."""
         refusal = self._refusal_of(body["email"])
         if refusal is not None:
-            return answers.refused_user(body["email"], refusal)
-        admission = Admission(self._creates_fields(body))
-        fields = admission.admit("user", self.types.of_users, body)
-        if admission.problems:
-            return answers.bad_fields(admission.problems)
-        created_fields = admission.commit()
+            return responses.refused_user(body["email"], refusal)
+        check = FieldTypeCheck(self._creates_fields(body))
+        fields = check.accept("user", self.types.of_users, body)
+        if check.problems:
+            return responses.bad_fields(check.problems)
+        created_fields = check.commit()
         repeated = not self._apply_user(body, fields)
-        return answers.user_updated(created_fields, repeated=repeated)
+        return responses.user_updated(created_fields, repeated=repeated)
 
-    def track_event(self, body: Body) -> Answer:
+    def track_event(self, body: Body) -> ApiResponse:
         """Answer POST events/track."""
         refusal = self._event_refusal_of(body["email"])
         if refusal is not None:
-            return answers.refused_event(body["email"], refusal)
+            return responses.refused_event(body["email"], refusal)
         event_name = body["eventName"]
         if event_name in self._disallowed_events:
-            return answers.disallowed_event(event_name)
+            return responses.disallowed_event(event_name)
         if not _has_good_id(body):
-            return answers.bad_params("Event id must be 1-512 letters, digits and hyphens")
-        admission = Admission(self._creates_fields(body))
-        fields = admission.admit(event_name, self.types.of_events(event_name), body)
-        if admission.problems:
-            return answers.bad_fields(admission.problems)
-        admission.commit()
+            return responses.bad_params("Event id must be 1-512 letters, digits and hyphens")
+        check = FieldTypeCheck(self._creates_fields(body))
+        fields = check.accept(event_name, self.types.of_events(event_name), body)
+        if check.problems:
+            return responses.bad_fields(check.problems)
+        check.commit()
         event_id = body.get("id") or uuid4().hex
         repeated = not self._apply_event(event_id, body, fields)
-        return answers.event_tracked(event_id, repeated=repeated)
+        return responses.event_tracked(event_id, repeated=repeated)
 
-    def bulk_update_users(self, body: Body) -> Answer:
+    def bulk_update_users(self, body: Body) -> ApiResponse:
         """Answer POST users/bulkUpdate."""
         if not body["users"]:
-            return answers.bad_params("users must not be empty")
-        batch = BatchAnswer(of_users=True, sparse=self._answers_sparsely)
-        admission = Admission(self._creates_fields(body))
-        admitted: list[tuple[Body, Fields]] = []
+            return responses.bad_params("users must not be empty")
+        batch = BatchResponse(of_users=True, sparse=self._answers_sparsely)
+        check = FieldTypeCheck(self._creates_fields(body))
+        accepted: list[tuple[Body, Fields]] = []
         for user in body["users"]:
             refusal = self._refusal_of(user["email"])
             if refusal is not None:
                 batch.fail(user["email"], refusal)
             else:
-                fields = admission.admit("user", self.types.of_users, user)
-                admitted.append((user, fields))
-        if admission.problems:
-            return answers.bad_fields(admission.problems)
-        created_fields = admission.commit()
-        changed_count = sum(self._apply_user(user, fields) for user, fields in admitted)
-        return batch.to_answer(
-            applied_count=len(admitted),
-            repeated_count=len(admitted) - changed_count,
+                fields = check.accept("user", self.types.of_users, user)
+                accepted.append((user, fields))
+        if check.problems:
+            return responses.bad_fields(check.problems)
+        created_fields = check.commit()
+        changed_count = sum(self._apply_user(user, fields) for user, fields in accepted)
+        return batch.to_response(
+            applied_count=len(accepted),
+            repeated_count=len(accepted) - changed_count,
             created_fields=created_fields,
-            filtered_out_fields=admission.filtered_out_fields,
+            filtered_out_fields=check.filtered_out_fields,
         )
 
-    def track_events(self, body: Body) -> Answer:
+    def track_events(self, body: Body) -> ApiResponse:
         """Answer POST events/trackBulk."""
-        batch = BatchAnswer(of_users=False, sparse=self._answers_sparsely)
-        admission = Admission(not self._drops_unknown_fields)
-        admitted: list[tuple[Body, Fields]] = []
+        batch = BatchResponse(of_users=False, sparse=self._answers_sparsely)
+        check = FieldTypeCheck(not self._drops_unknown_fields)
+        accepted: list[tuple[Body, Fields]] = []
         for event in body["events"]:
             event_name = event["eventName"]
             refusal = self._event_refusal_of(event["email"])
@@ -144,23 +143,23 @@ class Project:
             elif event_name in self._disallowed_events:
                 batch.disallow(event_name)
             elif not _has_good_id(event):
-                return answers.bad_params("Event id must be 1-512 letters, digits and hyphens")
+                return responses.bad_params("Event id must be 1-512 letters, digits and hyphens")
             else:
-                admission.creates_fields = self._creates_fields(event)
-                fields = admission.admit(event_name, self.types.of_events(event_name), event)
-                admitted.append((event, fields))
-        if admission.problems:
-            return answers.bad_fields(admission.problems)
-        created_fields = admission.commit()
+                check.creates_fields = self._creates_fields(event)
+                fields = check.accept(event_name, self.types.of_events(event_name), event)
+                accepted.append((event, fields))
+        if check.problems:
+            return responses.bad_fields(check.problems)
+        created_fields = check.commit()
         changed_count = sum(
             self._apply_event(event.get("id") or uuid4().hex, event, fields)
-            for event, fields in admitted
+            for event, fields in accepted
         )
-        return batch.to_answer(
-            applied_count=len(admitted),
-            repeated_count=len(admitted) - changed_count,
+        return batch.to_response(
+            applied_count=len(accepted),
+            repeated_count=len(accepted) - changed_count,
             created_fields=created_fields,
-            filtered_out_fields=admission.filtered_out_fields,
+            filtered_out_fields=check.filtered_out_fields,
         )
 
     def user_by_email(self, email: str) -> Fields:

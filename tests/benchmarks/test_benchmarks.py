@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.delivering import sustained_per_second
-from benchmarks.people import customers, page_views, query_of_people
+from benchmarks.delivery import sustained_per_second
+from benchmarks.figures import Line, Section, at_least, at_most, console_lines, markdown
 from benchmarks.processes import BenchmarkError, Program, environment
-from benchmarks.table import Line, Section, at_least, at_most, console_lines, markdown
+from benchmarks.users import customers, page_views, query_of_people
 from tests.conftest import SourceDatabase
 
 NOW = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.soak import Sample, growth, main
-from benchmarks.soak_people import People
+from benchmarks.soak_users import People
 from tests.support.mariadb import PrivateMariaDB
 
 

@@ -13,10 +13,10 @@ from tests.conftest import SourceDatabase
 from tests.source.test_query import OTHER_SCHEMA
 from tests.source.test_query import fill as fill_with_views
 from tests.support.mariadb import free_port
-from tests.support.people import add_person
 from tests.support.program import Program
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.set_up import SetUp, failures, has_words
+from tests.support.users import add_user
 
 pytest_plugins = ["tests.support.set_up_fixtures"]
 
@@ -87,8 +87,8 @@ class TestTheQuery:
     def test_that_returns_invalid_rows_is_a_warning(
         self, set_up: SetUp, embedded: SourceDatabase
     ) -> None:
-        add_person(embedded.run_sql, 10, "not-an-address")
-        add_person(embedded.run_sql, 11, None)
+        add_user(embedded.run_sql, 10, "not-an-address")
+        add_user(embedded.run_sql, 11, None)
         line = set_up.line("rows")
         assert line.is_warning
         has_words(line, "of 5 2 are invalid", "1 x no e-mail address")

@@ -13,8 +13,8 @@ from commands.verify.run import Found, VerificationTally
 from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, email_of, event_of
 from tests.support.sync_pair import KEY, PEOPLE, SyncPair
+from tests.support.users import add_users, email_of, event_of
 
 pytest_plugins = ["tests.support.synced"]
 
@@ -108,7 +108,7 @@ def test_a_person_who_left_or_changed_since_is_not_compared(synced: SyncPair) ->
 def test_an_event_that_was_never_delivered_is_not_looked_for(
     tmp_path: Path, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, range(1, 4))
+    add_users(embedded.run_sql, range(1, 4))
     with IterableSandbox(api_key=KEY, disallowed_events=["page_view"]) as iterable:
         synced = SyncPair(tmp_path, embedded, iterable)
         synced.sync()
@@ -153,7 +153,7 @@ def test_addresses_of_any_form_are_read_back(tmp_path: Path, embedded: SourceDat
 def test_no_more_than_100_requests_a_second_are_made(
     tmp_path: Path, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, range(1, 151))
+    add_users(embedded.run_sql, range(1, 151))
     with IterableSandbox(api_key=KEY) as iterable:
         synced = SyncPair(tmp_path, embedded, iterable)
         synced.sync()

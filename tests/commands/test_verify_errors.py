@@ -16,8 +16,8 @@ from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
-from tests.support.people import add_people, email_of
 from tests.support.sync_pair import PEOPLE, SyncPair
+from tests.support.users import add_users, email_of
 
 pytest_plugins = ["tests.support.synced"]
 
@@ -102,7 +102,7 @@ class TestPatience:
 def test_a_stop_signal_is_heard_while_the_database_still_thinks(
     tmp_path: Path, mariadb: SourceDatabase
 ) -> None:
-    add_people(mariadb.run_sql, [1])
+    add_users(mariadb.run_sql, [1])
     query = tmp_path / "slow.sql"
     query.write_text("SELECT customers.*, SLEEP(2) FROM customers", encoding="utf-8")
 

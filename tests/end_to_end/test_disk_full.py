@@ -14,8 +14,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.program import Program, counts_of, wait_until
+from tests.support.users import add_users, check_project
 
 Mount = Callable[[str, int], Path]
 
@@ -74,7 +74,7 @@ def test_a_full_disk_while_the_outbox_is_filled_ends_the_run_before_the_first_ca
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 600)
-    add_people(mariadb.run_sql, range(1, 2_001))
+    add_users(mariadb.run_sql, range(1, 2_001))
     program = Program.between(
         tmp_path / "run", mariadb, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -93,7 +93,7 @@ def test_a_state_file_on_a_read_only_disk_is_reported_in_one_line(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 2_000)
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     program = Program.between(
         tmp_path / "run", embedded, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -120,7 +120,7 @@ def test_a_disk_that_fills_up_during_delivery_ends_the_run(
     everything_on_it: bool,
 ) -> None:
     disk = mount("disk", 2_000)
-    add_people(embedded.run_sql, range(1, 201))
+    add_users(embedded.run_sql, range(1, 201))
     program = Program.between(
         tmp_path / "run", embedded, iterable, STATE_FILE=str(disk / "state.sqlite3")
     )
@@ -149,7 +149,7 @@ def test_a_full_results_folder_loses_the_results_file_and_nothing_else(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mount: Mount
 ) -> None:
     disk = mount("disk", 200)
-    add_people(embedded.run_sql, range(1, 41))
+    add_users(embedded.run_sql, range(1, 41))
     program = Program.between(tmp_path / "run", embedded, iterable, RESULTS_DIR=str(disk))
     filler = use_up(disk)
     ending = program.run()

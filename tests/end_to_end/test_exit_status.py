@@ -9,14 +9,14 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
-from tests.support.people import add_people, check_project, email_of
+from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Ending, Program, copy_of_project, counts_of
 
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program between the embedded MySQL with ten users, and the sandbox."""
-    add_people(embedded.run_sql, range(1, 11))
+    add_users(embedded.run_sql, range(1, 11))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 
@@ -134,7 +134,7 @@ def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
 def test_twenty_failed_calls_in_a_row_end_the_run(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, range(11, 101))
+    add_users(embedded.run_sql, range(11, 101))
     iterable.set_faults([{"fault": "status", "status": 503}])
     ending = program.run(settings={"MAX_ATTEMPTS": "1", "USERS_UPDATE_RPS": "20"})
     check_aborted(program, ending, "20 calls in a row failed after all their attempts")

@@ -22,7 +22,7 @@ from tests.support.fault_runs import (
     stage,
 )
 from tests.support.faults_and_ends import MODES, Rule
-from tests.support.people import check_project
+from tests.support.users import check_project
 
 USER_COUNT = 60
 MOST_RUNS = 8

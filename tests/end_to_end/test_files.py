@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project, email_of
+from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Program, copy_of_project, counts_of, wait_until
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - [\w.]+ - (DEBUG|INFO|WARNING|ERROR) - .+")
@@ -26,7 +26,7 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
 def test_each_call_is_logged_with_iterables_request_id(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     ending = program.run()
     lines = program.log.splitlines()
     assert all(LOG_LINE.fullmatch(line) for line in lines)
@@ -42,7 +42,7 @@ def test_each_call_is_logged_with_iterables_request_id(
 def test_files_with_personal_data_are_readable_by_their_owner_only(
     program: Program, embedded: SourceDatabase, umask: str
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     running = program.start(umask=int(umask, 8))
     assert running.ending().status == 0
     files = [path for path in program.folder.iterdir() if path != program.env_file]
@@ -55,7 +55,7 @@ def test_files_of_a_running_or_killed_run_are_readable_by_their_owner_only(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox, umask: int
 ) -> None:
     """Also the files of the write-ahead log, and existing files that were readable by all."""
-    add_people(embedded.run_sql, range(1, 4))
+    add_users(embedded.run_sql, range(1, 4))
     program.settings |= {"REPORT": "true", "METRICS_FILE": str(program.folder / "sync.prom")}
     for name in (program.state_file.name, f"{program.state_file.name}.lock", program.log_file.name):
         (program.folder / name).touch(0o666)
@@ -96,7 +96,7 @@ def test_relative_paths_start_at_the_project_folder_in_any_working_directory(
     (project / "out").mkdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     settings = {
         **Program.between(tmp_path / "unused", embedded, iterable).settings,
         "LOG_FILE": "out/sync.log",
@@ -132,7 +132,7 @@ def test_files_go_into_the_project_folder_by_default(
 def test_a_full_disk_under_the_log_does_not_stop_the_run(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, range(1, 6))
+    add_users(embedded.run_sql, range(1, 6))
     ending = program.run(settings={"LOG_FILE": "/dev/full"})
     assert ending.status == 0, ending.output
     assert "Traceback" not in ending.output
@@ -140,7 +140,7 @@ def test_a_full_disk_under_the_log_does_not_stop_the_run(
 
 
 def test_output_into_a_pipe_has_no_colours(program: Program, embedded: SourceDatabase) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     ending = program.run(settings={"TERM": "xterm-256color", "FORCE_COLOR": "1"})
     assert ending.status == 0
     assert "\x1b" not in ending.output
@@ -149,7 +149,7 @@ def test_output_into_a_pipe_has_no_colours(program: Program, embedded: SourceDat
 def test_results_files_of_one_second_get_different_names_and_old_ones_are_deleted(
     program: Program, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     for _ in range(4):
         assert program.run(settings={"RESULTS_KEEP": "3"}).status == 0
     assert len(program.results_files) == 3

@@ -10,8 +10,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, add_person, check_project, email_of
 from tests.support.program import API_KEY, Program, counts_of
+from tests.support.users import add_user, add_users, check_project, email_of
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
 def test_a_dry_run_sends_nothing_and_remembers_nothing(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1, 2])
-    add_person(embedded.run_sql, 3, "not-an-email")
+    add_users(embedded.run_sql, [1, 2])
+    add_user(embedded.run_sql, 3, "not-an-email")
     ending = program.run("--dry-run")
     assert ending.status == 3, ending.output
     assert iterable.calls == []
@@ -42,7 +42,7 @@ def test_a_dry_run_sends_nothing_and_remembers_nothing(
 def test_a_dry_run_with_a_limit_prints_the_payloads_that_the_real_run_sends(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     dry = program.run("--dry-run", "--limit", "1")
     assert program.run("--limit", "1").status == 0
     printed = [
@@ -56,7 +56,7 @@ def test_a_dry_run_with_a_limit_prints_the_payloads_that_the_real_run_sends(
 def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, range(1, 8))
+    add_users(embedded.run_sql, range(1, 8))
     assert program.run("--limit", "3").status == 0
     check_project(iterable.project, range(1, 4))
     assert counts_of(program.results) == {"successful": 3}
@@ -69,7 +69,7 @@ def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
 def test_a_full_refresh_resends_unchanged_rows_and_duplicates_no_event(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, range(1, 4))
+    add_users(embedded.run_sql, range(1, 4))
     assert program.run().status == 0
     assert program.run("--full-refresh").status == 0
     assert counts_of(program.results) == {"successful": 3}
@@ -80,7 +80,7 @@ def test_a_full_refresh_resends_unchanged_rows_and_duplicates_no_event(
 def test_the_mode_flag_overrides_the_setting(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     assert program.run("--mode", "bulk", settings={"SYNC_MODE": "per-user"}).status == 0
     assert [call.endpoint for call in iterable.calls] == ["users/bulkUpdate", "events/trackBulk"]
     assert program.results["mode"] == "bulk"
@@ -91,7 +91,7 @@ def test_the_history_shows_the_past_runs_the_newest_first(
 ) -> None:
     assert program.run("--history").stdout == "No run yet.\n"
     assert not program.state_file.exists()
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     program.run("--limit", "1")
     program.run(settings={"DB_USER": "nobody"})
     ending = program.run("--history")
@@ -104,7 +104,7 @@ def test_the_history_shows_the_past_runs_the_newest_first(
 def test_settings_come_from_a_file_and_real_variables_win(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     in_file = {**program.settings, "SYNC_MODE": "bulk", "ITERABLE_API_KEY": "key-of-the-file"}
     program.env_file.write_text(
         "# made by hand\n"
@@ -126,7 +126,7 @@ def test_a_password_with_odd_characters_is_read_from_the_file_as_it_is(
         f"CREATE USER odd@'%' IDENTIFIED BY '{quoted}'; GRANT SELECT ON sync_test.* TO odd@'%'"
     )
     try:
-        add_people(mariadb.run_sql, [1])
+        add_users(mariadb.run_sql, [1])
         program = Program.between(tmp_path, mariadb, iterable, DB_USER="odd")
         program.env_file.write_text(f"DB_PASSWORD='{quoted}'\n", encoding="utf-8")
         ending = program.run(settings={"DB_PASSWORD": None})
@@ -171,7 +171,7 @@ def test_a_bad_flag_is_one_line_and_status_2(
 def test_all_problems_of_the_settings_are_reported_at_once(
     program: Program, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     wrong: dict[str, str | None] = {
         "DB_HOST": None,
         "DB_NAME": "",
@@ -211,7 +211,7 @@ def test_the_api_key_is_never_sent_over_plain_http_to_another_machine(program: P
 def test_a_quiet_run_that_succeeds_prints_nothing(
     program: Program, embedded: SourceDatabase
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     ending = program.run("--quiet")
     assert (ending.status, ending.output) == (0, "")
     assert counts_of(program.results) == {"successful": 1}

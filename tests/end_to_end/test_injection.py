@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, add_person
 from tests.support.program import Program
+from tests.support.users import add_user, add_users
 
 # All that a terminal or a reader obeys instead of showing, but for the end of a line.
 UNPRINTABLE = re.compile(
@@ -37,7 +37,7 @@ NAMES = {
 def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program; every user has an odd name, and the rejection of each profile quotes it."""
     for number, name in enumerate(NAMES.values(), start=1):
-        add_person(mariadb.run_sql, number, f"odd{number}@example.com", first_name=name)
+        add_user(mariadb.run_sql, number, f"odd{number}@example.com", first_name=name)
     return Program.between(tmp_path, mariadb, iterable)
 
 
@@ -124,7 +124,7 @@ def test_odd_names_are_plain_text_in_the_html_report_and_the_csv_export(
 def test_an_odd_page_or_location_gives_an_event_id_of_allowed_characters(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     embedded.run_sql("UPDATE page_views SET location = '../../etc/passwd\n<b>', browser = 'Ω'")
     program = Program.between(tmp_path, embedded, iterable)
     assert program.run().status == 0

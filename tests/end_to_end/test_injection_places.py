@@ -11,9 +11,9 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.end_to_end.test_injection import FORGED, NAMES, UNPRINTABLE, check_plain
-from tests.support.people import add_people, add_person
+from tests.support.users import add_users, add_user
 from tests.support.program import Ending, Program
-from tests.support.web import Website, website
+from tests.support.recording_servers import Website, website
 
 ODD = f"\x1b[31m<b>odd</b>\n{FORGED}\r\u202e\u200f=1+1"
 ODD_FOLDER = ODD.replace("/", "")
@@ -36,8 +36,8 @@ def program(
     mariadb: SourceDatabase, iterable: IterableSandbox, health: Website, tmp_path: Path
 ) -> Program:
     """The program with odd ids and columns and a health check, in a folder with an odd name."""
-    add_people(mariadb.run_sql, [1, 2])
-    add_person(mariadb.run_sql, 3, f"no e-mail {NAMES['terminal']}")
+    add_users(mariadb.run_sql, [1, 2])
+    add_user(mariadb.run_sql, 3, f"no e-mail {NAMES['terminal']}")
     folder = tmp_path / ODD_FOLDER
     program = Program.between(folder, mariadb, iterable, HEALTHCHECK_URL=health.url, REPORT="true")
     query = tmp_path / "query.sql"
@@ -121,7 +121,7 @@ def test_a_terminal_without_unicode_gets_escapes(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, encoding: str
 ) -> None:
     """The run ended with exit status 70 after everything had been delivered."""
-    add_person(mariadb.run_sql, 1, "user1@example.com", first_name="小龙 Ω")
+    add_user(mariadb.run_sql, 1, "user1@example.com", first_name="小龙 Ω")
     program = Program.between(tmp_path / "Ω", mariadb, iterable, PYTHONIOENCODING=encoding)
     ending = program.run("--dry-run", "--limit", "5")
     assert ending.status == 0, ending.output

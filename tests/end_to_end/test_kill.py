@@ -18,8 +18,8 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.program import Program, counts_of, wait_until
+from tests.support.users import add_users, check_project
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def check_kills(kills: list[Kill]) -> None:
 def test_after_two_kills_every_user_has_one_event_and_the_right_profile(
     embedded: SourceDatabase, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, range(1, 121))
+    add_users(embedded.run_sql, range(1, 121))
     with IterableSandbox(latency_seconds=LATENCY_SECONDS) as iterable:
         program = Program.between(tmp_path, embedded, iterable, USERS_UPDATE_RPS="100")
         killer = Killer(program, iterable)
@@ -129,7 +129,7 @@ def test_kills_and_lost_responses_lose_nothing_and_duplicate_nothing(
     rows: int,
     kill_count: int,
 ) -> None:
-    add_people(mariadb.run_sql, range(1, rows + 1))
+    add_users(mariadb.run_sql, range(1, rows + 1))
     mariadb.run_sql("UPDATE customers SET last_name = 'Before' WHERE id % 7 = 0")
     with IterableSandbox(
         latency_seconds=LATENCY_SECONDS,

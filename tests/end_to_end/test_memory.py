@@ -10,14 +10,14 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project, email_of
+from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Program, counts_of, wait_until
 
 
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program between the embedded MySQL with forty users, and the sandbox."""
-    add_people(embedded.run_sql, range(1, 41))
+    add_users(embedded.run_sql, range(1, 41))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import (
-    add_people,
-    add_person,
+from tests.support.program import Program, counts_of
+from tests.support.users import (
+    add_user,
+    add_users,
     check_project,
     email_of,
     event_of,
     profile_of,
 )
-from tests.support.program import Program, counts_of
 
 SAMPLE_ROW = (
     "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES"
@@ -77,7 +77,7 @@ def test_the_sample_row_becomes_the_two_payloads_of_the_contract(
 def test_every_row_is_delivered_and_recorded_in_the_results_file(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, range(1, 31))
+    add_users(embedded.run_sql, range(1, 31))
     ending = program.run()
     assert ending.status == 0, ending.output
     check_project(iterable.project, range(1, 31))
@@ -110,14 +110,14 @@ def test_valid_invalid_and_rejected_rows_get_their_outcomes(
     mariadb: SourceDatabase, tmp_path: Path
 ) -> None:
     retried = {"fault": "status", "status": 502, "endpoint": "events/track", "times": 1}
-    add_people(mariadb.run_sql, [1, 2])
-    add_person(mariadb.run_sql, 3, "not-an-email")
-    add_person(mariadb.run_sql, 4, None)
-    add_person(mariadb.run_sql, 5, "nulls@example.com", first_name=None)
-    add_person(mariadb.run_sql, 6, "li@example.com", first_name="小龙")
-    add_person(mariadb.run_sql, 7, "rocket@example.com", first_name="Amélie 🚀")
-    add_person(mariadb.run_sql, 8, "rejected@example.com")
-    add_person(mariadb.run_sql, 9, "forgotten@example.com")
+    add_users(mariadb.run_sql, [1, 2])
+    add_user(mariadb.run_sql, 3, "not-an-email")
+    add_user(mariadb.run_sql, 4, None)
+    add_user(mariadb.run_sql, 5, "nulls@example.com", first_name=None)
+    add_user(mariadb.run_sql, 6, "li@example.com", first_name="小龙")
+    add_user(mariadb.run_sql, 7, "rocket@example.com", first_name="Amélie 🚀")
+    add_user(mariadb.run_sql, 8, "rejected@example.com")
+    add_user(mariadb.run_sql, 9, "forgotten@example.com")
     with IterableSandbox(
         invalid_data_emails=["rejected@example.com"],
         forgotten=["forgotten@example.com"],
@@ -163,9 +163,9 @@ def test_valid_invalid_and_rejected_rows_get_their_outcomes(
 def test_bulk_mode_sends_batches_and_records_each_failure_on_its_row(
     embedded: SourceDatabase, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, range(1, 31))
-    add_person(embedded.run_sql, 40, "forgotten@example.com")
-    add_person(embedded.run_sql, 41, "malformed@example.com")
+    add_users(embedded.run_sql, range(1, 31))
+    add_user(embedded.run_sql, 40, "forgotten@example.com")
+    add_user(embedded.run_sql, 41, "malformed@example.com")
     with IterableSandbox(
         forgotten=["forgotten@example.com"], invalid_emails=["malformed@example.com"]
     ) as iterable:
@@ -193,7 +193,7 @@ def test_bulk_mode_sends_batches_and_records_each_failure_on_its_row(
 def test_a_field_added_to_the_settings_is_sent(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     assert program.run().status == 0
     ending = program.run(settings={"USER_FIELDS": "first_name,surf=browser"})
     assert ending.status == 0, ending.output
@@ -208,8 +208,8 @@ def test_a_field_added_to_the_settings_is_sent(
 def test_of_two_rows_of_one_user_the_one_with_the_latest_event_wins(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_person(embedded.run_sql, 1, " Dana@Example.com ", first_name="Old")
-    add_person(embedded.run_sql, 2, "dana@example.com", first_name="New")
+    add_user(embedded.run_sql, 1, " Dana@Example.com ", first_name="Old")
+    add_user(embedded.run_sql, 2, "dana@example.com", first_name="New")
     assert program.run().status == 0
     assert counts_of(program.results) == {"successful": 1, "duplicates": 1}
     assert program.results["records"][0]["reason"].startswith("the same e-mail as user 2")
@@ -227,7 +227,7 @@ def test_a_query_without_rows_is_a_warning_and_no_error(program: Program) -> Non
 def test_events_in_the_future_are_sent_with_a_warning(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     embedded.run_sql("UPDATE page_views SET event_time = '2037-01-01 00:00:00' WHERE user_id = 2")
     ending = program.run()
     assert ending.status == 0
@@ -238,7 +238,7 @@ def test_events_in_the_future_are_sent_with_a_warning(
 def test_null_fields_are_cleared_in_iterable_only_with_send_nulls(
     program: Program, embedded: SourceDatabase, iterable: IterableSandbox
 ) -> None:
-    add_people(embedded.run_sql, [1])
+    add_users(embedded.run_sql, [1])
     assert program.run().status == 0
     embedded.run_sql("UPDATE customers SET last_name = NULL WHERE id = 1")
     assert program.run().status == 0

@@ -21,8 +21,8 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 from tests.conftest import SCHEMA
 from tests.support.mariadb import free_port
-from tests.support.people import WINDOW, add_people, add_person
 from tests.support.program import Ending, Program, Running, copy_of_project, wait_until
+from tests.support.users import WINDOW, add_user, add_users
 
 KEY = "c4nary0key0c4nary0key0c4nary0key"
 PASSWORD = 'c4nary pässword\'s "$HOME" \\ #1'
@@ -46,8 +46,8 @@ class Situation:
 def mysql() -> Iterator[MySQLSandbox]:
     """A MySQL server with the marked password and, among others, the marked user."""
     with MySQLSandbox([SCHEMA], password=PASSWORD) as server:
-        add_people(server.run_sql, range(1, 6))
-        add_person(server.run_sql, CANARY_ID, EMAIL, first_name="Canary")
+        add_users(server.run_sql, range(1, 6))
+        add_user(server.run_sql, CANARY_ID, EMAIL, first_name="Canary")
         yield server
 
 

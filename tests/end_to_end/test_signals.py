@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project, email_of
+from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Program, counts_of, wait_until
 
 SEED = 20260113
@@ -21,7 +21,7 @@ EVERYONE = range(1, 61)
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program between the embedded MySQL with sixty users, and the sandbox."""
-    add_people(embedded.run_sql, EVERYONE)
+    add_users(embedded.run_sql, EVERYONE)
     return Program.between(tmp_path / "run", embedded, iterable)
 
 

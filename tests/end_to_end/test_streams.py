@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
+from tests.support.users import add_users, check_project
 from tests.support.program import PATIENCE_SECONDS, Program, counts_of
 
 FULL = "/dev/full"
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/ful
 @pytest.fixture
 def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program between the embedded MySQL with five users, and the sandbox."""
-    add_people(embedded.run_sql, range(1, 6))
+    add_users(embedded.run_sql, range(1, 6))
     return Program.between(tmp_path / "run", embedded, iterable)
 
 

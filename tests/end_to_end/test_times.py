@@ -15,7 +15,7 @@ from db_connection import window_start
 from records.mapping import RowMapping, SyncRecord
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, email_of
+from tests.support.users import add_users, email_of
 from tests.support.program import Program, counts_of
 
 EVER = {"ENGAGEMENT_WINDOW_DAYS": "36500"}
@@ -23,7 +23,7 @@ EVER = {"ENGAGEMENT_WINDOW_DAYS": "36500"}
 
 def with_times(source: SourceDatabase, kind: str, *times: str) -> SourceDatabase:
     """Give user n a single page view at the n-th time, in a column of this type."""
-    add_people(source.run_sql, range(1, len(times) + 1))
+    add_users(source.run_sql, range(1, len(times) + 1))
     source.run_sql(f"ALTER TABLE page_views MODIFY event_time {kind} NOT NULL")
     for number, moment in enumerate(times, start=1):
         source.run_sql(f"UPDATE page_views SET event_time = '{moment}' WHERE user_id = {number}")

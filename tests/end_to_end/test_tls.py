@@ -16,11 +16,11 @@ import pytest
 
 from tests.conftest import SourceDatabase
 from tests.support.certificates import make_ca, make_certificate
-from tests.support.people import WINDOW, add_people
+from tests.support.users import WINDOW, add_users
 from tests.support.private_server import PrivateServer
 from tests.support.program import API_KEY, Ending, Program
 from tests.support.program_files import PROJECT_FOLDER
-from tests.support.web import Website, make_self_signed, website
+from tests.support.recording_servers import Website, make_self_signed, website
 
 NOT_TRUSTED = (
     "the server's certificate is not trusted: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."
@@ -61,7 +61,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture
 def program(embedded: SourceDatabase, tmp_path: Path) -> Program:
     """The program with two rows to send; tests add the URL of the API."""
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     settings = {**embedded.settings(), **WINDOW, "ITERABLE_API_KEY": API_KEY, "MAX_ATTEMPTS": "1"}
     return Program(tmp_path / "run", settings)
 
@@ -200,7 +200,7 @@ def tls_database(
     options = [f"--ssl-cert={good}", f"--ssl-key={good}"]
     with type(real_server)(tmp_path_factory.mktemp("server"), options) as server:
         server.create_database("sync_test", PROJECT_FOLDER / "sql" / "schema.sql")
-        add_people(lambda script: server.run_sql(script, "sync_test"), [1, 2])
+        add_users(lambda script: server.run_sql(script, "sync_test"), [1, 2])
         yield server
 
 

@@ -15,9 +15,9 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.people import add_people, check_project
 from tests.support.program import Program
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.users import add_users, check_project
 
 
 def at_the_prompt(
@@ -151,7 +151,7 @@ def test_a_logger_writes_to_the_console_by_level_and_everything_to_the_file(tmp_
 def test_run_integration_runs_one_sync(
     embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(embedded.run_sql, [1, 2])
+    add_users(embedded.run_sql, [1, 2])
     program = Program.between(tmp_path / "run", embedded, iterable)
     done = at_the_prompt(
         """

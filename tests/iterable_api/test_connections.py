@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from iterable_api.responses import USERS_UPDATE
 from iterable_client import IterableClient
+from tests.support.recording_servers import website
 from tests.support.rows import API_KEY, wait_until
-from tests.support.web import website
 
 USER = b'{"email":"user1@example.com"}'
 

@@ -14,8 +14,8 @@ import pytest
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
+from tests.support.recording_servers import SUCCESS, make_self_signed, website
 from tests.support.rows import API_KEY, unwaiting_client
-from tests.support.web import SUCCESS, make_self_signed, website
 
 USER = b'{"email":"user1@example.com"}'
 TIMEOUT_SECONDS = (1.0, 0.2)

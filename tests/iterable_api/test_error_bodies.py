@@ -10,8 +10,8 @@ from iterable_client import IterableClient
 from records.outcomes import Verdict
 from sandbox.iterable_api import IterableSandbox
 from tests.support.golden import SARAH
+from tests.support.recording_servers import website
 from tests.support.rows import API_KEY
-from tests.support.web import website
 
 
 def deep_answer(levels: int) -> bytes:

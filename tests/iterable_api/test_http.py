@@ -11,8 +11,8 @@ import pytest
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
+from tests.support.recording_servers import Website, make_self_signed, proxy, website
 from tests.support.rows import API_KEY, unwaiting_client
-from tests.support.web import Website, make_self_signed, proxy, website
 
 USER = b'{"email":"user1@example.com"}'
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

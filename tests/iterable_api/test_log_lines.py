@@ -12,8 +12,8 @@ from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_U
 from iterable_client import IterableClient
 from sandbox.iterable_api import IterableSandbox
 from tests.support.golden import SARAH
+from tests.support.recording_servers import website
 from tests.support.rows import API_KEY, PassingTime, unwaiting_client
-from tests.support.web import website
 
 EMAIL = "canary.person@example.com"
 USER = b'{"email":"%b","dataFields":{"first_name":"Sarah"}}' % EMAIL.encode()

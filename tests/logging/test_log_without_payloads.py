@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, add_person
 from tests.support.program import Program
+from tests.support.users import add_user, add_users
 
 PERSON = "c4nary.person@example.com"
 # The id of a row is its e-mail.
@@ -28,10 +28,10 @@ AN_ERROR = {"code": f"No {PERSON}", "msg": f"{PERSON} is bad"}
 @pytest.fixture
 def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Program:
     """The program and people: the marked one, twice, an invalid one, others."""
-    add_person(mariadb.run_sql, 1, PERSON, first_name="C4nary")
-    add_person(mariadb.run_sql, 2, PERSON.upper(), first_name="C4nary")
-    add_person(mariadb.run_sql, 3, "c4nary.person@@example.com", first_name="C4nary")
-    add_people(mariadb.run_sql, [4, 5])
+    add_user(mariadb.run_sql, 1, PERSON, first_name="C4nary")
+    add_user(mariadb.run_sql, 2, PERSON.upper(), first_name="C4nary")
+    add_user(mariadb.run_sql, 3, "c4nary.person@@example.com", first_name="C4nary")
+    add_users(mariadb.run_sql, [4, 5])
     program = Program.between(tmp_path, mariadb, iterable, LOG_PAYLOADS="false", REPORT="true")
     query = tmp_path / "query.sql"
     query.write_text(QUERY, encoding="utf-8")

@@ -19,7 +19,7 @@ from config.settings import DEFAULTS, NAMES, Settings
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.documents import Document
-from tests.support.people import WINDOW, add_people
+from tests.support.users import WINDOW, add_users
 from tests.support.program import copy_of_project
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.quick_start import Reader
@@ -246,7 +246,7 @@ class TestTheGrant:
         return replace(real, user="iterable_sync", password=self.PASSWORD)
 
     def test_is_enough_for_check_to_pass(self, reader: SourceDatabase, tmp_path: Path) -> None:
-        add_people(reader.run_sql, range(1, 4))
+        add_users(reader.run_sql, range(1, 4))
         with IterableSandbox() as iterable:
             environment = {
                 **reader.settings(),
@@ -261,7 +261,7 @@ class TestTheGrant:
         assert [line for line in lines if not line.ok or line.is_warning] == []
 
     def test_is_enough_to_abandon_a_query(self, reader: SourceDatabase) -> None:
-        add_people(reader.run_sql, range(1, 2_001))
+        add_users(reader.run_sql, range(1, 2_001))
         with reader.connection() as database:
             stream = database.stream(
                 "SELECT a.id FROM customers a, customers b, customers c", chunk_rows=10

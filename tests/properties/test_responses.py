@@ -28,10 +28,10 @@ from reporting.results_file import entries
 from state.outbox import Outbox
 from sync.bulk import BulkSender, read_batch_response
 from sync.dispatcher import CallReport, DelayedEvents
-from tests.support.bulk_iterable import email_of
-from tests.support.bulk_iterable import row as bulk_row
+from tests.support.fake_bulk_client import email_of
+from tests.support.fake_bulk_client import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
-from tests.support.hostile_answers import DOCUMENTS, PARAMS, WAITS, answers
+from tests.support.hostile_responses import DOCUMENTS, PARAMS, WAITS, answers
 from tests.support.raw_server import raw_server
 from tests.support.rows import API_KEY, fill, rows, unwaiting_client
 

@@ -16,7 +16,7 @@ from config.settings import Settings
 from tests.properties.test_settings import REQUIRED_ONES
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.hostile import JSON_VALUES, TEXTS
-from tests.support.hostile_answers import DOCUMENTS
+from tests.support.hostile_responses import DOCUMENTS
 from tests.support.raw_server import raw_server
 
 FIELDS = st.dictionaries(st.sampled_from([*SARAHS_PROFILE["dataFields"], "x"]), JSON_VALUES)

@@ -12,9 +12,9 @@ import mysql.connector
 import pytest
 import requests
 
-from sandbox.demo import EVENT_FAILS_ONCE, FORGOTTEN, MALFORMED_FOR_ITERABLE, neighbours
+from sandbox.demo import EVENT_FAILS_ONCE, FORGOTTEN, MALFORMED_FOR_ITERABLE, demo_servers
 from sandbox.mysql_server import MySQLSandbox
-from sandbox.tables import Tables, TablesError
+from sandbox.sql_engine import SqlEngine, SqlError
 from tests.conftest import SCHEMA
 
 
@@ -127,7 +127,7 @@ class TestTheServer:
 
     def test_a_mistake_in_a_file_shows_when_it_starts(self, tmp_path: Path) -> None:
         (tmp_path / "bad.sql").write_text("INSERT INTO nowhere VALUES (1)", encoding="utf-8")
-        with pytest.raises(TablesError, match="nowhere"), MySQLSandbox([tmp_path / "bad.sql"]):
+        with pytest.raises(SqlError, match="nowhere"), MySQLSandbox([tmp_path / "bad.sql"]):
             pytest.fail("it must not start")
 
     def test_is_gone_after_the_block(self) -> None:
@@ -153,7 +153,7 @@ class TestTheTables:
         ],
     )
     def test_relative_times_are_worked_out(self, moment: str, age: timedelta) -> None:
-        tables = Tables()
+        tables = SqlEngine()
         tables.run_script(f"CREATE TABLE t (seen DATETIME); INSERT INTO t VALUES ({moment})")
         ((seen,),) = tables.execute("SELECT seen FROM t")
         now = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -161,7 +161,7 @@ class TestTheTables:
         tables.close()
 
     def test_a_moment_may_be_written_out(self) -> None:
-        tables = Tables()
+        tables = SqlEngine()
         tables.run_script(
             "CREATE TABLE t (seen DATETIME);"
             "INSERT INTO t VALUES ('2026-01-13 14:30:45' + INTERVAL 20 SECOND)"
@@ -174,13 +174,13 @@ class TestTheTables:
         "moment", ["CURRENT_TIMESTAMP - INTERVAL 1 MONTH", "'x' + INTERVAL 1 DAY"]
     )
     def test_an_interval_it_cannot_work_out_is_an_error(self, moment: str) -> None:
-        tables = Tables()
-        with pytest.raises(TablesError):
+        tables = SqlEngine()
+        with pytest.raises(SqlError):
             tables.run_script(f"SELECT {moment} FROM t")
         tables.close()
 
     def test_numbers_stay_numbers_and_sums_stay_sums(self) -> None:
-        tables = Tables()
+        tables = SqlEngine()
         tables.run_script(
             "CREATE TABLE t (id INT PRIMARY KEY, price DOUBLE); INSERT INTO t (price) VALUES (1.5)"
         )
@@ -188,7 +188,7 @@ class TestTheTables:
         tables.close()
 
     def test_texts_are_compared_as_their_collation_says(self) -> None:
-        tables = Tables()
+        tables = SqlEngine()
         tables.run_script(
             "CREATE TABLE t (usual VARCHAR(9), strict VARCHAR(9) COLLATE utf8mb4_bin);"
             "INSERT INTO t VALUES ('Pro', 'Pro')"
@@ -197,18 +197,18 @@ class TestTheTables:
         tables.close()
 
     def test_keys_count_up_and_references_hold(self) -> None:
-        tables = Tables()
+        tables = SqlEngine()
         tables.run_script(SCHEMA.read_text(encoding="utf-8"))
         tables.run_script("INSERT INTO customers (email) VALUES ('a@example.com'), (NULL)")
         assert tables.execute("SELECT id, plan_type FROM customers") == [(1, "free"), (2, "free")]
-        with pytest.raises(TablesError, match="FOREIGN KEY"):
+        with pytest.raises(SqlError, match="FOREIGN KEY"):
             tables.run_script("INSERT INTO page_views (user_id, page) VALUES (99, 'pricing')")
         tables.close()
 
 
 class TestTheNeighbours:
     def test_their_settings_lead_to_both_servers(self) -> None:
-        with neighbours() as settings:
+        with demo_servers() as settings:
             connection = mysql.connector.connect(
                 host=settings["DB_HOST"],
                 port=int(settings["DB_PORT"]),
@@ -235,7 +235,7 @@ class TestTheNeighbours:
             assert update("sarah.johnson@email.com", "another-key") == 401
 
     def test_an_event_fails_once_and_then_succeeds(self) -> None:
-        with neighbours() as settings:
+        with demo_servers() as settings:
             url = settings["ITERABLE_API_BASE_URL"] + "/api/events/track"
             headers = {"Api-Key": settings["ITERABLE_API_KEY"]}
             body = {"email": EVENT_FAILS_ONCE, "eventName": "page_view"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.answers import Answer
 from sandbox.project import Project
+from sandbox.responses import ApiResponse
 
 SARAH = "sarah.johnson@email.com"
 
@@ -16,7 +16,7 @@ def project_at(unix_seconds: float = 1_768_314_645, **presets: Any) -> Project:
     return Project(clock=lambda: unix_seconds, **presets)
 
 
-def update(project: Project, email: str = SARAH, **fields: Any) -> Answer:
+def update(project: Project, email: str = SARAH, **fields: Any) -> ApiResponse:
     return project.update_user({"email": email, "dataFields": fields})
 
 

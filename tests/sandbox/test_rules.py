@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from sandbox.answers import Answer
-from sandbox.bodies import body_problems
 from sandbox.project import Project
+from sandbox.request_schemas import body_problems
+from sandbox.responses import ApiResponse
 
 SARAH = "sarah.johnson@email.com"
 
 
-def update(project: Project, **fields: Any) -> Answer:
+def update(project: Project, **fields: Any) -> ApiResponse:
     return project.update_user({"email": SARAH, "dataFields": fields})
 
 
@@ -25,7 +25,7 @@ def users(*emails: str, **fields: Any) -> dict[str, Any]:
     return {"users": [{"email": email, "dataFields": fields} for email in emails]}
 
 
-def mismatches(answer: Answer) -> dict[str, Any]:
+def mismatches(answer: ApiResponse) -> dict[str, Any]:
     assert (answer.status, answer.body["code"]) == (400, "RequestFieldsTypesMismatched")
     errors: dict[str, Any] = answer.body["params"]["validationErrors"]
     return errors

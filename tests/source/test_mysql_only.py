@@ -18,8 +18,8 @@ from source.session import to_source_error
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.source.test_query import OTHER_SCHEMA, fill, plan_of
 from tests.support.mysql_server import PrivateMySQL
-from tests.support.people import add_people, check_project
 from tests.support.program import Program, counts_of
+from tests.support.users import add_users, check_project
 
 # Nothing is said of character sets or collations: the tables have what MySQL gives by default.
 DEFAULT_SCHEMA = re.sub(
@@ -147,7 +147,7 @@ class TestTheWholeProgram:
     def test_delivers_everyone_once(
         self, shop: SourceDatabase, iterable: IterableSandbox, tmp_path: Path, mode: str
     ) -> None:
-        add_people(shop.run_sql, range(1, 31))
+        add_users(shop.run_sql, range(1, 31))
         program = Program.between(tmp_path, shop, iterable, SYNC_MODE=mode)
         checked = program.run("--check")
         assert checked.status == 0, checked.output

@@ -19,10 +19,10 @@ from tests.source.test_query import OTHER_SCHEMA
 from tests.source.test_tls import TlsServer
 from tests.support.certificates import make_ca, make_certificate
 from tests.support.mysql_server import PrivateMySQL
-from tests.support.people import add_people, check_project, email_of
 from tests.support.private_server import PrivateServer
 from tests.support.program import Program, counts_of
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.users import add_users, check_project, email_of
 
 pytestmark = pytest.mark.slow
 PASSWORD = "a password of one's own"
@@ -73,7 +73,7 @@ def shop(request: pytest.FixtureRequest, strict_server: TlsServer) -> SourceData
         run_sql(
             OTHER_SCHEMA.replace("page_views (id BIGINT", "page_views (id BIGINT AUTO_INCREMENT")
         )
-    add_people(run_sql, range(1, 31))
+    add_users(run_sql, range(1, 31))
     grant = (PROJECT_FOLDER / "deploy" / "grant_select.sql").read_text(encoding="utf-8")
     quoted = PASSWORD.replace("'", "''")
     run_sql("DROP USER IF EXISTS iterable_sync")

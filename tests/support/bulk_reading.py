@@ -7,7 +7,7 @@ from typing import Any
 
 from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
 from sync.bulk import BatchReading, read_batch_response
-from tests.support.bulk_iterable import row
+from tests.support.fake_bulk_client import row
 
 REJECTED = "rejected"
 DELIVERED = "delivered"

@@ -25,7 +25,7 @@ from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
 from tests.support.faults_and_ends import USER_COUNT, Case, Effect, When
-from tests.support.people import add_people, check_project, email_of, event_of, profile_of
+from tests.support.users import add_users, check_project, email_of, event_of, profile_of
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
 
@@ -188,7 +188,7 @@ def stage(user_count: int = USER_COUNT) -> Iterator[Stage]:
             database=server.database,
             run_sql=server.run_sql,
         )
-        add_people(source.run_sql, range(1, user_count + 1))
+        add_users(source.run_sql, range(1, user_count + 1))
         yield Stage(source, Path(folder), user_count)
 
 

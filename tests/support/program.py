@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.people import WINDOW
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER
+from tests.support.users import WINDOW
 
 if TYPE_CHECKING:
     from sandbox.iterable_api import IterableSandbox

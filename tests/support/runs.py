@@ -16,8 +16,8 @@ from state.outbox import Outbox
 from sync.run import Options, RunReport, SyncRun
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
-from tests.support.people import WINDOW
 from tests.support.rows import API_KEY
+from tests.support.users import WINDOW
 
 FAST = {
     "USERS_UPDATE_RPS": "2000",

@@ -12,7 +12,7 @@ from commands.check.run import check_setup
 from config.settings import Settings
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import WINDOW
+from tests.support.users import WINDOW
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 Lines = list[CheckLine]

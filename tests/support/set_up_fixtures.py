@@ -12,8 +12,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people
 from tests.support.set_up import KEY, SetUp
+from tests.support.users import add_users
 
 
 @pytest.fixture
@@ -24,17 +24,17 @@ def api() -> Iterator[IterableSandbox]:
 
 @pytest.fixture
 def set_up(tmp_path: Path, embedded: SourceDatabase, api: IterableSandbox) -> SetUp:
-    add_people(embedded.run_sql, range(1, 4))
+    add_users(embedded.run_sql, range(1, 4))
     return SetUp(tmp_path, embedded, api)
 
 
 @pytest.fixture
 def on_mariadb_too(tmp_path: Path, source: SourceDatabase, api: IterableSandbox) -> SetUp:
-    add_people(source.run_sql, range(1, 4))
+    add_users(source.run_sql, range(1, 4))
     return SetUp(tmp_path, source, api)
 
 
 @pytest.fixture
 def with_mariadb(tmp_path: Path, mariadb: SourceDatabase, api: IterableSandbox) -> SetUp:
-    add_people(mariadb.run_sql, range(1, 4))
+    add_users(mariadb.run_sql, range(1, 4))
     return SetUp(tmp_path, mariadb, api)

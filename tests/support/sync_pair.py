@@ -15,11 +15,11 @@ import orjson
 from commands.verify.run import Finding, Found, verify
 from config.settings import Settings
 from sandbox.iterable_api import IterableSandbox
-from sandbox.profiles import Event
+from sandbox.users_and_events import Event
 from sync.run import Options, SyncRun
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
-from tests.support.people import WINDOW, email_of
+from tests.support.users import WINDOW, email_of
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 PEOPLE = 12

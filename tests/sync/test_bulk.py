@@ -14,7 +14,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
 from sync.dispatcher import CallReport, DelayedEvents
-from tests.support.bulk_iterable import BulkIterable, Kind, row, rows_of
+from tests.support.fake_bulk_client import BulkIterable, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
 

@@ -11,7 +11,7 @@ import pytest
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import RequestKind
-from sandbox.bodies import rows_of
+from sandbox.request_schemas import rows_of
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted

@@ -13,7 +13,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, RequestKind, Verdict
 from sync.bulk import BulkSender
 from sync.dispatcher import CallReport, DelayedEvents
-from tests.support.bulk_iterable import TAKEN, BulkIterable, Kind, rows_of
+from tests.support.fake_bulk_client import TAKEN, BulkIterable, Kind, rows_of
 
 ENDPOINT_OF = {RequestKind.PROFILE: USERS_BULK_UPDATE, RequestKind.EVENT: EVENTS_TRACK_BULK}
 CODE_OF = {

@@ -14,8 +14,8 @@ from sandbox.iterable_api import IterableSandbox
 from sync.run import Options, RunReport, SyncRun
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import add_users, check_project
 
 STARTED_AT = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
 NUMBERS = range(1, 4)
@@ -23,7 +23,7 @@ NUMBERS = range(1, 4)
 
 @pytest.fixture
 def runs(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
-    add_people(embedded.run_sql, NUMBERS)
+    add_users(embedded.run_sql, NUMBERS)
     return Runs.between(tmp_path, embedded, iterable)
 
 

@@ -12,8 +12,8 @@ from records.outcomes import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
 from tests.support.drains import calls_by_person, drain, endpoints_of, outbox_with
+from tests.support.recording_servers import make_self_signed, website
 from tests.support.rows import NoWaiting, email_of, fill, finished, outcomes_of, row, rows
-from tests.support.web import make_self_signed, website
 
 NUMBERS = range(1, 41)
 

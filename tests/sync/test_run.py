@@ -11,15 +11,15 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from state.database import RunLock
 from tests.conftest import SourceDatabase
-from tests.support.people import (
-    add_people,
-    add_person,
+from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import (
+    add_user,
+    add_users,
     check_project,
     email_of,
     event_of,
     profile_of,
 )
-from tests.support.runs import Runs, counts_of, results_of
 
 NUMBERS = range(1, 41)
 
@@ -27,7 +27,7 @@ NUMBERS = range(1, 41)
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
     """Runs between a database with forty people and the sandbox."""
-    add_people(mariadb.run_sql, NUMBERS)
+    add_users(mariadb.run_sql, NUMBERS)
     return Runs.between(tmp_path, mariadb, iterable)
 
 
@@ -66,9 +66,9 @@ def test_only_what_changed_is_sent(
 
 
 def test_bad_rows_and_failures_are_accounted_for(runs: Runs, mariadb: SourceDatabase) -> None:
-    add_person(mariadb.run_sql, 50, "nobody")
-    add_person(mariadb.run_sql, 51, None)
-    add_person(mariadb.run_sql, 52, email_of(3).upper())
+    add_user(mariadb.run_sql, 50, "nobody")
+    add_user(mariadb.run_sql, 51, None)
+    add_user(mariadb.run_sql, 52, email_of(3).upper())
     with IterableSandbox(forgotten=[email_of(5)], conflict_emails=[email_of(6)]) as iterable:
         runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
         report = runs.run()

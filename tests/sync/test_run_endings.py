@@ -14,9 +14,9 @@ from state.database import RunLock, StateError
 from state.outbox import Outbox
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
-from tests.support.people import add_people, check_project
 from tests.support.rows import deliver_all, fill, rows, wait_until
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import add_users, check_project
 
 NUMBERS = range(1, 41)
 
@@ -24,7 +24,7 @@ NUMBERS = range(1, 41)
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
     """Runs between a database with forty people and the sandbox."""
-    add_people(mariadb.run_sql, NUMBERS)
+    add_users(mariadb.run_sql, NUMBERS)
     return Runs.between(tmp_path, mariadb, iterable)
 
 

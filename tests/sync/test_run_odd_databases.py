@@ -11,8 +11,8 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase, fresh_database
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.people import add_people, check_project, email_of
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import add_users, check_project, email_of
 
 FEW = range(1, 6)
 EVERY_COLUMN = (
@@ -24,7 +24,7 @@ EVERY_COLUMN = (
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
     """Runs between a database with five people and the sandbox."""
-    add_people(mariadb.run_sql, FEW)
+    add_users(mariadb.run_sql, FEW)
     return Runs.between(tmp_path, mariadb, iterable)
 
 
@@ -105,7 +105,7 @@ def test_a_server_that_wants_everybody_to_speak_latin1_is_understood(
     latin1_server: PrivateMariaDB, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     with fresh_database(latin1_server) as source:
-        add_people(source.run_sql, FEW)
+        add_users(source.run_sql, FEW)
         source.run_sql(
             "SET NAMES utf8mb4; UPDATE customers SET last_name = '小龙 🚀 é' WHERE id = 2;"
             "CREATE OR REPLACE USER reader@'%' IDENTIFIED BY 'pass-word';"

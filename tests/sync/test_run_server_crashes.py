@@ -15,10 +15,10 @@ from sync.signals import StopSignal
 from tests.conftest import SourceDatabase, fresh_database
 from tests.support.fault_runs import HurriedTime
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.people import add_people, check_project
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.tcp_proxy import Proxy
+from tests.support.users import add_users, check_project
 
 PEOPLE = range(1, 6_001)
 FEW = range(1, 41)
@@ -67,7 +67,7 @@ def check_that_nothing_was_sent(report: RunReport, iterable: IterableSandbox) ->
 def test_a_server_killed_before_the_read_stops_the_run_and_the_next_one_delivers(
     mortal: PrivateMariaDB, source: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(source.run_sql, FEW)
+    add_users(source.run_sql, FEW)
     runs = Runs.between(tmp_path, source, iterable)
     mortal.kill()
     report = hurried(runs)
@@ -86,7 +86,7 @@ def test_a_server_killed_during_the_read_gives_no_row_of_half_a_result(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    add_people(source.run_sql, PEOPLE)
+    add_users(source.run_sql, PEOPLE)
     with Proxy(source.port) as proxy:
         runs = Runs.between(tmp_path, replace(source, port=proxy.port), iterable, SYNC_MODE="bulk")
         runs.with_query(SLOW_NEAR_THE_END)
@@ -111,7 +111,7 @@ def test_a_server_killed_during_the_read_gives_no_row_of_half_a_result(
 def test_a_server_killed_after_the_read_is_not_missed(
     mortal: PrivateMariaDB, source: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(source.run_sql, FEW)
+    add_users(source.run_sql, FEW)
     runs = Runs.between(tmp_path, source, iterable)
     iterable.set_faults([{"fault": "delay", "seconds": 0.2, "nth": [1]}])
 
@@ -136,7 +136,7 @@ def test_a_connection_lost_in_the_middle_of_a_row_is_begun_again(
     caplog: pytest.LogCaptureFixture,
     resets: bool,
 ) -> None:
-    add_people(mariadb.run_sql, FEW)
+    add_users(mariadb.run_sql, FEW)
     with Proxy(mariadb.port) as proxy:
         # The read's own connection, and the one that would end its query.
         proxy.cut_at, proxy.resets, proxy.cut_connections = 3_000, resets, 2
@@ -150,7 +150,7 @@ def test_a_connection_lost_in_the_middle_of_a_row_is_begun_again(
 def test_a_connection_that_is_always_lost_in_the_middle_of_a_row_is_given_up(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    add_people(mariadb.run_sql, FEW)
+    add_users(mariadb.run_sql, FEW)
     with Proxy(mariadb.port) as proxy:
         runs = Runs.between(tmp_path, replace(mariadb, port=proxy.port), iterable)
         proxy.cut_at = 3_000

@@ -62,7 +62,7 @@ def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
     ]
 
 
-class BulkIterable:
+class FakeBulkClient:
     """The two bulk calls of a client, answered by the kinds of the rows; see `BulkCalls`."""
 
     def __init__(

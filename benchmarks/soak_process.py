@@ -1,4 +1,4 @@
-"""`python -m benchmarks.soak_loop`: runs the program again and again, in this one process.
+"""`python -m benchmarks.soak_process`: runs the program again and again, in this one process.
 
 What leaks from run to run adds up here. A line of flags in (JSON), a line out: how the run
 ended and what the process holds after it. Refuses to know what the runs should do.

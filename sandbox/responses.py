@@ -1,8 +1,7 @@
-"""What Iterable says: the JSON of every answer, word for word where it was recorded.
+"""JSON responses of the Iterable API: statuses, codes, messages and the bulk result.
 
-Owns codes, statuses, messages and the shape of bulk answers. Refuses to know the project and HTTP.
-Sources: Iterable's OpenAPI document; messages and `validationErrors` as recorded from
-api.iterable.com by public clients' test suites.
+Sources: Iterable's OpenAPI document for the shapes; the messages and `validationErrors` were
+recorded from api.iterable.com by the test suites of public clients.
 """
 
 from __future__ import annotations
@@ -12,14 +11,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.field_types import Clash, TooLong
+from sandbox.field_types import TypeMismatch, TextTooLong
 
 PROJECT_ID = 10216
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer: HTTP status and JSON, and how many rows it applied (and applied in vain)."""
+class ApiResponse:
+    """Status and JSON body of one API call.
+
+    `applied_count` is the number of rows applied; `repeated_count` is how many of them changed
+    nothing.
+    """
 
     status: int
     body: dict[str, Any]
@@ -29,7 +32,7 @@ class Answer:
 
 
 class Refusal(enum.Enum):
-    """Why a person's row is not taken; the value is its list in `failedUpdates`."""
+    """Reason why a user's row is rejected; the value is the name of its list in `failedUpdates`."""
 
     INVALID_EMAIL = "invalidEmails"
     FORGOTTEN = "forgottenEmails"
@@ -37,53 +40,53 @@ class Refusal(enum.Enum):
     CONFLICT = "conflictEmails"
 
 
-def error(status: int, code: str, message: str, params: object = None) -> Answer:
-    """Give Iterable's error form."""
-    return Answer(status, {"msg": message, "code": code, "params": params})
+def error(status: int, code: str, message: str, params: object = None) -> ApiResponse:
+    """Return a response in the form of an Iterable error."""
+    return ApiResponse(status, {"msg": message, "code": code, "params": params})
 
 
-def bad_api_key(endpoint: str) -> Answer:
-    """Missing, wrong, disabled, of the other data centre: always the same answer."""
+def bad_api_key(endpoint: str) -> ApiResponse:
+    """Return the 401 that a missing, wrong or disabled key and one of the other data centre get."""
     params = {"endpoint": f"/api/{endpoint}"}
     return error(401, "BadApiKey", "Invalid API key", params)
 
 
-def not_found(path: str) -> Answer:
-    """No such endpoint."""
+def not_found(path: str) -> ApiResponse:
+    """Return the response to an unknown endpoint."""
     return error(404, "NotFound", f"Unknown endpoint {path}")
 
 
-def bad_body(endpoint: str, problems: Mapping[str, str] | None) -> Answer:
-    """The body is no JSON (no problems named), or does not fit the schema."""
+def bad_body(endpoint: str, problems: Mapping[str, str] | None) -> ApiResponse:
+    """Return the response to a body that does not fit the schema; None: the body is not JSON."""
     message = f"[/api/{endpoint}] Invalid JSON body"
     return error(400, "BadJsonBody", message, dict(problems) if problems else None)
 
 
-def bad_params(message: str) -> Answer:
-    """A value is out of its range."""
+def bad_params(message: str) -> ApiResponse:
+    """Return the response to a value out of range."""
     return error(400, "BadParams", message)
 
 
-def body_too_large(byte_count: int, limit_bytes: int) -> Answer:
-    """The body is over the documented 4 MB."""
+def body_too_large(byte_count: int, limit_bytes: int) -> ApiResponse:
+    """Return the response to a body over the documented 4 MB."""
     message = f"Request body of {byte_count} bytes exceeds the limit of {limit_bytes} bytes"
     return error(413, "BatchTooLarge", message)
 
 
 def rate_limited(
     *, limit: float, remaining: int, reset_seconds: float | None, retry_after: str | None
-) -> Answer:
-    """429; each of its two ways to name the wait may be missing."""
+) -> ApiResponse:
+    """Return a 429; None leaves out that hint of how long to wait."""
     params: dict[str, object] = {"rateLimitLimit": limit, "rateLimitRemaining": remaining}
     if reset_seconds is not None:
         params["rateLimitReset"] = reset_seconds
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     body = {"msg": "Rate limit exceeded", "code": "RateLimitExceeded", "params": params}
-    return Answer(429, body, headers=headers)
+    return ApiResponse(429, body, headers=headers)
 
 
-def refused_user(email: str, refusal: Refusal) -> Answer:
-    """Why users/update did not take this person."""
+def refused_user(email: str, refusal: Refusal) -> ApiResponse:
+    """Return the error of users/update for a rejected user."""
     if refusal is Refusal.INVALID_EMAIL:
         return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
     if refusal is Refusal.FORGOTTEN:
@@ -93,37 +96,43 @@ def refused_user(email: str, refusal: Refusal) -> Answer:
     return error(400, "BadParams", f"Invalid data fields for user with email {email}")
 
 
-def refused_event(email: str, refusal: Refusal) -> Answer:
-    """Why events/track did not take this person's event; it documents 400, no 409."""
+def refused_event(email: str, refusal: Refusal) -> ApiResponse:
+    """Return the error of events/track for a rejected user; this endpoint documents no 409."""
     if refusal is Refusal.FORGOTTEN:
         return error(400, "ForgottenUserError", f"User with email {email} has been forgotten")
     return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
 
 
-def disallowed_event(event_name: str) -> Answer:
-    """Not an error to Iterable: HTTP 200 and Success, and nothing tracked."""
+def disallowed_event(event_name: str) -> ApiResponse:
+    """Return the response to a disallowed event name: 200 and Success, though nothing is tracked."""
     message = f"Event {event_name} is disallowed from tracking."
-    return Answer(200, {"msg": message, "code": "Success", "params": None})
+    return ApiResponse(200, {"msg": message, "code": "Success", "params": None})
 
 
-def bad_fields(problems: Collection[tuple[str, Clash | TooLong]]) -> Answer:
-    """Type clashes (category, clash), the first of each field; else the first text too long."""
-    clashes = [(category, clash) for category, clash in problems if isinstance(clash, Clash)]
-    if not clashes:
-        too_long = next(problem for _, problem in problems if isinstance(problem, TooLong))
+def bad_fields(problems: Collection[tuple[str, TypeMismatch | TextTooLong]]) -> ApiResponse:
+    """Return the error for (category, problem) pairs.
+
+    Type mismatches take precedence, the first one of each field; without any, the first text that
+    is too long.
+    """
+    mismatches = [
+        (category, problem) for category, problem in problems if isinstance(problem, TypeMismatch)
+    ]
+    if not mismatches:
+        too_long = next(problem for _, problem in problems if isinstance(problem, TextTooLong))
         return bad_params(
             f"Field '{too_long.field}' has a value of {too_long.character_count} characters,"
             " over the limit of 32000"
         )
     validation_errors: dict[str, object] = {}
     sentences: list[str] = []
-    for category, clash in clashes:
-        if clash.field in validation_errors:
+    for category, mismatch in mismatches:
+        if mismatch.field in validation_errors:
             continue
-        validation_errors[clash.field] = clash.to_validation_error(category)
+        validation_errors[mismatch.field] = mismatch.to_validation_error(category)
         sentences.append(
-            f" Field '{clash.field}' already exists for type '{category}' and has a data type of"
-            f" '{clash.expected_type}' but possible types '{', '.join(clash.incoming_types)}'"
+            f" Field '{mismatch.field}' already exists for type '{category}' and has a data type of"
+            f" '{mismatch.expected_type}' but possible types '{', '.join(mismatch.incoming_types)}'"
             " in the request."
         )
     message = (
@@ -135,28 +144,28 @@ def bad_fields(problems: Collection[tuple[str, Clash | TooLong]]) -> Answer:
     )
 
 
-def user_updated(created_fields: Collection[str], *, repeated: bool) -> Answer:
-    """The profile is updated."""
+def user_updated(created_fields: Collection[str], *, repeated: bool) -> ApiResponse:
+    """Return the success response of users/update."""
     names = ", ".join(created_fields)
     message = f"User successfully created/updated. New fields created are: [{names}]"
     body = {"msg": message, "code": "Success", "params": None}
-    return Answer(200, body, applied_count=1, repeated_count=int(repeated))
+    return ApiResponse(200, body, applied_count=1, repeated_count=int(repeated))
 
 
-def event_tracked(event_id: str, *, repeated: bool) -> Answer:
-    """The event is tracked, or updated where its id was known."""
+def event_tracked(event_id: str, *, repeated: bool) -> ApiResponse:
+    """Return the success response of events/track."""
     body = {
         "msg": f"Event with id: {event_id} tracked.",
         "code": "Success",
         "params": {"id": event_id},
     }
-    return Answer(200, body, applied_count=1, repeated_count=int(repeated))
+    return ApiResponse(200, body, applied_count=1, repeated_count=int(repeated))
 
 
-class BatchAnswer:
-    """A bulk answer in the making. Failed rows are named by lower-cased e-mail, as Iterable does.
+class BatchResponse:
+    """Builder of a bulk response. Failed rows are listed by lower-cased e-mail, as Iterable does.
 
-    `sparse` leaves out every key but the two counts: the document requires no other.
+    `sparse` leaves out every key but the two counts: the OpenAPI document requires no other.
     """
 
     def __init__(self, *, of_users: bool, sparse: bool) -> None:
@@ -172,19 +181,19 @@ class BatchAnswer:
         self._failed.setdefault(refusal, []).append(email.lower())
 
     def disallow(self, event_name: str) -> None:
-        """Count one event as failed for its name."""
+        """Count one event as failed because its name is disallowed."""
         self._fail_count += 1
         self._disallowed[event_name] = None
 
-    def to_answer(
+    def to_response(
         self,
         *,
         applied_count: int,
         repeated_count: int,
         created_fields: Collection[str],
         filtered_out_fields: Collection[str],
-    ) -> Answer:
-        """Give the finished answer, HTTP 200 even when every row failed."""
+    ) -> ApiResponse:
+        """Return the finished response: HTTP 200 even when every row failed."""
         body: dict[str, Any] = {"successCount": applied_count, "failCount": self._fail_count}
         if not self._sparse:
             failed: dict[str, list[str]] = {
@@ -206,4 +215,4 @@ class BatchAnswer:
             }
             if not self._of_users:
                 body["disallowedEventNames"] = list(self._disallowed)
-        return Answer(200, body, applied_count, repeated_count)
+        return ApiResponse(200, body, applied_count, repeated_count)

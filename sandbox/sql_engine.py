@@ -28,7 +28,7 @@ _ERRNOS = (
 )
 
 
-class TablesError(Exception):
+class SqlError(Exception):
     """SQLite refused a statement; `mysql_errno` is the number that MySQL would give."""
 
     def __init__(self, message: str, mysql_errno: int) -> None:
@@ -42,7 +42,7 @@ class JsonText(str):
     __slots__ = ()
 
 
-class Tables:
+class SqlEngine:
     """An empty database in memory. For one thread. Times are UTC, as in the program's sessions."""
 
     def __init__(self) -> None:
@@ -76,13 +76,13 @@ class Tables:
             self._connection.execute(f"INSERT INTO {name} VALUES ({marks})", stored)  # noqa: S608
 
     def run(self, statement: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
-        """Run one parsed statement; returns rows and column names. Raises `TablesError`."""
+        """Run one parsed statement; returns rows and column names. Raises `SqlError`."""
         try:
             cursor = self._connection.execute(_to_sqlite(statement))
             names = [column[0] for column in cursor.description or ()]
             return cursor.fetchall(), names
         except sqlite3.Error as error:
-            raise _to_tables_error(error) from error
+            raise _to_sql_error(error) from error
 
 
 def _to_sqlite(statement: Any) -> str:
@@ -168,9 +168,9 @@ def _to_datetime(stored: bytes) -> datetime:
     return datetime.fromisoformat(stored.decode("ascii"))
 
 
-def _to_tables_error(error: sqlite3.Error) -> TablesError:
+def _to_sql_error(error: sqlite3.Error) -> SqlError:
     for pattern, errno, text in _ERRNOS:
         found = pattern.match(str(error))
         if found:
-            return TablesError(text.format(found.group(1)), errno)
-    return TablesError(str(error), 1064 if "syntax error" in str(error) else _UNKNOWN_ERROR)
+            return SqlError(text.format(found.group(1)), errno)
+    return SqlError(str(error), 1064 if "syntax error" in str(error) else _UNKNOWN_ERROR)

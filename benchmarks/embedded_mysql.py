@@ -1,4 +1,4 @@
-"""`python -m benchmarks.embedded ROWS`: the sandbox's MySQL server, filled, until a SIGTERM.
+"""`python -m benchmarks.embedded_mysql ROWS`: the sandbox's MySQL server, filled, until a SIGTERM.
 
 Prints the settings that lead to it, in one line, when it listens.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from benchmarks.people import customers, page_views
 from benchmarks.processes import PROJECT_FOLDER
+from benchmarks.users import customers, page_views
 from sandbox.mysql_server import MySQLSandbox
 
 

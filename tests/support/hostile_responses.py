@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from tests.support.bulk_iterable import email_of
+from tests.support.fake_bulk_client import email_of
 from tests.support.hostile import DEEP_JSON, JSON_TEXTS, JSON_VALUES, TEXTS
 from tests.support.rows import API_KEY
 

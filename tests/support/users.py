@@ -18,7 +18,7 @@ WINDOW = {"ENGAGEMENT_WINDOW_DAYS": "18000"}
 _ROWS_A_STATEMENT = 1_000
 
 
-def add_people(run_sql: Callable[[str], None], numbers: Iterable[int]) -> None:
+def add_users(run_sql: Callable[[str], None], numbers: Iterable[int]) -> None:
     """Insert these customers and their views."""
     waiting = list(numbers)
     for start in range(0, len(waiting), _ROWS_A_STATEMENT):
@@ -37,7 +37,7 @@ def add_people(run_sql: Callable[[str], None], numbers: Iterable[int]) -> None:
         )
 
 
-def add_person(
+def add_user(
     run_sql: Callable[[str], None], number: int, email: str | None, *, first_name: str | None = "X"
 ) -> None:
     """Insert one customer who is odd in some way, with an ordinary view."""

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.baselines import Loop
+from benchmarks.figures import Line, Section, at_least, at_most
 from benchmarks.processes import BenchmarkError, Program, ProgramRun, sandbox
 from benchmarks.sources import Source
-from benchmarks.table import Line, Section, at_least, at_most
 from config.settings import DEFAULTS
 
 MEGABYTE = 1_000_000

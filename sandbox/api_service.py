@@ -1,4 +1,4 @@
-"""The Iterable API without its sockets: one call in, one reply out.
+"""The Iterable API without its sockets: one call in, one response out.
 
 Owns the order in which a call is judged (fault, key, limit, size, schema, project), the counts and
 the recorded calls. Refuses to know aiohttp, waiting and threads.
@@ -15,13 +15,12 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from sandbox import answers
-from sandbox.answers import Answer
-from sandbox.bodies import body_problems
 from sandbox.calls import ENDPOINTS, POST_ENDPOINTS, UNKNOWN_ENDPOINT, Call, CallRecord
+from sandbox.fault_effects import WireResponse, apply_fault, to_wire
 from sandbox.faults import CallFacts, FaultScript
 from sandbox.project import Project
-from sandbox.replies import Reply, spoil, to_reply
+from sandbox.request_schemas import body_problems
+from sandbox.responses import ApiResponse
 from sandbox.traffic import BusiestSecond, EndpointTraffic, Limit, RateLimit, whole_seconds
 
 BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
@@ -59,10 +58,10 @@ class ApiOptions:
 
 
 @dataclass(slots=True)
-class Service:
-    """What the API decided about one call: the reply, and how long after its arrival it is due."""
+class PlannedResponse:
+    """What the API decided about one call: the response, and how long after its arrival it is due."""
 
-    reply: Reply
+    response: WireResponse
     service_seconds: float
     request_id: str
     traffic: EndpointTraffic
@@ -93,7 +92,7 @@ class ApiService:
         )
         # Repeatable randomness, not a secret.
         self._rng = random.Random(options.seed)  # noqa: S311
-        self._posts: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+        self._posts: dict[str, Callable[[Mapping[str, Any]], ApiResponse]] = {
             "users/update": self.project.update_user,
             "events/track": self.project.track_event,
             "users/bulkUpdate": self.project.bulk_update_users,
@@ -142,7 +141,7 @@ class ApiService:
         self._request_count += 1
         return f"{self._request_prefix}{self._request_count:016x}"
 
-    def serve(self, call: Call, request_text: Callable[[], str]) -> Service:
+    def serve(self, call: Call, request_text: Callable[[], str]) -> PlannedResponse:
         """Decide the call: apply it where that is due, and give what to send when."""
         options = self._options
         traffic = self._traffic[call.endpoint]
@@ -157,17 +156,19 @@ class ApiService:
             delay_seconds, rule = self.faults.choose(facts, call.arrived_at)
             service_seconds += delay_seconds
         if rule is None:
-            reply = to_reply(self._apply(call, traffic))
+            response = to_wire(self._apply(call, traffic))
         else:
-            reply = spoil(rule, partial(self._apply, call, traffic), request_text, self.faults.rng)
-        traffic.rate_limited_count += reply.status == 429
+            response = apply_fault(
+                rule, partial(self._apply, call, traffic), request_text, self.faults.rng
+            )
+        traffic.rate_limited_count += response.status == 429
         record = None
         request_id = self.next_request_id()
         if options.keep_calls:
             record = CallRecord(call.endpoint, call.email, call.body, time.time(), request_id)
             record.fault = None if rule is None else rule.fault
             self.calls.append(record)
-        return Service(reply, service_seconds, request_id, traffic, record)
+        return PlannedResponse(response, service_seconds, request_id, traffic, record)
 
     def is_down(self, now: float) -> bool:
         """Say whether a connection that wants to talk is to be reset at once, and count it."""
@@ -196,18 +197,18 @@ class ApiService:
             "endpoints": {name: each.to_dict() for name, each in sorted(traffic.items())},
         }
 
-    def _apply(self, call: Call, traffic: EndpointTraffic) -> Answer:
+    def _apply(self, call: Call, traffic: EndpointTraffic) -> ApiResponse:
         answer = self._judge(call)
         traffic.applied_count += answer.applied_count
         traffic.repeated_count += answer.repeated_count
         return answer
 
-    def _judge(self, call: Call) -> Answer:
+    def _judge(self, call: Call) -> ApiResponse:
         endpoint = call.endpoint
         if endpoint == UNKNOWN_ENDPOINT:
-            return answers.not_found(call.path)
+            return responses.not_found(call.path)
         if not call.api_key or self._options.api_key not in (None, call.api_key):
-            return answers.bad_api_key(endpoint)
+            return responses.bad_api_key(endpoint)
         limit = self._limits.get(endpoint)
         wait_seconds = limit.wait_seconds(call.arrived_at) if limit is not None else 0.0
         if limit is not None and wait_seconds:
@@ -216,31 +217,31 @@ class ApiService:
         if apply is None:
             return self._look_up(endpoint, call.parameters)
         if len(call.raw) > BODY_LIMIT_BYTES:
-            return answers.body_too_large(len(call.raw), BODY_LIMIT_BYTES)
+            return responses.body_too_large(len(call.raw), BODY_LIMIT_BYTES)
         body = call.body
         if body is None:
-            return answers.bad_body(endpoint, None)
+            return responses.bad_body(endpoint, None)
         problems = body_problems(endpoint, body)
-        return answers.bad_body(endpoint, problems) if problems else apply(body)
+        return responses.bad_body(endpoint, problems) if problems else apply(body)
 
-    def _rate_limited(self, limit: RateLimit, wait_seconds: float) -> Answer:
+    def _rate_limited(self, limit: RateLimit, wait_seconds: float) -> ApiResponse:
         seconds = whole_seconds(wait_seconds)
-        return answers.rate_limited(
+        return responses.rate_limited(
             limit=limit.per_second,
             remaining=limit.remaining,
             reset_seconds=seconds if self._options.rate_limit_reset else None,
             retry_after=str(seconds) if self._options.retry_after else None,
         )
 
-    def _look_up(self, endpoint: str, parameters: Mapping[str, str]) -> Answer:
+    def _look_up(self, endpoint: str, parameters: Mapping[str, str]) -> ApiResponse:
         if endpoint == "users/getFields":
-            return Answer(200, self.project.user_fields())
+            return ApiResponse(200, self.project.user_fields())
         email = parameters.get("email")
         if not email:
-            return answers.bad_params("email is required")
+            return responses.bad_params("email is required")
         if endpoint != "events/{email}":
-            return Answer(200, self.project.user_by_email(email))
+            return ApiResponse(200, self.project.user_by_email(email))
         limit = parameters.get("limit", "30")
         if not limit.isdecimal() or not 1 <= int(limit) <= 200:
-            return answers.bad_params("limit must be a number from 1 to 200")
-        return Answer(200, self.project.events_of(email, int(limit)))
+            return responses.bad_params("limit must be a number from 1 to 200")
+        return ApiResponse(200, self.project.events_of(email, int(limit)))

@@ -1,11 +1,10 @@
-"""The documented request bodies, and what Iterable says of a body that does not fit.
+"""Schemas of the four POST bodies, and the check of a body against its schema.
 
-Owns the schemas of the four POST calls (Iterable's OpenAPI document: ApiUserUpdateRequest,
-BulkUpdateUsersRequest, TrackRequest, BulkTrackRequest) and the addresses of a problem in Iterable's
-style (`obj.users[1].preferUserId`). Refuses to know what a project does with a valid body.
+Source: Iterable's OpenAPI document (ApiUserUpdateRequest, BulkUpdateUsersRequest, TrackRequest,
+BulkTrackRequest). Problems are addressed in Iterable's style: `obj.users[1].preferUserId`.
 
-Simplified: projects are e-mail based, so `email` is required in every row; null counts as a value
-of the wrong type; keys that are not documented are ignored, as Iterable does.
+Simplifications: projects are e-mail-based, so every row needs `email`; null is a value of the
+wrong type; undocumented keys are ignored, as Iterable does.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# The e-mail based sandbox requires `email`; `eventName` is required by the document.
 _USER: dict[str, type] = {
     "email": str,
     "userId": str,
@@ -36,14 +34,14 @@ _EVENT: dict[str, type] = {
 _USER_BATCH: dict[str, type] = {"users": list, "createNewFields": bool}
 _EVENT_BATCH: dict[str, type] = {"events": list}
 
-# Per endpoint: the schema of the body and its required keys; of the bulk ones also the key of the
-# rows, the schema of a row and its required keys.
+# Endpoint -> schema of the body, required keys.
 _SCHEMAS: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     "users/update": (_SINGLE_USER, ("email",)),
     "events/track": (_EVENT, ("email", "eventName")),
     "users/bulkUpdate": (_USER_BATCH, ("users",)),
     "events/trackBulk": (_EVENT_BATCH, ("events",)),
 }
+# Bulk endpoint -> key of the rows, schema of a row, required keys of a row.
 _ROW_SCHEMAS: dict[str, tuple[str, dict[str, type], tuple[str, ...]]] = {
     "users/bulkUpdate": ("users", _USER, ("email",)),
     "events/trackBulk": ("events", _EVENT, ("email", "eventName")),
@@ -58,7 +56,7 @@ _EXPECTED = {
 
 
 def rows_of(endpoint: str, body: object) -> list[Any]:
-    """Give the rows that a body carries: its batch, or the body itself."""
+    """Return the rows of a body: the batch of a bulk body, or the body itself."""
     if not isinstance(body, dict):
         return []
     if endpoint not in _ROW_SCHEMAS:
@@ -68,7 +66,7 @@ def rows_of(endpoint: str, body: object) -> list[Any]:
 
 
 def body_problems(endpoint: str, body: object) -> dict[str, str]:
-    """Name every value that does not fit the documented schema, by its address in the body."""
+    """Return what is wrong with the body by address (`obj.email`); empty when it fits."""
     schema, required = _SCHEMAS[endpoint]
     problems: dict[str, str] = {}
     if not isinstance(body, dict):
@@ -84,14 +82,14 @@ def body_problems(endpoint: str, body: object) -> dict[str, str]:
 
 
 def _fits(value: object, schema: Mapping[str, type], required: tuple[str, ...]) -> bool:
-    # Exact types: bool is an int to isinstance, and orjson makes no subclasses.
+    # Exact types: isinstance would accept a bool as an int, and orjson creates no subclasses.
     if type(value) is not dict:
         return False
     for key, inner in value.items():
         expected = schema.get(key)
         if expected is not None and type(inner) is not expected:
             return False
-    # No all(): its generator costs as much as the rest, 1,000 times a batch.
+    # Not all(): this runs 1,000 times a batch, and a generator would double its cost.
     for key in required:  # noqa: SIM110
         if key not in value:
             return False
