@@ -71,7 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
     add("--port", type=_port, default=0, help="TCP port; 0, the default, picks a free one")
     add("--latency-ms", type=_milliseconds, default=0.0, metavar="N", help="time to process a call")
-    add("--jitter-ms", type=_milliseconds, default=0.0, metavar="N", help="vary the latency by up to N ms")
+    add(
+        "--jitter-ms",
+        type=_milliseconds,
+        default=0.0,
+        metavar="N",
+        help="vary the latency by up to N ms",
+    )
     add(
         "--failure-rate",
         type=_share,
@@ -100,8 +106,18 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="send params.rateLimitReset with a 429 (default: yes)",
     )
-    add("--fault-script", metavar="FILE_OR_JSON", help="JSON list of fault rules, or a file that contains one")
-    add("--seed", type=int, default=1, metavar="N", help="seed of the random numbers (default %(default)s)")
+    add(
+        "--fault-script",
+        metavar="FILE_OR_JSON",
+        help="JSON list of fault rules, or a file that contains one",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="seed of the random numbers (default %(default)s)",
+    )
     add("--api-key", metavar="KEY", help="the only accepted key (default: any non-empty key)")
     for flag, option, metavar, meaning in (
         ("--forgotten", "forgotten", "EMAIL", "GDPR-forgotten users"),
@@ -126,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=TYPE",
-        help=f"preset the type of a field ({', '.join(FIELD_TYPES)}); EVENT:NAME: in one event only",
+        help=f"preset a field's type ({', '.join(FIELD_TYPES)}); EVENT:NAME: in one event only",
     )
     add(
         "--drop-unknown-fields",

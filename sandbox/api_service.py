@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from sandbox import responses
 from sandbox.calls import ENDPOINTS, POST_ENDPOINTS, UNKNOWN_ENDPOINT, Call, CallRecord
-from sandbox.fault_effects import WireResponse, apply_fault, to_wire
+from sandbox.fault_effects import apply_fault
 from sandbox.faults import CallFacts, FaultScript
 from sandbox.project import Project
 from sandbox.request_schemas import body_problems
 from sandbox.responses import ApiResponse
 from sandbox.traffic import BusiestSecond, EndpointTraffic, Limit, RateLimit, whole_seconds
+from sandbox.wire_response import WireResponse, to_wire
 
 BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
 
@@ -59,7 +61,7 @@ class ApiOptions:
 
 @dataclass(slots=True)
 class PlannedResponse:
-    """What the API decided about one call: the response, and how long after its arrival it is due."""
+    """Response to one call, and the seconds after its arrival at which it is due."""
 
     response: WireResponse
     service_seconds: float

@@ -45,7 +45,7 @@ class CallRecord:
 
 
 class Call:
-    """A received call; `parameters` come from its query and path, `arrived_at` is monotonic time."""
+    """A received call; `parameters` come from query and path, `arrived_at` is monotonic."""
 
     __slots__ = ("_body", "api_key", "arrived_at", "endpoint", "parameters", "path", "raw")
 

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs
 import orjson
 
 from sandbox.api_service import ApiService
-from sandbox.fault_effects import REDIRECT_TARGET, WireResponse
+from sandbox.fault_effects import REDIRECT_TARGET
 from sandbox.users_and_events import Event, User
+from sandbox.wire_response import WireResponse
 
 CONTROL_PATH = "/sandbox/"
 

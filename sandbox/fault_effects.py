@@ -43,7 +43,9 @@ class _FaultyCall:
     rng: random.Random
 
     def status(self, default: int | None = None) -> int:
-        status: int = self.parameters.get("status", self.answer.status if default is None else default)
+        status: int = self.parameters.get(
+            "status", self.answer.status if default is None else default
+        )
         return status
 
 

@@ -24,9 +24,9 @@ from aiohttp.streams import StreamReader
 from sandbox.api_service import ApiOptions, ApiService
 from sandbox.calls import Call, CallRecord
 from sandbox.control import CONTROL_PATH, control
-from sandbox.fault_effects import Ending, WireResponse
 from sandbox.project import Project
 from sandbox.traffic import Limit
+from sandbox.wire_response import Ending, WireResponse
 
 # Bodies are read whole, whatever Iterable's limit: the 413 reaches a client that is still sending.
 _READ_LIMIT_BYTES = 64_000_000
@@ -162,14 +162,14 @@ async def _send_half(
 ) -> web.StreamResponse:
     """Announce the whole body, send half of it, close."""
     headers = {**response.headers, "Iterable-Request-Id": request_id}
-    response = web.StreamResponse(status=response.status, headers=headers)
-    response.content_type = response.content_type
-    response.content_length = len(response.body)
-    await response.prepare(request)
-    await response.write(response.body[: len(response.body) // 2])
+    stream = web.StreamResponse(status=response.status, headers=headers)
+    stream.content_type = response.content_type
+    stream.content_length = len(response.body)
+    await stream.prepare(request)
+    await stream.write(response.body[: len(response.body) // 2])
     if request.transport is not None:
         request.transport.close()
-    return response
+    return stream
 
 
 def _to_text(request: web.BaseRequest, raw: bytes) -> str:

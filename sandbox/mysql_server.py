@@ -1,8 +1,7 @@
-"""A MySQL server for the demo and for tests, inside this process: real protocol, small engine.
+"""MySQL server inside this process, for the demo and the tests: MySQL's protocol, run by SQLite.
 
-Owns the thread, the login and the session; mysql-mimic speaks the protocol, so the program's
-own connector connects to it as to any MySQL. SQL is run by SQLite, in memory (`sandbox.sql_engine`).
-Refuses to know what the tables mean. Loopback only; made for hundreds of rows, not for millions.
+mysql-mimic speaks the protocol, so the program's own connector can connect; `sql_engine` runs the
+SQL in memory. It listens on loopback only and is made for hundreds of rows, not for millions.
 """
 
 from __future__ import annotations
@@ -84,6 +83,17 @@ class MySQLSandbox:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_START_SECONDS)
         self._loop = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings, as in `.env`, that connect to this server."""
+        return {
+            "DB_HOST": self.host,
+            "DB_PORT": str(self.port),
+            "DB_USER": self.user,
+            "DB_PASSWORD": self.password,
+            "DB_NAME": self.database,
+        }
 
     def run_sql(self, script: str) -> None:
         """Run statements in MySQL's dialect as the server itself, e.g. to add rows in a test."""

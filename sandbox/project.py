@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import orjson
 
+from sandbox import responses
 from sandbox.field_types import FieldTypeCheck, FieldTypes
 from sandbox.responses import ApiResponse, BatchResponse, Refusal
 from sandbox.users_and_events import Event, Fields, User

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.field_types import TypeMismatch, TextTooLong
+from sandbox.field_types import TextTooLong, TypeMismatch
 
 PROJECT_ID = 10216
 
@@ -104,7 +104,7 @@ def refused_event(email: str, refusal: Refusal) -> ApiResponse:
 
 
 def disallowed_event(event_name: str) -> ApiResponse:
-    """Return the response to a disallowed event name: 200 and Success, though nothing is tracked."""
+    """Return the response to a disallowed event name: 200 and Success, but nothing is tracked."""
     message = f"Event {event_name} is disallowed from tracking."
     return ApiResponse(200, {"msg": message, "code": "Success", "params": None})
 

@@ -9,8 +9,8 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
-from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Ending, Program, copy_of_project, counts_of
+from tests.support.users import add_users, check_project, email_of
 
 
 @pytest.fixture

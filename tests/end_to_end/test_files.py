@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Program, copy_of_project, counts_of, wait_until
+from tests.support.users import add_users, check_project, email_of
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - [\w.]+ - (DEBUG|INFO|WARNING|ERROR) - .+")
 

@@ -11,9 +11,9 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.end_to_end.test_injection import FORGED, NAMES, UNPRINTABLE, check_plain
-from tests.support.users import add_users, add_user
 from tests.support.program import Ending, Program
 from tests.support.recording_servers import Website, website
+from tests.support.users import add_user, add_users
 
 ODD = f"\x1b[31m<b>odd</b>\n{FORGED}\r\u202e\u200f=1+1"
 ODD_FOLDER = ODD.replace("/", "")

@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.users import add_users, check_project, email_of
 from tests.support.program import Program, counts_of, wait_until
+from tests.support.users import add_users, check_project, email_of
 
 SEED = 20260113
 EVERYONE = range(1, 61)

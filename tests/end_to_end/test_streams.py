@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.users import add_users, check_project
 from tests.support.program import PATIENCE_SECONDS, Program, counts_of
+from tests.support.users import add_users, check_project
 
 FULL = "/dev/full"
 

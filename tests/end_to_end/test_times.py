@@ -15,8 +15,8 @@ from db_connection import window_start
 from records.mapping import RowMapping, SyncRecord
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.users import add_users, email_of
 from tests.support.program import Program, counts_of
+from tests.support.users import add_users, email_of
 
 EVER = {"ENGAGEMENT_WINDOW_DAYS": "36500"}
 

@@ -16,11 +16,11 @@ import pytest
 
 from tests.conftest import SourceDatabase
 from tests.support.certificates import make_ca, make_certificate
-from tests.support.users import WINDOW, add_users
 from tests.support.private_server import PrivateServer
 from tests.support.program import API_KEY, Ending, Program
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.recording_servers import Website, make_self_signed, website
+from tests.support.users import WINDOW, add_users
 
 NOT_TRUSTED = (
     "the server's certificate is not trusted: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."

@@ -19,10 +19,10 @@ from config.settings import DEFAULTS, NAMES, Settings
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.documents import Document
-from tests.support.users import WINDOW, add_users
 from tests.support.program import copy_of_project
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.quick_start import Reader
+from tests.support.users import WINDOW, add_users
 
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"

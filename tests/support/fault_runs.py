@@ -25,9 +25,9 @@ from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
 from tests.support.faults_and_ends import USER_COUNT, Case, Effect, When
-from tests.support.users import add_users, check_project, email_of, event_of, profile_of
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import add_users, check_project, email_of, event_of, profile_of
 
 # A wait of five minutes takes 0.15 s.
 HURRY = 2_000.0

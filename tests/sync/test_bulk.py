@@ -14,7 +14,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
 from sync.dispatcher import CallReport, DelayedEvents
-from tests.support.fake_bulk_client import BulkIterable, Kind, row, rows_of
+from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
 
@@ -131,7 +131,7 @@ class Told:
 
 
 def send(
-    iterable: BulkIterable,
+    iterable: FakeBulkClient,
     rows: Sequence[PendingRow],
     *,
     delays_events: bool = False,
@@ -145,7 +145,7 @@ def send(
 
 def test_the_events_of_a_batch_follow_its_users() -> None:
     kinds = [Kind.FINE] * 3
-    iterable = BulkIterable(dict(enumerate(kinds)))
+    iterable = FakeBulkClient(dict(enumerate(kinds)))
     described = send(iterable, rows_of(kinds))
     assert iterable.requests == [(UPDATE, [0, 1, 2]), (TRACK, [0, 1, 2])]
     assert [(f.seq, f.kind) for f in described.finished] == [
@@ -157,50 +157,50 @@ def test_the_events_of_a_batch_follow_its_users() -> None:
 
 
 def test_only_the_halves_that_are_to_be_sent_are() -> None:
-    iterable = BulkIterable(dict.fromkeys(range(4), Kind.FINE))
+    iterable = FakeBulkClient(dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1, event=False), row(2, profile=False), row(3)]
     send(iterable, rows)
     assert iterable.requests == [(UPDATE, [0, 1, 3]), (TRACK, [0, 2, 3])]
 
 
 def test_a_batch_of_one_half_makes_one_call() -> None:
-    iterable = BulkIterable(dict.fromkeys(range(2), Kind.FINE))
+    iterable = FakeBulkClient(dict.fromkeys(range(2), Kind.FINE))
     send(iterable, [row(0, event=False), row(1, event=False)])
     send(iterable, [row(0, profile=False), row(1, profile=False)])
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [0, 1])]
 
 
 def test_the_permit_of_the_dispatcher_is_used_by_the_first_call_alone() -> None:
-    iterable = BulkIterable({0: Kind.POISON, 1: Kind.FINE})
+    iterable = FakeBulkClient({0: Kind.POISON, 1: Kind.FINE})
     send(iterable, [row(0), row(1)])
     assert iterable.permits == [True, *[False] * (len(iterable.permits) - 1)]
-    events_only = BulkIterable({0: Kind.FINE})
+    events_only = FakeBulkClient({0: Kind.FINE})
     send(events_only, [row(0, profile=False)])
     assert events_only.permits == [True]
 
 
 def test_the_pace_of_a_batch_is_that_of_its_first_call() -> None:
-    iterable = BulkIterable({})
+    iterable = FakeBulkClient({})
     sender = BulkSender(iterable)
     assert sender.pace([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
     assert sender.pace([row(0, profile=False)]) is iterable.paces[TRACK]
 
 
 def test_the_units_of_a_sender_have_its_batch_size() -> None:
-    sender = BulkSender(BulkIterable({}), batch_size=4)
+    sender = BulkSender(FakeBulkClient({}), batch_size=4)
     assert [len(unit) for unit in sender.units(row(seq) for seq in range(6))] == [1, 4, 1]
 
 
 def test_no_event_follows_a_person_who_cannot_be_reached_and_one_follows_any_other() -> None:
     kinds = [Kind.FINE, Kind.INVALID, Kind.FORGOTTEN, Kind.BAD_VALUE, Kind.UNNAMED, Kind.DOWN]
     updates = dict(enumerate(kinds[:-1]))
-    iterable = BulkIterable(updates, dict.fromkeys(range(6), Kind.FINE))
+    iterable = FakeBulkClient(updates, dict.fromkeys(range(6), Kind.FINE))
     send(iterable, rows_of(kinds[:-1]))
     assert iterable.requests[-1] == (TRACK, [0, 3, 4])
 
 
 def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
-    iterable = BulkIterable({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
+    iterable = FakeBulkClient({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
     described = send(iterable, [row(0), row(1)])
     assert [f.result.verdict for f in described.finished] == [
         *[Verdict.UNAVAILABLE] * 2,
@@ -210,7 +210,7 @@ def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
 
 
 def test_nothing_follows_a_refused_batch() -> None:
-    iterable = BulkIterable(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
+    iterable = FakeBulkClient(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
     described = send(iterable, [row(seq) for seq in range(3)])
     assert iterable.requests == [(UPDATE, [0, 1, 2])]
     assert {f.result.verdict for f in described.finished} == {Verdict.REFUSED}
@@ -218,7 +218,7 @@ def test_nothing_follows_a_refused_batch() -> None:
 
 def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
     """The events of the rows delivered before were still sent, with a key just refused."""
-    iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
+    iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
     described = send(iterable, [row(0), row(1)])
     assert iterable.requests == [(UPDATE, [0, 1]), (UPDATE, [0]), (UPDATE, [1])]
     assert [(f.seq, f.result.verdict) for f in described.finished] == [
@@ -228,7 +228,7 @@ def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
 
 
 def test_nothing_is_sent_or_reported_after_a_stop() -> None:
-    iterable = BulkIterable({0: Kind.FINE, 1: Kind.POISON}, stops_after=2)
+    iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.POISON}, stops_after=2)
     described = send(iterable, [row(0), row(1)])
     assert [f.seq for f in described.finished] == [0]
     assert len(described.calls) == 2
@@ -236,13 +236,13 @@ def test_nothing_is_sent_or_reported_after_a_stop() -> None:
 
 def test_nothing_more_is_sent_once_the_run_was_ended_elsewhere() -> None:
     """The events of a batch were still sent when another batch had been refused meanwhile."""
-    iterable = BulkIterable({0: Kind.FINE, 1: Kind.FINE})
+    iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.FINE})
     send(iterable, [row(0), row(1)], goes_on=False)
     assert iterable.requests == [(UPDATE, [0, 1])]
 
 
 def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
-    iterable = BulkIterable({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
+    iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1), row(2, profile=False)]
     described = send(iterable, rows, delays_events=True)
     assert described.delayed == [0]
@@ -252,7 +252,7 @@ def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
 def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Dropping(BulkIterable):
+    class Dropping(FakeBulkClient):
         def bulk_update_users(
             self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
         ) -> CallResult:
@@ -274,7 +274,7 @@ def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
 def test_the_rows_of_a_request_are_the_bodies_of_the_single_calls() -> None:
     seen: list[object] = []
 
-    class Looking(BulkIterable):
+    class Looking(FakeBulkClient):
         def bulk_update_users(
             self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
         ) -> CallResult:

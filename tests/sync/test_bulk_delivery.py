@@ -11,9 +11,9 @@ import pytest
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import RequestKind
-from sandbox.request_schemas import rows_of
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
+from sandbox.request_schemas import rows_of
 from sync.dispatcher import RunAborted
 from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with, stop_when
 from tests.support.rows import email_of, fill, finished, outcomes_of, row, rows

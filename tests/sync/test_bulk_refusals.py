@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.outcomes import CallResult, PendingRow, RequestKind
-from tests.support.fake_bulk_client import row
 from tests.support.bulk_reading import REJECTED, again, batch, codes, read, refused_whole
+from tests.support.fake_bulk_client import row
 
 
 @pytest.mark.parametrize(

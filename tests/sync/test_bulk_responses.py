@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
-from tests.support.fake_bulk_client import row
 from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
+from tests.support.fake_bulk_client import row
 
 # Answers that count
 

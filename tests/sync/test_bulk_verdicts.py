@@ -13,7 +13,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, RequestKind, Verdict
 from sync.bulk import BulkSender
 from sync.dispatcher import CallReport, DelayedEvents
-from tests.support.fake_bulk_client import TAKEN, BulkIterable, Kind, rows_of
+from tests.support.fake_bulk_client import TAKEN, FakeBulkClient, Kind, rows_of
 
 ENDPOINT_OF = {RequestKind.PROFILE: USERS_BULK_UPDATE, RequestKind.EVENT: EVENTS_TRACK_BULK}
 CODE_OF = {
@@ -33,7 +33,7 @@ UNREACHABLE = {Kind.INVALID, Kind.DEPRECATED, Kind.NAMED_TWICE, Kind.FORGOTTEN}
 
 
 def sent(
-    iterable: BulkIterable, kinds: Sequence[Kind]
+    iterable: FakeBulkClient, kinds: Sequence[Kind]
 ) -> tuple[dict[RequestKind, dict[int, CallResult]], list[tuple[RequestKind, int, int]]]:
     """Send one batch; return each row's result, and (half, row, requests made by then)."""
     results: dict[RequestKind, dict[int, CallResult]] = {kind: {} for kind in RequestKind}
@@ -52,7 +52,7 @@ def sent(
 
 
 def check_truth(
-    iterable: BulkIterable,
+    iterable: FakeBulkClient,
     results: Mapping[RequestKind, Mapping[int, CallResult]],
     order: Sequence[tuple[RequestKind, int, int]],
 ) -> None:
@@ -81,7 +81,7 @@ KINDS = st.lists(
 def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
     kinds: list[Kind], most_rows: int
 ) -> None:
-    iterable = BulkIterable(dict(enumerate(kinds)), most_rows=most_rows)
+    iterable = FakeBulkClient(dict(enumerate(kinds)), most_rows=most_rows)
     results, order = sent(iterable, kinds)
     check_truth(iterable, results, order)
     assert {seq: result.code for seq, result in results[RequestKind.PROFILE].items()} == {
@@ -108,7 +108,7 @@ def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
 def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
     kinds: list[Kind], event_kinds: list[Kind], most_rows: int, stranger: bool
 ) -> None:
-    iterable = BulkIterable(
+    iterable = FakeBulkClient(
         dict(enumerate(kinds)),
         dict(enumerate(event_kinds)),
         most_rows=most_rows,
@@ -131,7 +131,7 @@ def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
 def test_a_stop_or_a_refusal_anywhere_leaves_no_verdict_that_is_not_true(
     kinds: list[Kind], stops_after: int, refuses_from: int
 ) -> None:
-    iterable = BulkIterable(
+    iterable = FakeBulkClient(
         dict(enumerate(kinds)), stops_after=stops_after, refuses_from=refuses_from
     )
     results, order = sent(iterable, kinds)
@@ -150,7 +150,7 @@ def test_a_stop_or_a_refusal_anywhere_leaves_no_verdict_that_is_not_true(
 @pytest.mark.parametrize("kind", [Kind.POISON, Kind.UNNAMED])
 def test_one_bad_row_in_a_thousand_costs_about_two_log2_n_requests(kind: Kind, place: int) -> None:
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {place: kind}
-    iterable = BulkIterable(kinds, {seq: Kind.FINE for seq in kinds})
+    iterable = FakeBulkClient(kinds, {seq: Kind.FINE for seq in kinds})
     results, _ = sent(iterable, list(kinds.values()))
     assert [
         seq for seq, result in results[RequestKind.PROFILE].items() if not result.delivered
@@ -165,7 +165,7 @@ def test_one_bad_row_in_a_thousand_costs_about_two_log2_n_requests(kind: Kind, p
 )
 def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, requests: int) -> None:
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {700: kind}
-    iterable = BulkIterable(kinds)
+    iterable = FakeBulkClient(kinds)
     results, _ = sent(iterable, list(kinds.values()))
     assert [
         seq for seq, result in results[RequestKind.PROFILE].items() if not result.delivered
@@ -177,7 +177,7 @@ def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, request
 def test_the_documented_batch_of_thirty_bad_rows_among_a_thousand() -> None:
     bad = dict(enumerate([Kind.POISON] * 10 + [Kind.INVALID] * 10 + [Kind.FORGOTTEN] * 10))
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {33 * n + 7: bad[n] for n in bad}
-    iterable = BulkIterable(kinds)
+    iterable = FakeBulkClient(kinds)
     results, order = sent(iterable, list(kinds.values()))
     check_truth(iterable, results, order)
     assert {seq: result.code for seq, result in results[RequestKind.PROFILE].items()} == {
