@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_line, print_payload, print_text, say
+from errors import ConfigError, ExitStatus, SyncError
 from logger_config import FILE_ONLY, printable, redact, register_secret
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 logger = logging.getLogger("main")
-
-OK, STOPPED_EARLY, BAD_SETTINGS, SOME_FAILED, BUG = 0, 1, 2, 3, 70
 
 
 def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
@@ -110,7 +109,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"{message} (main.py --help lists the flags)")
-        self.exit(BAD_SETTINGS)
+        self.exit(ExitStatus.BAD_SETTINGS)
 
 
 def _positive(text: str) -> int:
@@ -167,7 +166,7 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
                 return export(settings, Path(arguments.export))
             status = verify_delivered(settings, arguments.verify, stop.event)
         except Interrupted:
-            status = OK
+            status = ExitStatus.OK
     return 128 + stop.number if stop.number else status
 
 
@@ -225,10 +224,10 @@ def _status(report: RunReport, stop: StopSignal, *, quiet: bool) -> int:
         say(f"Stopped by {stop.name}: run again to carry on.")
         return 128 + stop.number
     if report.summary.status == "completed":
-        return OK
+        return ExitStatus.OK
     if quiet:
         say(f"Some rows failed or were invalid: see {report.results_path}")
-    return SOME_FAILED
+    return ExitStatus.SOME_FAILED
 
 
 def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
@@ -243,7 +242,6 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
-    from config.settings import ConfigError
     from logger_config import log_uncaught_errors, redact_emails, setup_logger
 
     register_secret(settings.iterable_api_key, "api key")
@@ -272,36 +270,22 @@ def _signals(stop: StopSignal) -> Iterator[None]:
 
 def _ending(error: Exception) -> int:
     """Say in a line or two what ended the program, in the log too; return its exit status."""
-    from config.settings import ConfigError
-
     log_files = [
         handler.baseFilename
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.FileHandler)
     ]
-    if isinstance(error, ConfigError) or _is_expected(error):
-        for line in error.problems if isinstance(error, ConfigError) else [str(error)]:
+    if isinstance(error, SyncError):
+        for line in error.lines:
             if log_files:
                 logger.error("%s", line, extra=FILE_ONLY)
             say(line)
-        return BAD_SETTINGS if isinstance(error, ConfigError) else STOPPED_EARLY
+        return error.exit_status
     if log_files:
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
     where = f"the traceback is in {log_files[0]}" if log_files else "there is no log yet"
     say(f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered.")
-    return BUG
-
-
-def _is_expected(error: Exception) -> bool:
-    from commands.export import ExportError
-    from commands.verify.run import VerificationError
-    from db_connection import SourceError
-    from reporting.results_file import ResultsError
-    from state.database import StateError
-    from sync.dispatcher import RunAborted
-
-    expected = (SourceError, RunAborted, StateError, ResultsError, ExportError, VerificationError)
-    return isinstance(error, expected)
+    return ExitStatus.BUG
 
 
 if __name__ == "__main__":

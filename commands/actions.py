@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from commands.console import print_line, print_text
-from config.settings import ConfigError, Settings, read_setting
-
-OK, COULD_NOT, FAILED, SOME_DIFFER = 0, 1, 2, 3
+from config.settings import Settings, read_setting
+from errors import ConfigError, ExitStatus
 
 
 def check(environment: Mapping[str, str], env_file: str | None) -> int:
@@ -38,7 +37,7 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
     for line in lines:
         print_line(str(line))
         all_ok = all_ok and line.ok
-    return OK if all_ok else FAILED
+    return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS
 
 
 def verify_delivered(settings: Settings, count: int, stop: threading.Event) -> int:
@@ -55,8 +54,8 @@ def verify_delivered(settings: Settings, count: int, stop: threading.Event) -> i
             print_line(str(finding))
     print_line(f"Read back: {tally}")
     if tally.has_differences:
-        return SOME_DIFFER
-    return OK if tally.is_complete else COULD_NOT
+        return ExitStatus.SOME_FAILED
+    return ExitStatus.OK if tally.is_complete else ExitStatus.STOPPED_EARLY
 
 
 def export(settings: Settings, path: Path) -> int:
@@ -67,7 +66,7 @@ def export(settings: Settings, path: Path) -> int:
     with SourceRows(settings) as rows:
         count = export_rows(rows, path)
     print_line(f"{count:,} rows written to {path}")
-    return OK
+    return ExitStatus.OK
 
 
 def history(environment: Mapping[str, str]) -> int:
@@ -80,7 +79,7 @@ def history(environment: Mapping[str, str]) -> int:
         runs = outbox.history.runs()
     for line in history_lines(runs):
         print_line(line)
-    return OK
+    return ExitStatus.OK
 
 
 def demo(sync: Callable[[Mapping[str, str]], int]) -> int:
@@ -110,4 +109,4 @@ def demo(sync: Callable[[Mapping[str, str]], int]) -> int:
         print_text("\nSECOND RUN: nothing is sent twice; what failed is tried again\n")
         sync(environment)
     print_text(f"\nLog, results and reports of this demo: {folder}")
-    return OK
+    return ExitStatus.OK

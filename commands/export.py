@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from errors import SyncError
 from reporting.atomic_file import atomic_file, flush_to_disk
 
 # What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms and leading
@@ -30,7 +31,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _NEEDS_QUOTES = re.compile(r'[",;\r\n\t]|^\s|\s$')
 
 
-class ExportError(Exception):
+class ExportError(SyncError):
     """The file cannot be written; the text says why and what to do."""
 
 

@@ -22,6 +22,7 @@ from config.fields import (
     RESERVED_USER_FIELDS,
     Field,
 )
+from errors import ConfigError
 
 REQUIRED = ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY")
 MAY_BE_EMPTY = ("DB_PASSWORD",)
@@ -61,14 +62,6 @@ DEFAULTS: Mapping[str, str] = {
 NAMES = (*REQUIRED, *DEFAULTS)
 # A line of 64,000 blanks keeps `python-dotenv` busy for 20 seconds, one of 8,000 for 0.4.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
-
-
-class ConfigError(Exception):
-    """Settings or flags that cannot be used: every problem, in the operator's words."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)

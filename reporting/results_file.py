@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from errors import SyncError
 from records.outcomes import (
     JSON,
     UNREACHABLE_CODES,
@@ -36,7 +37,7 @@ _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
 _LEFT_BEHIND_SECONDS = 3_600  # no run takes so long to write down its rows
 
 
-class ResultsError(Exception):
+class ResultsError(SyncError):
     """The results file could not be written; the text says why and what to do."""
 
 

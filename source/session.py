@@ -17,6 +17,7 @@ from typing import Any
 import mysql.connector
 from mysql.connector import errorcode
 
+from errors import SyncError
 from source.pure_driver import CarefulConnection
 
 # At lower levels the connector logs its own workings, of no use to an operator.
@@ -29,7 +30,7 @@ NET_WRITE_TIMEOUT_SECONDS = 600
 NO_ROW_LIMIT = 2**64 - 1
 
 
-class SourceError(Exception):
+class SourceError(SyncError):
     """The source database cannot be read. The text is one line and says what to do next.
 
     `transient` is True where the same run may succeed a little later (lost connection, server

@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
+from errors import SyncError
+
 APPLICATION_ID = 0x4D324954  # "M2IT", in the file's header: how we know our own
 CACHE_KIBIBYTES = 8_000  # more is no faster: the system caches the file too
 _HEADER_BYTES = 100  # of every SQLite file
@@ -56,7 +58,7 @@ SCHEMA_STEPS = (
 )
 
 
-class StateError(Exception):
+class StateError(SyncError):
     """The state file cannot be used; the text says why and what to do."""
 
 

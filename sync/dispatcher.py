@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
+from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import (
@@ -37,7 +38,7 @@ GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
 _TICK_SECONDS = 0.004  # two permits at 500 a second: half the wake-ups of one each
 
 
-class RunAborted(Exception):
+class RunAborted(SyncError):
     """The run has to stop before its end; the text says why and what to do."""
 
 

@@ -17,8 +17,9 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from config.settings import ConfigError, Settings
+from config.settings import Settings
 from db_connection import SourceError
+from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from config.settings import ConfigError, Settings
+from config.settings import Settings
 from db_connection import DatabaseConnection
+from errors import ConfigError
 from records.mapping import RowMapping
 
 

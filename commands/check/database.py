@@ -17,8 +17,9 @@ import orjson
 from commands.check.field_types import FieldTypes, type_of_column, types_in
 from commands.check.line import CheckLine, failed, passed, warned
 from config.fields import Field
-from config.settings import ConfigError, Settings
+from config.settings import Settings
 from db_connection import DatabaseConnection, SourceError
+from errors import ConfigError
 from records.mapping import InvalidRow
 from source import query_plan
 from sync.read_ahead import Prefetcher

@@ -13,7 +13,8 @@ from commands.check.database import check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
-from config.settings import ConfigError, Settings
+from config.settings import Settings
+from errors import ConfigError
 
 __all__ = ["CheckLine", "check_setup", "settings_problems"]
 

@@ -21,6 +21,7 @@ from commands.check.iterable import explain_problem
 from commands.verify.compare import MAX_EVENTS, NotThere, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
+from errors import SyncError
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
@@ -38,7 +39,7 @@ _TIMEOUT_SECONDS = (5.0, 15.0)
 _UNANSWERED_MOST = 20  # in a row: then nobody else is asked for a while
 
 
-class VerificationError(Exception):
+class VerificationError(SyncError):
     """Nothing can be verified; the text says why and what to do."""
 
 

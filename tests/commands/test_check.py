@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from commands.check.run import check_setup, settings_problems
-from config.settings import ConfigError, Settings
+from config.settings import Settings
+from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
 from state.database import APPLICATION_ID, SCHEMA_STEPS, RunLock, open_state
 from tests.conftest import SAMPLE_DATA, SourceDatabase

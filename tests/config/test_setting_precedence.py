@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import NAMES, ConfigError, read_environment
+from config.settings import NAMES, read_environment
+from errors import ConfigError
 from tests.config.test_settings import ROOT, problem_with, settings_with
 
 # Paths

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config.fields import EVENT_FIELDS, USER_FIELDS, Field
-from config.settings import DEFAULTS, NAMES, REQUIRED, ConfigError, Settings
+from config.settings import DEFAULTS, NAMES, REQUIRED, Settings
+from errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REQUIRED_ONES = {

@@ -175,7 +175,7 @@ def test_load_environment_variables_raises_one_error_for_all_missing_settings(
     done = at_the_prompt(
         """
         from main import load_environment_variables
-        from config.settings import ConfigError
+        from errors import ConfigError
         try:
             load_environment_variables('empty.env')
         except ConfigError as error:

@@ -13,9 +13,9 @@ from pathlib import Path
 import mysql.connector
 import pytest
 
-import main
 from commands.check.run import check_setup
 from config.settings import DEFAULTS, NAMES, Settings
+from errors import ExitStatus
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.documents import Document
@@ -85,7 +85,7 @@ def test_the_commands_of_the_guide_work(real: SourceDatabase, tmp_path: Path) ->
                 reader.edit(ENV_FILE, {setting[1]: setting[2]})
             elif not re.match(CHANGES_THE_MACHINE, line):
                 ending = reader.do(line)
-                assert ending.status in {0, main.SOME_FAILED}, f"{command}\n{ending.output}"
+                assert ending.status in {0, ExitStatus.SOME_FAILED}, f"{command}\n{ending.output}"
     assert (tmp_path / "lib/sync_state.sqlite3").exists()
     assert (tmp_path / "log/iterable_integration.log").exists()
 

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import requests
 
-import main
-from commands import actions
 from config.settings import DEFAULTS, NAMES, REQUIRED
+from errors import ExitStatus
 from iterable_client import IterableClient
 from sandbox.demo import FORGOTTEN, MALFORMED_FOR_ITERABLE
 from sandbox.iterable_api import IterableSandbox
@@ -100,7 +99,7 @@ def assert_printed(shown: str, printed: str) -> None:
 @pytest.mark.slow
 def test_every_step_of_the_quick_start_works(reader: Reader) -> None:
     statuses = {line: reader.endings[line].status for line in QUICKSTART.commands}
-    assert statuses.pop(PROGRAM) == main.SOME_FAILED  # as the document says
+    assert statuses.pop(PROGRAM) == ExitStatus.SOME_FAILED  # as the document says
     assert len(statuses) == 7
     assert set(statuses.values()) == {0}, {e.output for e in reader.endings.values()}
 
@@ -137,7 +136,7 @@ def test_after_the_quick_start_users_can_be_read_back_and_exported(
         state.execute("UPDATE delivered SET profile_at = profile_at - 3600")  # no wait any more
     changed = {"email": "li.xiaolong@example.com", "dataFields": {"candidate": "changed"}}
     project.update_user(changed)
-    assert reader.run(f"{program} --verify 26").status == actions.SOME_DIFFER == 3
+    assert reader.run(f"{program} --verify 26").status == ExitStatus.SOME_FAILED
     project.update_user({**changed, "dataFields": {"candidate": "yes"}})
     assert reader.run(f"{program} --export rows.csv", cwd=tmp_path).status == 0
     rows = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
@@ -159,7 +158,7 @@ def test_every_command_of_a_document_works_after_the_quick_start(
             if line == "cp .env test-project.env":
                 settings = dict(re.findall(r"(?m)^(STATE_FILE|RESULTS_DIR)=(.*)$", document.text))
                 reader.edit("test-project.env", settings)
-            allowed = {0, main.SOME_FAILED} if " main.py" in line else {0}
+            allowed = {0, ExitStatus.SOME_FAILED} if " main.py" in line else {0}
             assert ending.status in allowed, f"{line}\n{ending.output}"
 
 
@@ -260,7 +259,13 @@ def test_every_flag_that_a_document_names_exists(help_text: str, document: Docum
 def test_the_documented_exit_statuses_are_those_of_the_program(help_text: str) -> None:
     table = COMMAND_LINE.table("exit status")
     listed = [int(number) for row in table for number in re.findall(r"\d+", row[0])]
-    ours = [main.OK, main.STOPPED_EARLY, main.BAD_SETTINGS, main.SOME_FAILED, main.BUG]
+    ours = [
+        ExitStatus.OK,
+        ExitStatus.STOPPED_EARLY,
+        ExitStatus.BAD_SETTINGS,
+        ExitStatus.SOME_FAILED,
+        ExitStatus.BUG,
+    ]
     assert listed == [*ours, 130, 143]
     epilog = help_text.split("Exit status:")[1]
     assert [int(number) for number in re.findall(r"\d+", epilog)] == listed

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import DEFAULTS, NAMES, REQUIRED, ConfigError, Settings, read_environment
+from config.settings import DEFAULTS, NAMES, REQUIRED, Settings, read_environment
+from errors import ConfigError
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = PROJECT_FOLDER / ".env.example"

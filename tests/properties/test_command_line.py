@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import main
 from db_connection import DatabaseConnection, SourceError
+from errors import ExitStatus
 from tests.conftest import SourceDatabase
 from tests.support.hostile import SNIPPETS, TEXTS
 from tests.support.program import Program
@@ -69,10 +70,10 @@ def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[
     stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)
     assert "Traceback" not in stdout + stderr
     assert "bug" not in stderr
-    if status == main.BAD_SETTINGS:
+    if status == ExitStatus.BAD_SETTINGS:
         assert stderr or "--check" in words
     else:
-        assert status == main.OK
+        assert status == ExitStatus.OK
         assert {"--history", "--version", "-h"} & set(words)
 
 
@@ -121,7 +122,7 @@ def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag:
     pipe = program.folder / "pipe"
     os.mkfifo(pipe)
     ending = program.run(flag, settings={"LOG_FILE": str(pipe)})
-    assert ending.status == main.BAD_SETTINGS
+    assert ending.status == ExitStatus.BAD_SETTINGS
     assert f"{pipe} cannot be written" in ending.output
 
 
@@ -129,7 +130,7 @@ def test_a_log_file_that_is_a_pipe_without_a_reader_hung(program: Program, flag:
 def test_a_lock_that_is_a_pipe_hung_the_check(program: Program) -> None:
     os.mkfifo(program.state_file.with_name(program.state_file.name + ".lock"))
     ending = program.run("--check")
-    assert ending.status == main.BAD_SETTINGS
+    assert ending.status == ExitStatus.BAD_SETTINGS
 
 
 @pytest.mark.slow
@@ -139,7 +140,7 @@ def test_settings_that_are_not_utf_8_crashed(program: Program, name: str) -> Non
     folder.mkdir()
     message = f"{name} holds bytes that are not UTF-8 text"
     check_refused(program, 2, message, "--dry-run", **{name: str(folder)})
-    assert program.run("--check", settings={name: str(folder)}).status == main.BAD_SETTINGS
+    assert program.run("--check", settings={name: str(folder)}).status == ExitStatus.BAD_SETTINGS
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.settings import DEFAULTS, NAMES, ConfigError, Settings, read_environment
+from config.settings import DEFAULTS, NAMES, Settings, read_environment
 from db_connection import window_start
+from errors import ConfigError
 from iterable_api.http import IterableHTTP
 from sync.wiring import to_database
 from tests.support.hostile import FIELD_LISTS, MUTATIONS, SNIPPETS, TEXTS, Mutation

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import ConfigError
+from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
 from state.database import RunLock, StateError
 from state.outbox import Outbox
