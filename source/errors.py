@@ -1,4 +1,4 @@
-"""Error messages for the source database: from MySQL's error numbers to what the operator does next.
+"""Error messages for the source database: MySQL's error numbers, and what the operator does next.
 
 Sources: the connector's `errorcode` module; MariaDB's "MariaDB Error Code Reference" for 1927 and
 1969. The server's own message is quoted only where it can hold nothing but names of tables and
