@@ -19,15 +19,15 @@ from zoneinfo import ZoneInfo
 import mysql.connector
 import orjson
 
-from source.session import Source, SourceError, open_session, to_source_error
+from source import column_types
+from source.errors import SourceError, to_source_error
+from source.session import Source, open_session
 
 __all__ = ["DatabaseConnection", "RowStream", "SourceError", "window_start"]
 
 logger = logging.getLogger(__name__)
 
 QUERY_FILE = Path(__file__).resolve().parent / "sql" / "pro_users_recent_engagement.sql"
-# MYSQL_TYPE_JSON. MariaDB has no such type: its JSON columns are text, and arrive as text.
-JSON_TYPE = 245
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 
@@ -55,7 +55,9 @@ class RowStream:
         self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
         # The numbers of MySQL's protocol (MYSQL_TYPE_...), one a column.
         self.type_codes: tuple[int, ...] = tuple(int(column[1]) for column in cursor.description)
-        self._json_at = [i for i, column in enumerate(cursor.description) if column[1] == JSON_TYPE]
+        self._json_at = [
+            i for i, column in enumerate(cursor.description) if column[1] == column_types.JSON
+        ]
         self._database = database
         self._cursor = cursor
         self._chunk_rows = chunk_rows
@@ -271,7 +273,7 @@ class DatabaseConnection:
 
     def failed(self, error: Exception) -> SourceError:
         """Say what an exception of the connector means; let go of a connection it may have cost."""
-        said = to_source_error(error, self.source)
+        said = to_source_error(error, self.source.facts)
         if said.transient:
             self.disconnect()
             # After a time-out the server still works on an answer that nobody waits for.

@@ -8,15 +8,11 @@ or was made by a newer version is never written to.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 import sqlite3
 import stat
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 from errors import SyncError
 
@@ -235,46 +231,3 @@ def _upgrade(connection: sqlite3.Connection, version: int) -> None:
         f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID};"
         f"PRAGMA user_version = {len(SCHEMA_STEPS)}; COMMIT;"
     )
-
-
-class RunLock:
-    """One run at a time for a state file: a lock that dies with its process.
-
-    Held on a file of its own beside it, whose text names the owner. Raises StateError, naming
-    the run that holds it.
-    """
-
-    def __init__(self, state_path: Path) -> None:
-        self.path = state_path.with_name(state_path.name + ".lock")
-        self._descriptor = -1
-
-    def __enter__(self) -> RunLock:
-        with state_errors(self.path):
-            if not self.path.parent.is_dir():
-                raise StateError(f"The folder {self.path.parent} does not exist: create it.")
-            self._descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-            with contextlib.suppress(PermissionError):  # somebody else's file
-                os.fchmod(self._descriptor, 0o600)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(self._descriptor, 500, 0).decode("utf-8", "replace").strip()
-                os.close(self._descriptor)
-                raise StateError(
-                    f"Another run is at work ({owner or 'just started'}): wait for its end."
-                ) from None
-            started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
-            owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, owner.encode(), 0)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)

@@ -33,7 +33,8 @@ from reporting.results_file import (
     summary_lines,
     write_results,
 )
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender
 from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAborted, Sender

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from source.column_types import VALUE_TYPES
+
 # The types of what is sent, by field; members of an object have dotted names.
 FieldTypes = Mapping[str, frozenset[str]]
 
@@ -32,16 +34,6 @@ _ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
 _DATE = re.compile(
     rf"\d{{4}}-\d\d-\d\d(?: \d\d:\d\d:\d\d(?: ?{_ZONE})?|T\d\d:\d\d:\d\d\.\d{{3}}{_ZONE})?"
 )
-
-# The numbers of MySQL's protocol. Left out: JSON (245), and what has no JSON form.
-_COLUMN_TYPES: Mapping[int, str] = {
-    **dict.fromkeys((1, 2, 3, 8, 9, 13, 16), "long"),  # TINYINT to BIGINT, YEAR, BIT
-    **dict.fromkeys((4, 5), "double"),  # FLOAT, DOUBLE
-    **dict.fromkeys((0, 246), "decimal"),
-    **dict.fromkeys((7, 10, 12, 14), "date"),  # TIMESTAMP, DATE, DATETIME
-    **dict.fromkeys((11, 15, 247, 248, 253, 254), "text"),  # TIME, VARCHAR, ENUM, SET, CHAR
-    **dict.fromkeys((249, 250, 251, 252), "text"),  # TEXT of all sizes
-}
 
 
 def types_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -78,7 +70,8 @@ def type_of_column(type_code: int, cast: str) -> str | None:
     """
     if cast == "bool":
         return "boolean"
-    return None if cast else _COLUMN_TYPES.get(type_code)
+    value_type = None if cast else VALUE_TYPES.get(type_code)
+    return "long" if value_type == "integer" else value_type
 
 
 def fits(iterable_type: str, our_type: str) -> bool:

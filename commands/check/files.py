@@ -18,12 +18,12 @@ from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from state.database import (
     OlderStateError,
-    RunLock,
     StateError,
     close_after_reading,
     open_for_reading,
     state_errors,
 )
+from state.lock import RunLock
 
 # 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
 LOW_BYTES = 260_000_000

@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from records.outcomes import Outcome
-from state.database import RunLock, StateError
+from state.database import StateError
 from state.history import history_lines
+from state.lock import RunLock
 from state.outbox import Outbox
 from tests.properties.test_command_line import EMPTY
 from tests.support.hostile import FEW, MUTATIONS, Mutation

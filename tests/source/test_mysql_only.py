@@ -13,8 +13,8 @@ from mysql.connector import Error, errorcode
 
 from db_connection import DatabaseConnection, SourceError
 from sandbox.iterable_api import IterableSandbox
+from source.errors import to_source_error
 from source.query_plan import is_understood
-from source.session import to_source_error
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.source.test_query import OTHER_SCHEMA, fill, plan_of
 from tests.support.mysql_server import PrivateMySQL
@@ -81,7 +81,7 @@ def test_without_tls_the_login_says_what_it_needs() -> None:
 
 def test_a_login_that_needs_tls_is_not_told_to_use_what_it_uses(embedded: SourceDatabase) -> None:
     error = Error("Authentication requires secure connection.", errorcode.CR_AUTH_PLUGIN_ERR)
-    said = to_source_error(error, embedded.connection().source)
+    said = to_source_error(error, embedded.connection().source.facts)
     assert "Authentication requires secure connection). An account with" in str(said)
     assert not said.transient
 

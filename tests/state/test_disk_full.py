@@ -12,7 +12,8 @@ import pytest
 
 from records.mapping import RowMapping
 from records.outcomes import RequestKind
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import Outbox
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.rows import (

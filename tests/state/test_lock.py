@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from tests.support.program_files import PROJECT_FOLDER
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from state.database import RunLock
+from state.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

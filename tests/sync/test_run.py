@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from state.database import RunLock
+from state.lock import RunLock
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import (

@@ -10,7 +10,8 @@ import pytest
 
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import Outbox
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
