@@ -98,6 +98,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     action.add_argument(
         "--demo", action="store_true", help="run on sample data against an embedded sandbox"
     )
+    action.add_argument(
+        "--help-settings", action="store_true", help="show every setting with its default"
+    )
     action.add_argument("--history", action="store_true", help="show the past runs")
     action.add_argument(
         "--verify", type=_positive, metavar="N", help="read N users back and compare"
@@ -137,6 +140,12 @@ def _act(arguments: argparse.Namespace) -> int:
         from commands.actions import demo
 
         return demo(partial(_sync, arguments))
+    if arguments.help_settings:
+        from commands.help_settings import help_lines
+
+        for line in help_lines():
+            print_line(line)
+        return ExitStatus.OK
     from config.settings import read_environment
 
     environment = read_environment(arguments.env_file)
@@ -244,9 +253,8 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
     from logger_config import log_uncaught_errors, redact_emails, setup_logger
 
-    register_secret(settings.iterable_api_key, "api key")
-    register_secret(settings.db_password, "database password")
-    register_secret(settings.healthcheck_url, "health check")
+    for secret, label in settings.secrets():
+        register_secret(secret, label)
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
         setup_logger("", settings.log_file, level)

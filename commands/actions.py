@@ -30,8 +30,8 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
     except ConfigError as error:
         lines = settings_problems(error)
     else:
-        register_secret(settings.iterable_api_key, "api key")
-        register_secret(settings.db_password, "database password")
+        for secret, label in settings.secrets():
+            register_secret(secret, label)
         lines = check_setup(settings, path)
     all_ok = True
     for line in lines:

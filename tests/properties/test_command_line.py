@@ -28,6 +28,7 @@ FLAGS += [
     "--verbose",
     "--json",
     "--check",
+    "--help-settings",
     "--history",
     "--version",
     "--lim",
@@ -74,7 +75,7 @@ def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[
         assert stderr or "--check" in words
     else:
         assert status == ExitStatus.OK
-        assert {"--history", "--version", "-h"} & set(words)
+        assert {"--help-settings", "--history", "--version", "-h"} & set(words)
 
 
 # As a process
