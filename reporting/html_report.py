@@ -17,7 +17,7 @@ from records.outcomes import Failure
 from reporting.atomic_file import atomic_file, flush_to_disk
 from reporting.measurements import Measurements
 from reporting.report_page import page
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 

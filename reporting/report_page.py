@@ -24,7 +24,7 @@ from reporting.formatting import (
     shown_without_secrets_of,
 )
 from reporting.measurements import Measurements, percentile_seconds
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 
 _LEAST_SECONDS = 2.0  # of sending, for its rate to say anything
 MAX_SHOWN_FAILURES = 50  # reasons that are shown; the page does not grow with the rows

@@ -24,15 +24,8 @@ from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_U
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
 from records.outcomes import Failure, Outcome, RowState
-from reporting.results_file import (
-    ResultsError,
-    RunSummary,
-    entries,
-    remove_old_results,
-    summarize,
-    summary_lines,
-    write_results,
-)
+from reporting.results_file import ResultsError, entries, remove_old_results, write_results
+from reporting.summary import RunSummary, summarize, summary_lines
 from state.database import RunLock, StateError
 from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender

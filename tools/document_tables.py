@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from config.settings import DEFAULTS, REQUIRED
 from records.outcomes import CallResult, Outcome, Verdict, row_entry
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 DOCUMENTS = (PROJECT_FOLDER / "docs/settings.md", PROJECT_FOLDER / "docs/results-file.md")

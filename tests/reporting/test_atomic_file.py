@@ -14,13 +14,12 @@ from commands.export import export_rows
 from reporting.atomic_file import atomic_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from reporting.results_file import write_results
 from state.database import StateError, open_for_reading, open_state
 from tests.commands.test_export import Result
 from tests.reporting.test_html_report import SETTINGS
-from tests.reporting.test_results_file import summary_of
-from tests.support.run_summaries import SUMMARY
+from tests.support.run_summaries import SUMMARY, summary_of
 
 Write = Callable[[Path], Path]  # into a folder; returns the file
 

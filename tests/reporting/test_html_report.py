@@ -17,7 +17,7 @@ from records.outcomes import CallResult, Failure, Verdict
 from reporting.html_report import write_report
 from reporting.measurements import LatencyBucket, Measurements, Sample
 from reporting.report_page import MAX_SHOWN_FAILURES, page
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 from sync.progress import Progress
 from tests.support.pages import Reader, as_xml
 from tests.support.run_summaries import SUMMARY

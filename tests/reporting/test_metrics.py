@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from tests.support.run_summaries import SUMMARY
 
 # The text format, version 0.0.4: a comment or a sample a line.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from reporting.results_file import RunSummary
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from records.outcomes import Outcome, RowState
+from reporting.summary import RunSummary, summarize
 
 SUMMARY = RunSummary(
     schema_version=1,
@@ -26,3 +30,39 @@ SUMMARY = RunSummary(
     duration_seconds=60.5,
     users_per_second=33_057.8,
 )
+
+HEAD = [
+    *("schema_version", "run_id", "status", "reason", "dry_run", "mode", "started_at"),
+    *("finished_at", "total_users", "successful", "partial_failures", "total_failures"),
+    *("unchanged", "invalid", "duplicates", "not_attempted", "api_calls", "retries"),
+    *("duration_seconds", "users_per_second"),
+]
+COUNTS = HEAD[9:16]
+STARTED_AT = datetime(2026, 1, 13, 14, 30, 45, 250_000, tzinfo=timezone.utc)
+TO_SEND = RowState(None, False, False, None, None)
+STATE_OF = {
+    Outcome.SUCCESSFUL: TO_SEND._replace(update="delivered", event="delivered"),
+    Outcome.PARTIAL_FAILURE: TO_SEND._replace(update="delivered", event="rejected"),
+    Outcome.TOTAL_FAILURE: TO_SEND._replace(update="unavailable", event="rejected"),
+    Outcome.UNCHANGED: TO_SEND._replace(kind="unchanged"),
+    Outcome.INVALID: TO_SEND._replace(kind="invalid"),
+    Outcome.DUPLICATE: TO_SEND._replace(kind="duplicate"),
+    Outcome.NOT_ATTEMPTED: TO_SEND,
+}
+
+
+def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
+    arguments: dict[str, Any] = {
+        "run_id": "20260113T143045Z-abc",
+        "status": "completed",
+        "reason": None,
+        "dry_run": False,
+        "mode": "per-user",
+        "started_at": STARTED_AT,
+        "finished_at": STARTED_AT + timedelta(seconds=2.5),
+        "elapsed_seconds": 2.5,
+        "tally": [(STATE_OF[outcome], 1) for outcome in outcomes],
+        "api_calls": 3,
+        "retries": 1,
+    }
+    return summarize(**{**arguments, **changes})
