@@ -80,7 +80,7 @@ def _exposition(summary: RunSummary, former_success: float | None) -> Iterator[s
     yield from _gauge(
         "iterable_sync_last_run_users",
         "Users of the last run, by what became of them.",
-        {f'{{outcome="{name}"}}': count for name, count in _users(summary).items()},
+        {f'{{outcome="{outcome.value}"}}': summary.counts[outcome] for outcome in Outcome},
     )
     yield from _gauge(
         "iterable_sync_last_run_api_calls",
@@ -92,18 +92,6 @@ def _exposition(summary: RunSummary, former_success: float | None) -> Iterator[s
         "API calls of the last run that were retries.",
         {"": summary.retries},
     )
-
-
-def _users(summary: RunSummary) -> dict[str, int]:
-    return {
-        Outcome.SUCCESSFUL.value: summary.successful,
-        Outcome.PARTIAL_FAILURE.value: summary.partial_failures,
-        Outcome.TOTAL_FAILURE.value: summary.total_failures,
-        Outcome.UNCHANGED.value: summary.unchanged,
-        Outcome.INVALID.value: summary.invalid,
-        Outcome.DUPLICATE.value: summary.duplicates,
-        Outcome.NOT_ATTEMPTED.value: summary.not_attempted,
-    }
 
 
 def _gauge(name: str, what: str, values: dict[str, float]) -> Iterator[str]:

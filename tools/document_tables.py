@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 from config.settings import DEFAULTS, REQUIRED
 from records.outcomes import CallResult, Outcome, Verdict, row_entry
-from reporting.summary import RunSummary
+from reporting.summary import HEAD_KEYS
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 DOCUMENTS = (PROJECT_FOLDER / "docs/settings.md", PROJECT_FOLDER / "docs/results-file.md")
@@ -113,8 +112,7 @@ def settings_table() -> str:
 
 def head_table() -> str:
     """Return the table of the results file's head."""
-    names = [*(field.name for field in fields(RunSummary)), "records"]
-    return _table(("field", "meaning"), _explained(names, HEAD))
+    return _table(("field", "meaning"), _explained([*HEAD_KEYS, "records"], HEAD))
 
 
 def outcomes_table() -> str:

@@ -125,7 +125,7 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
         mode="per-user",
         started_at=STARTED_AT,
         finished_at=STARTED_AT,
-        tally=outbox.tally(),
+        counts=outbox.outcome_counts(),
         api_calls=0,
         retries=0,
         elapsed_seconds=1.0,

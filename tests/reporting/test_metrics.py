@@ -136,7 +136,7 @@ def test_a_dry_run_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
     write_metrics(path, SUMMARY)
     before = path.read_bytes()
-    write_metrics(path, replace(SUMMARY, dry_run=True, successful=0))
+    write_metrics(path, replace(SUMMARY, dry_run=True, api_calls=0))
     assert path.read_bytes() == before
 
 

@@ -9,7 +9,6 @@ from records.outcomes import Outcome, RowState
 from reporting.summary import RunSummary, summarize
 
 SUMMARY = RunSummary(
-    schema_version=1,
     run_id="20260113T143045Z-3fa2c1",
     status="completed",
     reason=None,
@@ -17,14 +16,15 @@ SUMMARY = RunSummary(
     mode="per-user",
     started_at="2026-01-13T14:30:45.000+00:00",
     finished_at="2026-01-13T14:31:45.500+00:00",
-    total_users=2_000_000,
-    successful=1_000_001,
-    partial_failures=2,
-    total_failures=3,
-    unchanged=999_990,
-    invalid=1,
-    duplicates=2,
-    not_attempted=1,
+    counts={
+        Outcome.SUCCESSFUL: 1_000_001,
+        Outcome.PARTIAL_FAILURE: 2,
+        Outcome.TOTAL_FAILURE: 3,
+        Outcome.UNCHANGED: 999_990,
+        Outcome.INVALID: 1,
+        Outcome.DUPLICATE: 2,
+        Outcome.NOT_ATTEMPTED: 1,
+    },
     api_calls=2_000_012,
     retries=7,
     duration_seconds=60.5,
@@ -51,6 +51,10 @@ STATE_OF = {
 }
 
 
+def counts_of(*outcomes: Outcome) -> dict[Outcome, int]:
+    return {outcome: outcomes.count(outcome) for outcome in Outcome}
+
+
 def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
     arguments: dict[str, Any] = {
         "run_id": "20260113T143045Z-abc",
@@ -61,7 +65,7 @@ def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
         "started_at": STARTED_AT,
         "finished_at": STARTED_AT + timedelta(seconds=2.5),
         "elapsed_seconds": 2.5,
-        "tally": [(STATE_OF[outcome], 1) for outcome in outcomes],
+        "counts": counts_of(*outcomes),
         "api_calls": 3,
         "retries": 1,
     }
