@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from records.outcomes import Outcome
-from reporting.atomic_file import atomic_file, flush_to_disk
+from reporting.atomic_file import replace_file
 from reporting.summary import RunSummary
 
 logger = logging.getLogger(__name__)
@@ -29,16 +28,12 @@ def write_metrics(path: Path, summary: RunSummary) -> None:
     """
     if summary.dry_run:
         return
-    # Not *.prom: node_exporter reads every file of that name.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.exists() and not path.is_file():  # /dev/null would be gone, for everybody
             raise OSError(errno.EINVAL, "it is no file")
         text = "".join(_exposition(summary, _former_success(path)))
-        with atomic_file(part, 0o644) as file:
+        with replace_file(path, 0o644) as file:
             file.write(text.encode())
-            flush_to_disk(file)
-            part.replace(path)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended well without
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)

@@ -8,7 +8,6 @@ were sent.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -26,7 +25,7 @@ from records.outcomes import (
     iso_time,
     row_entry,
 )
-from reporting.atomic_file import atomic_file, flush_to_disk
+from reporting.atomic_file import create_file
 from reporting.summary import RunSummary
 
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
@@ -84,13 +83,9 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
     Checks on the way that the records agree with the summary's counts. Raises ResultsError.
     """
     started_at = datetime.fromisoformat(summary.started_at).astimezone()
-    name = started_at.strftime("integration_results_%Y%m%d_%H%M%S")
-    part = folder / f".{name}.{os.getpid()}.part"
+    path = folder / started_at.strftime("integration_results_%Y%m%d_%H%M%S.json")
     try:
-        with atomic_file(part) as file:
-            file.writelines(_lines(summary, records))
-            flush_to_disk(file)
-            return _publish(part, folder, name)
+        return create_file(path, _lines(summary, records))
     except OSError as error:
         raise ResultsError(
             f"The results cannot be written to {folder} ({error.strerror or error}): make room or "
@@ -111,23 +106,6 @@ def _lines(summary: RunSummary, records: Iterable[JSON]) -> Iterator[bytes]:
     expected = {outcome.value: rows for outcome, rows in summary.counts.items()}
     if counts != expected:
         raise AssertionError(f"the records {counts} do not agree with the counts {expected}")
-
-
-def _publish(part: Path, folder: Path, name: str) -> Path:
-    """Give the file its name, or the next free one: nothing is overwritten."""
-    suffix = ""
-    for number in range(2, 10_000):
-        path = folder / f"{name}{suffix}.json"
-        try:
-            os.link(part, path)
-            return path
-        except FileExistsError:
-            suffix = f"_{number}"
-        except OSError:  # a file system without links
-            if not os.path.lexists(path):
-                return part.rename(path)
-            suffix = f"_{number}"
-    raise OSError(f"no free name for {name}")
 
 
 def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands.export import export_rows
-from reporting.atomic_file import atomic_file
+from reporting.atomic_file import replace_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
 from reporting.metrics import write_metrics
@@ -50,8 +50,7 @@ WRITERS = [(results, 0o600), (report, 0o600), (export, 0o600), (metrics, 0o644)]
 
 def part_of(path: Path) -> Path:
     """Return the temporary name that this process uses on the way to this file."""
-    name = path.stem if path.suffix == ".json" else path.name
-    return path.with_name(f".{name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def test_a_link_under_the_real_name_is_not_written_through(
 
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with atomic_file(tmp_path / "part") as file:
+        with replace_file(tmp_path / "results") as file:
             file.write(b"half")
             raise KeyError
 

@@ -44,9 +44,9 @@ def test_only_its_owner_can_read_it_whatever_the_umask(tmp_path: Path, umask: in
 
 def part_of(folder: Path) -> Path:
     """Return the temporary name that this process is going to use."""
-    (name,) = {path.stem for path in [write_results(folder, summary_of(), [])]}
-    (folder / f"{name}.json").unlink()
-    return folder / f".{name}.{os.getpid()}.part"
+    path = write_results(folder, summary_of(), [])
+    path.unlink()
+    return folder / f".{path.name}.{os.getpid()}.part"
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
