@@ -182,7 +182,8 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
-    from reporting.monitoring import Healthcheck, write_metrics
+    from reporting.healthcheck import Healthcheck
+    from reporting.metrics import write_metrics
     from sync.process_limits import allow_open_files, tune_garbage_collection
     from sync.run import Options, SyncRun
     from sync.signals import Interrupted, StopSignal

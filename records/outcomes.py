@@ -6,6 +6,7 @@ results file. Knows nothing of HTTP, SQL or files, and imports nothing of ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -34,6 +35,18 @@ class Outcome(str, Enum):
     INVALID = "invalid"
     DUPLICATE = "duplicate"
     NOT_ATTEMPTED = "not_attempted"
+
+
+# What the results file, the history and the terminal call the number of rows of each outcome.
+COUNT_NAMES: Mapping[Outcome, str] = {
+    Outcome.SUCCESSFUL: "successful",
+    Outcome.PARTIAL_FAILURE: "partial_failures",
+    Outcome.TOTAL_FAILURE: "total_failures",
+    Outcome.UNCHANGED: "unchanged",
+    Outcome.INVALID: "invalid",
+    Outcome.DUPLICATE: "duplicates",
+    Outcome.NOT_ATTEMPTED: "not_attempted",
+}
 
 
 @dataclass(frozen=True)

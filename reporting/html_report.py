@@ -7,17 +7,16 @@ it shows is in the results file too. Knows not what is on it (`report_page`, `re
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from config.settings import Settings
 from logger_config import FILE_ONLY
 from records.outcomes import Failure
-from reporting.atomic_file import atomic_file, flush_to_disk
+from reporting.atomic_file import replace_file
 from reporting.measurements import Measurements
 from reporting.report_page import page
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,10 @@ def write_report(
 
     `path` is that of the results file with the suffix `.html`. Never raises.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         content = page(summary, failures, measured, settings, path.with_suffix(".json").name)
-        with atomic_file(part) as file:
+        with replace_file(path) as file:
             file.write(content.encode())
-            flush_to_disk(file)
-            part.replace(path)
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.warning("The report %s cannot be written: %s", path, reason)

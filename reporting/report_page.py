@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from config.settings import Settings
-from records.outcomes import Failure
+from records.outcomes import COUNT_NAMES, Failure, Outcome
 from reporting import charts as report_charts
 from reporting.formatting import (
     Shown,
@@ -24,7 +24,7 @@ from reporting.formatting import (
     shown_without_secrets_of,
 )
 from reporting.measurements import Measurements, percentile_seconds
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 
 _LEAST_SECONDS = 2.0  # of sending, for its rate to say anything
 MAX_SHOWN_FAILURES = 50  # reasons that are shown; the page does not grow with the rows
@@ -40,13 +40,13 @@ _STATUS = {
     "aborted": ("bad", "✕ aborted"),
 }
 _OUTCOMES = {
-    "successful": "every call that was needed was delivered",
-    "unchanged": "in place since an earlier run, no call needed",
-    "partial_failures": "one of profile and event is in place, the other is not",
-    "total_failures": "neither profile nor event is in place",
-    "invalid": "the row cannot be sent as it is",
-    "duplicates": "the same e-mail as another row, whose event is later",
-    "not_attempted": "left for the next run",
+    Outcome.SUCCESSFUL: "every call that was needed was delivered",
+    Outcome.UNCHANGED: "in place since an earlier run, no call needed",
+    Outcome.PARTIAL_FAILURE: "one of profile and event is in place, the other is not",
+    Outcome.TOTAL_FAILURE: "neither profile nor event is in place",
+    Outcome.INVALID: "the row cannot be sent as it is",
+    Outcome.DUPLICATE: "the same e-mail as another row, whose event is later",
+    Outcome.NOT_ATTEMPTED: "left for the next run",
 }
 _VERDICTS = {
     "rejected": "Iterable will not take it as it is: correct the value.",
@@ -105,11 +105,12 @@ def page(
 
 
 def _header(summary: RunSummary, kind: str, badge: str, shown: Shown) -> Iterator[str]:
-    in_place = f"{summary.successful + summary.unchanged:,}"
+    in_place = f"{summary.counts[Outcome.SUCCESSFUL] + summary.counts[Outcome.UNCHANGED]:,}"
     if not summary.total_users:
         gist = "No row was read" if summary.reason else "The query returned no rows"
     elif summary.dry_run:
-        gist = f"Dry run: {summary.not_attempted:,} of {summary.total_users:,} users to be sent"
+        to_send = summary.counts[Outcome.NOT_ATTEMPTED]
+        gist = f"Dry run: {to_send:,} of {summary.total_users:,} users to be sent"
     else:
         gist = f"{in_place} of {summary.total_users:,} users are in place in Iterable"
     yield f'<header>\n<p><span class="badge {kind}">{badge}</span></p>\n<h1>{gist}</h1>'
@@ -151,7 +152,7 @@ def _tiles(summary: RunSummary, measured: Measurements) -> Iterator[str]:
 
 
 def _outcomes(summary: RunSummary) -> Iterator[str]:
-    counts = {name: int(getattr(summary, name)) for name in _OUTCOMES}
+    counts = {COUNT_NAMES[outcome]: summary.counts[outcome] for outcome in _OUTCOMES}
     total = max(summary.total_users, 1)
     yield '<section class="card" aria-labelledby="users">\n<h2 id="users">Users</h2>'
     yield report_charts.shares(counts, "Users by what became of them")
@@ -161,8 +162,8 @@ def _outcomes(summary: RunSummary) -> Iterator[str]:
         '<th scope="col" class="number">Share</th><th scope="col" class="wide">Meaning</th>'
         "</tr></thead>\n<tbody>"
     )
-    for name, meaning in _OUTCOMES.items():
-        count = counts[name]
+    for outcome, meaning in _OUTCOMES.items():
+        name, count = COUNT_NAMES[outcome], summary.counts[outcome]
         yield (
             f'<tr{"" if count else _NONE}><th scope="row">'
             f'<svg class="swatch" aria-hidden="true"><rect class="{name}" width="100%" '

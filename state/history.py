@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from records.outcomes import COUNT_NAMES
 from state.database import state_errors
 
 KEPT_RUNS = 1_000  # a run every ten minutes for a week
@@ -99,10 +100,7 @@ def _to_past_run(row: Sequence[Any]) -> PastRun:
     return run
 
 
-_COUNTS = (
-    *("total_users", "successful", "partial_failures", "total_failures"),
-    *("unchanged", "invalid", "duplicates", "not_attempted"),
-)
+_COUNTS = ("total_users", *COUNT_NAMES.values())
 
 
 def history_lines(runs: Sequence[PastRun]) -> list[str]:

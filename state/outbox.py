@@ -17,7 +17,15 @@ from typing import Any
 import orjson
 
 from records.mapping import RowMapping
-from records.outcomes import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
+from records.outcomes import (
+    Failure,
+    Finished,
+    Outcome,
+    PendingRow,
+    RequestKind,
+    RowState,
+    SettledRow,
+)
 from state.database import close_after_reading, open_for_reading, open_state, state_errors
 from state.history import RunHistory
 from state.waiting_rows import OutboxRow, to_outbox_row
@@ -244,13 +252,16 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                 )
 
-    def tally(self) -> list[tuple[RowState, int]]:
-        """Count the rows by the state that they are in."""
+    def outcome_counts(self) -> dict[Outcome, int]:
+        """Count the rows by outcome; the mapping holds every outcome."""
+        counts = dict.fromkeys(Outcome, 0)
         with state_errors(self.path):
             groups = self._database.execute(
                 f"SELECT {_STATE}, count(*) FROM outbox GROUP BY 1, 2, 3, 4, 5"  # noqa: S608
             )
-            return [(RowState(*state), count) for *state, count in groups]
+            for *state, count in groups:
+                counts[RowState(*state).outcome] += count
+        return counts
 
     def settled(self) -> Iterator[SettledRow]:
         """Yield every row with what it has come to so far, in the query's order."""

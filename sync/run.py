@@ -23,16 +23,9 @@ from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
-from records.outcomes import Failure, Outcome, RowState
-from reporting.results_file import (
-    ResultsError,
-    RunSummary,
-    entries,
-    remove_old_results,
-    summarize,
-    summary_lines,
-    write_results,
-)
+from records.outcomes import Failure, Outcome
+from reporting.results_file import ResultsError, entries, remove_old_results, write_results
+from reporting.summary import RunSummary, has_failures, summarize, summary_lines
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
@@ -260,7 +253,7 @@ class SyncRun:
         """Account for every row, as far as disks allow, and let personal data go."""
         finished_at = self._now()
         files: list[Path] = []
-        tally: Sequence[tuple[RowState, int]] = ()
+        counts = dict.fromkeys(Outcome, 0)
         failures: Sequence[Failure] = ()
         summarize_as = partial(
             summarize,
@@ -275,12 +268,12 @@ class SyncRun:
         )
         try:
             if self._has_rows:
-                tally = outbox.tally()
-                failures = outbox.failures() if _has_failures(tally) else ()
+                counts = outbox.outcome_counts()
+                failures = outbox.failures() if has_failures(counts) else ()
         except StateError as error:
             ending.abort(error)
-            tally, self._has_rows = [], False
-        summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+            counts, self._has_rows = dict.fromkeys(Outcome, 0), False
+        summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
         # In a word: a million rows may carry it. The whole reason stands in the head.
         why = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
@@ -292,7 +285,7 @@ class SyncRun:
             remove_old_results(folder, self._settings.results_keep, files[0])
         except (ResultsError, StateError) as error:
             ending.abort(error)
-            summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+            summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
         if not self._options.dry_run:
             try:
                 outbox.history.end(
@@ -313,8 +306,3 @@ class SyncRun:
         measured = self._progress.measurements
         is_written = write_report(path, summary, failures, measured, self._settings)
         return [path] if is_written else []
-
-
-def _has_failures(tally: Sequence[tuple[RowState, int]]) -> bool:
-    fine = (Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.DUPLICATE, Outcome.NOT_ATTEMPTED)
-    return any(state.outcome not in fine for state, _ in tally)

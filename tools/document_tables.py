@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 
 from config.settings import SETTINGS, Setting
 from records.outcomes import CallResult, Outcome, Verdict, row_entry
-from reporting.results_file import RunSummary
+from reporting.summary import HEAD_KEYS
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 ENV_EXAMPLE = PROJECT_FOLDER / ".env.example"
@@ -120,8 +119,7 @@ def _settings_by_group() -> Iterator[tuple[str, Iterator[Setting]]]:
 
 def head_table() -> str:
     """Return the table of the results file's head."""
-    names = [*(field.name for field in fields(RunSummary)), "records"]
-    return _table(("field", "meaning"), _explained(names, HEAD))
+    return _table(("field", "meaning"), _explained([*HEAD_KEYS, "records"], HEAD))
 
 
 def outcomes_table() -> str:

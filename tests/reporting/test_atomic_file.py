@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from commands.export import export_rows
-from reporting.atomic_file import atomic_file
+from reporting.atomic_file import replace_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from reporting.results_file import write_results
 from state.database import StateError, open_for_reading, open_state
 from tests.commands.test_export import Result
 from tests.reporting.test_html_report import SETTINGS
-from tests.reporting.test_results_file import summary_of
-from tests.support.run_summaries import SUMMARY
+from tests.support.run_summaries import SUMMARY, summary_of
 
 Write = Callable[[Path], Path]  # into a folder; returns the file
 
@@ -51,8 +50,7 @@ WRITERS = [(results, 0o600), (report, 0o600), (export, 0o600), (metrics, 0o644)]
 
 def part_of(path: Path) -> Path:
     """Return the temporary name that this process uses on the way to this file."""
-    name = path.stem if path.suffix == ".json" else path.name
-    return path.with_name(f".{name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 @contextmanager
@@ -127,7 +125,7 @@ def test_a_link_under_the_real_name_is_not_written_through(
 
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with atomic_file(tmp_path / "part") as file:
+        with replace_file(tmp_path / "results") as file:
             file.write(b"half")
             raise KeyError
 

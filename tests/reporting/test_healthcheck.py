@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from reporting.monitoring import Healthcheck
+from reporting.healthcheck import Healthcheck
 
 SECRET = "5f1c9a34-health-check-key"
 SHORT = (0.3, 0.3)  # time-outs, seconds

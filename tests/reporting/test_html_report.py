@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from records.outcomes import CallResult, Failure, Verdict
+from records.outcomes import CallResult, Failure, Outcome, Verdict
 from reporting.html_report import write_report
 from reporting.measurements import LatencyBucket, Measurements, Sample
 from reporting.report_page import MAX_SHOWN_FAILURES, page
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 from sync.progress import Progress
 from tests.support.pages import Reader, as_xml
-from tests.support.run_summaries import SUMMARY
+from tests.support.run_summaries import SUMMARY, counts_of
 
 SETTINGS = Settings.from_environment(
     {
@@ -36,14 +36,7 @@ SETTINGS = Settings.from_environment(
 NOTHING_SENT = Measurements(500)
 NO_ROWS = replace(
     SUMMARY,
-    total_users=0,
-    successful=0,
-    partial_failures=0,
-    total_failures=0,
-    unchanged=0,
-    invalid=0,
-    duplicates=0,
-    not_attempted=0,
+    counts=counts_of(),
     api_calls=0,
     retries=0,
     users_per_second=0.0,
@@ -86,7 +79,7 @@ def measured_run(rows: int, rows_per_second: int) -> Measurements:
     "status", ["completed", "completed_with_failures", "interrupted", "aborted"]
 )
 def test_the_page_is_well_formed_whatever_the_run(rows: int, status: str) -> None:
-    summary = replace(NO_ROWS, status=status, total_users=rows, successful=rows)
+    summary = replace(NO_ROWS, status=status, counts={**counts_of(), Outcome.SUCCESSFUL: rows})
     text = made(summary, FAILURES, measured_run(rows, 475) if rows else NOTHING_SENT)
     as_xml(text)
     read = Reader(text)
@@ -96,7 +89,7 @@ def test_the_page_is_well_formed_whatever_the_run(rows: int, status: str) -> Non
 
 @pytest.mark.parametrize("rows", [1_000_000, 10_000_000])
 def test_the_page_does_not_grow_with_the_rows(rows: int) -> None:
-    summary = replace(NO_ROWS, total_users=rows, successful=rows)
+    summary = replace(NO_ROWS, counts={**counts_of(), Outcome.SUCCESSFUL: rows})
     assert len(made(summary, FAILURES, measured_run(rows, 475))) < 80_000
 
 
@@ -143,7 +136,11 @@ def test_a_run_that_broke_off_says_why() -> None:
 
 
 def test_a_dry_run_claims_nothing() -> None:
-    summary = replace(NO_ROWS, dry_run=True, total_users=25, not_attempted=23, invalid=2)
+    summary = replace(
+        NO_ROWS,
+        dry_run=True,
+        counts={**counts_of(), Outcome.NOT_ATTEMPTED: 23, Outcome.INVALID: 2},
+    )
     text = Reader(made(summary)).text
     assert "Dry run: 23 of 25 users to be sent" in text
     assert "in place in Iterable" not in text

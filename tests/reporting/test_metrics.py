@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from tests.support.run_summaries import SUMMARY
 
 # The text format, version 0.0.4: a comment or a sample a line.
@@ -136,7 +136,7 @@ def test_a_dry_run_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
     write_metrics(path, SUMMARY)
     before = path.read_bytes()
-    write_metrics(path, replace(SUMMARY, dry_run=True, successful=0))
+    write_metrics(path, replace(SUMMARY, dry_run=True, api_calls=0))
     assert path.read_bytes() == before
 
 

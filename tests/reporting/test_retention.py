@@ -13,7 +13,8 @@ import pytest
 
 from records.outcomes import JSON, Outcome
 from reporting.results_file import ResultsError, remove_old_results, write_results
-from tests.reporting.test_results_file import STARTED_AT, records_of, summary_of
+from tests.reporting.test_results_file import records_of
+from tests.support.run_summaries import STARTED_AT, summary_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,9 +44,9 @@ def test_only_its_owner_can_read_it_whatever_the_umask(tmp_path: Path, umask: in
 
 def part_of(folder: Path) -> Path:
     """Return the temporary name that this process is going to use."""
-    (name,) = {path.stem for path in [write_results(folder, summary_of(), [])]}
-    (folder / f"{name}.json").unlink()
-    return folder / f".{name}.{os.getpid()}.part"
+    path = write_results(folder, summary_of(), [])
+    path.unlink()
+    return folder / f".{path.name}.{os.getpid()}.part"
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
@@ -111,7 +112,8 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_no_half_file(tmp_path: Path)
         "from pathlib import Path\n"
         "from records.outcomes import Outcome\n"
         "from reporting.results_file import ResultsError, write_results\n"
-        "from tests.reporting.test_results_file import records_of, summary_of\n"
+        "from tests.reporting.test_results_file import records_of\n"
+        "from tests.support.run_summaries import summary_of\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "rows = [Outcome.UNCHANGED] * 1_000\n"

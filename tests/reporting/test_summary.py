@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from records.outcomes import Failure, Outcome
-from reporting.results_file import summary_lines
-from tests.reporting.test_results_file import STATE_OF, summary_of
+from reporting.summary import summary_lines
+from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, summary_of
 
 
 def test_a_run_is_summed_up_with_what_failed_and_where_the_files_are() -> None:
-    tally = [(STATE_OF[outcome], 1_000 * place) for place, outcome in enumerate(Outcome)]
+    counts = {outcome: 1_000 * place for place, outcome in enumerate(Outcome)}
     summary = summary_of(
-        tally=tally,
+        counts=counts,
         api_calls=43_210,
         retries=1_234,
         elapsed_seconds=10.04,
@@ -77,3 +81,41 @@ def test_a_dry_run_says_that_nothing_was_sent() -> None:
     lines = summary_lines(summary_of(Outcome.NOT_ATTEMPTED, dry_run=True), [], [])
     assert lines[0] == "Dry run completed"
     assert lines[-1] == "  Nothing was sent. Without --dry-run the run is real."
+
+
+# Counts
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(Outcome, st.integers(0, 10**7))))
+def test_the_counts_add_up_to_the_rows(counts: dict[Outcome, int]) -> None:
+    head = summary_of(counts=counts).to_json()
+    assert sum(head[name] for name in COUNTS) == head["total_users"] == sum(counts.values())
+    assert [head[name] for name in COUNTS] == [counts[outcome] for outcome in Outcome]
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_run_with_failed_or_invalid_rows_says_so(outcome: Outcome) -> None:
+    failed = outcome in (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
+    assert summary_of(outcome).status == ("completed_with_failures" if failed else "completed")
+    for status in ("aborted", "interrupted"):
+        assert summary_of(outcome, status=status).status == status
+
+
+def test_the_speed_counts_what_was_attempted() -> None:
+    outcomes = [*[Outcome.SUCCESSFUL] * 5, *[Outcome.NOT_ATTEMPTED] * 5]
+    assert summary_of(*outcomes).users_per_second == 2.0
+    assert summary_of(*outcomes, elapsed_seconds=0.0).duration_seconds == 0.001
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=365)])
+def test_a_clock_that_is_set_during_a_run_changes_no_duration_and_no_speed(step: timedelta) -> None:
+    """Set back by an hour, it made 0.0 s and 40,000 users/s of a run of five seconds."""
+    summary = summary_of(*[Outcome.SUCCESSFUL] * 5, finished_at=STARTED_AT + step)
+    assert (summary.duration_seconds, summary.users_per_second) == (2.5, 2.0)
+    assert datetime.fromisoformat(summary.finished_at) == STARTED_AT + step  # as the log has it
+
+
+def test_the_head_alone_is_what_json_prints() -> None:
+    summary = summary_of(Outcome.SUCCESSFUL)
+    assert list(orjson.loads(summary.to_text())) == HEAD
+    assert orjson.loads(summary.to_text()) == summary.to_json()

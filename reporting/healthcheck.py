@@ -7,20 +7,10 @@ The address of a health check is a key to it, and stands in no line.
 
 from __future__ import annotations
 
-import errno
 import logging
-import math
-import os
 import threading
 import time
-from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-
-from records.outcomes import Outcome
-from reporting.atomic_file import atomic_file, flush_to_disk
-from reporting.results_file import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +20,6 @@ HURRIED_SETTLE_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 0.5
 MAX_BODY_BYTES = 100_000  # healthchecks.io keeps that much
 _THREAD_NAME = "health check"
-
-STATUSES = ("completed", "completed_with_failures", "interrupted", "aborted")
-SUCCESS_METRIC = "iterable_sync_last_success_timestamp_seconds"
-MAX_FORMER_BYTES = 100_000
 
 
 class Healthcheck:
@@ -152,108 +138,3 @@ def _keep_quiet() -> None:
     """Have urllib3, whose debug lines and some of whose warnings hold the address, keep it."""
     for name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
         logging.getLogger(f"urllib3.{name}").addFilter(_not_ours)
-
-
-def write_metrics(path: Path, summary: RunSummary) -> None:
-    """Write the run as Prometheus text for node_exporter's textfile collector, atomically.
-
-    Anyone may read the file (mode 0644): node_exporter runs as a user of its own, and there are
-    only numbers in it. A dry run leaves it as it is. Never raises.
-    """
-    if summary.dry_run:
-        return
-    # Not *.prom: node_exporter reads every file of that name.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if path.exists() and not path.is_file():  # /dev/null would be gone, for everybody
-            raise OSError(errno.EINVAL, "it is no file")
-        text = "".join(_exposition(summary, _former_success(path)))
-        with atomic_file(part, 0o644) as file:
-            file.write(text.encode())
-            flush_to_disk(file)
-            part.replace(path)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended well without
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)
-
-
-def _exposition(summary: RunSummary, former_success: float | None) -> Iterator[str]:
-    finished_at = datetime.fromisoformat(summary.finished_at).timestamp()
-    # A row that Iterable rejects is no broken run: it would hide the ones that are.
-    came_to_its_end = summary.status in ("completed", "completed_with_failures")
-    success_at: float | None = finished_at
-    if not came_to_its_end:  # a former clock that was ahead must not hide failures for years
-        success_at = None if former_success is None else min(former_success, finished_at)
-    yield from _gauge(
-        "iterable_sync_last_run_start_timestamp_seconds",
-        "When the last run began, in unix time.",
-        {"": datetime.fromisoformat(summary.started_at).timestamp()},
-    )
-    yield from _gauge(
-        "iterable_sync_last_run_end_timestamp_seconds",
-        "When the last run ended, in unix time.",
-        {"": finished_at},
-    )
-    if success_at is not None:
-        yield from _gauge(
-            SUCCESS_METRIC,
-            "When a run last came to its end (completed or completed_with_failures), in unix time.",
-            {"": success_at},
-        )
-    yield from _gauge(
-        "iterable_sync_last_run_duration_seconds",
-        "How long the last run took.",
-        {"": summary.duration_seconds},
-    )
-    yield from _gauge(
-        "iterable_sync_last_run_status",
-        "1 for the status that the last run ended with, 0 for the others.",
-        {f'{{status="{status}"}}': int(status == summary.status) for status in STATUSES},
-    )
-    yield from _gauge(
-        "iterable_sync_last_run_users",
-        "Users of the last run, by what became of them.",
-        {f'{{outcome="{name}"}}': count for name, count in _users(summary).items()},
-    )
-    yield from _gauge(
-        "iterable_sync_last_run_api_calls",
-        "API calls of the last run, retries included.",
-        {"": summary.api_calls},
-    )
-    yield from _gauge(
-        "iterable_sync_last_run_retries",
-        "API calls of the last run that were retries.",
-        {"": summary.retries},
-    )
-
-
-def _users(summary: RunSummary) -> dict[str, int]:
-    return {
-        Outcome.SUCCESSFUL.value: summary.successful,
-        Outcome.PARTIAL_FAILURE.value: summary.partial_failures,
-        Outcome.TOTAL_FAILURE.value: summary.total_failures,
-        Outcome.UNCHANGED.value: summary.unchanged,
-        Outcome.INVALID.value: summary.invalid,
-        Outcome.DUPLICATE.value: summary.duplicates,
-        Outcome.NOT_ATTEMPTED.value: summary.not_attempted,
-    }
-
-
-def _gauge(name: str, what: str, values: dict[str, float]) -> Iterator[str]:
-    yield f"# HELP {name} {what}\n# TYPE {name} gauge\n"
-    for labels, value in values.items():
-        yield f"{name}{labels} {value!r}\n"
-
-
-def _former_success(path: Path) -> float | None:
-    """Return the time of the last success that the former file knew, None where it knew none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file.read(MAX_FORMER_BYTES).splitlines():
-                name, _space, value = line.partition(" ")
-                if name == SUCCESS_METRIC:
-                    at = float(value)
-                    return at if math.isfinite(at) else None
-    except (OSError, ValueError):
-        pass
-    return None
