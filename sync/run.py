@@ -40,7 +40,6 @@ from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAb
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
-from sync.wiring import to_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +184,8 @@ class SyncRun:
     def _fill_once(self, outbox: Outbox) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
-            mapping = to_mapping(self._settings, rows.columns)
             refresh = self._options.full_refresh
-            return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
+            return outbox.fill(rows, rows.mapping, full_refresh=refresh, now=self._now())
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
