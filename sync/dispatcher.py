@@ -18,20 +18,11 @@ from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
-from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import (
-    CallResult,
-    Finished,
-    PendingRow,
-    RequestKind,
-    Verdict,
-    event_may_follow,
-)
+from records.outcomes import CallResult, Finished, PendingRow, Verdict
 
 logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # calls in a row that stay unavailable end the run
-MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB each
 COMMIT_EVERY_SECONDS = 0.5  # of finished work at risk in a crash; the contract allows 1 s
 GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
 
@@ -82,53 +73,6 @@ class Waiting(Protocol):
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]: ...
 
     def record(self, finished: Sequence[Finished]) -> None: ...
-
-
-class Calls(Protocol):
-    """What a sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
-class PerUserSender:
-    """One update and one event a row, in this order."""
-
-    max_in_flight = MAX_ROWS_IN_FLIGHT
-
-    def __init__(self, client: Calls, *, delays_events: bool = False) -> None:
-        self._client = client
-        self._holds_events_back = delays_events
-
-    def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        return ((row,) for row in rows)
-
-    def pace(self, unit: Rows) -> RateLimiter:
-        return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
-
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
-        (row,) = unit
-        subject = f"user {row.user_id}"
-        if row.profile is not None:
-            update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
-            has_permit = False
-            if not update.attempts:
-                return  # stopped before it was sent
-            finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
-            if not report(CallReport(update, [finished])) or not event_may_follow(update):
-                return
-            if self._holds_events_back and update.delivered and row.event is not None:
-                report(DelayedEvents([row.seq]))
-                return
-        if row.event is not None:
-            event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
-            if event.attempts:
-                report(
-                    CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])
-                )
 
 
 class Dispatcher:

@@ -36,7 +36,8 @@ from reporting.results_file import (
 from state.database import RunLock, StateError
 from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAborted, Sender
+from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows

@@ -24,7 +24,8 @@ from reporting.measurements import (
 )
 from sandbox.iterable_api import IterableSandbox
 from sync.bulk import BulkSender
-from sync.dispatcher import Dispatcher, PerUserSender, Sender
+from sync.dispatcher import Dispatcher, Sender
+from sync.per_user import PerUserSender
 from sync.progress import Call, Progress, ceiling_rows_per_second, progress_line
 
 SETTINGS = {

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import CallResult, Finished, PendingRow, RequestKind
-from sync.dispatcher import CallReport, DelayedEvents, PerUserSender, Report, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.per_user import PerUserSender
 from tests.support.rows import call_result, email_of
 
 Sending = Callable[[Rows, Report], object]
