@@ -46,6 +46,18 @@ class DelayedEvents(NamedTuple):
     seqs: Sequence[int]
 
 
+class Done(NamedTuple):
+    """A thread is through with its unit of rows."""
+
+    rows: int  # 0 where a stop came before the first call
+
+
+class Failed(NamedTuple):
+    """A thread gave up its unit of rows because of a bug."""
+
+    error: BaseException
+
+
 Report = Callable[[CallReport | DelayedEvents], bool]  # False: make no further call
 Rows = Sequence[PendingRow]
 
@@ -93,7 +105,7 @@ class Dispatcher:
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
         self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
-        self._reports: SimpleQueue[CallReport | DelayedEvents | BaseException | int] = SimpleQueue()
+        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Failed] = SimpleQueue()
         self._thread_count = 0
         self._in_flight = 0
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
@@ -151,14 +163,14 @@ class Dispatcher:
         """Send units until told to end; what goes wrong here is told to the dispatcher."""
         while (task := self._tasks.get()) is not None:
             unit, has_permit = task
-            rows_done = 0
-            if not self._stop.is_set():
-                try:
-                    self._sender.send(unit, self._report, has_permit=has_permit)
-                    rows_done = len(unit)
-                except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
-                    self._reports.put(bug)
-            self._reports.put(rows_done)
+            if self._stop.is_set():
+                self._reports.put(Done(0))
+                continue
+            try:
+                self._sender.send(unit, self._report, has_permit=has_permit)
+                self._reports.put(Done(len(unit)))
+            except BaseException as error:  # noqa: BLE001 - raised again in `_collect`
+                self._reports.put(Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
@@ -181,18 +193,19 @@ class Dispatcher:
         trouble: BaseException | None = None
         while not self._reports.empty():
             report = self._reports.get()
-            if isinstance(report, int):
+            if isinstance(report, Done):
                 self._in_flight -= 1
-                self._rows_done += report
+                self._rows_done += report.rows
+            elif isinstance(report, Failed):
+                self._in_flight -= 1
+                trouble = trouble or report.error
             elif isinstance(report, CallReport):
                 self._unrecorded.append(report)
                 trouble = trouble or self._judge(report.call)
-            elif isinstance(report, DelayedEvents):
+            else:
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
-            else:
-                trouble = trouble or report
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
         return trouble
