@@ -13,12 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
 from records.outcomes import CallResult, Finished, PendingRow, Verdict
+from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +106,8 @@ class Dispatcher:
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
-        self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
+        self._pool = WorkerPool("delivery", sender.max_in_flight)
         self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Failed] = SimpleQueue()
-        self._thread_count = 0
         self._in_flight = 0
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
@@ -154,23 +155,17 @@ class Dispatcher:
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
-        self._tasks.put((unit, has_permit))
-        if self._in_flight > self._thread_count:
-            self._thread_count += 1
-            threading.Thread(target=self._work, daemon=True).start()
+        self._pool.submit(self._send, unit, has_permit).add_done_callback(self._report_end)
 
-    def _work(self) -> None:
-        """Send units until told to end; what goes wrong here is told to the dispatcher."""
-        while (task := self._tasks.get()) is not None:
-            unit, has_permit = task
-            if self._stop.is_set():
-                self._reports.put(Done(0))
-                continue
-            try:
-                self._sender.send(unit, self._report, has_permit=has_permit)
-                self._reports.put(Done(len(unit)))
-            except BaseException as error:  # noqa: BLE001 - raised again in `_collect`
-                self._reports.put(Failed(error))
+    def _send(self, unit: Rows, has_permit: bool) -> Done:
+        if self._stop.is_set():
+            return Done(0)
+        self._sender.send(unit, self._report, has_permit=has_permit)
+        return Done(len(unit))
+
+    def _report_end(self, sending: Future[Done]) -> None:
+        error = sending.exception()
+        self._reports.put(sending.result() if error is None else Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
@@ -244,8 +239,7 @@ class Dispatcher:
                 else:
                     bug = bug or trouble
         finally:
-            for _ in range(self._thread_count):
-                self._tasks.put(None)
+            self._pool.close()
             self._record()
         if bug is not None:
             raise bug
