@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from iterable_client import IterableClient
 from records.outcomes import (
     CallResult,
     Finished,
@@ -59,27 +59,13 @@ def to_batches(
         yield batch
 
 
-class BulkCalls(Protocol):
-    """What a bulk sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def bulk_update_users(
-        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-    def bulk_track_events(
-        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
 class BulkSender:
     """One `users/bulkUpdate` and then one `events/trackBulk` a batch, split where need be."""
 
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
     def __init__(
-        self, client: BulkCalls, *, batch_size: int = 1000, delays_events: bool = False
+        self, client: IterableClient, *, batch_size: int = 1000, delays_events: bool = False
     ) -> None:
         self._client = client
         self._batch_size = batch_size

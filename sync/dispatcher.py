@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
 from records.outcomes import CallResult, Finished, PendingRow, Verdict
+from state.outbox import Outbox
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -79,22 +80,12 @@ class Sender(Protocol):
         """Make a unit's calls, reporting each; runs in a thread of its own."""
 
 
-class Waiting(Protocol):
-    """What the dispatcher needs of the outbox."""
-
-    def pending(self) -> Iterator[PendingRow]: ...
-
-    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]: ...
-
-    def record(self, finished: Sequence[Finished]) -> None: ...
-
-
 class Dispatcher:
     """One drain of an outbox. `run` returns when all is sent or `stop` is set."""
 
     def __init__(
         self,
-        outbox: Waiting,
+        outbox: Outbox,
         sender: Sender,
         stop: threading.Event,
         *,

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, event_may_follow
+from iterable_client import IterableClient
+from records.outcomes import Finished, PendingRow, RequestKind, event_may_follow
 from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
-
-
-class Calls(Protocol):
-    """What a sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
 
 
 class PerUserSender:
@@ -29,7 +19,7 @@ class PerUserSender:
 
     max_in_flight = MAX_ROWS_IN_FLIGHT
 
-    def __init__(self, client: Calls, *, delays_events: bool = False) -> None:
+    def __init__(self, client: IterableClient, *, delays_events: bool = False) -> None:
         self._client = client
         self._holds_events_back = delays_events
 

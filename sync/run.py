@@ -172,15 +172,16 @@ class SyncRun:
 
     def _fill(self, outbox: Outbox) -> FillSummary:
         """Take in all rows; a read that breaks is begun again, from the first row."""
-        for reads in range(1, MAX_READS + 1):
+        reads = 0
+        while True:
             try:
                 return self._fill_once(outbox)
             except SourceError as error:
+                reads += 1
                 if not error.transient or reads == MAX_READS:
                     raise
                 logger.warning("%s Reading again, from the start.", error)
                 self._stop.event.wait(2.0**reads)
-        raise AssertionError("unreachable")
 
     def _fill_once(self, outbox: Outbox) -> FillSummary:
         limit = self._options.limit
