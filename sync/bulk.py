@@ -1,6 +1,6 @@
 """Bulk mode: rows into batches, and a batch's answer back into one verdict a row.
 
-Owns batching by count and bytes, the reading of `users/bulkUpdate` and `events/trackBulk`
+Owns batching by count and bytes, the batch_result of `users/bulkUpdate` and `events/trackBulk`
 answers (Iterable's `UserBulkUpdateListResponse`, `BulkTrackResponse`), and the splitting that
 finds the bad rows of a batch refused whole. Sends through the client that it is given.
 """
@@ -8,16 +8,12 @@ finds the bad rows of a batch refused whole. Sends through the client that it is
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import orjson
+from collections.abc import Iterator
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from iterable_client import IterableClient
 from records.outcomes import (
     CallResult,
     Finished,
@@ -26,6 +22,7 @@ from records.outcomes import (
     Verdict,
     event_may_follow,
 )
+from sync.bulk_responses import body_of, to_batch_result
 from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
 logger = logging.getLogger(__name__)
@@ -36,15 +33,6 @@ _ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two
 
 # Of about half a megabyte each, its two requests together: 5 a second for 8 seconds a batch.
 MAX_BATCHES_IN_FLIGHT = 40
-_ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
-
-
-@dataclass(frozen=True)
-class BatchReading:
-    """What an answer says: rows that are settled, and parts that have to be sent again."""
-
-    settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
-    again: Sequence[Rows] = ()
 
 
 def to_batches(
@@ -71,147 +59,13 @@ def to_batches(
         yield batch
 
 
-def read_batch_response(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
-    """Say what a batch's answer means for each of its rows.
-
-    Every row is settled or in exactly one part to send again; each such part is smaller than
-    the batch, so that splitting ends. A row that was rejected by name is never sent again.
-    """
-    if result.verdict in (Verdict.UNAVAILABLE, Verdict.REFUSED):
-        alike = replace(result, params=None)
-        return BatchReading({row.seq: alike for row in rows})
-    if result.verdict is Verdict.REJECTED:
-        return _read_refused_whole(kind, rows, result)
-    return _read_counts(rows, result)
-
-
-def _read_counts(rows: Rows, result: CallResult) -> BatchReading:
-    answer: dict[str, Any] = result.params
-    succeeded, failed = answer["successCount"], answer["failCount"]
-    by_email = {row.email.casefold(): row for row in rows}
-    said = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
-    settled: dict[int, CallResult] = {}
-    for code, email in _named_failures(answer):
-        row = by_email.get(email.strip().casefold())
-        if row is not None and row.seq not in settled:
-            settled[row.seq] = _row_result(result, Verdict.REJECTED, code, said)
-    if answer.get("disallowedEventNames"):
-        for row in rows:
-            if row.seq not in settled:
-                settled[row.seq] = _row_result(
-                    result, Verdict.REJECTED, "disallowedEventNames", said
-                )
-    rest = [row for row in rows if row.seq not in settled]
-    if succeeded == len(rest) and failed == len(settled):
-        delivered = _row_result(result, Verdict.DELIVERED, "Success", said)
-        settled.update((row.seq, delivered) for row in rest)
-        return BatchReading(settled)
-    if len(rows) > 1 and rest:
-        return BatchReading(settled, _in_two(rest) if len(rest) == len(rows) else [rest])
-    for row in rest:  # alone, and still no word on it
-        verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
-        settled[row.seq] = _row_result(result, verdict, "NotNamed", said)
-    return BatchReading(settled)
-
-
-def _read_refused_whole(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
-    if len(rows) == 1:
-        return BatchReading({rows[0].seq: result})
-    named = _rows_named(rows, result.params)
-    if named:
-        settled = {row.seq: replace(result, params=why) for row, why in named}
-        rest = [row for row in rows if row.seq not in settled]
-        return BatchReading(settled, [rest] if rest else [])
-    suspects = _rows_holding(kind, rows, result.params)
-    if 0 < len(suspects) < len(rows):
-        held = {row.seq for row in suspects}
-        rest = [row for row in rows if row.seq not in held]
-        return BatchReading({}, [rest, suspects])
-    return BatchReading({}, _in_two(rows))
-
-
-def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
-    """Find the rows that a `BadJsonBody` names: `{"obj.users[1].preferUserId": why}`."""
-    named: dict[int, Any] = {}
-    for path, why in params.items() if isinstance(params, dict) else ():
-        found = _ROW_IN_PARAMS.search(path)
-        if found and int(found[1]) < len(rows):
-            named.setdefault(int(found[1]), {path: why})
-    return [(rows[index], why) for index, why in sorted(named.items())]
-
-
-def _rows_holding(kind: RequestKind, rows: Rows, params: Any) -> Rows:
-    """Find the rows with a value that a `RequestFieldsTypesMismatched` complains of."""
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    if not isinstance(errors, dict):
-        return []
-    offending = {
-        name: error["offendingValue"]
-        for name, error in errors.items()
-        if isinstance(error, dict) and "offendingValue" in error
-    }
-    held = []
-    for row in rows:
-        data_fields = orjson.loads(_body(kind, row)).get("dataFields", {})
-        if any(
-            name in data_fields and _same(data_fields[name], value)
-            for name, value in offending.items()
-        ):
-            held.append(row)
-    return held
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """Compare by type too: to Python, 1 equals True."""
-    return type(ours) is type(theirs) and bool(ours == theirs)
-
-
-def _named_failures(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (list, e-mail) of each row that an answer names as failed."""
-    lists = answer.get("failedUpdates")
-    for name, emails in lists.items() if isinstance(lists, dict) else ():
-        if name.endswith("Emails") and isinstance(emails, list):
-            yield from ((f"failedUpdates.{name}", e) for e in emails if isinstance(e, str))
-    deprecated = answer.get("invalidEmails")
-    for email in deprecated if isinstance(deprecated, list) else ():
-        if isinstance(email, str):
-            yield "failedUpdates.invalidEmails", email
-
-
-def _row_result(result: CallResult, verdict: Verdict, code: str, said: str) -> CallResult:
-    return replace(result, verdict=verdict, code=code, message=said, params=None)
-
-
-def _body(kind: RequestKind, row: PendingRow) -> bytes:
-    return (row.profile if kind is RequestKind.PROFILE else row.event) or b"{}"
-
-
-def _in_two(rows: Rows) -> list[Rows]:
-    middle = len(rows) // 2
-    return [rows[:middle], rows[middle:]]
-
-
-class BulkCalls(Protocol):
-    """What a bulk sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def bulk_update_users(
-        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-    def bulk_track_events(
-        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
 class BulkSender:
     """One `users/bulkUpdate` and then one `events/trackBulk` a batch, split where need be."""
 
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
     def __init__(
-        self, client: BulkCalls, *, batch_size: int = 1000, delays_events: bool = False
+        self, client: IterableClient, *, batch_size: int = 1000, delays_events: bool = False
     ) -> None:
         self._client = client
         self._batch_size = batch_size
@@ -261,18 +115,20 @@ class BulkSender:
         goes_on = True
         while parts and goes_on:
             part = parts.pop()
-            bodies = [_body(kind, row) for row in part]
+            bodies = [body_of(kind, row) for row in part]
             subject = f"{len(part)} rows from user {part[0].user_id}"
             call = send(bodies, subject, has_permit=has_permit)
             has_permit = False
             if not call.attempts:
                 return settled, False
-            reading = read_batch_response(kind, part, call)
+            batch_result = to_batch_result(kind, part, call)
             self._tell_fields(kind, call)
             now = time.time()
-            finished = [Finished(seq, kind, result, now) for seq, result in reading.settled.items()]
-            settled.update(reading.settled)
-            parts.extend(reversed(reading.again))
+            finished = [
+                Finished(seq, kind, result, now) for seq, result in batch_result.settled.items()
+            ]
+            settled.update(batch_result.settled)
+            parts.extend(reversed(batch_result.to_resend))
             goes_on = report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
         return settled, goes_on
 

@@ -12,26 +12,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
-from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import (
-    CallResult,
-    Finished,
-    PendingRow,
-    RequestKind,
-    Verdict,
-    event_may_follow,
-)
+from records.outcomes import CallResult, Finished, PendingRow, Verdict
+from state.outbox import Outbox
+from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # calls in a row that stay unavailable end the run
-MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB each
 COMMIT_EVERY_SECONDS = 0.5  # of finished work at risk in a crash; the contract allows 1 s
 GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
 
@@ -55,6 +49,18 @@ class DelayedEvents(NamedTuple):
     seqs: Sequence[int]
 
 
+class Done(NamedTuple):
+    """A thread is through with its unit of rows."""
+
+    rows: int  # 0 where a stop came before the first call
+
+
+class Failed(NamedTuple):
+    """A thread gave up its unit of rows because of a bug."""
+
+    error: BaseException
+
+
 Report = Callable[[CallReport | DelayedEvents], bool]  # False: make no further call
 Rows = Sequence[PendingRow]
 
@@ -74,69 +80,12 @@ class Sender(Protocol):
         """Make a unit's calls, reporting each; runs in a thread of its own."""
 
 
-class Waiting(Protocol):
-    """What the dispatcher needs of the outbox."""
-
-    def pending(self) -> Iterator[PendingRow]: ...
-
-    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]: ...
-
-    def record(self, finished: Sequence[Finished]) -> None: ...
-
-
-class Calls(Protocol):
-    """What a sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
-class PerUserSender:
-    """One update and one event a row, in this order."""
-
-    max_in_flight = MAX_ROWS_IN_FLIGHT
-
-    def __init__(self, client: Calls, *, delays_events: bool = False) -> None:
-        self._client = client
-        self._holds_events_back = delays_events
-
-    def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        return ((row,) for row in rows)
-
-    def pace(self, unit: Rows) -> RateLimiter:
-        return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
-
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
-        (row,) = unit
-        subject = f"user {row.user_id}"
-        if row.profile is not None:
-            update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
-            has_permit = False
-            if not update.attempts:
-                return  # stopped before it was sent
-            finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
-            if not report(CallReport(update, [finished])) or not event_may_follow(update):
-                return
-            if self._holds_events_back and update.delivered and row.event is not None:
-                report(DelayedEvents([row.seq]))
-                return
-        if row.event is not None:
-            event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
-            if event.attempts:
-                report(
-                    CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])
-                )
-
-
 class Dispatcher:
     """One drain of an outbox. `run` returns when all is sent or `stop` is set."""
 
     def __init__(
         self,
-        outbox: Waiting,
+        outbox: Outbox,
         sender: Sender,
         stop: threading.Event,
         *,
@@ -148,9 +97,8 @@ class Dispatcher:
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
-        self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
-        self._reports: SimpleQueue[CallReport | DelayedEvents | BaseException | int] = SimpleQueue()
-        self._thread_count = 0
+        self._pool = WorkerPool("delivery", sender.max_in_flight)
+        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Failed] = SimpleQueue()
         self._in_flight = 0
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
@@ -198,23 +146,17 @@ class Dispatcher:
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
-        self._tasks.put((unit, has_permit))
-        if self._in_flight > self._thread_count:
-            self._thread_count += 1
-            threading.Thread(target=self._work, daemon=True).start()
+        self._pool.submit(self._send, unit, has_permit).add_done_callback(self._report_end)
 
-    def _work(self) -> None:
-        """Send units until told to end; what goes wrong here is told to the dispatcher."""
-        while (task := self._tasks.get()) is not None:
-            unit, has_permit = task
-            rows_done = 0
-            if not self._stop.is_set():
-                try:
-                    self._sender.send(unit, self._report, has_permit=has_permit)
-                    rows_done = len(unit)
-                except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
-                    self._reports.put(bug)
-            self._reports.put(rows_done)
+    def _send(self, unit: Rows, has_permit: bool) -> Done:
+        if self._stop.is_set():
+            return Done(0)
+        self._sender.send(unit, self._report, has_permit=has_permit)
+        return Done(len(unit))
+
+    def _report_end(self, sending: Future[Done]) -> None:
+        error = sending.exception()
+        self._reports.put(sending.result() if error is None else Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
@@ -237,18 +179,19 @@ class Dispatcher:
         trouble: BaseException | None = None
         while not self._reports.empty():
             report = self._reports.get()
-            if isinstance(report, int):
+            if isinstance(report, Done):
                 self._in_flight -= 1
-                self._rows_done += report
+                self._rows_done += report.rows
+            elif isinstance(report, Failed):
+                self._in_flight -= 1
+                trouble = trouble or report.error
             elif isinstance(report, CallReport):
                 self._unrecorded.append(report)
                 trouble = trouble or self._judge(report.call)
-            elif isinstance(report, DelayedEvents):
+            else:
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
-            else:
-                trouble = trouble or report
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
         return trouble
@@ -287,8 +230,7 @@ class Dispatcher:
                 else:
                     bug = bug or trouble
         finally:
-            for _ in range(self._thread_count):
-                self._tasks.put(None)
+            self._pool.close()
             self._record()
         if bug is not None:
             raise bug

@@ -30,11 +30,11 @@ from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAborted, Sender
+from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
-from sync.wiring import to_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -166,22 +166,22 @@ class SyncRun:
 
     def _fill(self, outbox: Outbox) -> FillSummary:
         """Take in all rows; a read that breaks is begun again, from the first row."""
-        for reads in range(1, MAX_READS + 1):
+        reads = 0
+        while True:
             try:
                 return self._fill_once(outbox)
             except SourceError as error:
+                reads += 1
                 if not error.transient or reads == MAX_READS:
                     raise
                 logger.warning("%s Reading again, from the start.", error)
                 self._stop.event.wait(2.0**reads)
-        raise AssertionError("unreachable")
 
     def _fill_once(self, outbox: Outbox) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
-            mapping = to_mapping(self._settings, rows.columns)
             refresh = self._options.full_refresh
-            return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
+            return outbox.fill(rows, rows.mapping, full_refresh=refresh, now=self._now())
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings

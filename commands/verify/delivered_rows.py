@@ -23,7 +23,6 @@ from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.database import close_after_reading, open_for_reading, state_errors
 from state.history import RunHistory
 from sync.source_rows import SourceRows
-from sync.wiring import to_mapping
 
 
 class DeliveredRow(NamedTuple):
@@ -84,7 +83,7 @@ def _rows_with_memory(
 ) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
     """Yield the rows of people whom the state file knows."""
     with SourceRows(settings) as rows:
-        mapping = to_mapping(settings, rows.columns)
+        mapping = rows.mapping
         for chunk in rows:
             if stop.is_set():
                 return

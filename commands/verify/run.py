@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
-from queue import SimpleQueue
 from urllib.parse import quote
 
 from commands.check.iterable import explain_problem
@@ -27,6 +26,7 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
 from logger_config import printable
 from records.outcomes import RequestKind, Verdict
+from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.
 READ_RPS = 90.0
@@ -219,17 +219,11 @@ class _Reader:
             timeout_seconds=_TIMEOUT_SECONDS,
         )
         self.trouble: str | None = None  # why the last question was not answered
-        self._tasks: SimpleQueue[tuple[Future[ApiResponse | None], _Question] | None] = (
-            SimpleQueue()
-        )
-        for _ in range(_THREADS):
-            # Daemons: the program's end does not wait for an answer that hangs.
-            threading.Thread(target=self._work, name="verify", daemon=True).start()
+        self._pool = WorkerPool("verify", _THREADS)
 
     def close(self) -> None:
         """Start no more; what is under way is not waited for."""
-        for _ in range(_THREADS):
-            self._tasks.put(None)
+        self._pool.close()
         self._http.close()
 
     def ask(self, questions: Sequence[_Question]) -> Iterator[tuple[_Question, ApiResponse]]:
@@ -239,9 +233,7 @@ class _Reader:
         the key is refused or the address is not Iterable.
         """
         unanswered_in_a_row = 0
-        futures: list[Future[ApiResponse | None]] = [Future() for _ in questions]
-        for task in zip(futures, questions, strict=True):
-            self._tasks.put(task)
+        futures = [self._pool.submit(self._get, question) for question in questions]
         try:
             for question, future in zip(questions, futures, strict=True):
                 answer = self._result(future)
@@ -258,15 +250,6 @@ class _Reader:
         finally:
             for future in futures:
                 future.cancel()
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            future, question = task
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._get(question))
-                except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-                    future.set_exception(error)
 
     def _result(self, future: Future[ApiResponse | None]) -> ApiResponse | None:
         """Wait for an answer, but not for one that hangs when the run is to stop."""

@@ -59,8 +59,8 @@ IS_NOTICED = {
     "in an unrelated thread": (
         "sync.dispatcher",
         "class _Failing(threading.Thread):\n    run = _bug\n"
-        "def _work(self, former=Dispatcher._work):\n"
-        "    _Failing().start()\n    former(self)\nDispatcher._work = _work",
+        "def _run(self, former=Dispatcher.run):\n"
+        "    _Failing().start()\n    former(self)\nDispatcher.run = _run",
     ),
     "in a destructor": (
         "state.outbox",

@@ -18,7 +18,7 @@ from config.settings import DEFAULTS, NAMES, Settings, read_environment
 from db_connection import window_start
 from errors import ConfigError
 from iterable_api.http import IterableHTTP
-from sync.wiring import to_database
+from sync.source_rows import to_database
 from tests.support.hostile import FIELD_LISTS, MUTATIONS, SNIPPETS, TEXTS, Mutation
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent

@@ -23,8 +23,10 @@ from reporting.measurements import (
     percentile_seconds,
 )
 from sandbox.iterable_api import IterableSandbox
+from state.outbox import Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import Dispatcher, PerUserSender, Sender
+from sync.dispatcher import Dispatcher, Sender
+from sync.per_user import PerUserSender
 from sync.progress import Call, Progress, ceiling_rows_per_second, progress_line
 
 SETTINGS = {
@@ -182,7 +184,7 @@ def test_every_call_finds_a_bucket(seconds: float) -> None:
     assert bucket.from_seconds <= seconds < bucket.to_seconds
 
 
-class Rows:
+class Rows(Outbox):
     """An outbox in memory, of which each row wants both calls."""
 
     def __init__(self, count: int) -> None:

@@ -15,7 +15,8 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from state.outbox import Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import CallReport, Dispatcher, PerUserSender, Sender
+from sync.dispatcher import CallReport, Dispatcher, Sender
+from sync.per_user import PerUserSender
 from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 
 # Fast enough that no test waits for the pace unless it means to.

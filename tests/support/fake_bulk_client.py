@@ -14,6 +14,7 @@ import orjson
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, ApiResponse, verdict_of
+from iterable_client import IterableClient
 from records.outcomes import CallResult, PendingRow, Verdict
 
 
@@ -62,8 +63,8 @@ def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
     ]
 
 
-class FakeBulkClient:
-    """The two bulk calls of a client, answered by the kinds of the rows; see `BulkCalls`."""
+class FakeBulkClient(IterableClient):
+    """A client whose two bulk calls are answered by the kinds of the rows."""
 
     def __init__(
         self,

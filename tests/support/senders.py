@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
+from iterable_client import IterableClient
 from records.outcomes import CallResult, Finished, PendingRow, RequestKind
-from sync.dispatcher import CallReport, DelayedEvents, PerUserSender, Report, Rows
+from state.outbox import Outbox
+from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.per_user import PerUserSender
 from tests.support.rows import call_result, email_of
 
 Sending = Callable[[Rows, Report], object]
@@ -18,7 +21,7 @@ def waiting_row(number: int, profile: bytes | None = b"profile") -> PendingRow:
     return PendingRow(number, number, email_of(number), profile, b"event")
 
 
-class RowsInMemory:
+class RowsInMemory(Outbox):
     """An outbox without a file."""
 
     def __init__(self, count: int) -> None:
@@ -37,7 +40,7 @@ class RowsInMemory:
         self.record_count += 1
 
 
-class NotedCalls:
+class NotedCalls(IterableClient):
     """A client that answers every call at once and notes it."""
 
     def __init__(self, result: CallResult | None = None) -> None:

@@ -142,7 +142,7 @@ def test_a_row_alone_is_what_the_counts_say(
 def test_every_row_shares_what_befell_the_whole_batch(verdict: Verdict) -> None:
     call = CallResult(verdict, 503, "GenericError", "down", {"huge": "params"}, attempts=5)
     reading = read(batch(3), call)
-    assert reading.again == ()
+    assert reading.to_resend == ()
     for result in reading.settled.values():
         assert (result.verdict, result.http_status, result.code) == (verdict, 503, "GenericError")
         assert (result.attempts, result.params) == (5, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import Verdict
-from sync.dispatcher import CallReport, PerUserSender
+from sync.dispatcher import CallReport
+from sync.per_user import PerUserSender
 from tests.support.rows import call_result
 from tests.support.senders import NotedCalls, waiting_row
 

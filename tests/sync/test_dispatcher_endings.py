@@ -14,7 +14,8 @@ import pytest
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import PendingRow
 from sandbox.iterable_api import IterableSandbox
-from sync.dispatcher import PerUserSender, Report, RunAborted
+from sync.dispatcher import Report, RunAborted
+from sync.per_user import PerUserSender
 from tests.support.drains import (
     calls_by_person,
     check_that_nothing_was_lost_or_repeated,

@@ -10,7 +10,7 @@ import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from sandbox.iterable_api import IterableSandbox
-from sync.dispatcher import PerUserSender
+from sync.per_user import PerUserSender
 from tests.support.drains import FAST, busiest_second, drain, outbox_with
 from tests.support.rows import email_of, outcomes_of, rows
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sync.read_ahead import Prefetcher
+from sync.source_rows import Prefetcher
 from tests.support.rows import wait_until
 
 
