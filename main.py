@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_line, print_payload, print_text, say
 from errors import ConfigError, ExitStatus, SyncError
-from logger_config import FILE_ONLY, printable, redact, register_secret
+from logger_config import FILE_ONLY, redact, register_secret
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -208,7 +208,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             health.failed("interrupted before anything was sent", is_hurried=True)
             return 128 + (stop.number or signal.SIGINT)
         except Exception as error:
-            health.failed(printable(redact(str(error))))
+            health.failed(redact(str(error)))
             raise
         if settings.metrics_file is not None:
             write_metrics(settings.metrics_file, report.summary)
@@ -218,7 +218,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.json:
         print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    described = "\n".join(printable(redact(line)) for line in report.lines())
+    described = "\n".join(map(redact, report.lines()))
     if report.summary.status.startswith("completed"):  # it came to its end, bad rows or not
         health.succeeded(described)
     else:
@@ -252,14 +252,13 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
-    from logger_config import log_uncaught_errors, redact_emails, setup_logger
+    from logger_config import log_uncaught_errors, setup_logger
 
     for secret, label in settings.secrets():
         register_secret(secret, label)
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
-        setup_logger("", settings.log_file, level)
-        redact_emails(not settings.log_payloads)
+        setup_logger("", settings.log_file, level, redact_emails=not settings.log_payloads)
         log_uncaught_errors()
     except OSError as error:
         raise ConfigError(

@@ -80,7 +80,7 @@ class _Ending:
     def abort(self, error: Exception) -> None:
         if self.error is None:
             self.status, self.error = "aborted", error
-            self.reason = redact(str(error))
+            self.reason = "\n".join(map(redact, str(error).split("\n")))
 
 
 class SyncRun:

@@ -24,7 +24,6 @@ from errors import SyncError
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
-from logger_config import printable
 from records.outcomes import RequestKind, Verdict
 from sync.worker_pool import WorkerPool
 
@@ -65,7 +64,7 @@ class Finding:
     def __str__(self) -> str:
         who = f"user {self.user_id}" if self.user_id is not None else self.email
         described = "; ".join(self.details) if self.details else "is as it was sent"
-        return printable(f"{who}: the {self.kind.value} {described}")
+        return f"{who}: the {self.kind.value} {described}"
 
 
 @dataclass

@@ -7,14 +7,14 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
 
-from logger_config import printable, redact, redact_emails, register_secret
+from logger_config import redact, register_secret
 from tests.support.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
@@ -136,14 +136,6 @@ def test_a_secret_too_short_to_be_one_blackens_no_line(secret: str) -> None:
 # E-mail addresses, where they are to be left out
 
 
-@pytest.fixture
-def _without_emails() -> Iterator[None]:
-    redact_emails(True)
-    yield
-    redact_emails(False)
-
-
-@pytest.mark.usefixtures("_without_emails")
 @pytest.mark.parametrize(
     "email",
     [
@@ -165,17 +157,18 @@ def _without_emails() -> Iterator[None]:
 def test_emails_are_left_out_of_every_line_and_traceback(
     set_up: SetUp, log_file: Path, email: str, write: Callable[[str], str]
 ) -> None:
-    set_up().error("it said: %s", write(email), exc_info=raised(KeyError(write(email))))
+    set_up(redact_emails=True).error(
+        "it said: %s", write(email), exc_info=raised(KeyError(write(email)))
+    )
     text = log_file.read_text("utf-8")
     assert text.count("[e-mail]") == 2
     said = [line for line in text.splitlines() if "[e-mail]" in line]
     assert not re.search(r"ann|hara|rgen|smith|example|192\.0", "".join(said))
 
 
-@pytest.mark.usefixtures("_without_emails")
 def test_a_line_without_an_email_is_left_as_it_is(set_up: SetUp, log_file: Path) -> None:
     line = "users/update user 1: 200 in 5 ms, request 151 bytes, 100 % at 12:00 (a@ b) 'c'"
-    set_up().info("%s", line)
+    set_up(redact_emails=True).info("%s", line)
     assert log_file.read_text().endswith(f" - {line}\n")
 
 
@@ -248,7 +241,7 @@ def test_control_characters_are_spelled_out(
     text: str,
     shown: str,
 ) -> None:
-    assert printable(text) == shown
+    assert redact(text) == shown
     set_up().warning("from outside: %s", text)
     for written in (log_file.read_text(), capsys.readouterr().err):
         (line,) = written.removesuffix("\n").split("\n")
