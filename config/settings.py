@@ -24,20 +24,20 @@ from config.fields import (
 )
 from config.parsers import (
     PROJECT_FOLDER,
+    api_key,
     api_url,
     ca_file,
     existing_file,
     field_list,
-    file_of_our_own,
+    file_in_a_folder,
     flag,
     folder,
     number,
     one_of,
-    optional_path,
-    path_in_a_folder,
+    optional_regular_file,
     ping_url,
     plain_text,
-    secret_key,
+    regular_file,
     time_zone,
     whole,
 )
@@ -134,7 +134,7 @@ class Settings:
     )
     db_name: str = required(plain_text, "The database that has the tables of the query.")
     iterable_api_key: str = required(
-        secret_key, "A server-side API key of the Iterable project.", redacted_as="api key"
+        api_key, "A server-side API key of the Iterable project.", redacted_as="api key"
     )
 
     db_port: int = database("3306", whole(1, 65_535), "TCP port of the server.")
@@ -210,7 +210,7 @@ class Settings:
 
     state_file: Path = output(
         "sync_state.sqlite3",
-        file_of_our_own,
+        regular_file,
         "Remembers what was delivered; use one for each Iterable project and query.",
     )
     results_dir: Path = output(".", folder, "The folder for results files.")
@@ -226,7 +226,7 @@ class Settings:
     )
     log_file: Path = output(
         "iterable_integration.log",
-        path_in_a_folder,
+        file_in_a_folder,
         "The log file; it rotates at 10 MB and keeps five older files.",
     )
     log_payloads: bool = output(
@@ -243,7 +243,7 @@ class Settings:
     )
     metrics_file: Path | None = monitoring(
         "",
-        optional_path,
+        optional_regular_file,
         "A file for Prometheus metrics, read by node_exporter's textfile collector.",
     )
 
@@ -280,10 +280,10 @@ def read_setting(environment: Mapping[str, str], name: str) -> Any:
 
 
 def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Return the settings that are set: those of the `.env` file, overruled by real ones.
+    """Return the settings that are set, in the `.env` file or in the environment, which wins.
 
-    `env_file` defaults to `.env` beside this file, which may be absent; one that is named must
-    exist. Raises ConfigError where it cannot be read.
+    Without `env_file`, `.env` in the project folder is read if it exists. Raises ConfigError if
+    the file is missing or cannot be read.
     """
     path = PROJECT_FOLDER / ".env" if env_file is None else Path(env_file)
     try:
@@ -292,7 +292,7 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
     except (OSError, ValueError) as problem:
         raise ConfigError([f"{path} cannot be read: {problem}"]) from None
     if env_file is not None and not is_file:
-        raise ConfigError([f"--env-file {path} names no file"])
+        raise ConfigError([f"--env-file {path} is not an existing file"])
     return {
         name: value
         for name in NAMES
@@ -301,22 +301,22 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def _read_file(path: Path) -> dict[str, str | None]:
-    """Parse a `.env` file; raises OSError, ConfigError, and ValueError where it is none."""
-    from dotenv.parser import parse_stream  # 20 ms that `--help` does not need
+    """Parse a `.env` file; raises OSError, or ValueError if it is not one."""
+    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
 
     with path.open("rb") as file:
         content = file.read(MAX_ENV_FILE_BYTES + 1)
-    # Editors of Windows begin a file with a mark (BOM), which is no part of the first name.
+    # Windows editors put a byte order mark at the start, which is not part of the first name.
     text = io.StringIO(content.decode("utf-8-sig"), newline=None)
     is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
     if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:
         raise ValueError(
-            f"this is not a file of settings (at most {MAX_ENV_FILE_BYTES:,} bytes of text, "
+            f"it is not a settings file (at most {MAX_ENV_FILE_BYTES:,} bytes of text, "
             f"{MAX_ENV_LINE_CHARACTERS:,} characters a line)"
         )
     text.seek(0)
     bindings = list(parse_stream(text))
     if bad_lines := [binding.original.line for binding in bindings if binding.error]:
         places = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
-        raise ValueError(f"not NAME=value, or a quote without its end, from line {places} on")
+        raise ValueError(f"no NAME=value, or a quote that is not closed, starting at line {places}")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
