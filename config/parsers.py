@@ -39,7 +39,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             raise ValueError(f"must be a whole number, not {text!r}") from None
         if not least <= value <= most:
-            raise ValueError(f"must be from {least:,} to {most:,}, not {text}")
+            raise ValueError(f"must be between {least:,} and {most:,}, not {text}")
         return value
 
     return read
@@ -54,7 +54,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
         if math.isnan(value):
             raise ValueError(f"must be a number, not {text!r}")
         if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}, not {text}")
+            raise ValueError(f"must be between {least:g} and {most:g}, not {text}")
         return value
 
     return read
@@ -90,7 +90,7 @@ def time_zone(text: str) -> tzinfo:
 
 
 def absolute_path(text: str) -> Path:
-    """Return the path; a relative one starts at the project folder, wherever cron starts."""
+    """Resolve a path against the project folder: cron starts jobs in another one."""
     if "\0" in text:
         raise ValueError("is not a usable path: it contains a NUL character")
     try:

@@ -42,9 +42,9 @@ from config.parsers import (
     whole,
 )
 from errors import ConfigError
+from logger_config import LEVELS
 
 SYNC_MODES = ("per-user", "bulk")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # `python-dotenv` takes 20 seconds for a line of 64,000 blanks, 0.4 seconds for one of 8,000.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
 
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     default: str | None  # as written in `.env`; None: the setting is required
     parse: Callable[[str], Any]  # raises ValueError with words that complete "NAME ..."
     help: str
-    redacted_as: str  # for a secret: what the log shows in its place
+    redacted_as: str  # the label that replaces a secret; empty if the value is not secret
     is_verbatim: bool  # spaces at both ends belong to the value, which may also be empty
 
     @property
@@ -142,15 +142,15 @@ class Settings:
     db_ssl_ca: str = database(
         "",
         ca_file,
-        "A CA file (PEM) that must have issued the server's certificate; without it the "
-        "certificate is not verified.",
+        "A CA file (PEM) to verify the server's certificate with; without it the certificate is "
+        "not verified.",
     )
     db_timezone: tzinfo = database(
         "UTC", time_zone, "Time zone of the stored event times, an IANA name such as Europe/Berlin."
     )
 
     engagement_window_days: float = selection(
-        "7", number(0, 36_500), "How many days back a page view counts."
+        "7", number(0, 36_500), "Page views older than this many days are ignored."
     )
     query_file: Path = selection(
         "sql/pro_users_recent_engagement.sql",
@@ -211,7 +211,7 @@ class Settings:
     state_file: Path = output(
         "sync_state.sqlite3",
         regular_file,
-        "Remembers what was delivered; use one for each Iterable project and query.",
+        "Records what was delivered; use one file for each Iterable project and query.",
     )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(
@@ -220,7 +220,7 @@ class Settings:
     report: bool = output("false", flag, "true writes an HTML report beside each results file.")
     log_level: str = output(
         "INFO",
-        one_of(LOG_LEVELS),
+        one_of(LEVELS),
         "Level of the console: DEBUG, INFO, WARNING, ERROR or CRITICAL; the log file gets "
         "everything.",
     )
@@ -262,16 +262,18 @@ class Settings:
         return cls(**values)
 
     def secrets(self) -> Iterator[tuple[str, str]]:
-        """Yield each secret with the words that replace it in the log."""
+        """Yield each secret with the label that replaces it."""
         for declared in SETTINGS:
             if declared.redacted_as:
                 yield getattr(self, declared.name.lower()), declared.redacted_as
 
 
-SETTINGS = tuple(Setting(each.name.upper(), **each.metadata) for each in fields(Settings))
+SETTINGS = tuple(Setting(field_.name.upper(), **field_.metadata) for field_ in fields(Settings))
 NAMES = tuple(declared.name for declared in SETTINGS)
 REQUIRED = tuple(declared.name for declared in SETTINGS if declared.required)
-DEFAULTS = {each.name: each.default for each in SETTINGS if each.default is not None}
+DEFAULTS = {
+    declared.name: declared.default for declared in SETTINGS if declared.default is not None
+}
 
 
 def read_setting(environment: Mapping[str, str], name: str) -> Any:

@@ -203,7 +203,7 @@ def test_a_whole_number_outside_its_bounds_is_refused(name: str, bounds: tuple[i
         assert getattr(settings_with(**{name: str(value)}), name.lower()) == value
     for value in (bounds[0] - 1, bounds[1] + 1):
         assert problem_with(**{name: str(value)}) == (
-            f"{name} must be from {bounds[0]:,} to {bounds[1]:,}, not {value}"
+            f"{name} must be between {bounds[0]:,} and {bounds[1]:,}, not {value}"
         )
 
 
@@ -216,12 +216,12 @@ def test_what_is_not_a_number_is_refused(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("text", ["-1", "inf", "-inf", "1e99"])
 def test_a_number_outside_its_bounds_is_refused(name: str, text: str) -> None:
-    assert problem_with(**{name: text}).startswith(f"{name} must be from ")
+    assert problem_with(**{name: text}).startswith(f"{name} must be between ")
 
 
 @pytest.mark.parametrize("name", RATES)
 def test_a_rate_below_one_request_per_second_is_allowed_but_not_zero(name: str) -> None:
-    assert problem_with(**{name: "0"}).startswith(f"{name} must be from 0.01 to ")
+    assert problem_with(**{name: "0"}).startswith(f"{name} must be between 0.01 and ")
     assert getattr(settings_with(**{name: "0.5"}), name.lower()) == 0.5
     assert getattr(settings_with(**{name: "0.01"}), name.lower()) == 0.01
 

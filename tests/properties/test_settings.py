@@ -91,7 +91,7 @@ def test_any_settings_work_or_are_refused_by_name(environment: dict[str, str]) -
 
 
 @given(st.sampled_from(SECRETS), TEXTS | URLS, TEXTS, ENVIRONMENTS)
-def test_no_problem_of_the_settings_shows_a_secret(
+def test_no_message_about_settings_shows_a_secret(
     name: str, before: str, after: str, environment: dict[str, str]
 ) -> None:
     secret = f"{before}{MARKER}{after}"
@@ -118,7 +118,7 @@ CODECS = st.sampled_from(["utf-8", "utf-16", "utf-16-le", "utf-32", "latin-1", "
 
 
 @st.composite
-def files(draw: st.DrawFn) -> bytes:
+def env_files(draw: st.DrawFn) -> bytes:
     """Draw the bytes of a file: like a `.env` file, a damaged one, or anything."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=2_000))
@@ -147,7 +147,7 @@ def read_or_check_problem(path: Path) -> dict[str, str]:
     return environment
 
 
-@given(files())
+@given(env_files())
 def test_any_env_file_is_read_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
