@@ -85,6 +85,7 @@ SECRETS = [  # any remainder of one is found by its Xq
     "Xq1üXq2龙Xq3",
     "Xq1%20Xq2+Xq3 &Xq4=Xq5",
     "Xq1\u202eXq2\\Xq3",
+    'Xq1ü\u202eXq2"Xq3',
 ]
 
 
@@ -258,3 +259,11 @@ def test_the_text_of_an_exception_cannot_forge_a_log_line(set_up: SetUp, log_fil
     assert not [line for line in others if LINE.fullmatch(line)]
     assert "\x1b" not in log_file.read_text()
     assert any(line.startswith("  Traceback") for line in others)
+
+
+def test_a_stack_trace_is_indented_like_a_traceback(set_up: SetUp, log_file: Path) -> None:
+    set_up().error("failed", stack_info=True)
+    first, *others = log_file.read_text().splitlines()
+    assert LINE.fullmatch(first)
+    assert others
+    assert all(line.startswith("  ") for line in others)
