@@ -8,29 +8,30 @@ comes from outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from reporting.formatting import length
+from reporting.formatting import duration
 from reporting.measurements import LatencyBucket, Measurements, clock_time
 
-_LEAST_SHARE = 1.2  # percent: one in a million is still to be seen
+_MIN_SHARE_PERCENT = 1.2  # so that one row in a million is still visible
 _LEAST_SPAN = 10.0  # the latency axis covers a factor of ten at least
 
 
-def shares(counts: Mapping[str, int], what: str) -> str:
-    """Draw one bar that is divided as the counts are; the names are its CSS classes."""
-    total = sum(counts.values())
-    if not total:
+def shares(outcomes: Sequence[tuple[str, int, str]]) -> str:
+    """Draw one bar that is divided by outcome: (CSS class, rows, meaning) each."""
+    parts = [(name, rows) for name, rows, _meaning in outcomes if rows]
+    if not parts:
         return ""
-    held = {name: max(100 * count / total, _LEAST_SHARE) for name, count in counts.items() if count}
-    scale, at, parts = 100 / sum(held.values()), 0.0, []
-    for name, share in held.items():
-        parts.append(
-            f'<rect class="{name}" x="{at:.3f}%" y="0" width="{share * scale:.3f}%" height="100%">'
-            f"<title>{name.replace('_', ' ')}: {counts[name]:,}</title></rect>"
+    total = sum(rows for _name, rows in parts)
+    widths = [max(100 * rows / total, _MIN_SHARE_PERCENT) for _name, rows in parts]
+    scale, at, drawn = 100 / sum(widths), 0.0, ""
+    for (name, rows), width in zip(parts, widths, strict=True):
+        drawn += (
+            f'<rect class="{name}" x="{at:.3f}%" y="0" width="{width * scale:.3f}%" height="100%">'
+            f"<title>{name.replace('_', ' ')}: {rows:,}</title></rect>"
         )
-        at += share * scale
-    return f'<svg class="share" role="img" aria-label="{what}">{"".join(parts)}</svg>'
+        at += width * scale
+    return f'<svg class="share" role="img" aria-label="Users by outcome">{drawn}</svg>'
 
 
 def throughput(measured: Measurements) -> str:
@@ -92,7 +93,8 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
             place(bucket.from_seconds),
             max(place(bucket.to_seconds) - place(bucket.from_seconds), 0.4),
             95 * bucket.calls / most,
-            f"{length(bucket.from_seconds)} to {length(bucket.to_seconds)}: {bucket.calls:,} calls",
+            f"{duration(bucket.from_seconds)} to {duration(bucket.to_seconds)}: "
+            f"{bucket.calls:,} calls",
         )
         for bucket in buckets
         if bucket.calls
@@ -110,7 +112,7 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
             [(0.0, "0"), (0.95, f"{most:,}")],
             "Calls by the time that they took",
             bars,
-            [(place(tick), length(tick)) for tick in shown],
+            [(place(tick), duration(tick)) for tick in shown],
         )
         + "</div>"
     )
@@ -173,7 +175,7 @@ def _words_below(ticks: Sequence[tuple[float, str]]) -> str:
 def _time_ticks(ends_at: float) -> list[tuple[float, str]]:
     """Name the beginning, the end, and up to three round times in between."""
     if ends_at < 10:
-        return [(0.0, "0"), (100.0, length(ends_at))]
+        return [(0.0, "0"), (100.0, duration(ends_at))]
     steps = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
     step = next((step for step in steps if ends_at / step <= 4), 86400 * math.ceil(ends_at / 4e5))
     times = [at for at in range(0, int(ends_at) + 1, step) if at < 0.88 * ends_at]
