@@ -1,4 +1,4 @@
-"""The report of a run: what is on the page, and what never is."""
+"""HTML report: its content, its escaping, and its file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def made(
 
 
 def measured_run(rows: int, rows_per_second: int) -> Measurements:
-    """Measure a run on a clock of its own: a steady rate with some trouble midway."""
+    """Return the measurements of a run at a steady rate, with some retries midway."""
     now = [0.0]
     progress = Progress(rows, 500, clock=lambda: now[0])
     done = 0
@@ -81,7 +81,7 @@ def measured_run(rows: int, rows_per_second: int) -> Measurements:
 @pytest.mark.parametrize(
     "status", ["completed", "completed_with_failures", "interrupted", "aborted"]
 )
-def test_the_page_is_well_formed_whatever_the_run(rows: int, status: str) -> None:
+def test_the_page_is_well_formed_for_every_kind_of_run(rows: int, status: str) -> None:
     summary = replace(NO_ROWS, status=status, counts={**counts_of(), Outcome.SUCCESSFUL: rows})
     text = made(summary, FAILURES, measured_run(rows, 475) if rows else NOTHING_SENT)
     as_xml(text)
@@ -96,7 +96,7 @@ def test_the_page_does_not_grow_with_the_rows(rows: int) -> None:
     assert len(made(summary, FAILURES, measured_run(rows, 475))) < 80_000
 
 
-def test_many_reasons_are_cut_off_and_the_rest_is_counted() -> None:
+def test_only_the_most_frequent_reasons_are_listed_and_the_rest_is_counted() -> None:
     failures = [Failure("users/update", "rejected", f"Code{n}", 1000 - n, n) for n in range(1, 501)]
     read = Reader(made(failures=failures))
     assert f"Code{MAX_SHOWN_FAILURES}" in read.text
@@ -105,10 +105,10 @@ def test_many_reasons_are_cut_off_and_the_rest_is_counted() -> None:
     assert f"{500 - MAX_SHOWN_FAILURES} less frequent reasons with {rest:,} users" in read.text
 
 
-def test_counts_reasons_and_examples_stand_on_the_page() -> None:
+def test_the_page_shows_counts_reasons_and_examples() -> None:
     summary = replace(SUMMARY, status="completed_with_failures")
     text = Reader(made(summary, FAILURES, measured_run(5_000, 475))).text
-    for said in (
+    for expected in (
         "completed with failures",
         "1,999,991 of 2,000,000 users are up to date in Iterable",
         "successful 1,000,001 50 %",
@@ -124,21 +124,21 @@ def test_counts_reasons_and_examples_stand_on_the_page() -> None:
         "integration_results_20260113_143045.json",
         "2026-01-13 14:30:45 UTC",
     ):
-        assert said in text
+        assert expected in text
 
 
-def test_a_run_of_an_instant_has_no_chart_of_its_speed() -> None:
+def test_a_very_short_run_has_no_throughput_chart() -> None:
     text = Reader(made(SUMMARY, measured=measured_run(25, 475))).text
     assert "Everything was sent in 500 ms: too short to measure a rate." in text
     assert "limit from the settings" not in text
 
 
-def test_a_run_that_broke_off_says_why() -> None:
+def test_the_page_shows_why_a_run_was_aborted() -> None:
     summary = replace(SUMMARY, status="aborted", reason="MySQL at db.internal is unreachable")
     assert "MySQL at db.internal is unreachable" in Reader(made(summary)).text
 
 
-def test_a_dry_run_claims_nothing() -> None:
+def test_the_page_of_a_dry_run_says_what_would_be_sent() -> None:
     summary = replace(
         NO_ROWS,
         dry_run=True,
@@ -150,17 +150,17 @@ def test_a_dry_run_claims_nothing() -> None:
     assert "Nothing was sent." in text
 
 
-def test_settings_are_shown_as_they_are_set_and_secrets_are_not() -> None:
+def test_settings_are_shown_as_in_env_without_the_secrets() -> None:
     text = made()
     read = Reader(text)
-    for shown in (
+    for setting in (
         "DB_HOST db.internal",
         "USER_FIELDS first_name,plan=plan_type,vip=is_vip:bool",
         "USERS_UPDATE_RPS 500",
         "LOG_PAYLOADS true",
         "DB_TIMEZONE UTC",
     ):
-        assert shown in read.text
+        assert setting in read.text
     for secret in ("correct-horse", "a1b2c3d4e5f6", "checks.example", "API_KEY", "DB_PASSWORD"):
         assert secret not in text
 
@@ -181,7 +181,7 @@ def test_jinja2_is_loaded_only_for_a_report() -> None:
     assert run_python(program) == 0
 
 
-def test_nothing_is_loaded_and_nothing_runs() -> None:
+def test_the_page_loads_no_resource_and_runs_no_script() -> None:
     text = made(replace(SUMMARY, status="aborted", reason="x"), FAILURES, measured_run(100, 475))
     for tag, attributes in Reader(text).elements:
         assert tag not in {"script", "iframe", "object", "embed", "img", "form", "base", "use"}
@@ -195,7 +195,7 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
     assert "default-src 'none'" in text
 
 
-def test_tables_charts_and_sections_have_names_for_those_who_hear_the_page() -> None:
+def test_tables_charts_and_sections_have_names_for_screen_readers() -> None:
     text = made(SUMMARY, FAILURES, measured_run(5_000, 475))
     root = as_xml(text)
     assert root.get("lang") == "en"
@@ -235,7 +235,7 @@ def test_no_text_from_outside_becomes_markup(
     ]
 
 
-def test_a_text_is_shown_as_it_was_written() -> None:
+def test_a_text_with_markup_is_shown_literally() -> None:
     text = made(
         replace(SUMMARY, status="aborted", reason="</p><script>alert('1')</script> & 5 < 6"),
         [Failure("row", "invalid", "\x1b[31m\u202egnp.exe", 1, '"><img src=x onerror=y>')],
@@ -252,7 +252,7 @@ def test_a_text_is_shown_as_it_was_written() -> None:
     st.lists(st.integers(0, 10**9), min_size=1, max_size=20).filter(any),
     st.floats(1e-6, 1e5),
 )
-def test_every_measurement_makes_a_drawing_inside_its_frame(
+def test_charts_stay_inside_their_frame_for_any_measurements(
     counts: list[tuple[float, float]], ceiling: float, calls: list[int], shortest: float
 ) -> None:
     samples = [
@@ -273,19 +273,19 @@ def test_every_measurement_makes_a_drawing_inside_its_frame(
             assert begins + long <= 100.5
 
 
-def test_the_file_is_private_whole_and_beside_the_results(tmp_path: Path) -> None:
+def test_the_file_is_private_and_beside_the_results(tmp_path: Path) -> None:
     path = tmp_path / "integration_results_20260113_143045.html"
-    former = os.umask(0)
+    previous = os.umask(0)
     try:
         assert write_report(path, SUMMARY, FAILURES, measured_run(25, 475), SETTINGS)
     finally:
-        os.umask(former)
+        os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == [path.name]
     assert "integration_results_20260113_143045.json" in path.read_text("utf-8")
 
 
-def test_a_report_that_cannot_be_written_breaks_nothing(
+def test_a_report_that_cannot_be_written_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "no such folder" / "integration_results_20260113_143045.html"
@@ -294,7 +294,7 @@ def test_a_report_that_cannot_be_written_breaks_nothing(
     assert "No such file or directory" in caplog.text
 
 
-def test_a_page_that_cannot_be_made_breaks_nothing_and_leaves_nothing(
+def test_a_page_that_cannot_be_rendered_is_one_warning_and_leaves_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "integration_results_20260113_143045.html"
