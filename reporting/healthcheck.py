@@ -1,8 +1,7 @@
-"""What watches over the runs from outside: a health check that is pinged, metrics that are read.
+"""Health check pings in the convention of healthchecks.io: `URL/start`, `URL`, `URL/fail`.
 
-Owns the pings (the convention of healthchecks.io: `URL/start`, `URL`, `URL/fail`) and the file
-for node_exporter's textfile collector. Neither can break a run: trouble is a line in the log.
-The address of a health check is a key to it, and stands in no line.
+A failed ping is a warning in the log and never affects the run. The address works like a key, so
+it is not logged.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = (3.0, 5.0)  # to connect, and between two bytes of the answer
-SETTLE_SECONDS = 20.0  # at the end of a run, for the pings under way
-HURRIED_SETTLE_SECONDS = 1.0
+TIMEOUT_SECONDS = (3.0, 5.0)  # to connect, and between two bytes of the response
+FINISH_SECONDS = 20.0  # how long the end of a run waits for its pings
+INTERRUPTED_FINISH_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 0.5
-MAX_BODY_BYTES = 100_000  # healthchecks.io keeps that much
+MAX_BODY_BYTES = 100_000  # healthchecks.io stores no more
 _THREAD_NAME = "health check"
 
 
 class Healthcheck:
-    """Tells one check how a run goes; with an empty `url` it does nothing.
+    """Pings of one run; with an empty `url` it sends nothing.
 
-    `started` does not wait for an answer; the two others do, for 20 seconds at most.
+    `started` returns at once; `succeeded` and `failed` wait for the response, 20 seconds at most.
     """
 
     def __init__(
@@ -33,74 +32,73 @@ class Healthcheck:
         url: str,
         *,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
-        settle_seconds: float = SETTLE_SECONDS,
+        finish_seconds: float = FINISH_SECONDS,
         retry_after_seconds: float = RETRY_AFTER_SECONDS,
     ) -> None:
         self._url = url
         self._timeout_seconds = timeout_seconds
-        self._settle_seconds = settle_seconds
+        self._finish_seconds = finish_seconds
         self._retry_after_seconds = retry_after_seconds
         self._latest: threading.Thread | None = None
 
     def started(self) -> None:
-        """Say that a run began: from now on its silence is noticed."""
-        self._begin("start", "", attempts=1)
+        """Ping `/start`: from now on the service notices if the run never ends."""
+        self._send_in_thread("start", "", attempts=1)
 
     def succeeded(self, body: str) -> None:
-        """Say that the run came to its end; `body` is kept with the ping."""
-        self._begin("", body, attempts=2)
-        self._settle(self._settle_seconds)
+        """Report success; the service stores `body` with the ping."""
+        self._send_in_thread("", body, attempts=2)
+        self._wait(self._finish_seconds)
 
     def failed(self, body: str, *, is_hurried: bool = False) -> None:
-        """Say that the run broke off; `is_hurried` after a stop signal, which has seconds."""
-        self._begin("fail", body, attempts=2)
-        self._settle(HURRIED_SETTLE_SECONDS if is_hurried else self._settle_seconds)
+        """Report a failure; `is_hurried` after a stop signal, which leaves only seconds."""
+        self._send_in_thread("fail", body, attempts=2)
+        self._wait(INTERRUPTED_FINISH_SECONDS if is_hurried else self._finish_seconds)
 
-    def _begin(self, signal: str, body: str, *, attempts: int) -> None:
-        """Ping in a thread, after the former ping: an answer that never ends holds nothing up."""
+    def _send_in_thread(self, signal: str, body: str, *, attempts: int) -> None:
+        """Ping after the previous ping; in a thread, because a response may never end."""
         if not self._url:
             return
-        former = self._latest
         content = body.encode("utf-8", "replace")[:MAX_BODY_BYTES]
         self._latest = threading.Thread(
-            target=self._ping,
-            args=(former, signal, content, attempts),
+            target=self._send,
+            args=(self._latest, signal, content, attempts),
             name=_THREAD_NAME,
             daemon=True,
         )
         self._latest.start()
 
-    def _settle(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         if self._latest is None:
             return
         self._latest.join(seconds)
         if self._latest.is_alive():
-            logger.warning("The health check does not answer")
+            logger.warning("The health check service did not respond in time")
 
-    def _ping(
-        self, former: threading.Thread | None, signal: str, content: bytes, attempts: int
+    def _send(
+        self, previous: threading.Thread | None, signal: str, content: bytes, attempts: int
     ) -> None:
-        if former is not None:
-            former.join()
-        trouble: str | None = None
+        if previous is not None:
+            previous.join()
+        problem: str | None = None
         for attempt in range(attempts):
             if attempt:
                 time.sleep(self._retry_after_seconds)
-            trouble, may_pass = self._post(signal, content)
-            if not may_pass:
+            problem, is_transient = self._post(signal, content)
+            if not is_transient:
                 break
-        if trouble:
-            what = {"": "success", "fail": "failure"}.get(signal, signal)
-            logger.warning("The health check could not be told of the %s: %s", what, trouble)
+        if problem:
+            event = {"": "success", "fail": "failure"}.get(signal, signal)
+            logger.warning("The %s was not reported to the health check: %s", event, problem)
 
     def _post(self, signal: str, content: bytes) -> tuple[str | None, bool]:
-        """Ping once; return what was wrong, without the address, and whether it may pass."""
-        import requests  # 60 ms that a run without a health check need not spend twice
+        """Ping once; return the problem, without the address, and whether to retry."""
+        import requests  # takes 60 ms to import
 
-        _keep_quiet()
+        _silence_urllib3()
         try:
             with requests.post(
-                _with_path(self._url, signal),
+                _url_with_signal(self._url, signal),
                 data=content,
                 headers={"Content-Type": "text/plain; charset=utf-8"},
                 timeout=self._timeout_seconds,
@@ -108,33 +106,33 @@ class Healthcheck:
                 stream=True,
             ) as response:
                 status = response.status_code
-                # "OK", or "OK (not found)" where the check does not exist (any more).
-                said = response.raw.read(100).decode("utf-8", "replace").lower()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
-            is_bad_address = isinstance(error, ValueError)
-            return type(error).__name__, not is_bad_address
+                # "OK", or "OK (not found)" for a check that does not exist.
+                text = response.raw.read(100).decode("utf-8", "replace").lower()
+        except Exception as error:  # noqa: BLE001 - a ping must not fail a run
+            is_bad_url = isinstance(error, ValueError)
+            return type(error).__name__, not is_bad_url
         if status >= 300:
-            return f"it answered HTTP {status}", status >= 500 or status in (408, 429)
-        return ("it does not exist" if "not found" in said else None), False
+            return f"HTTP status {status}", status >= 500 or status in (408, 429)
+        return ("the check does not exist" if "not found" in text else None), False
 
 
-def _with_path(url: str, signal: str) -> str:
+def _url_with_signal(url: str, signal: str) -> str:
     parts = urlsplit(url)
     path = f"{parts.path.rstrip('/')}/{signal}" if signal else parts.path
     return urlunsplit(parts._replace(path=path))
 
 
-class _NotOurs(logging.Filter):
-    """Keeps back what is logged while a health check is pinged."""
+class _OtherThreadsOnly(logging.Filter):
+    """Drops log records of the pinging thread."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.threadName != _THREAD_NAME
 
 
-_not_ours = _NotOurs()
+_other_threads_only = _OtherThreadsOnly()
 
 
-def _keep_quiet() -> None:
-    """Have urllib3, whose debug lines and some of whose warnings hold the address, keep it."""
+def _silence_urllib3() -> None:
+    """Drop urllib3's records of pings: debug lines and some warnings contain the address."""
     for name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
-        logging.getLogger(f"urllib3.{name}").addFilter(_not_ours)
+        logging.getLogger(f"urllib3.{name}").addFilter(_other_threads_only)

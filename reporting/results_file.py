@@ -1,8 +1,6 @@
-"""What a run leaves to read: the summary, the results file, the words on the console.
+"""Results file: `integration_results_<local start time>.json`, and removal of old ones.
 
-Owns the form of `integration_results_....json`, its safe writing and the tidying of old ones.
-Rows arrive as a stream and leave as one: memory does not grow with them. Knows not how rows
-were sent.
+Rows are written as a stream, so memory use does not depend on their number.
 """
 
 from __future__ import annotations
@@ -30,17 +28,17 @@ from reporting.summary import RunSummary
 
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
 _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
-_LEFT_BEHIND_SECONDS = 3_600  # no run takes so long to write down its rows
+_ABANDONED_AFTER_SECONDS = 3_600  # no run needs that long to write its rows
 
 
 class ResultsError(SyncError):
-    """The results file could not be written; the text says why and what to do."""
+    """The results file cannot be written; the message says why and what to do."""
 
 
 def entries(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[JSON]:
-    """Turn rows into entries of `records[]`; the text is the reason of what was not sent."""
+    """Yield the entries of `records[]`; `why_not_attempted` is the reason of unsent rows."""
     now = iso_time(datetime.now(timezone.utc))
-    # What every unchanged row says alike, made once: a million of them take a second less.
+    # Made once for all unchanged rows: saves a second for a million of them.
     unchanged = row_entry(None, None, Outcome.UNCHANGED, timestamp=now)
     for row in rows:
         if row.state.kind == Outcome.UNCHANGED:
@@ -73,14 +71,14 @@ def _why_no_event(update_result: str, why_not_attempted: str) -> str:
 
 
 def _as_json(stored: str | None) -> Any:
-    """Hand on JSON text as it is, unread."""
+    """Pass stored JSON text through without parsing it."""
     return None if stored is None else orjson.Fragment(stored)
 
 
 def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) -> Path:
-    """Write the results file and return its path: mode 0600, whole or not at all.
+    """Write the results file, mode 0600, and return its path. Raises ResultsError.
 
-    Checks on the way that the records agree with the summary's counts. Raises ResultsError.
+    An AssertionError says that the records do not agree with the summary's counts.
     """
     started_at = datetime.fromisoformat(summary.started_at).astimezone()
     path = folder / started_at.strftime("integration_results_%Y%m%d_%H%M%S.json")
@@ -88,8 +86,8 @@ def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) ->
         return create_file(path, _lines(summary, records))
     except OSError as error:
         raise ResultsError(
-            f"The results cannot be written to {folder} ({error.strerror or error}): make room or "
-            "choose another RESULTS_DIR. What was delivered is remembered all the same."
+            f"The results cannot be written to {folder} ({error.strerror or error}): free disk "
+            "space or choose another RESULTS_DIR. The state file still has what was delivered."
         ) from error
 
 
@@ -109,12 +107,12 @@ def _lines(summary: RunSummary, records: Iterable[JSON]) -> Iterator[bytes]:
 
 
 def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
-    """Remove all but the `keep` newest results (0 keeps all) and their reports; count them.
+    """Remove all but the `keep` newest results (0: keep all) and their reports; return how many.
 
-    What seems newer than the file that was just written is of a clock that was ahead: it goes
-    before all others, and keeps no place for years. What a killed run left half written goes too.
+    Files newer than the one just written come from a clock that was ahead: they are removed
+    first, or they would count as the newest for years. Temporary files of killed runs go, too.
     """
-    _remove_left_behind(folder, just_written)
+    _remove_temporary_files(folder, just_written)
     if keep == 0:
         return 0
     removed = 0
@@ -128,16 +126,16 @@ def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
         ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
         others = [path for path in ours if path.suffix == ".json" and path != just_written]
         for old in sorted(others, key=rank, reverse=True)[keep - 1 :]:
-            with contextlib.suppress(OSError):  # a folder of that name, say: leave it
+            with contextlib.suppress(OSError):  # for example a folder of that name
                 old.unlink(missing_ok=True)
                 removed += 1
                 old.with_suffix(".html").unlink(missing_ok=True)
     return removed
 
 
-def _remove_left_behind(folder: Path, just_written: Path) -> None:
+def _remove_temporary_files(folder: Path, just_written: Path) -> None:
     with contextlib.suppress(OSError):
-        oldest_at = just_written.lstat().st_mtime - _LEFT_BEHIND_SECONDS
+        oldest_at = just_written.lstat().st_mtime - _ABANDONED_AFTER_SECONDS
         for part in [path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name)]:
             with contextlib.suppress(OSError):
                 if part.lstat().st_mtime < oldest_at:

@@ -130,11 +130,11 @@ def summary_lines(
     lines += [f"  {name:<17}{count:>11,}" for name, count in named.items()]
     lines += [
         "",
-        f"  {summary.api_calls:,} API calls, {summary.retries:,} of them retries, in "
-        f"{summary.duration_seconds:.1f} s ({summary.users_per_second:,.1f} users/s)",
+        f"  {_calls_text(summary)} in {summary.duration_seconds:.1f} s"
+        f" ({summary.users_per_second:,.1f} users/s)",
     ]
     if failures:
-        lines += ["", "  What failed, the commonest first:"]
+        lines += ["", "  Failures by reason:"]
         lines += [
             f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}"
             f" (for example user {failure.example_user_id})"
@@ -142,7 +142,14 @@ def summary_lines(
         ]
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
-        lines.append("  Nothing was sent. Without --dry-run the run is real.")
+        lines.append("  Nothing was sent. Run without --dry-run to send.")
     elif any(summary.counts[outcome] for outcome in _RETRIED):
-        lines.append("  What is missing is tried again by the next run.")
+        lines.append("  The next run retries what did not get through.")
     return lines
+
+
+def _calls_text(summary: RunSummary) -> str:
+    calls = f"{summary.api_calls:,} API call{'' if summary.api_calls == 1 else 's'}"
+    if not summary.retries:
+        return calls
+    return f"{calls} ({summary.retries:,} {'retry' if summary.retries == 1 else 'retries'})"

@@ -68,7 +68,7 @@ IS_NOTICED = {
         "def _counts(self, former=Outbox.outcome_counts):\n    _Failing()\n"
         "    return former(self)\nOutbox.outcome_counts = _counts",
     ),
-    "in the report": ("reporting.report_page", "page = _bug"),
+    "in the report": ("reporting.html_report", "to_page = _bug"),
 }
 
 

@@ -39,6 +39,7 @@ ONLY_USED_BY = {
     "dotenv": {"config"},
     "email_validator": {"records"},
     "rich": {"sync"},
+    "jinja2": {"reporting"},
 }
 MEANINGLESS_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
 

@@ -1,4 +1,4 @@
-"""The results of a run: the form of the file, its counts, and what it says of each row."""
+"""Results file: its format, the check of its counts, and the entry of each row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def written(folder: Path, *outcomes: Outcome, **changes: Any) -> dict[str, Any]:
     return content
 
 
-# Its form
+# Format
 
 
 def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: 
     assert [record["outcome"] for record in content["records"]] == ["successful", "invalid"]
 
 
-def test_a_run_without_rows_is_a_file_like_any_other(tmp_path: Path) -> None:
+def test_a_run_without_rows_has_an_empty_list_of_records(tmp_path: Path) -> None:
     content = written(tmp_path)
     assert list(content) == [*HEAD, "records"]
     assert (content["status"], content["records"]) == ("completed", [])
 
 
-def test_a_record_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_each_record_is_on_a_line_of_its_own(tmp_path: Path) -> None:
     outcomes = [Outcome.SUCCESSFUL] * 3
     path = write_results(tmp_path, summary_of(*outcomes), records_of(*outcomes))
     lines = path.read_text().splitlines()
@@ -72,7 +72,7 @@ def test_a_record_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     )["records"]
 
 
-def test_any_text_of_a_row_arrives_as_text(tmp_path: Path) -> None:
+def test_any_text_of_a_row_can_be_read_back(tmp_path: Path) -> None:
     texts = ["</script>", '"quoted"', "\x1b[31m\u2028", "小龙 🚀", "a\\b\n"]
     records = [row_entry(text, text, Outcome.UNCHANGED, text) for text in texts]
     path = write_results(tmp_path, summary_of(*[Outcome.UNCHANGED] * 5), iter(records))
@@ -98,7 +98,7 @@ def test_records_that_do_not_agree_with_the_counts_are_never_published(
     assert list(tmp_path.iterdir()) == []
 
 
-# What a row's entry says
+# The entry of a row
 
 
 def result_of(verdict: Verdict, code: str) -> str:
@@ -112,7 +112,7 @@ def entry_of(state: RowState, update: str | None = None, event: str | None = Non
     return read
 
 
-def test_an_entry_holds_what_the_outbox_recorded() -> None:
+def test_an_entry_has_what_the_outbox_recorded() -> None:
     taken = result_of(Verdict.DELIVERED, "Success")
     entry = entry_of(STATE_OF[Outcome.SUCCESSFUL], taken, taken)
     assert entry["users_update"] == entry["events_track"] == orjson.loads(taken)
@@ -127,9 +127,9 @@ def test_a_row_that_was_not_to_be_sent_keeps_its_own_reason(outcome: Outcome) ->
 
 def test_a_row_that_was_not_attempted_says_why() -> None:
     assert entry_of(TO_SEND)["reason"] == "the run ended"
-    half_there = TO_SEND._replace(profile_in_place=True)
-    assert entry_of(half_there)["outcome"] == "not_attempted"
-    assert entry_of(half_there)["reason"] == "the run ended"
+    partly_delivered = TO_SEND._replace(profile_in_place=True)
+    assert entry_of(partly_delivered)["outcome"] == "not_attempted"
+    assert entry_of(partly_delivered)["reason"] == "the run ended"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_row_whose_event_was_not_sent_says_why(code: str, reason: str) -> None
     assert entry_of(state, result_of(Verdict.REJECTED, code))["reason"] == reason
 
 
-def test_a_row_whose_event_was_there_before_needs_no_such_reason() -> None:
+def test_a_row_whose_event_was_delivered_before_keeps_its_own_reason() -> None:
     state = TO_SEND._replace(event_in_place=True, update="delivered")
     entry = entry_of(state, result_of(Verdict.DELIVERED, "Success"))
     assert (entry["outcome"], entry["reason"]) == ("successful", "of the row")

@@ -1,4 +1,4 @@
-"""A summary of a run, for tests to vary."""
+"""Summaries of runs for tests."""
 
 from __future__ import annotations
 
