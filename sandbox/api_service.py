@@ -1,7 +1,6 @@
-"""The Iterable API without its sockets: one call in, one response out.
+"""Iterable API without sockets: a call goes in, a response comes out.
 
-Owns the order in which a call is judged (fault, key, limit, size, schema, project), the counts and
-the recorded calls. Refuses to know aiohttp, waiting and threads.
+A call is checked in this order: fault rules, API key, rate limit, body size, schema, project.
 """
 
 from __future__ import annotations
@@ -32,11 +31,12 @@ BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
 class ApiOptions:
     """How the API behaves.
 
-    `latency_seconds` is the whole service time, give or take `jitter_seconds`; `failure_rate` is
-    the share of calls that get a random 500, 502, 503 or 504; `limits` are calls a second per
-    endpoint, or `{"per_second": N, "burst": N}`; `retry_after` and `rate_limit_reset` say which
-    hints their 429 carries; `api_key` None accepts any key that is not empty; `keep_calls` is how
-    many of the last requests are recorded. The rest: see `Project` and `FaultScript`.
+    `latency_seconds` is the whole service time, varied by up to `jitter_seconds`; `failure_rate`
+    is the share of calls that get a random 500, 502, 503 or 504; `limits` are calls per second by
+    endpoint, or `{"per_second": N, "burst": N}`; `retry_after` and `rate_limit_reset` are the
+    hints that a 429 carries; with `api_key` None any non-empty key is accepted; `keep_calls` is
+    the number of calls that are recorded, the newest ones. For the others see `Project` and
+    `FaultScript`.
     """
 
     latency_seconds: float = 0.0
@@ -70,7 +70,7 @@ class PlannedResponse:
     record: CallRecord | None
 
     def finish(self, outcome: str) -> None:
-        """Count the call as ended: `outcome` is its status, or what became of it instead."""
+        """Count the call as ended; `outcome` is the HTTP status, or how it ended without one."""
         self.traffic.in_flight_count -= 1
         self.traffic.answers[outcome] += 1
         if self.record is not None and outcome.isdigit():
@@ -103,7 +103,7 @@ class ApiService:
         self._limits: dict[str, RateLimit] = {}
         self.set_limits(options.limits)
         self.set_faults(options.faults)
-        # Unique over all sandboxes, and cheap: one random part, one count.
+        # Unique across sandboxes and cheap to make: a random prefix and a counter.
         self._request_prefix = uuid4().hex[:16]
         self._request_count = 0
         self.reset()
@@ -118,8 +118,8 @@ class ApiService:
         self.redirect_followed_count = 0
 
     def set_faults(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the fault script; its clock starts now. ValueError names what is wrong."""
-        # Checked alone first: the numbers in its complaints are those of the caller's list.
+        """Replace the fault script; its clock starts now. ValueError names the bad rule."""
+        # Validate the given rules first: then an error message counts only these.
         FaultScript(rules)
         failures: list[Mapping[str, Any]] = []
         if self._options.failure_rate:
@@ -129,7 +129,7 @@ class ApiService:
         self.faults = FaultScript([*rules, *failures], seed=seed, installed_at=now)
 
     def set_limits(self, limits: Mapping[str, Limit | None]) -> None:
-        """Replace the limits of the endpoints that are named; None lifts one."""
+        """Replace the limits of the named endpoints; None removes a limit."""
         unknown = sorted(set(limits) - set(ENDPOINTS))
         if unknown:
             known = ", ".join(ENDPOINTS)
@@ -139,12 +139,12 @@ class ApiService:
         self._limits = {**kept, **replaced}
 
     def next_request_id(self) -> str:
-        """Give an `Iterable-Request-Id` that no other answer carries."""
+        """Return a new `Iterable-Request-Id`."""
         self._request_count += 1
         return f"{self._request_prefix}{self._request_count:016x}"
 
     def serve(self, call: Call, request_text: Callable[[], str]) -> PlannedResponse:
-        """Decide the call: apply it where that is due, and give what to send when."""
+        """Handle the call: choose the fault rule, apply the call if due, and plan the response."""
         options = self._options
         traffic = self._traffic[call.endpoint]
         traffic.arrive(call.arrived_at)
@@ -173,14 +173,14 @@ class ApiService:
         return PlannedResponse(response, service_seconds, request_id, traffic, record)
 
     def is_down(self, now: float) -> bool:
-        """Say whether a connection that wants to talk is to be reset at once, and count it."""
+        """Return whether a `down` rule resets the connection now, and count the reset."""
         if not self.faults.has_down_rules or not self.faults.is_down(now):
             return False
         self.reset_connection_count += 1
         return True
 
     def state(self) -> dict[str, Any]:
-        """Give every count, as GET /sandbox/state shows them."""
+        """Return all counts, in the form of GET /sandbox/state."""
         project = self.project
         traffic = {name: each for name, each in self._traffic.items() if each.received_count}
         for name in POST_ENDPOINTS:
@@ -200,12 +200,12 @@ class ApiService:
         }
 
     def _apply(self, call: Call, traffic: EndpointTraffic) -> ApiResponse:
-        answer = self._judge(call)
-        traffic.applied_count += answer.applied_count
-        traffic.repeated_count += answer.repeated_count
-        return answer
+        response = self._to_response(call)
+        traffic.applied_count += response.applied_count
+        traffic.repeated_count += response.repeated_count
+        return response
 
-    def _judge(self, call: Call) -> ApiResponse:
+    def _to_response(self, call: Call) -> ApiResponse:
         endpoint = call.endpoint
         if endpoint == UNKNOWN_ENDPOINT:
             return responses.not_found(call.path)

@@ -38,13 +38,13 @@ class _FaultyCall:
     """A call that a rule fires for: the rule's parameters, and the response without the fault."""
 
     parameters: Mapping[str, Any]
-    answer: ApiResponse
+    normal: ApiResponse
     request_text: Callable[[], str]
     rng: random.Random
 
     def status(self, default: int | None = None) -> int:
         status: int = self.parameters.get(
-            "status", self.answer.status if default is None else default
+            "status", self.normal.status if default is None else default
         )
         return status
 
@@ -56,8 +56,8 @@ def apply_fault(
     rng: random.Random,
 ) -> WireResponse:
     """Return the response that the rule gives a call; `serve` runs if the rule applies it first."""
-    answer = serve() if rule.applies_first else _SUCCESS
-    return _EFFECTS[rule.fault](_FaultyCall(rule.parameters, answer, request_text, rng))
+    normal = serve() if rule.applies_first else _SUCCESS
+    return _EFFECTS[rule.fault](_FaultyCall(rule.parameters, normal, request_text, rng))
 
 
 def _status(call: _FaultyCall) -> WireResponse:
@@ -91,7 +91,7 @@ def _retry_after(parameters: Mapping[str, Any]) -> str | None:
 
 
 def _malformed_json(call: _FaultyCall) -> WireResponse:
-    body = orjson.dumps(call.answer.body)
+    body = orjson.dumps(call.normal.body)
     return WireResponse(call.status(), body[: len(body) * 2 // 3])
 
 
@@ -101,7 +101,7 @@ def _html_body(call: _FaultyCall) -> WireResponse:
 
 
 def _half_body(call: _FaultyCall) -> WireResponse:
-    return replace(to_wire(call.answer), status=call.status(), ending=Ending.HALF)
+    return replace(to_wire(call.normal), status=call.status(), ending=Ending.HALF)
 
 
 def _redirect(call: _FaultyCall) -> WireResponse:
@@ -110,11 +110,11 @@ def _redirect(call: _FaultyCall) -> WireResponse:
 
 
 def _miscount(call: _FaultyCall) -> WireResponse:
-    body = call.answer.body
+    body = call.normal.body
     if "successCount" not in body:  # the batch was rejected: there is no count to falsify
-        return to_wire(call.answer)
+        return to_wire(call.normal)
     counted = body["successCount"] + call.parameters.get("by", -1)
-    return to_wire(replace(call.answer, body={**body, "successCount": counted}))
+    return to_wire(replace(call.normal, body={**body, "successCount": counted}))
 
 
 def _error_code_on_200(call: _FaultyCall) -> WireResponse:
@@ -130,7 +130,7 @@ def _echo_request(call: _FaultyCall) -> WireResponse:
 def _huge_body(call: _FaultyCall) -> WireResponse:
     # Still valid JSON: only its size is wrong.
     padding = "x" * call.parameters.get("bytes", 5_000_000)
-    return WireResponse(call.status(), orjson.dumps({**call.answer.body, "padding": padding}))
+    return WireResponse(call.status(), orjson.dumps({**call.normal.body, "padding": padding}))
 
 
 _EFFECTS: dict[str, Callable[[_FaultyCall], WireResponse]] = {

@@ -1,11 +1,9 @@
-"""A fault script: which calls go wrong, and how.
+"""Fault script: rules that choose which calls fail, and how.
 
-Owns the rules of a script, their checks and their counters. Refuses to know HTTP: it says what
-should happen to a call, `replies` does it. A script is a JSON list of rules, each an object with
-`fault`, that fault's own parameters (`PARAMETERS`) and selectors (`SELECTORS`), all of which must
-hold for a call. Every rule counts the calls that its endpoint, e-mail and time window select; `nth`
-and `every` speak of that count. All delays that fire add up; of the other rules the first to fire
-decides.
+A script is a JSON list of rules. A rule is an object with `fault`, the parameters of that fault
+(`PARAMETERS`) and selectors (`SELECTORS`). A rule counts the calls that match its endpoint, e-mail
+and time window; `nth` and `every` refer to this count. The delays of all rules that fire are added
+up; of the other rules the first one that fires decides the response (see `fault_effects`).
 """
 
 from __future__ import annotations
@@ -76,7 +74,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
 }
 _REQUIRED = {"delay": "seconds", "status": "status"}
 _OTHER_NAMES = {"unavailable_listener": "down"}
-# These apply the call before they spoil the answer, unless told `"applied": false`.
+# These apply the call before they corrupt the response, unless the rule has `"applied": false`.
 APPLIES_FIRST = frozenset(
     {"drop_after", "half_body", "malformed_json", "html_body", "huge_body", "miscount"}
 )
@@ -87,7 +85,7 @@ _NOT_WHEN_DOWN = ("endpoint", "email")
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """What a rule may know of a call. `emails` are lower-cased, and only asked for when needed."""
+    """The part of a call that selectors match. `emails` returns lower-cased e-mails, lazily."""
 
     endpoint: str
     emails: Callable[[], Collection[str]]
@@ -95,7 +93,7 @@ class CallFacts:
 
 @dataclass(slots=True)
 class FaultRule:
-    """One rule of a script, checked, with its counters."""
+    """A validated rule and its counters."""
 
     fault: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -105,12 +103,12 @@ class FaultRule:
 
     @property
     def applies_first(self) -> bool:
-        """Whether the call is applied before its answer is spoilt."""
+        """Whether the call is applied before its response is corrupted."""
         applied: bool = self.parameters.get("applied", self.fault in APPLIES_FIRST)
         return applied
 
     def selects(self, call: CallFacts | None, age_seconds: float) -> bool:
-        """Whether the call is one that this rule counts; None stands for a bare connection."""
+        """Return whether this rule counts the call; None is a connection without a call yet."""
         chosen = self.selectors
         if not chosen.get("from_seconds", 0) <= age_seconds < chosen.get("to_seconds", 1e99):
             return False
@@ -123,7 +121,7 @@ class FaultRule:
         return "email" not in chosen or chosen["email"].lower() in call.emails()
 
     def is_due(self, rng: random.Random) -> bool:
-        """Whether the rule fires for the call that it counted last."""
+        """Return whether the rule fires for the call that it counted last."""
         chosen = self.selectors
         return (
             self.fired_count < chosen.get("times", 1e99)
@@ -134,12 +132,12 @@ class FaultRule:
 
 
 class FaultScript:
-    """The rules in force since `installed_at` (monotonic seconds); not thread-safe."""
+    """Rules in force since `installed_at` (monotonic seconds); not thread-safe."""
 
     def __init__(
         self, rules: Sequence[Mapping[str, Any]] = (), *, seed: int = 1, installed_at: float = 0.0
     ) -> None:
-        """Check the rules; ValueError names the rule (from 1) and what is wrong with it."""
+        """Validate the rules; ValueError names the rule (counted from 1) and the problem."""
         if not isinstance(rules, Sequence) or isinstance(rules, (str, bytes)):
             raise ValueError("a fault script is a list of rules")
         self.rules = [_to_rule(number, rule) for number, rule in enumerate(rules, start=1)]
@@ -151,16 +149,16 @@ class FaultScript:
 
     @property
     def has_call_rules(self) -> bool:
-        """Whether `choose` needs to be asked at all."""
+        """Whether any rule applies to calls; if not, `choose` need not be called."""
         return bool(self._call_rules)
 
     @property
     def has_down_rules(self) -> bool:
-        """Whether `is_down` needs to be asked at all."""
+        """Whether any `down` rule exists; if not, `is_down` need not be called."""
         return bool(self._down_rules)
 
     def choose(self, call: CallFacts, now: float) -> tuple[float, FaultRule | None]:
-        """Count the call; give the seconds of delay and the rule that decides its fate, if any."""
+        """Count the call; return its delay in seconds and the rule that decides its response."""
         delay_seconds = 0.0
         deciding: FaultRule | None = None
         for rule in self._call_rules:
@@ -178,7 +176,7 @@ class FaultScript:
         return delay_seconds, deciding
 
     def is_down(self, now: float) -> bool:
-        """Count an attempt to talk to the server; say whether its connection is reset at once."""
+        """Count a connection's attempt to send a request; return whether it is reset at once."""
         for rule in self._down_rules:
             if rule.selects(None, now - self._installed_at):
                 rule.matched_count += 1
@@ -188,7 +186,7 @@ class FaultScript:
         return False
 
     def to_list(self) -> list[dict[str, object]]:
-        """Give each rule's counters as the state endpoint shows them."""
+        """Return the counters of each rule, in the form of GET /sandbox/state."""
         return [
             {"fault": rule.fault, "matched": rule.matched_count, "fired": rule.fired_count}
             for rule in self.rules
@@ -196,7 +194,7 @@ class FaultScript:
 
 
 def load_fault_script(text: str) -> list[dict[str, Any]]:
-    """Read a script from inline JSON (it starts with `[`) or from the file of that name."""
+    """Read a script from inline JSON (starting with `[`) or from a file with that name."""
     source = text
     if not text.lstrip().startswith("["):
         try:
@@ -230,7 +228,7 @@ def _to_rule(number: int, rule: object) -> FaultRule:
             value = [value]
         check = PARAMETERS[name].get(key) or SELECTORS.get(key)
         if check is None or (name == "down" and key in _NOT_WHEN_DOWN):
-            problems.append(f"does not know `{key}`")
+            problems.append(f"unknown key `{key}`")
         elif not check[0](value):
             problems.append(f"`{key}` must be {check[1]}, not {value!r}")
         elif key in PARAMETERS[name]:

@@ -1,13 +1,10 @@
-"""The types of data fields: fixed by the first value a project ever received.
+"""Types of data fields, fixed by the first value that a project receives, as in Iterable.
 
-Owns the type of every user field and, per event name, of every event field; judges new values
-against them. Refuses to know users, events and HTTP.
-
-Rules: string, long, double, boolean, object; a list has its elements' type; an object's members are
-typed by their dotted names. null and empty lists fix nothing and fit everything. A long fits a
-double, nothing else is converted. `date` exists only where it was preset: such a field takes
-`yyyy-MM-dd`, `yyyy-MM-dd HH:mm:ss` with or without a zone, and `T` forms only with milliseconds
-and a zone.
+Types are string, long, double, boolean, object and date. A list has the type of its elements; the
+members of an object are typed by their dotted names. null and empty lists fit every type and fix
+none. A long fits a double; nothing else is converted. A field is a `date` only if that is preset;
+it accepts `yyyy-MM-dd`, `yyyy-MM-dd HH:mm:ss` with or without a zone, and the form with `T` only
+with milliseconds and a zone.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from typing import Any
 FIELD_TYPES = ("string", "long", "double", "boolean", "object", "date")
 TEXT_LIMIT = 32_000  # characters in one value; Iterable's limit on a data field
 
-# What every Iterable project has from the start.
+# Fields that every Iterable project has from the start.
 BUILT_IN_USER_FIELDS = {
     "email": "string",
     "userId": "string",
@@ -46,7 +43,7 @@ _DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TypeMismatch:
-    """One value that does not fit its field's type."""
+    """A value that does not fit the type of its field."""
 
     field: str
     expected_type: str
@@ -54,7 +51,7 @@ class TypeMismatch:
     offending_value: object
 
     def to_validation_error(self, category: str) -> dict[str, object]:
-        """Give the entry of `params.validationErrors`, as recorded from api.iterable.com."""
+        """Return the entry of `params.validationErrors`, as recorded from api.iterable.com."""
         return {
             "incomingTypes": list(self.incoming_types),
             "expectedType": self.expected_type,
@@ -66,17 +63,17 @@ class TypeMismatch:
 
 @dataclass(frozen=True, slots=True)
 class TextTooLong:
-    """One text over the limit."""
+    """A text longer than TEXT_LIMIT."""
 
     field: str
     character_count: int
 
 
 class FieldTypes:
-    """The types that one project has learned; `presets` are there before the first value.
+    """Types learned by one project; `presets` are known before the first value.
 
-    A preset `NAME` types that field of the profile and of every event; `EVENT:NAME` types it for
-    events of that name only.
+    A preset `NAME` sets the type of that field in the profile and in all events; `EVENT:NAME` sets
+    it in events of that name only.
     """
 
     def __init__(self, presets: Mapping[str, str] | None = None) -> None:
@@ -98,7 +95,7 @@ class FieldTypes:
                 known_types.setdefault(name, type_name)
 
     def of_events(self, event_name: str) -> dict[str, str]:
-        """Give the field types of one event name, a live dict."""
+        """Return the field types of one event name, as a live dict."""
         types = self._of_events.get(event_name)
         if types is None:
             types = self._of_events[event_name] = dict(self._event_presets)
@@ -106,7 +103,7 @@ class FieldTypes:
 
 
 class FieldTypeCheck:
-    """Judges the rows of one call; what they teach counts only once all of them fit."""
+    """Type check of the rows of one call; new types are kept only if all rows fit."""
 
     def __init__(self, creates_fields: bool) -> None:
         self.creates_fields = creates_fields
@@ -117,21 +114,21 @@ class FieldTypeCheck:
     def accept(
         self, category: str, known: dict[str, str], row: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Give the fields of the row that the project takes, and note what is wrong with them."""
+        """Return the fields of the row that the project accepts, and note their problems."""
         fields: dict[str, Any] = row.get("dataFields") or {}
         if not self.creates_fields and not fields.keys() <= known.keys():
             self.filtered_out_fields |= fields.keys() - known.keys()
             fields = {name: value for name, value in fields.items() if name in known}
-        teaching = self._learned.get(category)
-        if teaching is None:
-            teaching = self._learned[category] = (known, {})
-        problems = find_field_problems(known, fields, teaching[1])
+        types = self._learned.get(category)
+        if types is None:
+            types = self._learned[category] = (known, {})
+        problems = find_field_problems(known, fields, types[1])
         if problems:
             self.problems += [(category, problem) for problem in problems]
         return fields
 
     def commit(self) -> list[str]:
-        """Fix the types of the new fields; give their names."""
+        """Keep the types of the new fields; return their names."""
         created: dict[str, None] = {}
         for known, learned in self._learned.values():
             known.update(learned)
@@ -142,10 +139,10 @@ class FieldTypeCheck:
 def find_field_problems(
     known: Mapping[str, str], fields: Mapping[str, Any], learned: dict[str, str]
 ) -> list[TypeMismatch | TextTooLong]:
-    """Judge one row's fields; add the types of new ones to `learned`, leave `known` alone."""
+    """Check the fields of one row; add the types of new fields to `learned`, not to `known`."""
     problems: list[TypeMismatch | TextTooLong] = []
     for name, value in fields.items():
-        # The way of nearly every value, kept short: a known scalar, or a text that fits.
+        # Fast path for nearly every value: a known scalar, or a text that fits.
         expected = known.get(name)
         type_name = _TYPE_OF.get(type(value))
         if type_name == "string" == expected:

@@ -1,7 +1,7 @@
-"""The sandbox's Iterable API on a loopback socket: alone (`serve`), or inside a test.
+"""HTTP server of the sandbox: the Iterable API on loopback, here (`serve`) or in a thread.
 
-Owns aiohttp, connections, waiting and the thread. Refuses to know what a call means (`service`
-does). aiohttp's low-level server carries it: no router, no middlewares, no access log.
+It uses aiohttp's low-level server (no router, middleware or access log): with more, the sandbox
+would be slower than the program that it measures. `api_service` decides the responses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sandbox.project import Project
 from sandbox.traffic import Limit
 from sandbox.wire_response import Ending, WireResponse
 
-# Bodies are read whole, whatever Iterable's limit: the 413 reaches a client that is still sending.
+# Larger than Iterable's limit, so that a client that is still sending can receive the 413.
 _READ_LIMIT_BYTES = 64_000_000
 _BACKLOG = 1_024  # several hundred clients connect at once
 _LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then sends RST
@@ -59,11 +59,11 @@ async def serve(
             message, payload, connection, writer, task, loop, client_max_size=_READ_LIMIT_BYTES
         )
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        return await _answer(service, request)
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+        return await _respond(service, request)
 
-    # Cancellation: a call that hangs or waits ends when its client leaves.
-    server = web.Server(answer, request_factory=to_request, handler_cancellation=True)
+    # With cancellation, a call that hangs or waits ends when its client disconnects.
+    server = web.Server(respond, request_factory=to_request, handler_cancellation=True)
     listener = await loop.create_server(
         lambda: _Connection(server, service, loop),
         loopback_address(host),
@@ -72,8 +72,8 @@ async def serve(
     )
     try:
         address, bound_port = listener.sockets[0].getsockname()[:2]
-        shown = f"[{address}]" if ":" in address else address
-        ready(f"http://{shown}:{bound_port}")
+        url_host = f"[{address}]" if ":" in address else address
+        ready(f"http://{url_host}:{bound_port}")
         await stop.wait()
     finally:
         listener.close()
@@ -83,7 +83,7 @@ async def serve(
 
 
 def loopback_address(host: str) -> str:
-    """Give the address to bind; ValueError for any but a loopback one."""
+    """Return the address to bind; ValueError if it is not a loopback address."""
     if host == "localhost":
         return "127.0.0.1"
     try:
@@ -96,20 +96,20 @@ def loopback_address(host: str) -> str:
 
 
 class _Connection(web.RequestHandler):
-    """One client's connection; a `down` rule resets it before its request is read."""
+    """A client's connection; a `down` rule resets it before its request is read."""
 
     __slots__ = ("_service",)
 
     def __init__(
         self, server: web.Server, service: ApiService, loop: asyncio.AbstractEventLoop
     ) -> None:
-        # None is how aiohttp itself turns the access log off; its annotation lags.
+        # aiohttp itself passes None to turn the access log off; its annotation forbids it.
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._service = service
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent. Control calls get through even when the API is down."""
-        # A request's body may come in pieces of its own: they are no further attempts to talk.
+        """Pass the data on, or reset the connection if the API is down. Control calls pass."""
+        # Data that continues a request's body does not count as another attempt.
         is_attempt = self._service.faults.has_down_rules and data.startswith(_REQUEST_STARTS)
         if is_attempt and self.transport is not None:
             is_for_control = f" {CONTROL_PATH}".encode() in data[:30]
@@ -119,7 +119,7 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
 
 
-async def _answer(service: ApiService, request: web.BaseRequest) -> web.StreamResponse:
+async def _respond(service: ApiService, request: web.BaseRequest) -> web.StreamResponse:
     raw = await request.read()
     arrived_at = time.monotonic()
     target = request.raw_path
@@ -128,23 +128,23 @@ async def _answer(service: ApiService, request: web.BaseRequest) -> web.StreamRe
         return _to_response(response, service.next_request_id())
     api_key = request.headers.get("Api-Key")
     call = Call(request.method, target, api_key=api_key, raw=raw, arrived_at=arrived_at)
-    decided = service.serve(call, lambda: _to_text(request, raw))
-    response = decided.response
+    planned = service.serve(call, lambda: _to_text(request, raw))
+    response = planned.response
     outcome = "client_left"
     try:
-        wait_seconds = arrived_at + decided.service_seconds - time.monotonic()
+        wait_seconds = arrived_at + planned.service_seconds - time.monotonic()
         if wait_seconds > 0:
             await asyncio.sleep(wait_seconds)
         outcome = str(response.status) if response.status else response.ending.value
     finally:
-        decided.finish(outcome)
+        planned.finish(outcome)
     if response.ending is Ending.HANG:
         await asyncio.get_running_loop().create_future()
     if response.ending is Ending.HALF:
-        return await _send_half(request, response, decided.request_id)
+        return await _send_half(request, response, planned.request_id)
     if response.ending is Ending.DROP and request.transport is not None:
-        request.transport.close()  # what aiohttp then writes goes nowhere
-    return _to_response(response, decided.request_id)
+        request.transport.close()  # aiohttp then writes to a closed connection
+    return _to_response(response, planned.request_id)
 
 
 def _to_response(response: WireResponse, request_id: str) -> web.Response:
@@ -160,7 +160,7 @@ def _to_response(response: WireResponse, request_id: str) -> web.Response:
 async def _send_half(
     request: web.BaseRequest, response: WireResponse, request_id: str
 ) -> web.StreamResponse:
-    """Announce the whole body, send half of it, close."""
+    """Send a Content-Length for the whole body but only half of the body, then close."""
     headers = {**response.headers, "Iterable-Request-Id": request_id}
     stream = web.StreamResponse(status=response.status, headers=headers)
     stream.content_type = response.content_type
@@ -173,31 +173,31 @@ async def _send_half(
 
 
 def _to_text(request: web.BaseRequest, raw: bytes) -> str:
-    """Give the request as it came, key and all: some servers' error pages do just that."""
+    """Return the request as received, with the API key: some error pages quote all of it."""
     head = "\r\n".join(f"{name}: {value}" for name, value in request.headers.items())
     body = raw.decode("utf-8", "replace")
     return f"{request.method} {request.raw_path} HTTP/1.1\r\n{head}\r\n\r\n{body}"
 
 
 def _reset(transport: asyncio.BaseTransport) -> None:
-    """Close the connection the rude way."""
+    """Close the connection with a TCP reset."""
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-    assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what every TCP server gets
+    assert isinstance(transport, asyncio.Transport)  # noqa: S101 - always so for TCP
     transport.abort()
 
 
 class IterableSandbox:
-    """The API in a daemon thread of its own; use it as a context manager.
+    """The API in a daemon thread; a context manager.
 
     `options` are the fields of `ApiOptions`. Every method may be called from any thread, also
-    after the end. `project` is the live project: read it when no call is under way.
+    after `stop`. `project` is the live project: read it only while no call is in progress.
     """
 
     def __init__(
         self, *, host: str = "127.0.0.1", port: int = 0, keep_calls: int = 10_000, **options: Any
     ) -> None:
-        """Start nothing yet; TypeError for an unknown option, ValueError for a bad one."""
+        """Prepare the server without starting it; TypeError or ValueError for a bad option."""
         self._service = ApiService(ApiOptions(keep_calls=keep_calls, **options))
         self._host = loopback_address(host)
         self._port = port
@@ -209,7 +209,7 @@ class IterableSandbox:
         self.url = ""
 
     def start(self) -> IterableSandbox:
-        """Listen; `url` is set when this returns. OSError when the port is taken."""
+        """Start to listen and set `url`; OSError if the port is taken."""
         self._thread = threading.Thread(target=self._run, name="iterable-sandbox", daemon=True)
         self._thread.start()
         self._started.wait()
@@ -218,7 +218,7 @@ class IterableSandbox:
         return self
 
     def stop(self) -> None:
-        """Close the listener and every connection, hanging ones too; harmless when stopped."""
+        """Close the listener and all connections; does nothing if already stopped."""
         if self._loop is not None and self._stop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -237,16 +237,16 @@ class IterableSandbox:
 
     @property
     def project(self) -> Project:
-        """The users, events and types."""
+        """The users, events and field types."""
         return self._service.project
 
     @property
     def calls(self) -> list[CallRecord]:
-        """The last `keep_calls` requests to the API, oldest first."""
+        """The last `keep_calls` calls, oldest first."""
         return self._in_loop(lambda: list(self._service.calls))
 
     def state(self) -> dict[str, Any]:
-        """Give what GET /sandbox/state gives."""
+        """Return all counts, in the form of GET /sandbox/state."""
         return self._in_loop(self._service.state)
 
     def set_faults(self, rules: Sequence[Mapping[str, Any]]) -> None:
@@ -254,7 +254,7 @@ class IterableSandbox:
         self._in_loop(lambda: self._service.set_faults(rules))
 
     def set_limits(self, limits: Mapping[str, Limit | None]) -> None:
-        """Replace the limits of the named endpoints; None lifts one."""
+        """Replace the limits of the named endpoints; None removes a limit."""
         self._in_loop(lambda: self._service.set_limits(limits))
 
     def reset(self) -> None:
@@ -265,10 +265,10 @@ class IterableSandbox:
         if self._loop is None:
             return act()
 
-        async def act_there() -> _T:
+        async def act_in_loop() -> _T:
             return act()
 
-        return asyncio.run_coroutine_threadsafe(act_there(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(act_in_loop(), self._loop).result()
 
     def _run(self) -> None:
         try:

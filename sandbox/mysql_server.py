@@ -34,15 +34,15 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SAMPLE_FILES = (SQL_FOLDER / "schema.sql", SQL_FOLDER / "sample_data.sql")
 _START_SECONDS = 10.0
 
-# What a client did wrong is told to the client; here it would only disturb the demo's console.
+# Clients receive their errors; logging them too would only clutter the console of the demo.
 logging.getLogger("mysql_mimic").setLevel(logging.CRITICAL)
 
 
 class MySQLSandbox:
     """A MySQL server on a free port of 127.0.0.1, in a daemon thread; a context manager.
 
-    `sql_files` are run at the start, in order (MySQL's own dialect); `rows` are then added, table
-    by table, each row a sequence in the order of the table's columns.
+    `sql_files` (in MySQL's dialect) are run in order at the start. `rows` are then added: table
+    name -> rows, with the values in the order of the table's columns.
     """
 
     host = "127.0.0.1"
@@ -62,7 +62,7 @@ class MySQLSandbox:
         self.port = 0
         self._sql_files = tuple(sql_files)
         self._rows = dict(rows or {})
-        self._tables: SqlEngine | None = None
+        self._engine: SqlEngine | None = None
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -96,36 +96,36 @@ class MySQLSandbox:
         }
 
     def run_sql(self, script: str) -> None:
-        """Run statements in MySQL's dialect as the server itself, e.g. to add rows in a test."""
-        loop, tables = self._loop, self._tables
-        if loop is None or tables is None:
+        """Run statements in MySQL's dialect, without a client, e.g. to add rows in a test."""
+        loop, engine = self._loop, self._engine
+        if loop is None or engine is None:
             raise RuntimeError("the MySQL sandbox is not running")
 
-        async def run_there() -> None:
-            tables.run_script(script)
+        async def run_in_loop() -> None:
+            engine.run_script(script)
 
-        asyncio.run_coroutine_threadsafe(run_there(), loop).result(_START_SECONDS)
+        asyncio.run_coroutine_threadsafe(run_in_loop(), loop).result(_START_SECONDS)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for the start
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for the start
             if not self._started.done():
                 self._started.set_exception(error)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # A client that leaves without a goodbye (a killed process) is nothing to report.
+        # Ignore clients that disconnect without closing (killed processes).
         self._loop.set_exception_handler(lambda loop, context: None)  # noqa: ARG005
         self._stop = asyncio.Event()
-        # Made here: SQLite wants its connection to stay in one thread.
-        self._tables = tables = SqlEngine()
+        # Created here because SQLite requires that a connection stays in one thread.
+        self._engine = engine = SqlEngine()
         for path in self._sql_files:
-            tables.run_script(path.read_text(encoding="utf-8"))
+            engine.run_script(path.read_text(encoding="utf-8"))
         for table, rows in self._rows.items():
-            tables.insert(table, rows)
+            engine.insert(table, rows)
         server = MysqlServer(
-            session_factory=lambda: _SandboxSession(tables, self.database),
+            session_factory=lambda: _SandboxSession(engine, self.database),
             identity_provider=_OneUser(self.user, self.password),
         )
         await server.start_server(host=self.host, port=0)
@@ -133,11 +133,11 @@ class MySQLSandbox:
         self._started.set_result(None)
         await self._stop.wait()
         server.close()
-        tables.close()
+        engine.close()
 
 
 class _OneUser(IdentityProvider):  # type: ignore[misc]
-    """One name, one password; every other name has a password that nobody knows."""
+    """Login of one user; every other name is rejected."""
 
     def __init__(self, name: str, password: str) -> None:
         self._name = name
@@ -153,16 +153,16 @@ class _OneUser(IdentityProvider):  # type: ignore[misc]
 
 
 class _SandboxSession(Session):  # type: ignore[misc]
-    """What one client sees; mysql-mimic answers SET, SHOW and SELECT without FROM by itself."""
+    """A client's session; mysql-mimic itself handles SET, SHOW and SELECT without FROM."""
 
-    def __init__(self, tables: SqlEngine, database: str) -> None:
+    def __init__(self, engine: SqlEngine, database: str) -> None:
         super().__init__()
-        self._tables = tables
+        self._engine = engine
         self._only_database = database
 
     async def handle_query(self, sql: str, attrs: dict[str, str]) -> Any:
         if self.database != self._only_database:
-            # mysql-mimic has no place for this in the login; it is the answer to the first query.
+            # mysql-mimic cannot reject a database at login, so the first query is rejected.
             raise _mysql_error(1049, f"Unknown database '{self.database}'")
         return await super().handle_query(sql, attrs)
 
@@ -183,7 +183,7 @@ class _SandboxSession(Session):  # type: ignore[misc]
         if not reads and self.variables.get("transaction_read_only"):
             raise _mysql_error(1792, "Cannot execute statement in a READ ONLY transaction")
         try:
-            rows, names = self._tables.run(expression)
+            rows, names = self._engine.run(expression)
         except SqlError as error:
             raise _mysql_error(error.mysql_errno, str(error)) from error
         # mysql-mimic infers all other types from the values.
@@ -196,7 +196,7 @@ class _SandboxSession(Session):  # type: ignore[misc]
 
 
 def _mysql_error(errno: int, message: str) -> Exception:
-    """Make mysql-mimic's exception for a number that its enumeration lacks."""
+    """Return mysql-mimic's exception for an error number that its enumeration lacks."""
     code = int.__new__(ErrorCode, errno)
     code._name_, code._value_ = f"ER_{errno}", errno
     error: Exception = MysqlError(message, code=code)

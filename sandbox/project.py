@@ -1,10 +1,9 @@
-"""One Iterable project in memory: its users, events, field types and rules.
+"""Iterable project in memory: users, events, field types, and the effect of each API call on them.
 
-Owns what each call does to the project, singly and in bulk. Refuses to know HTTP, faults, limits
-and whether a body fits its schema (`bodies` has seen to that); `answers` words what it says.
+Bodies must have passed `request_schemas`; `responses` builds the response texts.
 
-Simplified: users are keyed by lower-cased e-mail; an event does not create its user; a type clash
-anywhere in a batch refuses the batch; everything is applied at once, in the order received.
+Simplifications: users are keyed by lower-cased e-mail; an event does not create its user; a type
+mismatch anywhere in a batch rejects the batch; everything is applied at once, in order of arrival.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import orjson
 
 from sandbox import responses
 from sandbox.field_types import FieldTypeCheck, FieldTypes
-from sandbox.responses import ApiResponse, BatchResponse, Refusal
+from sandbox.responses import ApiResponse, BatchResponse, Rejection
 from sandbox.users_and_events import Event, Fields, User
 
 _PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
@@ -30,9 +29,9 @@ Body = Mapping[str, Any]
 
 
 class Project:
-    """The users and events of one project, changed only by its calls; not thread-safe.
+    """Users and events of one project; not thread-safe.
 
-    The sets of e-mails are compared lower-cased; `field_types` are presets (see `FieldTypes`).
+    E-mails are compared in lower case; `field_types` are presets (see `FieldTypes`).
     """
 
     def __init__(
@@ -48,26 +47,26 @@ class Project:
         sparse_bulk_answers: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._refusals: dict[str, Refusal] = {}
-        for emails, refusal in (
-            (conflict_emails, Refusal.CONFLICT),
-            (invalid_data_emails, Refusal.INVALID_DATA),
-            (forgotten, Refusal.FORGOTTEN),
-            (invalid_emails, Refusal.INVALID_EMAIL),
+        self._rejections: dict[str, Rejection] = {}
+        for emails, rejection in (
+            (conflict_emails, Rejection.CONFLICT),
+            (invalid_data_emails, Rejection.INVALID_DATA),
+            (forgotten, Rejection.FORGOTTEN),
+            (invalid_emails, Rejection.INVALID_EMAIL),
         ):
-            self._refusals.update((email.lower(), refusal) for email in emails)
+            self._rejections.update((email.lower(), rejection) for email in emails)
         self._disallowed_events = frozenset(disallowed_events)
         self._type_presets = dict(field_types or {})
         self._drops_unknown_fields = drop_unknown_fields
-        self._answers_sparsely = sparse_bulk_answers
+        self._has_sparse_bulk_responses = sparse_bulk_answers
         self._clock = clock
         self.reset()
 
     def reset(self) -> None:
-        """Forget every user, event, learned type and count; keep the presets."""
+        """Remove all users, events, learned types and counts; keep the presets."""
         self.users: dict[str, User] = {}
         self.events: dict[str, Event] = {}
-        # Built when first asked for after a change: writing must stay cheap.
+        # Rebuilt at the first read after a change, so that writes stay cheap.
         self._events_by_email: dict[str, list[Event]] = {}
         self.types = FieldTypes(self._type_presets)
         self.unchanged_update_count = 0
@@ -75,10 +74,10 @@ class Project:
         self.event_id_collision_count = 0
 
     def update_user(self, body: Body) -> ApiResponse:
-        """Answer POST users/update."""
-        refusal = self._refusal_of(body["email"])
-        if refusal is not None:
-            return responses.refused_user(body["email"], refusal)
+        """Handle POST users/update."""
+        rejection = self._rejection_of(body["email"])
+        if rejection is not None:
+            return responses.rejected_user(body["email"], rejection)
         check = FieldTypeCheck(self._creates_fields(body))
         fields = check.accept("user", self.types.of_users, body)
         if check.problems:
@@ -88,14 +87,14 @@ class Project:
         return responses.user_updated(created_fields, repeated=repeated)
 
     def track_event(self, body: Body) -> ApiResponse:
-        """Answer POST events/track."""
-        refusal = self._event_refusal_of(body["email"])
-        if refusal is not None:
-            return responses.refused_event(body["email"], refusal)
+        """Handle POST events/track."""
+        rejection = self._event_rejection_of(body["email"])
+        if rejection is not None:
+            return responses.rejected_event(body["email"], rejection)
         event_name = body["eventName"]
         if event_name in self._disallowed_events:
             return responses.disallowed_event(event_name)
-        if not _has_good_id(body):
+        if not _has_valid_id(body):
             return responses.bad_params("Event id must be 1-512 letters, digits and hyphens")
         check = FieldTypeCheck(self._creates_fields(body))
         fields = check.accept(event_name, self.types.of_events(event_name), body)
@@ -107,16 +106,16 @@ class Project:
         return responses.event_tracked(event_id, repeated=repeated)
 
     def bulk_update_users(self, body: Body) -> ApiResponse:
-        """Answer POST users/bulkUpdate."""
+        """Handle POST users/bulkUpdate."""
         if not body["users"]:
             return responses.bad_params("users must not be empty")
-        batch = BatchResponse(of_users=True, sparse=self._answers_sparsely)
+        batch = BatchResponse(of_users=True, sparse=self._has_sparse_bulk_responses)
         check = FieldTypeCheck(self._creates_fields(body))
         accepted: list[tuple[Body, Fields]] = []
         for user in body["users"]:
-            refusal = self._refusal_of(user["email"])
-            if refusal is not None:
-                batch.fail(user["email"], refusal)
+            rejection = self._rejection_of(user["email"])
+            if rejection is not None:
+                batch.fail(user["email"], rejection)
             else:
                 fields = check.accept("user", self.types.of_users, user)
                 accepted.append((user, fields))
@@ -132,18 +131,18 @@ class Project:
         )
 
     def track_events(self, body: Body) -> ApiResponse:
-        """Answer POST events/trackBulk."""
-        batch = BatchResponse(of_users=False, sparse=self._answers_sparsely)
+        """Handle POST events/trackBulk."""
+        batch = BatchResponse(of_users=False, sparse=self._has_sparse_bulk_responses)
         check = FieldTypeCheck(not self._drops_unknown_fields)
         accepted: list[tuple[Body, Fields]] = []
         for event in body["events"]:
             event_name = event["eventName"]
-            refusal = self._event_refusal_of(event["email"])
-            if refusal is not None:
-                batch.fail(event["email"], refusal)
+            rejection = self._event_rejection_of(event["email"])
+            if rejection is not None:
+                batch.fail(event["email"], rejection)
             elif event_name in self._disallowed_events:
                 batch.disallow(event_name)
-            elif not _has_good_id(event):
+            elif not _has_valid_id(event):
                 return responses.bad_params("Event id must be 1-512 letters, digits and hyphens")
             else:
                 check.creates_fields = self._creates_fields(event)
@@ -164,12 +163,12 @@ class Project:
         )
 
     def user_by_email(self, email: str) -> Fields:
-        """Answer GET users/getByEmail and users/{email}: `{}` for an unknown user."""
+        """Handle GET users/getByEmail and users/{email}: `{}` for an unknown user."""
         user = self.users.get(email.lower())
         return {} if user is None else {"user": user.to_profile()}
 
     def events_of(self, email: str, limit: int) -> Fields:
-        """Answer GET events/{email}, newest first."""
+        """Handle GET events/{email}, newest first."""
         if not self._events_by_email:
             for event in self.events.values():
                 self._events_by_email.setdefault(event.email.lower(), []).append(event)
@@ -178,28 +177,28 @@ class Project:
         return {"events": [event.to_listed() for event in newest[:limit]]}
 
     def user_fields(self) -> Fields:
-        """Answer GET users/getFields."""
+        """Handle GET users/getFields."""
         return {"fields": dict(self.types.of_users)}
 
-    def _refusal_of(self, email: str) -> Refusal | None:
-        refusal = self._refusals.get(email.lower())
-        if refusal is None and _PLAUSIBLE_EMAIL.fullmatch(email) is None:
-            return Refusal.INVALID_EMAIL
-        return refusal
+    def _rejection_of(self, email: str) -> Rejection | None:
+        rejection = self._rejections.get(email.lower())
+        if rejection is None and _PLAUSIBLE_EMAIL.fullmatch(email) is None:
+            return Rejection.INVALID_EMAIL
+        return rejection
 
-    def _event_refusal_of(self, email: str) -> Refusal | None:
-        # The document knows no invalidDataEmails and conflictEmails for events.
-        refusal = self._refusal_of(email)
-        if refusal is Refusal.INVALID_DATA or refusal is Refusal.CONFLICT:
+    def _event_rejection_of(self, email: str) -> Rejection | None:
+        # For events the OpenAPI document lists no invalidDataEmails and no conflictEmails.
+        rejection = self._rejection_of(email)
+        if rejection is Rejection.INVALID_DATA or rejection is Rejection.CONFLICT:
             return None
-        return refusal
+        return rejection
 
     def _creates_fields(self, body: Body) -> bool:
-        asked: bool | None = body.get("createNewFields")
-        return not self._drops_unknown_fields if asked is None else asked
+        requested: bool | None = body.get("createNewFields")
+        return not self._drops_unknown_fields if requested is None else requested
 
     def _apply_user(self, body: Body, fields: Fields) -> bool:
-        """Merge the fields into the profile; null clears one. Say whether anything changed."""
+        """Merge the fields into the profile; null removes one. Return whether anything changed."""
         now = self._clock()
         email: str = body["email"]
         user = self.users.get(email.lower())
@@ -224,7 +223,7 @@ class Project:
         return changed
 
     def _apply_event(self, event_id: str, body: Body, fields: Fields) -> bool:
-        """Add the event, or replace the one of that id. Say whether anything changed."""
+        """Add the event, or replace the one with its id. Return whether anything changed."""
         email: str = body["email"]
         event_name: str = body["eventName"]
         created_at: int | None = body.get("createdAt")
@@ -245,7 +244,7 @@ class Project:
         ):
             self.repeated_event_count += 1
             return False
-        # Ids are unique over the project: such an event was another person's.
+        # Ids are unique in the project, so this id belonged to an event of another user.
         self.event_id_collision_count += known.email.lower() != email.lower()
         known.email, known.event_name = email, event_name
         known.created_at, known.fields_json = at, fields_json
@@ -254,7 +253,7 @@ class Project:
 
 
 def _merge_objects(profile: Fields, fields: Fields) -> Fields:
-    """Merge the top-level objects that both have, instead of overwriting them."""
+    """Return `fields` with its top-level objects merged into those of the profile."""
     return {
         name: {**profile[name], **value}
         if isinstance(value, dict) and isinstance(profile.get(name), dict)
@@ -263,6 +262,6 @@ def _merge_objects(profile: Fields, fields: Fields) -> Fields:
     }
 
 
-def _has_good_id(event: Body) -> bool:
+def _has_valid_id(event: Body) -> bool:
     event_id = event.get("id")
     return event_id is None or _EVENT_ID.fullmatch(event_id) is not None

@@ -31,7 +31,7 @@ class ApiResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refusal(enum.Enum):
+class Rejection(enum.Enum):
     """Reason why a user's row is rejected; the value is the name of its list in `failedUpdates`."""
 
     INVALID_EMAIL = "invalidEmails"
@@ -85,20 +85,20 @@ def rate_limited(
     return ApiResponse(429, body, headers=headers)
 
 
-def refused_user(email: str, refusal: Refusal) -> ApiResponse:
+def rejected_user(email: str, rejection: Rejection) -> ApiResponse:
     """Return the error of users/update for a rejected user."""
-    if refusal is Refusal.INVALID_EMAIL:
+    if rejection is Rejection.INVALID_EMAIL:
         return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
-    if refusal is Refusal.FORGOTTEN:
+    if rejection is Rejection.FORGOTTEN:
         return error(409, "ForgottenUserError", f"User with email {email} has been forgotten")
-    if refusal is Refusal.CONFLICT:
+    if rejection is Rejection.CONFLICT:
         return error(409, "UserIdAlreadyExists", f"User with email {email} conflicts with another")
     return error(400, "BadParams", f"Invalid data fields for user with email {email}")
 
 
-def refused_event(email: str, refusal: Refusal) -> ApiResponse:
+def rejected_event(email: str, rejection: Rejection) -> ApiResponse:
     """Return the error of events/track for a rejected user; this endpoint documents no 409."""
-    if refusal is Refusal.FORGOTTEN:
+    if rejection is Rejection.FORGOTTEN:
         return error(400, "ForgottenUserError", f"User with email {email} has been forgotten")
     return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
 
@@ -171,14 +171,14 @@ class BatchResponse:
     def __init__(self, *, of_users: bool, sparse: bool) -> None:
         self._of_users = of_users
         self._sparse = sparse
-        self._failed: dict[Refusal, list[str]] = {}
+        self._failed: dict[Rejection, list[str]] = {}
         self._disallowed: dict[str, None] = {}
         self._fail_count = 0
 
-    def fail(self, email: str, refusal: Refusal) -> None:
+    def fail(self, email: str, rejection: Rejection) -> None:
         """Count one row as failed."""
         self._fail_count += 1
-        self._failed.setdefault(refusal, []).append(email.lower())
+        self._failed.setdefault(rejection, []).append(email.lower())
 
     def disallow(self, event_name: str) -> None:
         """Count one event as failed because its name is disallowed."""
@@ -205,7 +205,7 @@ class BatchResponse:
                 for kind in ("invalidData", "conflict"):
                     failed[f"{kind}Emails"] = []
                     failed[f"{kind}UserIds"] = []
-            failed |= {refusal.value: list(emails) for refusal, emails in self._failed.items()}
+            failed |= {rejection.value: list(emails) for rejection, emails in self._failed.items()}
             body |= {
                 "invalidEmails": list(failed["invalidEmails"]),
                 "invalidUserIds": [],

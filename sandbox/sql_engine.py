@@ -1,7 +1,6 @@
-"""MySQL statements run by SQLite, in memory: the engine under the sandbox's MySQL server.
+"""SQL engine of the sandbox's MySQL server: MySQL statements translated for SQLite, in memory.
 
-Owns the translation (sqlglot, and the few things that it leaves: column types, relative times) and
-MySQL's numbers for SQLite's complaints. Refuses to know clients, sessions and the protocol.
+sqlglot translates; this module adds column types, relative times and MySQL's error numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 import sqlglot
 from sqlglot import expressions as exp
 
-# Declared types of columns whose text is more than text; SQLite finds the converter by the name.
-_MOMENT = "MYSQL_MOMENT"
+# Declared column types whose stored text is converted; SQLite finds the converter by this name.
+_DATETIME = "MYSQL_DATETIME"
 _JSON = "MYSQL_JSON"
 _SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400, "WEEK": 604_800}
 _UNKNOWN_ERROR = 1105
@@ -29,7 +28,7 @@ _ERRNOS = (
 
 
 class SqlError(Exception):
-    """SQLite refused a statement; `mysql_errno` is the number that MySQL would give."""
+    """A failed statement; `mysql_errno` is MySQL's number for the error."""
 
     def __init__(self, message: str, mysql_errno: int) -> None:
         super().__init__(message)
@@ -37,16 +36,16 @@ class SqlError(Exception):
 
 
 class JsonText(str):
-    """The text of a value in a JSON column."""
+    """Text of a value in a JSON column."""
 
     __slots__ = ()
 
 
 class SqlEngine:
-    """An empty database in memory. For one thread. Times are UTC, as in the program's sessions."""
+    """In-memory database for one thread. Times are UTC, as in the program's sessions."""
 
     def __init__(self) -> None:
-        sqlite3.register_converter(_MOMENT, _to_datetime)
+        sqlite3.register_converter(_DATETIME, _to_datetime)
         sqlite3.register_converter(_JSON, lambda stored: JsonText(stored, "utf-8"))
         self._connection = sqlite3.connect(
             ":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES
@@ -54,11 +53,11 @@ class SqlEngine:
         self._connection.execute("PRAGMA foreign_keys = ON")
 
     def close(self) -> None:
-        """Forget everything."""
+        """Close the database; its content is lost."""
         self._connection.close()
 
     def run_script(self, script: str) -> None:
-        """Run statements in MySQL's dialect; SET is passed over."""
+        """Run statements in MySQL's dialect; SET is ignored."""
         for statement in sqlglot.parse(script, dialect="mysql"):
             if statement is not None and not isinstance(statement, exp.Set):
                 self.run(statement)
@@ -68,7 +67,7 @@ class SqlEngine:
         return self.run(sqlglot.parse_one(query, dialect="mysql"))[0]
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Add rows whose values stand in the order of the table's columns."""
+        """Add rows; their values are in the order of the table's columns."""
         name = exp.to_identifier(table, quoted=True).sql(dialect="sqlite")
         for row in rows:
             marks = ", ".join("?" * len(row))
@@ -76,7 +75,7 @@ class SqlEngine:
             self._connection.execute(f"INSERT INTO {name} VALUES ({marks})", stored)  # noqa: S608
 
     def run(self, statement: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
-        """Run one parsed statement; returns rows and column names. Raises `SqlError`."""
+        """Run one parsed statement; return its rows and column names. Raises `SqlError`."""
         try:
             cursor = self._connection.execute(_to_sqlite(statement))
             names = [column[0] for column in cursor.description or ()]
@@ -96,7 +95,7 @@ def _to_sqlite(statement: Any) -> str:
 
 
 def _create_table(statement: Any) -> str:
-    """Keep names, types, keys and references; engines and indexes are MySQL's own affair."""
+    """Return the statement with columns, keys and references, without engine and indexes."""
     parts: list[str] = []
     for part in statement.this.expressions:
         if isinstance(part, exp.ColumnDef):
@@ -114,10 +113,10 @@ def _column(column: Any) -> str:
     collate = kinds.get(exp.CollateColumnConstraint)
     not_null = kinds.get(exp.NotNullColumnConstraint)
     default = kinds.get(exp.DefaultColumnConstraint)
-    # MySQL's usual collations do not tell upper from lower case.
-    strict = collate is not None and collate.this.name.endswith(("_bin", "_cs"))
+    # MySQL's default collations ignore case.
+    is_case_sensitive = collate is not None and collate.this.name.endswith(("_bin", "_cs"))
     words = [f'"{column.name}"', _column_type(column)]
-    words += ["COLLATE", "BINARY" if strict else "NOCASE"]
+    words += ["COLLATE", "BINARY" if is_case_sensitive else "NOCASE"]
     if exp.PrimaryKeyColumnConstraint in kinds:
         words.append("PRIMARY KEY")
     if not_null is not None and not not_null.args.get("allow_null"):
@@ -130,20 +129,20 @@ def _column(column: Any) -> str:
 def _column_type(column: Any) -> str:
     kind = column.kind
     if kind.is_type(*exp.DataType.INTEGER_TYPES, *exp.DataType.REAL_TYPES):
-        # So spelled, a primary key becomes the row's number and counts up by itself.
+        # SQLite increments a primary key by itself only if its type is spelled INTEGER.
         return "INTEGER" if kind.is_type(*exp.DataType.INTEGER_TYPES) else "REAL"
     if kind.is_type(exp.DataType.Type.JSON):
         return _JSON
-    return _MOMENT if kind.is_type(*exp.DataType.TEMPORAL_TYPES) else "TEXT"
+    return _DATETIME if kind.is_type(*exp.DataType.TEMPORAL_TYPES) else "TEXT"
 
 
 def _without_intervals(node: Any) -> Any:
-    moment = _moment(node) if isinstance(node, exp.Sub | exp.Add) else None
-    return node if moment is None else exp.Literal.string(_to_text(moment))
+    at = _to_fixed_time(node) if isinstance(node, exp.Sub | exp.Add) else None
+    return node if at is None else exp.Literal.string(_to_text(at))
 
 
-def _moment(node: Any) -> datetime | None:
-    """Work out `CURRENT_TIMESTAMP - INTERVAL 3 HOUR` and the like; None for all else."""
+def _to_fixed_time(node: Any) -> datetime | None:
+    """Evaluate e.g. `CURRENT_TIMESTAMP - INTERVAL 3 HOUR`; None for any other expression."""
     if isinstance(node, exp.CurrentTimestamp):
         return datetime.now(timezone.utc).replace(tzinfo=None)
     if isinstance(node, exp.Literal) and node.is_string:
@@ -153,7 +152,7 @@ def _moment(node: Any) -> datetime | None:
             return None
     if not isinstance(node, exp.Sub | exp.Add) or not isinstance(node.expression, exp.Interval):
         return None
-    start, unit = _moment(node.this), node.expression.text("unit").upper()
+    start, unit = _to_fixed_time(node.this), node.expression.text("unit").upper()
     if start is None or unit not in _SECONDS:
         return None
     step = timedelta(seconds=int(node.expression.name) * _SECONDS[unit])

@@ -1,7 +1,6 @@
-"""How busy each endpoint was, and how busy it may be.
+"""Traffic of each endpoint: counts, the busiest second, and the rate limit behind a 429.
 
-Owns the counts per endpoint, the busiest second, and the token buckets behind 429 answers. Refuses
-to know HTTP and what the calls were about. Times are monotonic seconds, passed in.
+Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ Limit = float | Mapping[str, float]
 
 
 class BusiestSecond:
-    """The most arrivals within any one second."""
+    """Highest number of arrivals within any window of one second."""
 
     __slots__ = ("_recent", "most")
 
@@ -34,7 +33,7 @@ class BusiestSecond:
 
 
 class RateLimit:
-    """A token bucket: `per_second` tokens flow in, at most `burst` are kept, a call takes one."""
+    """Token bucket: `per_second` tokens are added, `burst` is the capacity, a call takes one."""
 
     __slots__ = ("_tokens", "_updated_at", "burst", "per_second")
 
@@ -53,14 +52,14 @@ class RateLimit:
 
     @property
     def remaining(self) -> int:
-        """How many calls would be let through now."""
+        """Number of calls that would be accepted now."""
         return int(self._tokens)
 
     def wait_seconds(self, now: float) -> float:
-        """Take a token and give 0.0, or say in how many seconds there will be one."""
+        """Take a token and return 0.0, or return the seconds until there is one."""
         if self._updated_at is not None:
-            flowed = (now - self._updated_at) * self.per_second
-            self._tokens = min(self.burst, self._tokens + flowed)
+            added = (now - self._updated_at) * self.per_second
+            self._tokens = min(self.burst, self._tokens + added)
         self._updated_at = now
         if self._tokens >= 1.0:
             self._tokens -= 1.0
@@ -69,7 +68,7 @@ class RateLimit:
 
 
 class EndpointTraffic:
-    """What one endpoint received and answered."""
+    """Counts of one endpoint; `answers` counts responses by HTTP status or by `Ending`."""
 
     __slots__ = (
         "answers",
@@ -93,7 +92,7 @@ class EndpointTraffic:
         self.busiest = BusiestSecond()
 
     def arrive(self, at: float) -> None:
-        """Count one request that came in."""
+        """Count a received request."""
         self.received_count += 1
         self.in_flight_count += 1
         if self.in_flight_count > self.most_in_flight:
@@ -101,7 +100,7 @@ class EndpointTraffic:
         self.busiest.arrive(at)
 
     def to_dict(self) -> dict[str, object]:
-        """Give the counts as the state endpoint shows them."""
+        """Return the counts, in the form of GET /sandbox/state."""
         return {
             "received": self.received_count,
             "answers": dict(self.answers),
@@ -115,5 +114,5 @@ class EndpointTraffic:
 
 
 def whole_seconds(seconds: float) -> int:
-    """Round a wait up to the whole seconds that Iterable and `Retry-After` speak of, at least 1."""
+    """Round a wait up to whole seconds, at least 1, as Iterable and `Retry-After` state them."""
     return max(1, math.ceil(seconds))

@@ -1,7 +1,4 @@
-"""What a project keeps: users and events, in little memory, and how Iterable shows them.
-
-Refuses to know how they come to be (`project` does).
-"""
+"""Stored users and events of the sandbox's project, and their form in Iterable's GET responses."""
 
 from __future__ import annotations
 
@@ -16,23 +13,23 @@ Fields = dict[str, Any]
 
 @dataclass(slots=True)
 class User:
-    """One profile; `email` as first sent, times in unix seconds."""
+    """A profile; `email` is spelled as first sent, times are unix seconds."""
 
     email: str
     created_at: float
     updated_at: float
-    # Kept as JSON: a million profiles take a third of the memory that dicts would.
+    # JSON, because a million profiles as dicts take three times the memory.
     fields_json: str = "{}"
     applied_count: int = 0
 
     @property
     def data_fields(self) -> Fields:
-        """The fields as merged from every update, as a new dict."""
+        """The fields merged from all updates, as a new dict."""
         fields: Fields = orjson.loads(self.fields_json)
         return fields
 
     def to_profile(self) -> Fields:
-        """Give the user as GET users/getByEmail shows it, with the fields that Iterable adds."""
+        """Return the user in the form of GET users/getByEmail, with fields added by Iterable."""
         added = {
             "email": self.email,
             "signupDate": _iterable_time(self.created_at),
@@ -49,7 +46,7 @@ class User:
 
 @dataclass(slots=True)
 class Event:
-    """One event; `applied_count` says how often its id was accepted, `created_at` is unix."""
+    """An event; `applied_count` counts how often its id was accepted, `created_at` is unix."""
 
     id: str
     email: str
@@ -60,12 +57,12 @@ class Event:
 
     @property
     def data_fields(self) -> Fields:
-        """The fields as sent last, as a new dict."""
+        """The fields of the last call, as a new dict."""
         fields: Fields = orjson.loads(self.fields_json)
         return fields
 
     def to_listed(self) -> Fields:
-        """Give the event as GET events/{email} shows it."""
+        """Return the event in the form of GET events/{email}."""
         return {
             "id": self.id,
             "email": self.email,
@@ -77,9 +74,9 @@ class Event:
 
 
 def _iterable_time(unix_seconds: float) -> str:
-    """Format a time the way Iterable shows dates."""
+    """Return a time in the format of Iterable's dates."""
     try:
         at = datetime.fromtimestamp(unix_seconds, timezone.utc)
     except (OverflowError, OSError, ValueError):
-        return str(unix_seconds)  # a createdAt in milliseconds lands in the year 58000
+        return str(unix_seconds)  # a createdAt in milliseconds is in the year 58000
     return f"{at:%Y-%m-%d %H:%M:%S} +00:00"

@@ -86,13 +86,13 @@ def test_miscounts_choose_bulk_calls_only() -> None:
         (["hang"], "fault rule 1: must be an object"),
         ([{"fault": "hang"}, {}], "fault rule 2: unknown fault None; the faults are delay, down,"),
         ([{"fault": ["hang"]}], "fault rule 1: unknown fault"),
-        ([{"fault": "hang", "nht": 1}], r"fault rule 1 \(hang\): does not know `nht`"),
+        ([{"fault": "hang", "nht": 1}], r"fault rule 1 \(hang\): unknown key `nht`"),
         ([{"fault": "delay"}], r"fault rule 1 \(delay\): needs `seconds`"),
         ([{"fault": "status", "status": 99}], "`status` must be an HTTP status.*, not 99"),
         ([{"fault": "hang", "nth": [0]}], "`nth` must be a list of ordinals"),
         ([{"fault": "hang", "probability": 2}], "`probability` must be a number from 0 to 1"),
         ([{"fault": "hang", "every": True}], "`every` must be a whole number"),
-        ([{"fault": "down", "email": SARAH}], r"fault rule 1 \(down\): does not know `email`"),
+        ([{"fault": "down", "email": SARAH}], r"fault rule 1 \(down\): unknown key `email`"),
         ([{"fault": "echo_request", "status": 200}], "`status` must be 400 or 500"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_bad_script_is_refused_naming_the_rule_and_the_problem(
 
 
 def test_every_problem_of_a_rule_is_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r"does not know `a`.*`times` must be.*needs `status`"):
+    with pytest.raises(ValueError, match=r"unknown key `a`.*`times` must be.*needs `status`"):
         FaultScript([{"fault": "status", "a": 1, "times": 0}])
 
 
