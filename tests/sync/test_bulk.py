@@ -182,8 +182,8 @@ def test_the_permit_of_the_dispatcher_is_used_by_the_first_call_alone() -> None:
 def test_the_pace_of_a_batch_is_that_of_its_first_call() -> None:
     iterable = FakeBulkClient({})
     sender = BulkSender(iterable)
-    assert sender.pace([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
-    assert sender.pace([row(0, profile=False)]) is iterable.paces[TRACK]
+    assert sender.rate_limiter([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
+    assert sender.rate_limiter([row(0, profile=False)]) is iterable.paces[TRACK]
 
 
 def test_the_units_of_a_sender_have_its_batch_size() -> None:

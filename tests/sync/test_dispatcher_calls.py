@@ -24,8 +24,8 @@ def test_a_permit_is_for_a_rows_first_call_only() -> None:
 def test_a_row_takes_the_permit_of_the_call_that_it_begins_with() -> None:
     calls = NotedCalls()
     sender = PerUserSender(calls)
-    assert sender.pace([waiting_row(1)]) is calls.paces[USERS_UPDATE]
-    assert sender.pace([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
+    assert sender.rate_limiter([waiting_row(1)]) is calls.paces[USERS_UPDATE]
+    assert sender.rate_limiter([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
 
 
 def test_a_row_without_an_event_is_not_held_back() -> None:

@@ -159,7 +159,7 @@ def test_an_empty_result_is_a_warning_that_names_window_and_query(
     report = runs.run()
     assert (report.summary.status, report.summary.total_users) == ("completed", 0)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "The query returned nothing for the last 0.5 days: see its plan and pages in "
+        "The query returned nothing for the last 0.5 days: check the plan and the pages in "
         "pro_users_recent_engagement.sql, and ENGAGEMENT_WINDOW_DAYS."
     ]
     assert iterable.calls == []

@@ -82,7 +82,7 @@ def test_a_read_that_breaks_once_is_begun_again(
     with killing_the_reader(mariadb_server, 1) as killed:
         report = runs.run(hurried_stop())
     assert len(killed) == 1
-    assert caplog.text.count("Reading again, from the start.") == 1
+    assert caplog.text.count("Reading again from the first row.") == 1
     assert counts_of(report) == {"successful": 7_000}
     assert len(iterable.project.users) == len(iterable.project.events) == 7_000
 
@@ -97,7 +97,7 @@ def test_a_read_that_always_breaks_is_given_up_after_three_times(
     with killing_the_reader(mariadb_server, 10) as killed:
         report = runs.run(hurried_stop())
     assert len(killed) == 3
-    assert caplog.text.count("Reading again, from the start.") == 2
+    assert caplog.text.count("Reading again from the first row.") == 2
     assert "The connection to MySQL" in str(report.error)
     assert "was lost" in str(report.error)
     assert counts_of(report) == {}

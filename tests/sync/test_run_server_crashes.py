@@ -143,7 +143,7 @@ def test_a_connection_lost_in_the_middle_of_a_row_is_begun_again(
         runs = Runs.between(tmp_path, replace(mariadb, port=proxy.port), iterable)
         assert counts_of(hurried(runs)) == {"successful": 40}
         assert proxy.connection_count > 2
-    assert caplog.text.count("Reading again, from the start.") >= 1
+    assert caplog.text.count("Reading again from the first row.") >= 1
     check_project(iterable.project, FEW)
 
 
