@@ -60,9 +60,8 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-Report = Callable[
-    [CallReport | DelayedEvents], bool
-]  # returns False when no further call may be made
+# Returns False when no further call may be made.
+Report = Callable[[CallReport | DelayedEvents], bool]
 Rows = Sequence[PendingRow]
 
 
@@ -120,7 +119,7 @@ class Dispatcher:
                 self._start(first, has_permit=False)
                 while self._in_flight and not self._stop.is_set():
                     time.sleep(_TICK_SECONDS)
-                    self._collect()
+                    self._check_reports()
             self._send_as_permitted(units)
         except BaseException:
             self._is_aborted = True
@@ -146,7 +145,7 @@ class Dispatcher:
             if unit is None and not self._in_flight and not self._delayed:
                 return
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
-            self._collect()
+            self._check_reports()
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
@@ -158,9 +157,9 @@ class Dispatcher:
         self._sender.send(unit, self._report, has_permit=has_permit)
         return Done(len(unit))
 
-    def _report_end(self, sending: Future[Done]) -> None:
-        error = sending.exception()
-        self._reports.put(sending.result() if error is None else Failed(error))
+    def _report_end(self, future: Future[Done]) -> None:
+        error = future.exception()
+        self._reports.put(future.result() if error is None else Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
@@ -173,7 +172,7 @@ class Dispatcher:
             _due_at, seqs = self._delayed.popleft()
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
-    def _collect(self) -> None:
+    def _check_reports(self) -> None:
         """Process the workers' reports and raise what has to end the run."""
         if (problem := self._process_reports()) is not None:
             raise problem

@@ -102,9 +102,8 @@ class SyncRun:
         self._show_payload = show_payload
         self._now, self._clock = now, clock
         self._started_at, self._began_at = now(), clock()
-        self._progress = Progress(
-            0, ceiling_rows_per_second(settings)
-        )  # replaced when delivery starts
+        # Replaced when delivery starts.
+        self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._has_rows = False  # rows found in the outbox at the start are of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
@@ -159,7 +158,7 @@ class SyncRun:
         except (SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
-            pass
+            pass  # `self._stop.number` says so
         finally:
             self._stop.ends_at_once = False
         if self._stop.number is not None and ending.error is None:

@@ -56,9 +56,9 @@ def check_truth(
     results: Mapping[RequestKind, Mapping[int, CallResult]],
     order: Sequence[tuple[RequestKind, int, int]],
 ) -> None:
-    for kind, of_half in results.items():
+    for kind, of_kind in results.items():
         endpoint = ENDPOINT_OF[kind]
-        for seq, result in of_half.items():
+        for seq, result in of_kind.items():
             if result.delivered:
                 assert (endpoint, seq) in iterable.applied, "a false success"
     for kind, seq, requests_by_then in order:
@@ -90,8 +90,8 @@ def test_every_row_gets_its_own_reason_whatever_else_is_in_the_batch(
     assert {seq: result.code for seq, result in results[RequestKind.EVENT].items()} == {
         seq: CODE_OF[kind] for seq, kind in enumerate(kinds) if kind not in UNREACHABLE
     }
-    for of_half in results.values():
-        for seq, result in of_half.items():
+    for of_kind in results.values():
+        for seq, result in of_kind.items():
             expected = Verdict.DELIVERED if kinds[seq] is Kind.FINE else Verdict.REJECTED
             if kinds[seq] is Kind.MISCOUNTED:
                 expected = Verdict.UNAVAILABLE  # it may be there: the next run will know
@@ -139,8 +139,8 @@ def test_a_stop_or_a_refusal_during_bisection_leaves_no_false_verdict(
     assert len(iterable.requests) <= min(stops_after, refuses_from + 1)
     refused = [
         seq
-        for of_half in results.values()
-        for seq, result in of_half.items()
+        for of_kind in results.values()
+        for seq, result in of_kind.items()
         if result.verdict is Verdict.REFUSED
     ]
     assert not refused or set(refused) <= set(iterable.requests[-1][1])

@@ -128,7 +128,7 @@ def test_a_batch_with_events_only_makes_no_update(path: Path, iterable: Iterable
 # Rows that the response names
 
 
-@pytest.mark.parametrize("is_sparse", [False, True], ids=["full answers", "sparse answers"])
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["full responses", "sparse responses"])
 @pytest.mark.parametrize(
     ("option", "outcome"),
     [

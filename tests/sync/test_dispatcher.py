@@ -32,9 +32,9 @@ def test_every_row_gets_an_update_and_then_an_event(path: Path) -> None:
         assert outcomes_of(outbox) == {email_of(n): "successful" for n in NUMBERS}
         calls = calls_by_person(iterable)
         assert set(calls) == {email_of(n) for n in NUMBERS}
-        for of_person in calls.values():
-            assert endpoints_of(of_person) == [USERS_UPDATE, EVENTS_TRACK]
-            assert of_person[1].at - of_person[0].at >= 0.02  # not before the update's answer
+        for of_user in calls.values():
+            assert endpoints_of(of_user) == [USERS_UPDATE, EVENTS_TRACK]
+            assert of_user[1].at - of_user[0].at >= 0.02  # not before the response to the update
         assert (client.call_count, client.retry_count) == (80, 0)
         assert iterable.state()["endpoints"][USERS_UPDATE]["max_in_flight"] > 1
         assert len(iterable.project.events) == 40
