@@ -1,9 +1,4 @@
-"""Bulk mode: rows into batches, and a batch's answer back into one verdict a row.
-
-Owns batching by count and bytes, the batch_result of `users/bulkUpdate` and `events/trackBulk`
-answers (Iterable's `UserBulkUpdateListResponse`, `BulkTrackResponse`), and the splitting that
-finds the bad rows of a batch refused whole. Sends through the client that it is given.
-"""
+"""Bulk mode: batches by row count and bytes, sent and split until every row has a result."""
 
 from __future__ import annotations
 
@@ -27,21 +22,21 @@ from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
 logger = logging.getLogger(__name__)
 
-# Iterable takes 4 MB; it does not say which kind of megabyte.
+# Iterable's limit is 4 MB; its documentation does not say of which kind of megabyte.
 MAX_REQUEST_BYTES = 4_000_000
-_ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two
+_ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two envelopes
 
-# Of about half a megabyte each, its two requests together: 5 a second for 8 seconds a batch.
+# 5 batches a second x 8 seconds a batch; each takes about 0.5 MB of memory.
 MAX_BATCHES_IN_FLIGHT = 40
 
 
 def to_batches(
     rows: Iterator[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Rows]:
-    """Group rows into batches of at most `batch_size`, neither of whose requests is too large.
+    """Group rows into batches of at most `batch_size` rows and `max_bytes` a request.
 
-    The first row is a batch of its own. A row too large for any request is one too: Iterable
-    says so itself, and nothing else suffers.
+    The first row is a batch of its own, and so is a row that is too large for any request:
+    Iterable then rejects that row alone.
     """
     batch: list[PendingRow] = []
     sizes = [_ENVELOPE_BYTES, _ENVELOPE_BYTES]
@@ -60,7 +55,10 @@ def to_batches(
 
 
 class BulkSender:
-    """One `users/bulkUpdate` and then one `events/trackBulk` a batch, split where need be."""
+    """Sends a batch: `users/bulkUpdate`, then `events/trackBulk`.
+
+    With `delays_events` the events of delivered updates follow later.
+    """
 
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
@@ -69,13 +67,13 @@ class BulkSender:
     ) -> None:
         self._client = client
         self._batch_size = batch_size
-        self._holds_events_back = delays_events
-        self._described: set[str] = set()
+        self._delays_events = delays_events
+        self._logged_lines: set[str] = set()
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def pace(self, unit: Rows) -> RateLimiter:
+    def rate_limiter(self, unit: Rows) -> RateLimiter:
         has_profiles = any(row.profile is not None for row in unit)
         return self._client.paces[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
@@ -90,20 +88,20 @@ class BulkSender:
             if row.event is not None
             and (row.seq not in updates or event_may_follow(updates[row.seq]))
         ]
-        if self._holds_events_back:
+        if self._delays_events:
             later = [row.seq for row in events if row.seq in updates and updates[row.seq].delivered]
             if later:
                 report(DelayedEvents(later))
-            waits = set(later)
-            events = [row for row in events if row.seq not in waits]
+            delayed = set(later)
+            events = [row for row in events if row.seq not in delayed]
         self._deliver(RequestKind.EVENT, events, report, has_permit and not profiles)
 
     def _deliver(
         self, kind: RequestKind, rows: Rows, report: Report, has_permit: bool
     ) -> tuple[dict[int, CallResult], bool]:
-        """Send one half of a batch until each row has its verdict, or nothing may follow.
+        """Send a batch's requests of one kind, split as needed, until each has a result.
 
-        Return what came of each row, and whether the run goes on.
+        Return the results by `PendingRow.seq`, and False when no further call may be made.
         """
         send = (
             self._client.bulk_update_users
@@ -122,7 +120,7 @@ class BulkSender:
             if not call.attempts:
                 return settled, False
             batch_result = to_batch_result(kind, part, call)
-            self._tell_fields(kind, call)
+            self._log_fields(kind, call)
             now = time.time()
             finished = [
                 Finished(seq, kind, result, now) for seq, result in batch_result.settled.items()
@@ -132,17 +130,17 @@ class BulkSender:
             goes_on = report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
         return settled, goes_on
 
-    def _tell_fields(self, kind: RequestKind, call: CallResult) -> None:
-        """Tell once of fields that Iterable dropped or made."""
-        answer = call.params if isinstance(call.params, dict) else {}
+    def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
+        """Log the fields that Iterable dropped or created, each set of them once."""
+        response = call.params if isinstance(call.params, dict) else {}
         for key, level, what in (
             ("filteredOutFields", logging.WARNING, "dropped unknown fields"),
             ("createdFields", logging.INFO, "created fields"),
         ):
-            fields = answer.get(key)
+            fields = response.get(key)
             listed = fields if isinstance(fields, list) else []
             names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
             line = f"Iterable {what} of the {kind.value}s: {names}"
-            if names and line not in self._described:
-                self._described.add(line)
+            if names and line not in self._logged_lines:
+                self._logged_lines.add(line)
                 logger.log(level, "%s", line)

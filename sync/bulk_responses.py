@@ -22,83 +22,83 @@ _ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What an answer says: rows that are settled, and parts that have to be sent again."""
+    """What a response says: results of rows, and parts of the batch to send again."""
 
     settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
     to_resend: Sequence[Rows] = ()
 
 
 def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
-    """Say what a batch's answer means for each of its rows.
+    """Return what a batch's response means for each of its rows.
 
-    Every row is settled or in exactly one part to send again; each such part is smaller than
-    the batch, so that splitting ends. A row that was rejected by name is never sent again.
+    Every row is either settled or in exactly one part to send again. Each part is smaller than
+    the batch, so splitting ends. A row that the response names as failed is not sent again.
     """
     if result.verdict in (Verdict.UNAVAILABLE, Verdict.REFUSED):
-        alike = replace(result, params=None)
-        return BatchResult({row.seq: alike for row in rows})
+        same_for_all = replace(result, params=None)
+        return BatchResult({row.seq: same_for_all for row in rows})
     if result.verdict is Verdict.REJECTED:
-        return _read_refused_whole(kind, rows, result)
-    return _read_counts(rows, result)
+        return _split_rejected_batch(kind, rows, result)
+    return _match_counts(rows, result)
 
 
-def _read_counts(rows: Rows, result: CallResult) -> BatchResult:
-    answer: dict[str, Any] = result.params
-    succeeded, failed = answer["successCount"], answer["failCount"]
+def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
+    response: dict[str, Any] = result.params
+    succeeded, failed = response["successCount"], response["failCount"]
     by_email = {row.email.casefold(): row for row in rows}
-    said = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
+    counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
     settled: dict[int, CallResult] = {}
-    for code, email in _named_failures(answer):
+    for code, email in _named_failures(response):
         row = by_email.get(email.strip().casefold())
         if row is not None and row.seq not in settled:
-            settled[row.seq] = _row_result(result, Verdict.REJECTED, code, said)
-    if answer.get("disallowedEventNames"):
+            settled[row.seq] = _row_result(result, Verdict.REJECTED, code, counts)
+    if response.get("disallowedEventNames"):
         for row in rows:
             if row.seq not in settled:
                 settled[row.seq] = _row_result(
-                    result, Verdict.REJECTED, "disallowedEventNames", said
+                    result, Verdict.REJECTED, "disallowedEventNames", counts
                 )
     rest = [row for row in rows if row.seq not in settled]
     if succeeded == len(rest) and failed == len(settled):
-        delivered = _row_result(result, Verdict.DELIVERED, "Success", said)
+        delivered = _row_result(result, Verdict.DELIVERED, "Success", counts)
         settled.update((row.seq, delivered) for row in rest)
         return BatchResult(settled)
     if len(rows) > 1 and rest:
         return BatchResult(settled, _split_in_two(rest) if len(rest) == len(rows) else [rest])
-    for row in rest:  # alone, and still no word on it
+    for row in rest:  # sent alone, and the response still does not name it
         verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
-        settled[row.seq] = _row_result(result, verdict, "NotNamed", said)
+        settled[row.seq] = _row_result(result, verdict, "NotNamed", counts)
     return BatchResult(settled)
 
 
-def _read_refused_whole(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
+def _split_rejected_batch(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
     if len(rows) == 1:
         return BatchResult({rows[0].seq: result})
     named = _rows_named(rows, result.params)
     if named:
-        settled = {row.seq: replace(result, params=why) for row, why in named}
+        settled = {row.seq: replace(result, params=reason) for row, reason in named}
         rest = [row for row in rows if row.seq not in settled]
         return BatchResult(settled, [rest] if rest else [])
-    suspects = _rows_holding(kind, rows, result.params)
+    suspects = _rows_with_offending_value(kind, rows, result.params)
     if 0 < len(suspects) < len(rows):
-        held = {row.seq for row in suspects}
-        rest = [row for row in rows if row.seq not in held]
+        suspect_seqs = {row.seq for row in suspects}
+        rest = [row for row in rows if row.seq not in suspect_seqs]
         return BatchResult({}, [rest, suspects])
     return BatchResult({}, _split_in_two(rows))
 
 
 def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
-    """Find the rows that a `BadJsonBody` names: `{"obj.users[1].preferUserId": why}`."""
+    """Find the rows that `BadJsonBody` names: `{"obj.users[1].preferUserId": reason}`."""
     named: dict[int, Any] = {}
-    for path, why in params.items() if isinstance(params, dict) else ():
-        found = _ROW_IN_PARAMS.search(path)
-        if found and int(found[1]) < len(rows):
-            named.setdefault(int(found[1]), {path: why})
-    return [(rows[index], why) for index, why in sorted(named.items())]
+    for path, reason in params.items() if isinstance(params, dict) else ():
+        match = _ROW_IN_PARAMS.search(path)
+        if match and int(match[1]) < len(rows):
+            named.setdefault(int(match[1]), {path: reason})
+    return [(rows[index], reason) for index, reason in sorted(named.items())]
 
 
-def _rows_holding(kind: RequestKind, rows: Rows, params: Any) -> Rows:
-    """Find the rows with a value that a `RequestFieldsTypesMismatched` complains of."""
+def _rows_with_offending_value(kind: RequestKind, rows: Rows, params: Any) -> Rows:
+    """Find the rows with a value that `RequestFieldsTypesMismatched` names."""
     errors = params.get("validationErrors") if isinstance(params, dict) else None
     if not isinstance(errors, dict):
         return []
@@ -107,36 +107,36 @@ def _rows_holding(kind: RequestKind, rows: Rows, params: Any) -> Rows:
         for name, error in errors.items()
         if isinstance(error, dict) and "offendingValue" in error
     }
-    held = []
+    found = []
     for row in rows:
         data_fields = orjson.loads(body_of(kind, row)).get("dataFields", {})
         if any(
-            name in data_fields and _same(data_fields[name], value)
+            name in data_fields and _is_same_value(data_fields[name], value)
             for name, value in offending.items()
         ):
-            held.append(row)
-    return held
+            found.append(row)
+    return found
 
 
-def _same(ours: Any, theirs: Any) -> bool:
-    """Compare by type too: to Python, 1 equals True."""
+def _is_same_value(ours: Any, theirs: Any) -> bool:
+    """Compare types too: in Python 1 == True."""
     return type(ours) is type(theirs) and bool(ours == theirs)
 
 
-def _named_failures(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (list, e-mail) of each row that an answer names as failed."""
-    lists = answer.get("failedUpdates")
+def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name of the list, e-mail) of each row that a response names as failed."""
+    lists = response.get("failedUpdates")
     for name, emails in lists.items() if isinstance(lists, dict) else ():
         if name.endswith("Emails") and isinstance(emails, list):
             yield from ((f"failedUpdates.{name}", e) for e in emails if isinstance(e, str))
-    deprecated = answer.get("invalidEmails")
+    deprecated = response.get("invalidEmails")
     for email in deprecated if isinstance(deprecated, list) else ():
         if isinstance(email, str):
             yield "failedUpdates.invalidEmails", email
 
 
-def _row_result(result: CallResult, verdict: Verdict, code: str, said: str) -> CallResult:
-    return replace(result, verdict=verdict, code=code, message=said, params=None)
+def _row_result(result: CallResult, verdict: Verdict, code: str, message: str) -> CallResult:
+    return replace(result, verdict=verdict, code=code, message=message, params=None)
 
 
 def body_of(kind: RequestKind, row: PendingRow) -> bytes:

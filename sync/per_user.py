@@ -15,18 +15,18 @@ MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 6
 
 
 class PerUserSender:
-    """One update and one event a row, in this order."""
+    """Sends one row at a time. With `delays_events` the event follows a delivered update later."""
 
     max_in_flight = MAX_ROWS_IN_FLIGHT
 
     def __init__(self, client: IterableClient, *, delays_events: bool = False) -> None:
         self._client = client
-        self._holds_events_back = delays_events
+        self._delays_events = delays_events
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return ((row,) for row in rows)
 
-    def pace(self, unit: Rows) -> RateLimiter:
+    def rate_limiter(self, unit: Rows) -> RateLimiter:
         return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
@@ -36,11 +36,11 @@ class PerUserSender:
             update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
             has_permit = False
             if not update.attempts:
-                return  # stopped before it was sent
+                return  # the run stopped before it was sent
             finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
             if not report(CallReport(update, [finished])) or not event_may_follow(update):
                 return
-            if self._holds_events_back and update.delivered and row.event is not None:
+            if self._delays_events and update.delivered and row.event is not None:
                 report(DelayedEvents([row.seq]))
                 return
         if row.event is not None:

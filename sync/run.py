@@ -1,8 +1,7 @@
-"""One run: fill the outbox from MySQL, drain it into Iterable, report.
+"""One run: fill the outbox from MySQL, deliver it to Iterable, report.
 
-Owns the order of the phases and what becomes of the run when one of them breaks: whatever
-happens after the lock is taken, the rows are accounted for in a results file, and the history
-knows the ending. Knows no flags and no exit statuses.
+Once the state file is locked, every run ends with a results file that accounts for all rows, and
+with an entry in the history, even if a phase fails.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from sync.source_rows import SourceRows
 
 logger = logging.getLogger(__name__)
 
-MAX_READS = 3  # a read that breaks midway is begun again this often in all
+MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the flags ask of one run."""
+    """The flags of one run."""
 
     dry_run: bool = False
     limit: int | None = None
@@ -53,11 +52,11 @@ class Options:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run ended. `error` is what cut it short, None when it came to its end."""
+    """How a run ended. `error` is what ended it early, None if nothing did."""
 
     summary: RunSummary
     failures: Sequence[Failure]
-    files: Sequence[Path]  # the results file first, where it could be written
+    files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None
 
     @property
@@ -65,13 +64,13 @@ class RunReport:
         return self.files[0] if self.files else None
 
     def lines(self) -> list[str]:
-        """Word the end of the run for the operator."""
+        """Return the summary for the operator."""
         return summary_lines(self.summary, self.failures, self.files)
 
 
 @dataclass
 class _Ending:
-    """How the phases ended, so far."""
+    """Status, reason and error of the run so far; the first error stays."""
 
     status: str = "completed"
     reason: str | None = None
@@ -84,7 +83,7 @@ class _Ending:
 
 
 class SyncRun:
-    """One run with these settings. `execute` once."""
+    """One run with these settings. Call `execute` once."""
 
     def __init__(
         self,
@@ -103,8 +102,9 @@ class SyncRun:
         self._show_payload = show_payload
         self._now, self._clock = now, clock
         self._started_at, self._began_at = now(), clock()
-        self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
-        self._has_rows = False  # what the outbox holds before is of a run that was killed
+        # Replaced when delivery starts.
+        self._progress = Progress(0, ceiling_rows_per_second(settings))
+        self._has_rows = False  # rows found in the outbox at the start are of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -122,10 +122,10 @@ class SyncRun:
         )
 
     def execute(self) -> RunReport:
-        """Run to the end, whatever it is.
+        """Run all phases and return how the run ended.
 
-        Raises ConfigError (the query lacks columns) and StateError (the state file cannot be
-        used at all, or another run holds it): nothing was sent then.
+        Raises ConfigError when the query lacks columns, and StateError when the state file cannot
+        be used or another run has locked it: nothing was sent then.
         """
         dry_run = self._options.dry_run
         with contextlib.ExitStack() as stack:
@@ -138,14 +138,14 @@ class SyncRun:
                 outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
             ending = _Ending()
             try:
-                self._phases(outbox, ending)
+                self._run_phases(outbox, ending)
             except ConfigError as error:
                 if not dry_run:
                     outbox.history.end(self._run_id, self._now(), "aborted", str(error), {})
                 raise
             return self._report(outbox, ending)
 
-    def _phases(self, outbox: Outbox, ending: _Ending) -> None:
+    def _run_phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
             filled = self._fill(outbox)
             self._has_rows = True
@@ -158,14 +158,14 @@ class SyncRun:
         except (SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
-            pass
+            pass  # `self._stop.number` says so
         finally:
             self._stop.ends_at_once = False
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
 
     def _fill(self, outbox: Outbox) -> FillSummary:
-        """Take in all rows; a read that breaks is begun again, from the first row."""
+        """Read all rows into the outbox, again from the first row after a transient error."""
         reads = 0
         while True:
             try:
@@ -174,7 +174,7 @@ class SyncRun:
                 reads += 1
                 if not error.transient or reads == MAX_READS:
                     raise
-                logger.warning("%s Reading again, from the start.", error)
+                logger.warning("%s Reading again from the first row.", error)
                 self._stop.event.wait(2.0**reads)
 
     def _fill_once(self, outbox: Outbox) -> FillSummary:
@@ -194,8 +194,8 @@ class SyncRun:
         )
         if not filled.total:
             logger.warning(
-                "The query returned nothing for the last %g days: see its plan and pages in %s, "
-                "and ENGAGEMENT_WINDOW_DAYS.",
+                "The query returned nothing for the last %g days: check the plan and the pages in "
+                "%s, and ENGAGEMENT_WINDOW_DAYS.",
                 settings.engagement_window_days,
                 settings.query_file.name,
             )
@@ -222,17 +222,17 @@ class SyncRun:
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
-        holds_back = settings.event_delay_seconds > 0
+        delays_events = settings.event_delay_seconds > 0
         sender: Sender
         if settings.sync_mode == "bulk":
             sender = BulkSender(
                 self._client,
                 batch_size=settings.bulk_batch_size,
-                delays_events=holds_back,
+                delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(self._client, delays_events=holds_back)
-        with self._progress_of(rows_to_send) as progress:
+            sender = PerUserSender(self._client, delays_events=delays_events)
+        with self._start_progress(rows_to_send) as progress:
             Dispatcher(
                 outbox,
                 sender,
@@ -241,7 +241,7 @@ class SyncRun:
                 on_progress=progress.advance,
             ).run()
 
-    def _progress_of(self, rows_to_send: int) -> Progress:
+    def _start_progress(self, rows_to_send: int) -> Progress:
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(self._settings),
@@ -250,7 +250,7 @@ class SyncRun:
         return self._progress
 
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
-        """Account for every row, as far as disks allow, and let personal data go."""
+        """Write results, report and history, then delete the personal data in the outbox."""
         finished_at = self._now()
         files: list[Path] = []
         counts = dict.fromkeys(Outcome, 0)
@@ -274,11 +274,11 @@ class SyncRun:
             ending.abort(error)
             counts, self._has_rows = dict.fromkeys(Outcome, 0), False
         summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
-        # In a word: a million rows may carry it. The whole reason stands in the head.
-        why = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        # Kept short, as up to a million rows carry it; the file's head has the whole reason.
+        row_reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
             folder = self._settings.results_dir
-            rows = entries(outbox.settled(), why) if self._has_rows else ()
+            rows = entries(outbox.settled(), row_reason) if self._has_rows else ()
             files.append(write_results(folder, summary, rows))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
@@ -303,6 +303,6 @@ class SyncRun:
         from reporting.html_report import write_report
 
         path = results_path.with_suffix(".html")
-        measured = self._progress.measurements
-        is_written = write_report(path, summary, failures, measured, self._settings)
+        measurements = self._progress.measurements
+        is_written = write_report(path, summary, failures, measurements, self._settings)
         return [path] if is_written else []

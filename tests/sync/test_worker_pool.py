@@ -1,4 +1,4 @@
-"""The worker pool: how many threads it starts, and what becomes of results and exceptions."""
+"""The worker pool: its number of threads, results and exceptions."""
 
 from __future__ import annotations
 
