@@ -7,16 +7,16 @@ one thread. Whatever is wrong with the file is a `StateError` (`state_file`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from records.mapping import RowMapping
+from records.mapping import InvalidRow, RowKey, RowMapping
 from records.outcomes import (
     Failure,
     Finished,
@@ -27,9 +27,10 @@ from records.outcomes import (
     SettledRow,
 )
 from state.database import close_after_reading, open_for_reading, open_state, state_errors
+from state.delivered import DeliveredTable, Hashes
 from state.history import RunHistory
-from state.waiting_rows import OutboxRow, to_outbox_row
 
+_NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
@@ -43,20 +44,6 @@ _RECORD = {
         "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
     ),
 }
-_REMEMBER = {
-    RequestKind.PROFILE: """
-        INSERT INTO delivered (person, profile_hash, profile_at)
-        SELECT person, profile_hash, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE
-        SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
-    """,
-    RequestKind.EVENT: """
-        INSERT INTO delivered (person, event_hash, event_id, event_at)
-        SELECT person, event_hash, event_id, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE SET event_hash = excluded.event_hash,
-            event_id = excluded.event_id, event_at = excluded.event_at
-    """,
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +54,23 @@ class FillSummary:
     to_send: int
     in_the_future: int
     mapping_changed: bool
+
+
+class _OutboxRow(NamedTuple):
+    """A row as it is put into the outbox."""
+
+    seq: int
+    user_id: int | str | None
+    email: str | None
+    person: int | None = None
+    event_at: int | None = None
+    kind: str | None = None
+    reason: str | None = None
+    profile: bytes | None = None
+    profile_hash: int | None = None
+    event: bytes | None = None
+    event_hash: int | None = None
+    event_id: str | None = None
 
 
 class Outbox:
@@ -86,6 +90,7 @@ class Outbox:
                 self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         else:
             self._database = open_state(path)
+        self.delivered = DeliveredTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self._is_read_only = read_only
 
@@ -134,43 +139,26 @@ class Outbox:
         full_refresh: bool,
     ) -> None:
         keys = [mapping.key(row) for row in rows]
-        known = {} if full_refresh else self._known([key.person for key in keys if key])
+        known = (
+            {} if full_refresh else self.delivered.hashes_of([key.person for key in keys if key])
+        )
         unchanged: list[tuple[Any, ...]] = []
-        waiting: list[OutboxRow] = []
+        waiting: list[_OutboxRow] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
             if key and known.get(key.person) == (key.profile_hash, key.event_hash):
                 unchanged.append((seq, key.user_id, key.email, key.person, key.event_at))
             else:
-                waiting.append(to_outbox_row(seq, row, key, known, mapping))
+                waiting.append(_to_outbox_row(seq, row, key, known, mapping))
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, person, event_at, kind)"
             " VALUES (?, ?, ?, ?, ?, 'unchanged')",
             unchanged,
         )
         self._database.executemany(
-            f"INSERT INTO outbox ({', '.join(OutboxRow._fields)})"  # noqa: S608 - our own names
+            f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             waiting,
         )
-
-    def _known(self, persons: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
-        """Return what was delivered to these people, in one look-up for the whole chunk.
-
-        As one JSON value: SQLite then lets go of the interpreter once and not for every row,
-        and the rows that follow are fetched meanwhile. Row by row, a million look-ups took 6 s
-        beside the fetching thread, this way 3 s.
-        """
-        found = self._database.execute(
-            # CAST: what somebody wrote there that is no number is no hash of ours, and no error.
-            "SELECT json_group_array(json_array(person, CAST(profile_hash AS INTEGER),"
-            " CAST(event_hash AS INTEGER)))"
-            " FROM delivered WHERE person IN (SELECT value FROM json_each(?))",
-            (orjson.dumps(persons).decode(),),
-        ).fetchone()[0]
-        return {
-            person: (profile_hash, event_hash)
-            for person, profile_hash, event_hash in orjson.loads(found)
-        }
 
     def _mark_duplicates(self) -> None:
         """Keep one row a person: the latest event, the first such row where times are equal."""
@@ -247,9 +235,8 @@ class Outbox:
                         for call in calls
                     ],
                 )
-                self._database.executemany(
-                    _REMEMBER[kind],
-                    [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
+                self.delivered.record(
+                    kind, [(int(c.finished_at), c.seq) for c in calls if c.result.delivered]
                 )
 
     def outcome_counts(self) -> dict[Outcome, int]:
@@ -315,3 +302,26 @@ class Outbox:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
+
+
+def _to_outbox_row(
+    seq: int,
+    row: Sequence[Any],
+    key: RowKey | None,
+    known: Mapping[int, Hashes],
+    mapping: RowMapping,
+) -> _OutboxRow:
+    """Decide which of its halves a row waits for; at least one is new."""
+    had_profile, had_event = known.get(key.person, _NOT_DELIVERED) if key else _NOT_DELIVERED
+    record = mapping.to_record(row)
+    if key is None or isinstance(record, InvalidRow):
+        reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
+        return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+    waiting = _OutboxRow(seq, key.user_id, key.email, key.person, key.event_at)
+    if had_profile != key.profile_hash:
+        waiting = waiting._replace(profile=record.profile, profile_hash=key.profile_hash)
+    if had_event != key.event_hash:
+        waiting = waiting._replace(
+            event=record.event, event_hash=key.event_hash, event_id=record.event_id
+        )
+    return waiting

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import heapq
 import random
-import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from itertools import count as numbers
 from typing import Any, NamedTuple
 
-import orjson
-
 from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
-from state.database import close_after_reading, open_for_reading, state_errors
-from state.history import RunHistory
+from state.delivered import DeliveredTable, DeliveredUser
+from state.outbox import Outbox
 from sync.source_rows import SourceRows
 
 
@@ -30,13 +27,6 @@ class DeliveredRow(NamedTuple):
 
     record: SyncRecord
     profile_at: int | None
-    event_at: int | None
-
-
-class _Remembered(NamedTuple):
-    profile_hash: int | None
-    profile_at: int | None
-    event_hash: int | None
     event_at: int | None
 
 
@@ -51,16 +41,13 @@ def choose_delivered_rows(
     Reads the whole query once, or until `stop` is set, holding no more than is chosen. Raises
     SourceError, StateError, and ConfigError where columns are missing.
     """
-    path = settings.state_file
-    with state_errors(path), ExitStack() as stack:
-        memory = open_for_reading(path)
-        stack.callback(close_after_reading, path, memory)
-        runs = RunHistory(path, memory).runs()
+    with closing(Outbox(settings.state_file, read_only=True)) as outbox:
+        runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         tie_breakers = numbers()
         # The worst of the chosen is on top of the heap.
         chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, remembered in _rows_with_memory(settings, memory, stop):
+        for row, mapping, remembered in _known_rows(settings, outbox.delivered, stop):
             profile_at, event_at = _still_so(row, mapping, remembered)
             if profile_at is None and event_at is None:
                 continue
@@ -78,9 +65,9 @@ def choose_delivered_rows(
     return [entry[-1] for entry in sorted(chosen, reverse=True)]
 
 
-def _rows_with_memory(
-    settings: Settings, memory: sqlite3.Connection, stop: threading.Event
-) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
+def _known_rows(
+    settings: Settings, delivered: DeliveredTable, stop: threading.Event
+) -> Iterator[tuple[Sequence[Any], RowMapping, DeliveredUser]]:
     """Yield the rows of people whom the state file knows."""
     with SourceRows(settings) as rows:
         mapping = rows.mapping
@@ -88,24 +75,14 @@ def _rows_with_memory(
             if stop.is_set():
                 return
             keys = [mapping.key(row) for row in chunk]
-            known = _known(memory, (key.person for key in keys if key))
+            known = delivered.find(key.person for key in keys if key)
             for row, key in zip(chunk, keys, strict=True):
                 if key and key.person in known:
                     yield row, mapping, known[key.person]
 
 
-def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:
-    found = memory.execute(
-        "SELECT person, profile_hash, CAST(profile_at AS INTEGER), event_hash,"
-        " CAST(event_at AS INTEGER) FROM delivered"
-        " WHERE person IN (SELECT value FROM json_each(?))",
-        (orjson.dumps(list(persons)).decode(),),
-    )
-    return {person: _Remembered(*rest) for person, *rest in found}
-
-
 def _still_so(
-    row: Sequence[Any], mapping: RowMapping, remembered: _Remembered
+    row: Sequence[Any], mapping: RowMapping, remembered: DeliveredUser
 ) -> tuple[int | None, int | None]:
     """Say when each half was delivered with the values that it has now."""
     key = mapping.key(row)

@@ -35,7 +35,7 @@ ONLY_USED_BY = {
     "requests": {"iterable_api", "iterable_client", "reporting"},
     "urllib3": {"iterable_api"},
     "mysql": {"db_connection", "source"},
-    "sqlite3": {"state", "commands"},
+    "sqlite3": {"state"},
     "dotenv": {"config"},
     "email_validator": {"records"},
     "rich": {"sync"},
