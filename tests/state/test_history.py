@@ -1,4 +1,4 @@
-"""The past runs: what is entered, what is kept, and how it reads."""
+"""The table of past runs: what is stored, and for how long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from state.database import StateError
-from state.history import KEPT_RUNS, PastRun, RunHistory, history_lines
+from state.history import KEPT_RUNS, PastRun, RunHistory
 from state.outbox import Outbox
 
 BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
@@ -94,39 +94,3 @@ def test_a_history_that_cannot_be_written_is_a_state_error(path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written"):
         outbox.history.begin("run-1", "bulk", BEGAN_AT)
     outbox.close()
-
-
-# In words
-
-
-def test_without_a_run_it_says_so() -> None:
-    assert history_lines([]) == ["No run yet."]
-
-
-def test_a_line_tells_when_how_long_how_many_and_why() -> None:
-    counts = {
-        "total_users": 12_345,
-        "successful": 12_000,
-        "partial_failures": 0,
-        "invalid": 345,
-        "api_calls": 24_000,
-        "duration_seconds": 1_234.56,
-    }
-    (line,) = history_lines([past_run(status="completed_with_failures", counts=counts)])
-    assert line == (
-        "2026-01-13 14:30:45 UTC  per-user  completed_with_failures  1,234.6 s  "
-        "12,345 total users, 12,000 successful, 345 invalid"
-    )
-
-
-def test_an_unfinished_run_has_no_length() -> None:
-    run = past_run(finished_at=None, status="killed", reason="it never came to its end")
-    assert history_lines([run]) == [
-        "2026-01-13 14:30:45 UTC  per-user  killed                   (it never came to its end)"
-    ]
-
-
-def test_lines_stand_in_columns() -> None:
-    counts = {"total_users": 1, "duration_seconds": 0.5}
-    lines = history_lines([past_run(counts=counts), past_run(mode="bulk", counts=counts)])
-    assert len({line.index("0.5 s") for line in lines}) == 1
