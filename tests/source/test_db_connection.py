@@ -111,7 +111,7 @@ class TestErrorsWhenConnecting:
             "DROP USER IF EXISTS outsider@'%'; CREATE USER outsider@'%' IDENTIFIED BY 'pass-word'"
         )
         error = self.open_error(real.connection(user="outsider", password="pass-word"))
-        assert f"The user outsider may not use the database {real.database}" in str(error)
+        assert f"The user outsider has no access to the database {real.database}" in str(error)
 
     def test_the_password_has_expired(
         self, real: SourceDatabase, real_server: PrivateServer, use_pure: bool
@@ -140,7 +140,7 @@ class TestTheSession:
             "DELETE FROM page_views",
             "DROP TABLE page_views",
         ):
-            with pytest.raises(SourceError, match="this program only reads"):
+            with pytest.raises(SourceError, match="the session is read only"):
                 database.execute_query(statement)
         assert len(database.execute_query("SELECT id FROM customers")) == 3
 

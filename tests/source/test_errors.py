@@ -47,7 +47,7 @@ def test_trying_again_does_not_help_against_what_somebody_has_to_change(errno: i
         (1213, "Run again"),
         (3159, "set DB_SSL_CA"),
         (1205, "stopped the query"),
-        (1040, "takes no more connections"),
+        (1040, "has no free connections"),
     ],
 )
 def test_the_text_names_what_the_operator_knows(errno: int, words: str) -> None:

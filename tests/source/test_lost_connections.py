@@ -124,7 +124,7 @@ def test_an_answer_that_is_no_mysql_answer_is_an_error_of_the_source(
             read_into([], hasty)
         except SourceError as error:
             described.append(str(error))
-    assert any("sent what the connector cannot read" in line for line in described)
+    assert any("The connector cannot read the response" in line for line in described)
     assert not any("\n" in line for line in described)
 
 

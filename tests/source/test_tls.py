@@ -104,7 +104,7 @@ def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
     with pytest.raises(SourceError, match=r"ca\.pem \(No such file .*check DB_SSL_CA"):
         connection.open()
     ca.write_text("no certificate", encoding="ascii")
-    with pytest.raises(SourceError, match=r"ca\.pem \(it holds no certificate\)"):
+    with pytest.raises(SourceError, match=r"ca\.pem \(it contains no certificate\)"):
         connection.open()
 
 
