@@ -14,7 +14,7 @@ from mysql.connector import Error, errorcode
 from db_connection import DatabaseConnection, SourceError
 from sandbox.iterable_api import IterableSandbox
 from source.errors import to_source_error
-from source.query_plan import is_understood
+from source.query_plan import is_table_form
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.source.test_query import OTHER_SCHEMA, fill, plan_of
 from tests.support.mysql_server import PrivateMySQL
@@ -118,13 +118,13 @@ def test_columns_of_the_default_collation_match_in_any_letter_case_by_the_index(
 
 
 @pytest.mark.parametrize("explain_format", ["TRADITIONAL", "TREE", "JSON"])
-def test_the_plan_is_understood_whatever_form_the_server_prefers(
+def test_the_plan_is_table_form_whatever_form_the_server_prefers(
     mysql: SourceDatabase, mysql_server: PrivateMySQL, explain_format: str
 ) -> None:
     mysql_server.run_sql(f"SET GLOBAL explain_format = '{explain_format}'")
     try:
         with mysql.connection() as database:
-            assert is_understood(plan_of(database))
+            assert is_table_form(plan_of(database))
     finally:
         mysql_server.run_sql("SET GLOBAL explain_format = DEFAULT")
 

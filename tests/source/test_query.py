@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, window_start
-from source.query_plan import slow_parts
+from source.query_plan import slow_steps
 from tests.conftest import SAMPLE_DATA, SourceDatabase, numbers
 
 COLUMNS = (
@@ -217,14 +217,14 @@ def test_an_index_that_mysql_can_only_read_whole_does_not_serve() -> None:
         **{"id": 2, "select_type": "DERIVED", "table": "page_views", "type": "index"},
         **{"possible_keys": "page_views_user", "key": "page_views_user", "rows": 19_249},
     }
-    [(what, cure)] = slow_parts([step])
-    assert what.endswith("as no index serves")
+    [(what, cure)] = slow_steps([step])
+    assert what.endswith("because no index fits the query")
     assert cure == "CREATE INDEX page_views_recent ON page_views (page, event_time, user_id)"
-    [(what, _)] = slow_parts([{**step, "possible_keys": "page_views_recent,page_views_user"}])
-    assert what.endswith("although an index would serve (page_views_recent)")
+    [(what, _)] = slow_steps([{**step, "possible_keys": "page_views_recent,page_views_user"}])
+    assert what.endswith("although an index is available (page_views_recent)")
     # It exists, so it is not to be made again.
     own = {"possible_keys": "page_views_recent", "key": "page_views_recent"}
-    [(_, cure)] = slow_parts([{**step, **own}])
+    [(_, cure)] = slow_steps([{**step, **own}])
     assert cure.startswith("ANALYZE TABLE page_views")
 
 
