@@ -1,7 +1,6 @@
-"""Which rows of the query Iterable must have exactly as they are now.
+"""The rows that `--verify` reads back, chosen from those delivered with their present values.
 
-Owns the look into the state file's memory, which it never changes: a row whose values hash to what
-was remembered was delivered with just those values. Sends nothing.
+A row whose values hash to the remembered hash was delivered with exactly these values.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ from sync.source_rows import SourceRows
 
 
 class DeliveredRow(NamedTuple):
-    """A row, and when (unix seconds) each half of it was delivered; None: not as it is now."""
+    """A record, and when each request was delivered with its present content.
+
+    Times are in unix seconds; None: it was not, or with other content.
+    """
 
     record: SyncRecord
     profile_at: int | None
@@ -36,19 +38,19 @@ def choose_delivered_rows(
     stop: threading.Event,
     draw: Callable[[], float] = random.random,
 ) -> list[DeliveredRow]:
-    """Choose up to `most` rows at random, those that the last run delivered before all others.
+    """Choose up to `most` rows at random; rows that the last run delivered are preferred.
 
-    Reads the whole query once, or until `stop` is set, holding no more than is chosen. Raises
-    SourceError, StateError, and ConfigError where columns are missing.
+    Reads all rows of the query, or until `stop` is set, and holds only the chosen ones. Raises
+    SourceError, StateError, and ConfigError if the query lacks columns.
     """
     with closing(Outbox(settings.state_file, read_only=True)) as outbox:
         runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         tie_breakers = numbers()
-        # The worst of the chosen is on top of the heap.
+        # A heap: the first entry is the one to replace.
         chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, remembered in _known_rows(settings, outbox.delivered, stop):
-            profile_at, event_at = _still_so(row, mapping, remembered)
+        for row, mapping, delivered_user in _known_rows(settings, outbox.delivered, stop):
+            profile_at, event_at = _delivery_times(row, mapping, delivered_user)
             if profile_at is None and event_at is None:
                 continue
             rank = (max(profile_at or 0, event_at or 0) >= last_run_at, draw())
@@ -68,7 +70,7 @@ def choose_delivered_rows(
 def _known_rows(
     settings: Settings, delivered: DeliveredTable, stop: threading.Event
 ) -> Iterator[tuple[Sequence[Any], RowMapping, DeliveredUser]]:
-    """Yield the rows of people whom the state file knows."""
+    """Yield the rows of the users that are in the table, with the mapping and the table's row."""
     with SourceRows(settings) as rows:
         mapping = rows.mapping
         for chunk in rows:
@@ -81,14 +83,14 @@ def _known_rows(
                     yield row, mapping, known[key.person]
 
 
-def _still_so(
-    row: Sequence[Any], mapping: RowMapping, remembered: DeliveredUser
+def _delivery_times(
+    row: Sequence[Any], mapping: RowMapping, delivered: DeliveredUser
 ) -> tuple[int | None, int | None]:
-    """Say when each half was delivered with the values that it has now."""
+    """Return when the profile and the event were delivered with their present content."""
     key = mapping.key(row)
     if key is None:
         return None, None
     return (
-        remembered.profile_at if key.profile_hash == remembered.profile_hash else None,
-        remembered.event_at if key.event_hash == remembered.event_hash else None,
+        delivered.profile_at if key.profile_hash == delivered.profile_hash else None,
+        delivered.event_at if key.event_hash == delivered.event_hash else None,
     )

@@ -1,4 +1,4 @@
-"""What a plan says, in MySQL's words and in MariaDB's."""
+"""Slow steps in the plans of MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def step(**changed: Any) -> dict[str, Any]:
         step(type="ALL", select_type="SIMPLE", table="own", rows="9999", possible_keys=None),
     ],
 )
-def test_a_good_plan_or_a_small_table_is_nothing_to_tell(good: dict[str, Any]) -> None:
+def test_a_good_plan_or_a_small_table_has_no_slow_steps(good: dict[str, Any]) -> None:
     assert slow_steps([good]) == []
 
 
@@ -48,30 +48,30 @@ def test_an_index_on_a_text_column_has_a_length() -> None:
     assert "(page(64), event_time, user_id)" in cure
 
 
-def test_customers_that_are_read_whole_have_their_own_index() -> None:
+def test_a_full_scan_of_customers_recommends_its_own_index() -> None:
     whole = step(type="ALL", select_type="PRIMARY", table="customers", possible_keys=None)
     [(_, cure)] = slow_steps([whole])
     assert cure == "CREATE INDEX customers_plan ON customers (plan_type, id)"
 
 
-def test_an_index_that_is_there_and_not_used_wants_new_statistics() -> None:
+def test_an_index_that_exists_but_is_not_used_recommends_analyze_table() -> None:
     [(what, cure)] = slow_steps([step(type="ALL", key=None)])
     assert "although an index is available (page_views_recent)" in what
     assert cure.startswith("ANALYZE TABLE page_views")
 
 
-def test_tables_of_other_queries_are_named_without_a_guess_at_their_columns() -> None:
+def test_for_an_unknown_table_the_advice_names_no_columns() -> None:
     [(what, cure)] = slow_steps([step(type="ALL", table="v", possible_keys=None)])
     assert "the whole of v is read" in what
     assert cure == "add an index to v on the columns that the query filters by"
 
 
-def test_ranking_once_a_customer_is_slow_whatever_index_it_uses() -> None:
+def test_ranking_again_for_each_customer_is_slow_with_any_index() -> None:
     [(what, _)] = slow_steps([step(select_type="LATERAL DERIVED", type="ref", rows=5)])
     assert "LATERAL DERIVED" in what
 
 
 @pytest.mark.parametrize("steps", [[{"EXPLAIN": "-> Sort"}], [{"id": 3, "detail": "SCAN x"}]])
-def test_other_forms_are_not_understood(steps: list[dict[str, Any]]) -> None:
+def test_a_plan_in_another_format_is_not_table_form(steps: list[dict[str, Any]]) -> None:
     assert not is_table_form(steps)
     assert is_table_form([step()])

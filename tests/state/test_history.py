@@ -37,14 +37,14 @@ def past_run(**changes: Any) -> PastRun:
     return usual._replace(**changes)
 
 
-def test_a_run_is_there_from_its_beginning(history: RunHistory) -> None:
+def test_a_run_is_in_the_history_from_its_start(history: RunHistory) -> None:
     history.begin("run-1", "bulk", BEGAN_AT)
     assert history.runs() == [
         PastRun("run-1", "bulk", "2026-01-13T14:30:45+00:00", None, "running", None, {})
     ]
 
 
-def test_a_run_that_ended_keeps_its_ending_and_counts(history: RunHistory, path: Path) -> None:
+def test_a_finished_run_has_its_status_and_counts(history: RunHistory, path: Path) -> None:
     history.begin("run-1", "per-user", BEGAN_AT)
     history.end("run-1", ENDED_AT, "aborted", "the key", {"total_users": 3, "successful": 1})
     assert history.runs() == [
@@ -55,7 +55,7 @@ def test_a_run_that_ended_keeps_its_ending_and_counts(history: RunHistory, path:
     second.close()
 
 
-def test_a_run_that_never_came_to_its_end_was_killed(history: RunHistory) -> None:
+def test_a_run_that_did_not_finish_is_marked_as_killed_by_the_next(history: RunHistory) -> None:
     history.begin("run-1", "per-user", BEGAN_AT)
     history.begin("run-2", "per-user", ENDED_AT)
     history.end("run-2", ENDED_AT, "completed", None, {})
