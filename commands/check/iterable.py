@@ -134,7 +134,8 @@ def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> It
                 yield failed(
                     name,
                     f"{field} is {expected} in Iterable, and we send "
-                    f"{display_type(kind, expected)}: every such row would be rejected. {advice(field, expected, kind)}",
+                    f"{display_type(kind, expected)}: every such row would be rejected. "
+                    f"{advice(field, expected, kind)}",
                 )
     if not clashing:
         described = f"the {len(ours):,} profile fields fit, {new:,} of them new to Iterable"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from itertools import count as numbers
@@ -34,11 +34,10 @@ class DeliveredRow(NamedTuple):
 
 def choose_delivered_rows(
     settings: Settings,
-    most: int,
+    max_rows: int,
     stop: threading.Event,
-    draw: Callable[[], float] = random.random,
 ) -> list[DeliveredRow]:
-    """Choose up to `most` rows at random; rows that the last run delivered are preferred.
+    """Choose up to `max_rows` rows at random; rows that the last run delivered are preferred.
 
     Reads all rows of the query, or until `stop` is set, and holds only the chosen ones. Raises
     SourceError, StateError, and ConfigError if the query lacks columns.
@@ -53,14 +52,15 @@ def choose_delivered_rows(
             profile_at, event_at = _delivery_times(row, mapping, delivered_user)
             if profile_at is None and event_at is None:
                 continue
-            rank = (max(profile_at or 0, event_at or 0) >= last_run_at, draw())
-            if len(chosen) == most and rank <= chosen[0][:2]:
+            is_of_last_run = max(profile_at or 0, event_at or 0) >= last_run_at
+            rank = (is_of_last_run, random.random())  # noqa: S311 - a sample, not a secret
+            if len(chosen) == max_rows and rank <= chosen[0][:2]:
                 continue
             record = mapping.to_record(row)
             if isinstance(record, InvalidRow):
                 continue
             entry = (*rank, next(tie_breakers), DeliveredRow(record, profile_at, event_at))
-            if len(chosen) < most:
+            if len(chosen) < max_rows:
                 heapq.heappush(chosen, entry)
             else:
                 heapq.heapreplace(chosen, entry)

@@ -69,9 +69,7 @@ def test_the_password_is_not_sent_to_a_server_without_tls(use_pure: bool) -> Non
         connection = DatabaseConnection(
             "127.0.0.1", "sync", PASSWORD, "shop", port=port, use_pure=use_pure
         )
-        with pytest.raises(
-            SourceError, match="needs TLS on the server, or DB_UNIX_SOCKET"
-        ) as caught:
+        with pytest.raises(SourceError, match="needs TLS on the server, or") as caught:
             connection.open()
     assert not caught.value.transient
     assert len(packets) == 2

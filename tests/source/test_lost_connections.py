@@ -27,7 +27,7 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture
 def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
-    """A proxy before the private MariaDB, with three people in the tables.
+    """A proxy before the private MariaDB, with three customers in the tables.
 
     MariaDB before 11.4 uses no TLS by default, so the proxy sees the plain protocol.
     """
@@ -45,14 +45,14 @@ def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseC
 
 
 def read_into(rows: Rows, database: DatabaseConnection) -> None:
-    """Read everybody, a row at a time, keeping what came before an error."""
+    """Read all customers, a row at a time; return the rows that arrived before an error."""
     with database:
         for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
             rows += chunk
 
 
 def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]:
-    """Return everybody, and how many bytes it takes the server to say so."""
+    """Return all customers, and the number of bytes of the server's response."""
     everybody: Rows = []
     with database:
         for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
@@ -138,7 +138,7 @@ def packet(number: int, content: bytes) -> bytes:
 
 @contextmanager
 def speaking(greeting: bytes) -> Iterator[int]:
-    """Give the port of a server that greets everybody with these bytes, and hears them out."""
+    """Yield the port of a server that sends these bytes to each client, then reads on."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

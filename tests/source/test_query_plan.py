@@ -10,7 +10,7 @@ from source.query_plan import is_table_form, slow_steps
 
 
 def step(**changed: Any) -> dict[str, Any]:
-    """Return a step as MySQL 8 tells it, good unless changed."""
+    """Return a step of a plan of MySQL 8, a fast one unless changed."""
     return {
         **{"id": 2, "select_type": "DERIVED", "table": "page_views", "partitions": None},
         **{"type": "range", "possible_keys": "page_views_recent", "key": "page_views_recent"},

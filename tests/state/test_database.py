@@ -31,7 +31,7 @@ def open_it(request: pytest.FixtureRequest) -> Open:
 
 @pytest.fixture
 def any_umask() -> Iterator[Callable[[int], None]]:
-    """Sets the umask; the former one comes back."""
+    """Set the umask during a test."""
     former = os.umask(0o022)
     yield lambda mask: (os.umask(mask), None)[1]
     os.umask(former)
@@ -42,7 +42,7 @@ def mode_of(path: Path) -> int:
 
 
 def filled_file(path: Path, row_count: int = 3) -> None:
-    """Make a state file that remembers so many users."""
+    """Make a state file that remembers `row_count` users."""
     outbox = Outbox(path)
     outbox.fill([rows(*range(row_count))], MAPPING)
     deliver_all(outbox)

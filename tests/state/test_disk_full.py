@@ -32,7 +32,7 @@ DISK_KIBIBYTES = 1_024
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte; whoever may not mount one skips."""
+    """A disk of one megabyte; skips the test if mounting is not allowed."""
     place = tmp_path / "disk"
     place.mkdir()
     options = f"size={DISK_KIBIBYTES}k,mode=700"
@@ -48,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def use_up(disk: Path, left_bytes: int = 0) -> Path:
-    """Fill the disk with a file, but for so many bytes, and return the file."""
+    """Fill the disk with a file, except for a number of bytes; return the file."""
     filler = disk / "filler"
     room = os.statvfs(disk)
     filler.write_bytes(bytes(max(0, room.f_bavail * room.f_bsize - left_bytes)))

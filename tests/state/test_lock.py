@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def another_run(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Hold the lock in a process of its own, until its standard input ends."""
+    """Hold the lock in another process."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(path)],
         cwd=PROJECT_FOLDER,
