@@ -150,7 +150,7 @@ def _act(arguments: argparse.Namespace) -> int:
 
     environment = read_environment(arguments.env_file)
     if arguments.history:
-        from commands.actions import history
+        from commands.history import history
 
         return history(environment)
     if arguments.check:

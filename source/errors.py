@@ -20,8 +20,8 @@ from errors import SyncError
 class SourceError(SyncError):
     """The source database cannot be read. The text is one line and says what to do next.
 
-    `transient` is True where the same run may succeed a little later (lost connection, server
-    restarting, deadlock, time-out), False where something has to be changed first.
+    `transient` is True if the same query may succeed a little later (lost connection, restart of
+    the server, deadlock, time-out), False if something has to be changed first.
     """
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
@@ -33,57 +33,62 @@ TRANSIENT = True
 PERMANENT = False
 
 _UNREACHABLE = (
-    "Cannot reach MySQL at {place}: is it running, and may this machine connect to it? "
-    "Check {place_settings}."
+    "Cannot reach MySQL at {place}: is it running, and does it accept connections from this "
+    "machine? Check {place_settings}."
 )
-_UNKNOWN_HOST = "Cannot find a machine called {host}: check DB_HOST (and this machine's DNS)."
+_UNKNOWN_HOST = "Cannot find the host {host}: check DB_HOST (and the DNS of this machine)."
 _LOST = (
-    "The connection to MySQL at {place} was lost (server stopped, network failed, or nothing came "
-    "for {read_timeout_seconds} seconds). Run again; nothing is lost."
+    "The connection to MySQL at {place} was lost (the server stopped, the network failed, or no "
+    "data arrived for {read_timeout_seconds} seconds). Run again; nothing is lost."
 )
 _DENIED = (
-    "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and that the user "
-    "may log in from this machine."
+    "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and whether the user "
+    "is allowed to log in from this machine."
 )
 _EXPIRED = (
-    "The password of the user {user} has expired at MySQL at {place}: have it renewed (ALTER USER),"
-    " then set DB_PASSWORD."
+    "The password of the user {user} has expired on MySQL at {place}: renew it (ALTER USER), then "
+    "set DB_PASSWORD."
 )
 _NOT_THIS_DATABASE = (
-    "The user {user} may not use the database {database} at {place}: check DB_NAME, or ask for "
-    "GRANT SELECT ON {database}.*."
+    "The user {user} has no access to the database {database} at {place}: check DB_NAME, or ask "
+    "the administrator for GRANT SELECT ON {database}.*."
 )
-_FULL = "MySQL at {place} takes no more connections now. Run again a little later."
+_FULL = "MySQL at {place} has no free connections. Run again a little later."
 _TLS = (
     "No trusted TLS connection to MySQL at {place}: its certificate was not issued by the CA in "
     "{ssl_ca}, or not for the name {host}. Check DB_SSL_CA and DB_HOST."
 )
 _PLUGIN = (
-    "MySQL at {place} wants a login method that the connector does not have for the user {user}: "
-    "use an account with caching_sha2_password or mysql_native_password."
+    "MySQL at {place} requires a login method for the user {user} that the connector does not "
+    "support: use an account with caching_sha2_password or mysql_native_password."
 )
 _LOGIN_FAILED = (
-    "MySQL at {place} and the connector found no way to log in {user} ({detail}). An account with "
+    "The login of the user {user} to MySQL at {place} failed ({detail}). An account with "
     "caching_sha2_password needs TLS on the server, or DB_UNIX_SOCKET."
 )
 _STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
 _BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
-_NO_RIGHT = "The user {user} may not read what the query asks for: {detail}. GRANT SELECT on it."
-_NO_ROOM = "MySQL at {place} has no room left for the query ({detail}). Ask its administrator."
-_READ_ONLY = "The query tries to write, and this program only reads: {detail}. Make it one SELECT."
-
-# Unknown numbers are named, not quoted: "Truncated incorrect DOUBLE value: '...'" holds data.
-_UNEXPECTED = (
-    "MySQL at {place} answered with error {errno} ({name}): try the query in a MySQL client."
+_NO_RIGHT = (
+    "The user {user} may not read a table or column of the query: {detail}. GRANT SELECT on it."
+)
+_NO_SPACE = (
+    "MySQL at {place} has no disk or memory left for the query ({detail}). Ask its administrator."
+)
+_READ_ONLY = (
+    "The query tries to write, but the session is read only: {detail}. Use one SELECT statement."
 )
 
+# The messages of other errors are not quoted: they may hold data, as "Truncated incorrect DOUBLE
+# value: '...'" does.
+_UNEXPECTED = "MySQL at {place} reported error {errno} ({name}): try the query in a MySQL client."
+
 _UNREADABLE = (
-    "MySQL at {place} sent what the connector cannot read ({name}): is it MySQL that listens "
-    "there? Run again; if it stays so, try the query in a MySQL client."
+    "The connector cannot read the response from {place} ({name}): is that server MySQL? Run "
+    "again; if the error stays, try the query in a MySQL client."
 )
 
 _MEANING: dict[int, tuple[str, bool]] = {
-    # The client's own numbers.
+    # Numbers of the client library.
     errorcode.CR_CONNECTION_ERROR: (_UNREACHABLE, TRANSIENT),
     errorcode.CR_CONN_HOST_ERROR: (_UNREACHABLE, TRANSIENT),
     errorcode.CR_IPSOCK_ERROR: (_UNREACHABLE, TRANSIENT),
@@ -106,7 +111,7 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, PERMANENT),
     errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, PERMANENT),
     errorcode.ER_SECURE_TRANSPORT_REQUIRED: (
-        "MySQL at {place} demands TLS: set DB_SSL_CA to the CA file of the server.",
+        "MySQL at {place} requires TLS: set DB_SSL_CA to the CA file of the server.",
         PERMANENT,
     ),
     errorcode.ER_DBACCESS_DENIED_ERROR: (_NOT_THIS_DATABASE, PERMANENT),
@@ -117,7 +122,7 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_CON_COUNT_ERROR: (_FULL, TRANSIENT),
     errorcode.ER_TOO_MANY_USER_CONNECTIONS: (_FULL, TRANSIENT),
     errorcode.ER_USER_LIMIT_REACHED: (_FULL, TRANSIENT),
-    # The connection ends under the query.
+    # The connection ended during the query.
     errorcode.ER_SERVER_SHUTDOWN: (_LOST, TRANSIENT),
     errorcode.ER_NET_READ_ERROR: (_LOST, TRANSIENT),
     errorcode.ER_NET_READ_INTERRUPTED: (_LOST, TRANSIENT),
@@ -126,16 +131,16 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_CLIENT_INTERACTION_TIMEOUT: (_LOST, TRANSIENT),
     errorcode.ER_SESSION_WAS_KILLED: (_LOST, TRANSIENT),
     1927: (_LOST, TRANSIENT),  # MariaDB: ER_CONNECTION_KILLED
-    # The server ends the query.
+    # The server ended the query.
     errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, TRANSIENT),
     errorcode.ER_LOCK_DEADLOCK: (_STOPPED, TRANSIENT),
     errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, TRANSIENT),
-    # Also the number that the pure Python driver gives its own read time-out.
+    # Also the number of the pure Python driver's read time-out.
     errorcode.ER_QUERY_TIMEOUT: (_STOPPED, TRANSIENT),
     1969: (_STOPPED, TRANSIENT),  # MariaDB: ER_STATEMENT_TIMEOUT
-    1021: (_NO_ROOM, TRANSIENT),  # ER_DISK_FULL, which the connector lists no more
-    errorcode.ER_RECORD_FILE_FULL: (_NO_ROOM, TRANSIENT),
-    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_ROOM, TRANSIENT),
+    1021: (_NO_SPACE, TRANSIENT),  # ER_DISK_FULL, which the connector no longer lists
+    errorcode.ER_RECORD_FILE_FULL: (_NO_SPACE, TRANSIENT),
+    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_SPACE, TRANSIENT),
     # The query itself.
     errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, PERMANENT),
     errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, PERMANENT),
@@ -164,7 +169,7 @@ def to_source_error(error: Exception, facts: Mapping[str, object]) -> SourceErro
     errno = _errno(error)
     template, transient = _MEANING.get(errno, (_UNEXPECTED, PERMANENT))
     if not errno and not isinstance(error, mysql.connector.Error | OSError):
-        # IndexError, struct.error, decimal.InvalidOperation ... from the pure Python driver.
+        # The pure Python driver raises IndexError, struct.error, decimal.InvalidOperation ...
         template, transient = _UNREADABLE, TRANSIENT
     text = template.format(
         **facts,
@@ -176,7 +181,7 @@ def to_source_error(error: Exception, facts: Mapping[str, object]) -> SourceErro
 
 
 def _errno(error: Exception) -> int:
-    """Return MySQL's number for an error, also where the pure Python driver gives another."""
+    """Return MySQL's number for an error, even if the pure Python driver gives another one."""
     errno: int = getattr(error, "errno", None) or 0
     cause: BaseException | None = error
     while cause is not None:
@@ -186,7 +191,7 @@ def _errno(error: Exception) -> int:
             errno = errorcode.CR_SSL_CONNECTION_ERROR
         cause = cause.__cause__ or cause.__context__
     if errno <= 0 and isinstance(error, mysql.connector.OperationalError | ReferenceError):
-        # "MySQL Connection not available", from a session that has ended; they carry no number.
+        # "MySQL Connection not available": raised without a number after a session has ended.
         errno = errorcode.CR_SERVER_LOST
     return errno
 

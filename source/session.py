@@ -1,10 +1,4 @@
-"""The source server: where it is, how a session with it is opened, and what its errors mean.
-
-Owns the login, TLS, time-outs and settings of a session, and one table from MySQL's error numbers
-to a line in the operator's words. The server's own message is quoted only where it names nothing
-but tables, columns and syntax; a password or a value from a row never is.
-Refuses to know what is read through the session.
-"""
+"""Sessions with the source database: login, TLS, time-outs and session variables."""
 
 from __future__ import annotations
 
@@ -19,19 +13,19 @@ from mysql.connector.plugins import caching_sha2_password
 
 from source.errors import SourceError, to_source_error
 
-# At lower levels the connector logs its own workings, of no use to an operator.
+# At lower levels the connector logs its internals.
 logging.getLogger("mysql.connector").setLevel(logging.WARNING)
-# How long the server waits for us to read on. Its default, 60 s, is less than a stalled disk under
-# the outbox may take.
+# How long the server waits for this program to read the next rows. Its default, 60 s, is too short
+# if the disk of the outbox stalls.
 NET_WRITE_TIMEOUT_SECONDS = 600
-# The most that sql_select_limit takes: "no limit". Where an administrator has set one for all
-# sessions the server leaves the rest of the rows out without a word.
+# The maximum of sql_select_limit: no limit. If an administrator has set a global limit, the server
+# silently leaves out the remaining rows.
 NO_ROW_LIMIT = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which server and database, as whom, and how. See `DatabaseConnection` for the meanings."""
+    """The server, the database and the options of a session; see `DatabaseConnection`."""
 
     host: str
     port: int
@@ -46,7 +40,7 @@ class Source:
 
     @property
     def place(self) -> str:
-        """`HOST:PORT`, or the socket's path."""
+        """`HOST:PORT`, or the path of the socket."""
         return self.unix_socket or f"{self.host}:{self.port}"
 
     @property
@@ -66,7 +60,7 @@ class Source:
 def open_session(source: Source) -> Any:
     """Return a new connector connection: UTC, utf8mb4, read only; raises `SourceError`."""
     if source.unix_socket:
-        # What never leaves the machine needs no TLS.
+        # No TLS: the data does not leave the machine.
         options: dict[str, Any] = {"unix_socket": source.unix_socket, "ssl_disabled": True}
     else:
         options = {"host": source.host, "port": source.port}
@@ -85,12 +79,12 @@ def open_session(source: Source) -> Any:
             user=source.user,
             password=source.password,
             database=source.database,
-            # A collation that MySQL 8 and MariaDB both know; the connector's own is MySQL 8's.
+            # Known to MySQL 8 and MariaDB; the connector's default collation is MySQL 8's only.
             charset="utf8mb4",
             collation="utf8mb4_general_ci",
             time_zone="+00:00",
             autocommit=True,
-            # One statement a call: what follows a semicolon in a query file is an error.
+            # With one statement per call, text after a semicolon in the query file is an error.
             client_flags=[-mysql.connector.ClientFlag.MULTI_STATEMENTS],
             connection_timeout=source.connect_timeout_seconds,
             read_timeout=source.read_timeout_seconds,
@@ -101,7 +95,7 @@ def open_session(source: Source) -> Any:
         cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
         cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
-    except Exception as error:  # what is no MySQL makes the pure driver raise anything
+    except Exception as error:  # if the server is not MySQL, the pure driver raises any type
         raise to_source_error(error, source.facts) from error
     return connection
 
@@ -110,12 +104,16 @@ def _check_ca_file(path: str) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "it contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise SourceError(f"Cannot use the CA file {path} ({reason}): check DB_SSL_CA.") from error
 
 
 class _NoPasswordWithoutTLS(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):  # type: ignore[misc]
-    """The login method, without the one step that shows the password to a network."""
+    """The login method `caching_sha2_password`, which never sends a password without TLS.
+
+    If the server has not cached the account it asks for the password itself. Over TCP without TLS
+    the C extension refuses; the pure Python driver 9.7.0 sends the password as plain text.
+    """
 
     def auth_response(self, auth_data: bytes, **options: Any) -> bytes | None:
         asks_for_password = auth_data == bytes([self.perform_full_authentication])
@@ -127,14 +125,14 @@ class _NoPasswordWithoutTLS(caching_sha2_password.MySQLCachingSHA2PasswordAuthPl
         return response
 
 
-# The driver looks for a class beside its own, by name.
+# The driver looks the class up by name, in the module of its own class.
 setattr(caching_sha2_password, _NoPasswordWithoutTLS.__name__, _NoPasswordWithoutTLS)
 
 
 class _PureConnection(mysql.connector.MySQLConnection):  # type: ignore[misc]
-    """A connection over TCP; the arguments are the driver's own."""
+    """A connection of the pure Python driver over TCP, with the safer login method."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._auth_plugin_class = _NoPasswordWithoutTLS.__name__  # there is no option for it
+        self._auth_plugin_class = _NoPasswordWithoutTLS.__name__  # no option sets it
         self.connect(**options)

@@ -78,9 +78,9 @@ def _plan_lines(database: DatabaseConnection) -> tuple[list[CheckLine], str | No
         text_columns = _text_columns(database)
     except SourceError as error:
         return [], str(error)
-    if not query_plan.is_understood(steps):
+    if not query_plan.is_table_form(steps):
         return [], "this server tells it in another form than MySQL and MariaDB"
-    slow = query_plan.slow_parts(steps, text_columns)
+    slow = query_plan.slow_steps(steps, text_columns)
     if not slow:
         return [passed(name, "no table is read whole")], None
     return [warned(name, f"slow: {what}. Have it mended: {cure}") for what, cure in slow], None

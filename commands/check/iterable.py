@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 
-from commands.check.field_types import FieldTypes, advice, fits, shown_type
+from commands.check.field_types import FieldTypes, advice, display_type, fits
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from iterable_api.http import IterableHTTP
@@ -121,7 +121,7 @@ def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> It
         if expected is None:
             new += 1
             if len(kinds) > 1 and not _can_share_a_field(kinds):
-                described = " and as ".join(sorted(shown_type(kind, "") for kind in kinds))
+                described = " and as ".join(sorted(display_type(kind, "") for kind in kinds))
                 yield warned(
                     name,
                     f"{field} is new to Iterable and is sent as {described}: the first value that "
@@ -133,8 +133,9 @@ def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> It
                 clashing += 1
                 yield failed(
                     name,
-                    f"{field} is {expected} in Iterable, and we send {shown_type(kind, expected)}: "
-                    f"every such row would be rejected. {advice(field, expected, kind)}",
+                    f"{field} is {expected} in Iterable, and we send "
+                    f"{display_type(kind, expected)}: every such row would be rejected. "
+                    f"{advice(field, expected, kind)}",
                 )
     if not clashing:
         described = f"the {len(ours):,} profile fields fit, {new:,} of them new to Iterable"

@@ -157,5 +157,5 @@ def test_metrics_do_not_replace_a_device(device: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize("open_it", [open_state, open_for_reading])
 def test_a_device_is_refused_as_state_file(device: Path, open_it: Callable[[Path], object]) -> None:
     """`STATE_FILE=/dev/null`, run as root, made /dev/null unusable for others."""
-    with pytest.raises(StateError, match=r"device cannot be used: it is no file\."):
+    with pytest.raises(StateError, match=r"device is not a regular file"):
         open_it(device)

@@ -1,4 +1,4 @@
-"""MySQL's error numbers in the operator's words; and which of them are worth another try."""
+"""Messages for MySQL's error numbers, and which errors are transient."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FACTS = SOURCE.facts
     "errno",
     [1021, 1040, 1053, 1158, 1205, 1213, 1317, 1927, 1969, 2003, 2006, 2013, 2055, 3024, 4031],
 )
-def test_trying_again_may_help_against_trouble_that_passes(errno: int) -> None:
+def test_errors_that_may_pass_are_transient(errno: int) -> None:
     assert to_source_error(Error("whatever", errno), FACTS).transient
 
 
 @pytest.mark.parametrize(
     "errno", [1044, 1045, 1049, 1054, 1064, 1130, 1142, 1146, 1698, 1792, 2026, 2059, 3159]
 )
-def test_trying_again_does_not_help_against_what_somebody_has_to_change(errno: int) -> None:
+def test_errors_that_need_a_change_are_not_transient(errno: int) -> None:
     assert not to_source_error(Error("whatever", errno), FACTS).transient
 
 
@@ -47,10 +47,10 @@ def test_trying_again_does_not_help_against_what_somebody_has_to_change(errno: i
         (1213, "Run again"),
         (3159, "set DB_SSL_CA"),
         (1205, "stopped the query"),
-        (1040, "takes no more connections"),
+        (1040, "has no free connections"),
     ],
 )
-def test_the_text_names_what_the_operator_knows(errno: int, words: str) -> None:
+def test_the_message_names_server_user_database_or_setting(errno: int, words: str) -> None:
     assert words in str(to_source_error(Error("raw message", errno), FACTS))
 
 
@@ -80,5 +80,5 @@ def test_an_error_without_a_number_names_its_kind() -> None:
     assert "secret" not in str(to_source_error(InterfaceError("secret"), FACTS))
 
 
-def test_the_password_is_not_in_the_representation() -> None:
+def test_repr_does_not_contain_the_password() -> None:
     assert "pass-word" not in repr(SOURCE)
