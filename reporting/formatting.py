@@ -12,22 +12,19 @@ from reporting.measurements import clock_time
 
 _MAX_CHARACTERS = 2_000  # of one text from outside
 
-# Control and format characters, lone surrogates, and characters that XML does not allow.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
-    "\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
-)
+# Lone surrogates and noncharacters: XML does not allow them, and `redact` leaves them.
+_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def safe_text(value: object) -> str:
-    """Return a text without secrets, invisible characters and excess length.
+    """Return a redacted text that XML allows, shortened if it is very long.
 
     Markup is not escaped: the template does that.
     """
     text = redact(str(value))
     if len(text) > _MAX_CHARACTERS:
         text = text[:_MAX_CHARACTERS] + "..."
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return _NOT_XML.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def setting_text(value: Any) -> str:

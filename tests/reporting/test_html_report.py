@@ -242,7 +242,7 @@ def test_a_text_with_markup_is_shown_literally() -> None:
     )
     read = Reader(text)
     assert "</p><script>alert('1')</script> & 5 < 6" in read.text
-    assert "\\u001b[31m\\u202egnp.exe" in read.text
+    assert "\\x1b[31m\\u202egnp.exe" in read.text
     assert 'user "><img src=x onerror=y>' in read.text
 
 
