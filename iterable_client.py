@@ -134,8 +134,8 @@ class IterableClient:
     ) -> CallResult:
         """Update profiles (`POST /api/users/bulkUpdate`), each the JSON body of a single call.
 
-        `delivered` means that the batch was answered; `params` is the answer, which may still
-        name rows that failed.
+        `delivered` means that Iterable processed the batch. Rows may still have failed:
+        `bulk_body` is the response with the counts and the failed rows.
         """
         body = b'{"users":[%b]}' % b",".join(users)
         return self.call(USERS_BULK_UPDATE, body, subject, has_permit=has_permit)
@@ -299,17 +299,16 @@ def _to_result(
     attempts: int = 1,
     elapsed_seconds: float = 0.0,
 ) -> CallResult:
-    is_bulk_answer = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
-    # A batch's answer is read, and only what it says of a row is written down.
-    params = answer.body if is_bulk_answer else _storable(answer.params)
+    is_delivered_batch = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
     return CallResult(
         verdict,
         answer.status,
         answer.code,
         answer.message,
-        params,
+        _storable(answer.params),
         attempts,
         elapsed_seconds,
+        answer.body if is_delivered_batch else None,
     )
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from config.settings import Settings
 from logger_config import FILE_ONLY
-from records.outcomes import COUNT_NAMES, Failure, Outcome
+from records.outcomes import COUNT_NAMES, Outcome
+from records.rows import Failure
 from reporting import charts
 from reporting.atomic_file import replace_file
 from reporting.formatting import (

@@ -15,14 +15,8 @@ from typing import Any
 import orjson
 
 from errors import SyncError
-from records.outcomes import (
-    JSON,
-    UNREACHABLE_CODES,
-    Outcome,
-    SettledRow,
-    iso_time,
-    row_entry,
-)
+from records.outcomes import JSON, UNREACHABLE_CODES, Outcome, iso_time, row_entry
+from records.rows import SettledRow
 from reporting.atomic_file import create_file
 from reporting.summary import RunSummary
 

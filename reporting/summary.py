@@ -9,7 +9,8 @@ from pathlib import Path
 
 import orjson
 
-from records.outcomes import COUNT_NAMES, JSON, Failure, Outcome, iso_time
+from records.outcomes import COUNT_NAMES, JSON, Outcome, iso_time
+from records.rows import Failure
 
 SCHEMA_VERSION = 1
 # The keys of the results file before `records`, in order.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from state.database import state_errors
 
 _RECORD = {

@@ -15,16 +15,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from records.mapping import InvalidRow, RowKey, RowMapping
-from records.outcomes import (
-    Failure,
-    Finished,
-    Outcome,
-    PendingRow,
-    RequestKind,
-    RowState,
-    SettledRow,
-)
+from records.identity import RowKey
+from records.mapping import InvalidRow, RowMapping
+from records.outcomes import Outcome
+from records.rows import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
 from state.database import close_after_reading, open_for_reading, open_state, state_errors
 from state.delivered import DeliveredTable, Hashes
 from state.history import RunHistory

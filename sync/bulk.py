@@ -9,14 +9,8 @@ from collections.abc import Iterator
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import (
-    CallResult,
-    Finished,
-    PendingRow,
-    RequestKind,
-    Verdict,
-    event_may_follow,
-)
+from records.outcomes import CallResult, Verdict, event_may_follow
+from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk_responses import body_of, to_batch_result
 from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
@@ -132,7 +126,7 @@ class BulkSender:
 
     def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
         """Log the fields that Iterable dropped or created, each set of them once."""
-        response = call.params if isinstance(call.params, dict) else {}
+        response = call.bulk_body or {}
         for key, level, what in (
             ("filteredOutFields", logging.WARNING, "dropped unknown fields"),
             ("createdFields", logging.INFO, "created fields"),

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow, RequestKind
 
 Rows = Sequence[PendingRow]
 
@@ -43,7 +44,7 @@ def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchR
 
 
 def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
-    response: dict[str, Any] = result.params
+    response = result.bulk_body or {}
     succeeded, failed = response["successCount"], response["failCount"]
     by_email = {row.email.casefold(): row for row in rows}
     counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
@@ -136,7 +137,7 @@ def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _row_result(result: CallResult, verdict: Verdict, code: str, message: str) -> CallResult:
-    return replace(result, verdict=verdict, code=code, message=message, params=None)
+    return replace(result, verdict=verdict, code=code, message=message, params=None, bulk_body=None)
 
 
 def body_of(kind: RequestKind, row: PendingRow) -> bytes:

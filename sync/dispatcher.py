@@ -18,7 +18,8 @@ from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.rate_limiter import RateLimiter
-from records.outcomes import CallResult, Finished, PendingRow, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow
 from state.outbox import Outbox
 from sync.worker_pool import WorkerPool
 

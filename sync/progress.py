@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TextIO
 
 from config.settings import Settings
-from records.outcomes import CallResult, Finished, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished
 from reporting.measurements import Latencies, Measurements, ProgressSnapshot, Throughput, clock_time
 from sync.progress_bar import LiveProgressBar, can_be_live
 

@@ -22,7 +22,8 @@ from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
-from records.outcomes import Failure, Outcome
+from records.outcomes import Outcome
+from records.rows import Failure
 from reporting.results_file import ResultsError, entries, remove_old_results, write_results
 from reporting.summary import RunSummary, has_failures, summarize, summary_lines
 from state.database import StateError

@@ -24,7 +24,8 @@ from errors import SyncError
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
-from records.outcomes import RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import RequestKind
 from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.verify.run import WAITS_SECONDS, Found, VerificationError, VerificationTally, verify
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port

@@ -23,7 +23,8 @@ from iterable_api.responses import (
     USERS_UPDATE,
     requested_wait_seconds,
 )
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from reporting.results_file import entries
 from state.outbox import Outbox
 from sync.bulk import BulkSender

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowMapping, is_email
-from records.outcomes import Outcome, RequestKind, Verdict
+from records.identity import is_email
+from records.mapping import InvalidRow, RowMapping
+from records.outcomes import Outcome, Verdict
+from records.rows import RequestKind
 from reporting.results_file import entries, write_results
 from reporting.summary import summarize
 from state.outbox import Outbox

@@ -23,7 +23,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config.fields import USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowMapping, SyncRecord, user_key_of
+from records.identity import to_user_key
+from records.mapping import InvalidRow, RowMapping, SyncRecord
 from tests.support.golden import (
     SARAH,
     SARAHS_HASHES,
@@ -125,7 +126,7 @@ def test_another_release_finds_the_same_row_unchanged() -> None:
     """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
     key = key_of(SARAH)
     assert key.person == SARAHS_PERSON
-    assert user_key_of("Müller@München.de") == 2961268501871219294
+    assert to_user_key("Müller@München.de") == 2961268501871219294
     assert (key.profile_hash, key.event_hash) == SARAHS_HASHES
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from records.mapping import is_email, user_key_of
+from records.identity import is_email, to_user_key
 from tests.support.golden import event_of, mapping_for, profile_of, reason_of, record_of, sarah
 
 
@@ -82,13 +82,13 @@ def test_an_invalid_row_still_says_whose_it_is() -> None:
     ],
 )
 def test_addresses_of_one_person_are_one_trimmed_and_folded(one: str, other: str) -> None:
-    assert user_key_of(one) == user_key_of(other)
+    assert to_user_key(one) == to_user_key(other)
 
 
 def test_addresses_of_two_people_are_two() -> None:
     names = ("ann", "anne", "a.nn", "an-n", "ann+1", "\ud800", "\ud801")
     addresses = [f"{name}@example.com" for name in names]
-    assert len({user_key_of(address) for address in addresses}) == len(addresses)
+    assert len({to_user_key(address) for address in addresses}) == len(addresses)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from config.fields import EVENT_FIELDS, parse_fields
-from records.mapping import RowMapping, needed_columns, to_event_id
+from records.identity import to_event_id
+from records.mapping import RowMapping, needed_columns
 from tests.support.golden import (
     SARAH,
     SARAHS_EVENT,

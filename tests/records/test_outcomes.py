@@ -12,13 +12,13 @@ import pytest
 from records.outcomes import (
     CallResult,
     Outcome,
-    RowState,
     Verdict,
     event_may_follow,
     iso_time,
     row_entry,
     row_outcome,
 )
+from records.rows import RowState
 
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED

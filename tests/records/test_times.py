@@ -96,11 +96,11 @@ def test_a_row_without_event_time_is_invalid(moment: object) -> None:
     "moment", ["yesterday", "0000-00-00 00:00:00", "2026-02-30", 1768314645, b"2026", timedelta(1)]
 )
 def test_an_event_time_that_is_none_is_invalid(moment: object) -> None:
-    assert reason_of(sarah(event_time=moment)) == "the event time is not a time"
+    assert reason_of(sarah(event_time=moment)) == "the event time is not a date and time"
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_beyond_the_calendar_is_an_invalid_row_not_a_crash(moment: str) -> None:
     row = sarah(event_time=moment)
-    assert reason_of(row) == "the event time is not a time"
+    assert reason_of(row) == "the event time is not a date and time"
     assert mapping_for(row).key(tuple(row.values())) is None

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from config.settings import Settings
 from logger_config import register_secret
-from records.outcomes import CallResult, Failure, Outcome, Verdict
+from records.outcomes import CallResult, Outcome, Verdict
+from records.rows import Failure
 from reporting.html_report import MAX_SHOWN_FAILURES, to_page, write_report
 from reporting.measurements import LatencyBucket, Measurements, Sample
 from reporting.summary import RunSummary

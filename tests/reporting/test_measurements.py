@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from config.settings import Settings
 from iterable_client import IterableClient
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from reporting.measurements import (
     MAX_SAMPLES,
     Latencies,

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from records.outcomes import JSON, CallResult, Outcome, RowState, SettledRow, Verdict, row_entry
+from records.outcomes import JSON, CallResult, Outcome, Verdict, row_entry
+from records.rows import RowState, SettledRow
 from reporting.results_file import entries, write_results
 from tests.support.run_summaries import HEAD, STATE_OF, TO_SEND, summary_of
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import Failure, Outcome
+from records.outcomes import Outcome
+from records.rows import Failure
 from reporting.summary import summary_lines
 from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, summary_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from records.mapping import RowMapping
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import Outbox
@@ -132,7 +132,7 @@ def test_a_file_size_limit_is_a_state_error(tmp_path: Path, phase: str) -> None:
 import os, resource, sys
 from pathlib import Path
 from state.outbox import Outbox
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from state.database import StateError
 from tests.support.rows import MAPPING, finished, rows
 outbox = Outbox(Path(sys.argv[1]))

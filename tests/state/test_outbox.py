@@ -14,7 +14,8 @@ import pytest
 from config.fields import parse_fields
 from db_connection import SourceError
 from records.mapping import RowMapping
-from records.outcomes import PendingRow, RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import PendingRow, RequestKind
 from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.rows import (

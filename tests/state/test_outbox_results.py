@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 import pytest
 
-from records.outcomes import Failure, Finished, RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import Failure, Finished, RequestKind
 from state.outbox import Outbox
 from tests.support.rows import (
     MAPPING,

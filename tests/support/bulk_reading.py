@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow, RequestKind
 from sync.bulk_responses import BatchResult, to_batch_result
 from tests.support.fake_bulk_client import row
 
@@ -20,7 +21,9 @@ def batch(count: int) -> list[PendingRow]:
 
 def counted(succeeded: int, failed: int, **more: Any) -> CallResult:
     body = {"successCount": succeeded, "failCount": failed, **more}
-    return CallResult(Verdict.DELIVERED, 200, None, "", body, attempts=2, elapsed_seconds=0.5)
+    return CallResult(
+        Verdict.DELIVERED, 200, None, "", attempts=2, elapsed_seconds=0.5, bulk_body=body
+    )
 
 
 def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResult:

@@ -15,7 +15,8 @@ import orjson
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, ApiResponse, verdict_of
 from iterable_client import IterableClient
-from records.outcomes import CallResult, PendingRow, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow
 
 
 class Kind(Enum):
@@ -111,8 +112,10 @@ class FakeBulkClient(IterableClient):
         self.permits.append(has_permit)
         answer = self._answer(endpoint, noun, seqs)
         verdict = verdict_of(endpoint, answer)
-        params = answer.body if verdict is Verdict.DELIVERED else answer.params
-        return CallResult(verdict, answer.status, answer.code, answer.message, params)
+        body = answer.body if verdict is Verdict.DELIVERED else None
+        return CallResult(
+            verdict, answer.status, answer.code, answer.message, answer.params, bulk_body=body
+        )
 
     def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from config.fields import EVENT_FIELDS, USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowKey, RowMapping, SyncRecord
+from records.identity import RowKey
+from records.mapping import InvalidRow, RowMapping, SyncRecord
 
 
 def stored(*parts: int) -> datetime:

@@ -18,7 +18,8 @@ from typing import Any
 
 from iterable_client import IterableClient
 from records.mapping import RowMapping
-from records.outcomes import CallResult, Finished, Outcome, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Outcome, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAH, stored
 from tests.support.program_files import PROJECT_FOLDER

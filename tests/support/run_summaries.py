@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from records.outcomes import Outcome, RowState
+from records.outcomes import Outcome
+from records.rows import RowState
 from reporting.summary import RunSummary, summarize
 
 SUMMARY = RunSummary(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind
+from records.outcomes import CallResult
+from records.rows import Finished, PendingRow, RequestKind
 from state.outbox import Outbox
 from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 from sync.per_user import PerUserSender

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
 from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
@@ -258,7 +260,7 @@ def test_dropped_fields_are_warned_of_once_and_created_fields_logged_once(
         ) -> CallResult:
             call = super().bulk_update_users(users, subject, has_permit=has_permit)
             fields = {"filteredOutFields": ["b", "a"], "createdFields": ["c"]}
-            return CallResult(call.verdict, 200, None, "", {**call.params, **fields})
+            return replace(call, bulk_body={**(call.bulk_body or {}), **fields})
 
     iterable = Dropping({0: Kind.FINE})
     sender = BulkSender(iterable)

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import RequestKind
 from sync.bulk import BulkSender
 from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import TAKEN, FakeBulkClient, Kind, rows_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.request_schemas import rows_of

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow, RequestKind
 from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
 from tests.support.fake_bulk_client import row
 
@@ -170,7 +171,7 @@ ANSWERS = st.fixed_dictionaries(
 def test_no_response_with_counts_raises_an_exception(
     count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:
-    call = CallResult(Verdict.DELIVERED, 200, None, "", body)
+    call = CallResult(Verdict.DELIVERED, 200, None, "", bulk_body=body)
     reading = read(batch(count), call, kind)
     delivered = [seq for seq, result in reading.settled.items() if result.delivered]
     if delivered:

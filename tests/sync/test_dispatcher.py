@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
 from tests.support.drains import calls_by_person, drain, endpoints_of, outbox_with

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import PendingRow
+from records.rows import PendingRow
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import Report, RunAborted
 from sync.per_user import PerUserSender

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import Finished, PendingRow
+from records.rows import Finished, PendingRow
 from sandbox.iterable_api import IterableSandbox
 from state.database import StateError
 from state.outbox import Outbox

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from records.outcomes import CallResult, Finished, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, RequestKind
 from sync.progress import Call, Progress
 from tests.support.terminal import Terminal, screen
 
