@@ -57,7 +57,7 @@ MAX_LOGGED_BYTES = 20_000
 class IterableClient:
     """Iterable's API for one project. Thread-safe.
 
-    `paces` are requests per second by endpoint, Iterable's documented ones where not named;
+    `requests_per_second` is a rate by endpoint, Iterable's documented ones where not named;
     `stop`, once set, ends every wait, so that a call under retry returns with what it has.
     `to_mapping` makes the row mapping that `process_user_record` uses.
     """
@@ -67,7 +67,7 @@ class IterableClient:
         api_key: str,
         base_url: str = DEFAULT_BASE_URL,
         *,
-        paces: Mapping[str, float] = DOCUMENTED_RPS,
+        requests_per_second: Mapping[str, float] = DOCUMENTED_RPS,
         max_attempts: int = 5,
         log_payloads: bool = True,
         connections: int = 16,
@@ -76,8 +76,10 @@ class IterableClient:
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        rates = {**DOCUMENTED_RPS, **paces}
-        self.paces = {endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()}
+        rates = {**DOCUMENTED_RPS, **requests_per_second}
+        self.rate_limiters = {
+            endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()
+        }
         self.call_count = 0  # attempts made, retries included
         self.retry_count = 0
         self._counting = threading.Lock()
@@ -178,7 +180,7 @@ class IterableClient:
         of the first attempt was taken already. A 429 slows the whole endpoint and uses up no
         attempt, but no call waits longer than 5 minutes on 429s.
         """
-        pace = self.paces[endpoint]
+        pace = self.rate_limiters[endpoint]
         started_at = self._clock()
         limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0

@@ -33,7 +33,7 @@ class RowKey(NamedTuple):
 
     user_id: int | str | None
     email: str
-    person: int  # `to_user_key` of the e-mail; rows with the same one are duplicates
+    user_key: int  # `to_user_key` of the e-mail; rows with the same one are duplicates
     event_at: int  # microseconds since 1970, UTC
     profile_hash: int
     event_hash: int

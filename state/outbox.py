@@ -133,13 +133,13 @@ class Outbox:
     ) -> None:
         keys = [mapping.key(row) for row in rows]
         delivered = (
-            {} if full_refresh else self.delivered.hashes_of([key.person for key in keys if key])
+            {} if full_refresh else self.delivered.hashes_of([key.user_key for key in keys if key])
         )
         unchanged: list[tuple[Any, ...]] = []
         to_insert: list[_OutboxRow] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
-            if key and delivered.get(key.person) == (key.profile_hash, key.event_hash):
-                unchanged.append((seq, key.user_id, key.email, key.person, key.event_at))
+            if key and delivered.get(key.user_key) == (key.profile_hash, key.event_hash):
+                unchanged.append((seq, key.user_id, key.email, key.user_key, key.event_at))
             else:
                 to_insert.append(_to_outbox_row(seq, row, key, delivered, mapping))
         self._database.executemany(
@@ -309,13 +309,13 @@ def _to_outbox_row(
     Pure. At least one request of the row has to be new.
     """
     delivered_profile, delivered_event = (
-        delivered.get(key.person, _NOT_DELIVERED) if key else _NOT_DELIVERED
+        delivered.get(key.user_key, _NOT_DELIVERED) if key else _NOT_DELIVERED
     )
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
         return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    outbox_row = _OutboxRow(seq, key.user_id, key.email, key.person, key.event_at)
+    outbox_row = _OutboxRow(seq, key.user_id, key.email, key.user_key, key.event_at)
     if delivered_profile != key.profile_hash:
         outbox_row = outbox_row._replace(profile=record.profile, profile_hash=key.profile_hash)
     if delivered_event != key.event_hash:

@@ -69,7 +69,7 @@ class BulkSender:
 
     def rate_limiter(self, unit: Rows) -> RateLimiter:
         has_profiles = any(row.profile is not None for row in unit)
-        return self._client.paces[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return self._client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]

@@ -28,7 +28,7 @@ class PerUserSender:
         return ((row,) for row in rows)
 
     def rate_limiter(self, unit: Rows) -> RateLimiter:
-        return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+        return self._client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         (row,) = unit

@@ -110,7 +110,7 @@ class SyncRun:
         self._client = to_client(
             settings.iterable_api_key,
             settings.iterable_api_base_url,
-            paces={
+            requests_per_second={
                 USERS_UPDATE: settings.users_update_rps,
                 EVENTS_TRACK: settings.events_track_rps,
                 USERS_BULK_UPDATE: settings.bulk_update_rps,

@@ -77,10 +77,10 @@ def _known_rows(
             if stop.is_set():
                 return
             keys = [mapping.key(row) for row in chunk]
-            known = delivered.find(key.person for key in keys if key)
+            known = delivered.find(key.user_key for key in keys if key)
             for row, key in zip(chunk, keys, strict=True):
-                if key and key.person in known:
-                    yield row, mapping, known[key.person]
+                if key and key.user_key in known:
+                    yield row, mapping, known[key.user_key]
 
 
 def _delivery_times(

@@ -41,12 +41,12 @@ def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
 
 
 @pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])
-def test_of_a_batch_that_is_taken_the_whole_answer_is_told_and_of_a_rejected_one_its_params(
+def test_a_delivered_batch_keeps_its_body_and_a_rejected_one_its_params(
     iterable: IterableSandbox, send: str
 ) -> None:
     client = IterableClient(API_KEY, iterable.url)
     taken = getattr(client, send)([b'{"email":"a@example.com","eventName":"page_view"}'])
-    assert (taken.verdict, taken.params["successCount"]) == (Verdict.DELIVERED, 1)
+    assert (taken.verdict, taken.bulk_body["successCount"]) == (Verdict.DELIVERED, 1)
     rejected = getattr(client, send)([b'{"email":1}'])
     assert rejected.verdict is Verdict.REJECTED
     assert rejected.code == "BadJsonBody"

@@ -86,7 +86,9 @@ def test_what_no_repetition_mends_is_tried_once(
     line: str,
 ) -> None:
     iterable.set_faults([rule])
-    client, stop = unwaiting_client(iterable.url, max_attempts=MAX_ATTEMPTS, paces=ENOUGH)
+    client, stop = unwaiting_client(
+        iterable.url, max_attempts=MAX_ATTEMPTS, requests_per_second=ENOUGH
+    )
     result = client.call(endpoint, BODIES[endpoint])
     assert (result.verdict, result.http_status, result.attempts) == (verdict, http_status, 1)
     assert len(iterable.calls) == 1
@@ -130,7 +132,9 @@ def test_what_may_pass_is_tried_again_up_to_the_limit(
     line: str,
 ) -> None:
     iterable.set_faults([rule])
-    client, stop = unwaiting_client(iterable.url, max_attempts=MAX_ATTEMPTS, paces=ENOUGH)
+    client, stop = unwaiting_client(
+        iterable.url, max_attempts=MAX_ATTEMPTS, requests_per_second=ENOUGH
+    )
     result = client.call(endpoint, BODIES[endpoint])
     assert (result.verdict, result.http_status) == (UNAVAILABLE, http_status)
     assert result.attempts == MAX_ATTEMPTS

@@ -66,8 +66,8 @@ def test_without_a_base_url_it_speaks_to_iterables_own() -> None:
 
 
 def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
-    paces = IterableClient(API_KEY).paces
-    assert {endpoint: pace.full_rate for endpoint, pace in paces.items()} == {
+    rate_limiters = IterableClient(API_KEY).rate_limiters
+    assert {endpoint: pace.full_rate for endpoint, pace in rate_limiters.items()} == {
         "users/update": 500,
         "events/track": 2000,
         "users/bulkUpdate": 5,

@@ -28,7 +28,7 @@ from records.mapping import InvalidRow, RowMapping, SyncRecord
 from tests.support.golden import (
     SARAH,
     SARAHS_HASHES,
-    SARAHS_PERSON,
+    SARAHS_USER_KEY,
     key_of,
     mapping_for,
     record_of,
@@ -117,7 +117,7 @@ def test_the_fingerprint_changes_with_the_fields_alone() -> None:
 def test_a_key_names_the_row_the_person_and_the_moment() -> None:
     key = key_of(sarah(email=" Sarah.Johnson@Email.com "))
     assert (key.user_id, key.email) == (1, "Sarah.Johnson@Email.com")
-    assert key.person == key_of(SARAH).person
+    assert key.user_key == key_of(SARAH).user_key
     assert key.event_at == 1_768_314_645_000_000
     assert key_of(sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 7))).event_at % 1_000_000 == 7
 
@@ -125,7 +125,7 @@ def test_a_key_names_the_row_the_person_and_the_moment() -> None:
 def test_another_release_finds_the_same_row_unchanged() -> None:
     """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
     key = key_of(SARAH)
-    assert key.person == SARAHS_PERSON
+    assert key.user_key == SARAHS_USER_KEY
     assert to_user_key("Müller@München.de") == 2961268501871219294
     assert (key.profile_hash, key.event_hash) == SARAHS_HASHES
 

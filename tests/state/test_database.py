@@ -130,7 +130,7 @@ def version_1(path: Path) -> Path:
     connection.executescript(SCHEMA_STEPS[0])
     connection.execute(
         "INSERT INTO delivered VALUES (?, ?, 1, ?, 'page-view-1', 1)",
-        (key.person, key.profile_hash, key.event_hash),
+        (key.user_key, key.profile_hash, key.event_hash),
     )
     connection.execute("INSERT INTO remembered VALUES ('mapping', ?)", (MAPPING.fingerprint,))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

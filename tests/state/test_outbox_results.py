@@ -161,7 +161,7 @@ def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outb
         outbox.record([Finished(waiting.seq, kind, call_result(), at + 0.75)])
         key = MAPPING.key(found)
         assert key is not None
-        person[0] = key.person
+        person[0] = key.user_key
         if kind is RequestKind.PROFILE:
             person[1:3] = key.profile_hash, at
         else:

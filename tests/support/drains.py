@@ -47,7 +47,7 @@ def drain(
 ) -> IterableClient:
     """Deliver what waits in an outbox, in bulk where a batch size is given."""
     stop = stop or threading.Event()
-    usual: dict[str, Any] = {"paces": FAST, "max_attempts": 1, "connections": 200}
+    usual: dict[str, Any] = {"requests_per_second": FAST, "max_attempts": 1, "connections": 200}
     client = IterableClient(API_KEY, url, stop=stop, **{**usual, **client_options})
     holds_back = event_delay_seconds > 0
     sender: Sender

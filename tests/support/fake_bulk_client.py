@@ -77,7 +77,10 @@ class FakeBulkClient(IterableClient):
         stops_after: int = 1_000_000,
         refuses_from: int = 1_000_000,
     ) -> None:
-        self.paces = {USERS_BULK_UPDATE: RateLimiter(1e6), EVENTS_TRACK_BULK: RateLimiter(1e6)}
+        self.rate_limiters = {
+            USERS_BULK_UPDATE: RateLimiter(1e6),
+            EVENTS_TRACK_BULK: RateLimiter(1e6),
+        }
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.permits: list[bool] = []

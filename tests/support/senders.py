@@ -45,7 +45,7 @@ class NotedCalls(IterableClient):
     """A client that answers every call at once and notes it."""
 
     def __init__(self, result: CallResult | None = None) -> None:
-        self.paces = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
+        self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
         self.calls: list[tuple[str, bytes, str, bool]] = []
         self._result = result or call_result()
 
@@ -62,7 +62,7 @@ class ScriptedSender(PerUserSender):
     def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
         calls = NotedCalls()
         super().__init__(calls)
-        self.paces = calls.paces
+        self.rate_limiters = calls.rate_limiters
         self._send = send
         self.max_in_flight = max_in_flight
         self.permits: list[bool] = []

@@ -184,8 +184,8 @@ def test_only_the_first_call_uses_the_dispatchers_permit() -> None:
 def test_the_rate_limiter_of_a_batch_is_that_of_its_first_call() -> None:
     iterable = FakeBulkClient({})
     sender = BulkSender(iterable)
-    assert sender.rate_limiter([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
-    assert sender.rate_limiter([row(0, profile=False)]) is iterable.paces[TRACK]
+    assert sender.rate_limiter([row(0, profile=False), row(1)]) is iterable.rate_limiters[UPDATE]
+    assert sender.rate_limiter([row(0, profile=False)]) is iterable.rate_limiters[TRACK]
 
 
 def test_units_have_the_batch_size_of_the_sender() -> None:

@@ -223,8 +223,8 @@ def test_the_parts_of_a_split_batch_respect_the_rate_limit(
 ) -> None:
     iterable.set_faults([{**FAILURES, "status": 400, "endpoint": USERS_BULK_UPDATE}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        paces = {**FAST, USERS_BULK_UPDATE: 5}
-        drain(outbox, iterable.url, batch_size=200, paces=paces)
+        rates = {**FAST, USERS_BULK_UPDATE: 5}
+        drain(outbox, iterable.url, batch_size=200, requests_per_second=rates)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
     assert count_calls(iterable, USERS_BULK_UPDATE) == 1 + REQUESTS_FOR_ONE
     assert busiest_second(iterable, USERS_BULK_UPDATE) <= 6

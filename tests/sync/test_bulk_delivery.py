@@ -243,9 +243,9 @@ def test_twenty_unavailable_batches_in_a_row_end_the_run(
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        paces = {**FAST, USERS_BULK_UPDATE: 50}
+        rates = {**FAST, USERS_BULK_UPDATE: 50}
         with pytest.raises(RunAborted, match="20 calls in a row"):
-            drain(outbox, iterable.url, batch_size=1, paces=paces)
+            drain(outbox, iterable.url, batch_size=1, requests_per_second=rates)
         outcomes = Counter(outcomes_of(outbox).values())
     assert set(outcomes) == {"total_failure", "not_attempted"}
 
@@ -256,7 +256,13 @@ def test_a_stop_between_batches_loses_and_repeats_nothing(path: Path) -> None:
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         stop = stop_when(lambda: len(iterable.project.events) >= 11)
-        drain(outbox, iterable.url, batch_size=10, stop=stop, paces={USERS_BULK_UPDATE: 10})
+        drain(
+            outbox,
+            iterable.url,
+            batch_size=10,
+            stop=stop,
+            requests_per_second={USERS_BULK_UPDATE: 10},
+        )
         outcomes = Counter(outcomes_of(outbox).values())
         assert outcomes["not_attempted"] == 101 - len(iterable.project.users) > 0
         assert outcomes["successful"] == len(iterable.project.events)
@@ -285,7 +291,7 @@ def test_bulk_calls_respect_their_rate_limits(path: Path, iterable: IterableSand
             outbox,
             iterable.url,
             batch_size=10,
-            paces={USERS_BULK_UPDATE: 5, EVENTS_TRACK_BULK: 10},
+            requests_per_second={USERS_BULK_UPDATE: 5, EVENTS_TRACK_BULK: 10},
         )
         assert set(outcomes_of(outbox).values()) == {"successful"}
     # One more may arrive: a call that took longer than those sent after it.

@@ -31,7 +31,7 @@ def test_no_second_has_more_calls_than_the_limit_of_the_endpoint(
 ) -> None:
     with outbox_with(path, rows(*range(70))) as outbox:
         began_at = time.monotonic()
-        drain(outbox, iterable.url, paces={USERS_UPDATE: 40, EVENTS_TRACK: 60})
+        drain(outbox, iterable.url, requests_per_second={USERS_UPDATE: 40, EVENTS_TRACK: 60})
         took_seconds = time.monotonic() - began_at
         assert set(outcomes_of(outbox).values()) == {"successful"}
     assert busiest_second(iterable, USERS_UPDATE) <= 40 * JITTER
@@ -45,7 +45,7 @@ def test_the_limit_for_events_may_be_lower_than_for_users(
     path: Path, iterable: IterableSandbox
 ) -> None:
     with outbox_with(path, rows(*range(40))) as outbox:
-        drain(outbox, iterable.url, paces={USERS_UPDATE: 200, EVENTS_TRACK: 30})
+        drain(outbox, iterable.url, requests_per_second={USERS_UPDATE: 200, EVENTS_TRACK: 30})
         assert set(outcomes_of(outbox).values()) == {"successful"}
     assert busiest_second(iterable, EVENTS_TRACK) <= 30 * JITTER
     assert busiest_second(iterable, USERS_UPDATE) > 30 * JITTER
@@ -59,7 +59,7 @@ def test_a_high_latency_does_not_lower_the_rate(path: Path) -> None:
         outbox_with(path, rows(*range(101))) as outbox,
     ):
         began_at = time.monotonic()
-        drain(outbox, iterable.url, paces={USERS_UPDATE: 100, EVENTS_TRACK: 100})
+        drain(outbox, iterable.url, requests_per_second={USERS_UPDATE: 100, EVENTS_TRACK: 100})
         took_seconds = time.monotonic() - began_at
     # The first row alone, a second of starting the others, and the last row's two calls. One by
     # one they would take a minute.
@@ -94,7 +94,10 @@ def test_retries_count_towards_the_limit(path: Path, iterable: IterableSandbox) 
     )
     with outbox_with(path, rows(*range(40))) as outbox:
         client = drain(
-            outbox, iterable.url, max_attempts=2, paces={USERS_UPDATE: 30, EVENTS_TRACK: 30}
+            outbox,
+            iterable.url,
+            max_attempts=2,
+            requests_per_second={USERS_UPDATE: 30, EVENTS_TRACK: 30},
         )
         assert set(outcomes_of(outbox).values()) == {"successful"}
     assert client.retry_count == 40
@@ -111,11 +114,11 @@ def test_many_429s_lower_the_rate_and_lose_no_row(path: Path, hints: dict[str, A
         IterableSandbox(limits=limits, **hints) as iterable,
         outbox_with(path, rows(*range(100))) as outbox,
     ):
-        client = drain(outbox, iterable.url, max_attempts=2, paces=FAST)
+        client = drain(outbox, iterable.url, max_attempts=2, requests_per_second=FAST)
         assert set(outcomes_of(outbox).values()) == {"successful"}
         state = iterable.state()["endpoints"]
         assert state[USERS_UPDATE]["rate_limited"] > 0
-        assert client.paces[USERS_UPDATE].rate < FAST[USERS_UPDATE]
+        assert client.rate_limiters[USERS_UPDATE].rate < FAST[USERS_UPDATE]
         assert len(iterable.project.users) == len(iterable.project.events) == 100
         assert {user.applied_count for user in iterable.project.users.values()} == {1}
 
@@ -128,7 +131,7 @@ def test_a_run_within_iterables_limits_gets_no_429(path: Path) -> None:
         IterableSandbox(limits=limits, latency_seconds=0.05, jitter_seconds=0.02) as iterable,
         outbox_with(path, rows(*range(200))) as outbox,
     ):
-        drain(outbox, iterable.url, paces=limits)
+        drain(outbox, iterable.url, requests_per_second=limits)
         state = iterable.state()["endpoints"]
         assert state[USERS_UPDATE]["rate_limited"] == state[EVENTS_TRACK]["rate_limited"] == 0
         assert set(outcomes_of(outbox).values()) == {"successful"}

@@ -56,7 +56,7 @@ def test_results_that_could_not_be_recorded_are_recorded_at_the_end(path: Path) 
     ):
         disk: Any = DiskThatIsFullOnce(outbox)
         with pytest.raises(StateError, match="The disk is full"):
-            drain(disk, iterable.url, paces={USERS_UPDATE: 100, EVENTS_TRACK: 100})
+            drain(disk, iterable.url, requests_per_second={USERS_UPDATE: 100, EVENTS_TRACK: 100})
         counts = Counter(outcomes_of(outbox).values())
         assert counts["successful"] == len(iterable.project.events) >= 10
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
@@ -82,7 +82,7 @@ def test_results_are_on_disk_within_a_second(path: Path, iterable: IterableSandb
             outbox,
             iterable.url,
             on_progress=look,
-            paces={USERS_UPDATE: 100, EVENTS_TRACK: 100},
+            requests_per_second={USERS_UPDATE: 100, EVENTS_TRACK: 100},
         )
     assert late == []
     assert len(looks) >= 3

@@ -49,7 +49,7 @@ def test_a_row_without_a_permit_waits() -> None:
     stop = threading.Event()
     sender = ScriptedSender(delivered)
     # The clock of this limiter stands still: after the first permit there is no second one.
-    sender.paces[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
+    sender.rate_limiters[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
 
     def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
         if rows_done >= 2:
@@ -61,7 +61,7 @@ def test_a_row_without_a_permit_waits() -> None:
 
 def test_rows_that_wait_long_for_a_permit_are_sent() -> None:
     sender = ScriptedSender(delivered)
-    sender.paces[USERS_UPDATE] = RateLimiter(8)
+    sender.rate_limiters[USERS_UPDATE] = RateLimiter(8)
     Dispatcher(RowsInMemory(5), sender, threading.Event()).run()
     assert len(sender.permits) == 5
 

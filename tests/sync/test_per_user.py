@@ -24,8 +24,8 @@ def test_a_permit_is_for_a_rows_first_call_only() -> None:
 def test_the_rate_limiter_of_a_row_is_that_of_its_first_call() -> None:
     calls = NotedCalls()
     sender = PerUserSender(calls)
-    assert sender.rate_limiter([waiting_row(1)]) is calls.paces[USERS_UPDATE]
-    assert sender.rate_limiter([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
+    assert sender.rate_limiter([waiting_row(1)]) is calls.rate_limiters[USERS_UPDATE]
+    assert sender.rate_limiter([waiting_row(1, None)]) is calls.rate_limiters[EVENTS_TRACK]
 
 
 def test_a_row_without_an_event_is_not_delayed() -> None:
