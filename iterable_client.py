@@ -21,6 +21,7 @@ from iterable_api.responses import (
     BULK_ENDPOINTS,
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
+    NO_API_RESPONSE,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
     ApiResponse,
@@ -185,7 +186,7 @@ class IterableClient:
         limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0
         answer, verdict = (
-            ApiResponse(None, trouble="stopped before it was sent"),
+            ApiResponse(None, problem="stopped before it was sent"),
             Verdict.UNAVAILABLE,
         )
         while has_permit or pace.acquire(self._stop.wait):
@@ -239,9 +240,7 @@ class IterableClient:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
         except (ValueError, TypeError, RecursionError):  # the last of what is nested deep
             body = None
-        answer = ApiResponse(
-            response.status_code, body, "not an API answer"
-        )  # read where body is none
+        answer = ApiResponse(response.status_code, body, NO_API_RESPONSE)  # read where body is none
         verdict = verdict_of(endpoint, answer)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, answer, verdict, "", 1, None)
@@ -265,7 +264,7 @@ class IterableClient:
         logger.debug(
             "%s: %s in %.0f ms, Iterable-Request-Id %s, request %s, response %s",
             called,
-            answer.status or answer.trouble,
+            answer.status or answer.problem,
             elapsed_seconds * 1000,
             answer.request_id,
             shown,
@@ -283,7 +282,7 @@ class IterableClient:
     ) -> None:
         details = [subject] if subject else []
         details += [answer.code] if answer.code and answer.status is not None else []
-        if self._log_payloads and answer.message not in ("", answer.trouble):
+        if self._log_payloads and answer.message not in ("", answer.problem):
             details.append(answer.message[:200])
         if wait_seconds is not None:
             details.append(f"attempt {attempt}, again in {wait_seconds:.1f} s")

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from iterable_api.deadline import DeadlineAdapter
-from iterable_api.responses import ApiResponse, requested_wait_seconds
+from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_seconds
 
 # To connect, and between two bytes of the answer; twice the latter for all of it.
 TIMEOUT_SECONDS = (5.0, 30.0)
@@ -110,7 +110,7 @@ class IterableHTTP:
         return ApiResponse(
             status,
             body,
-            "" if isinstance(body, dict) else "not an API answer",
+            "" if isinstance(body, dict) else NO_API_RESPONSE,
             requested_wait_seconds(headers.get("Retry-After"), body) if status >= 400 else None,
             headers.get("Iterable-Request-Id"),
             content,
@@ -159,7 +159,7 @@ def _spelt_plainly(content: bytes) -> bytes:
 
 def _no_answer(error: Exception) -> ApiResponse:
     """Name what came instead of an answer, without its text: that can hold the request."""
-    for sign, trouble in _CERTIFICATE_ERRORS.items():
+    for sign, problem in _CERTIFICATE_ERRORS.items():
         if sign in str(error):
-            return ApiResponse(None, trouble=trouble, is_certificate_error=True)
-    return ApiResponse(None, trouble=type(error).__name__)
+            return ApiResponse(None, problem=problem, is_certificate_error=True)
+    return ApiResponse(None, problem=type(error).__name__)

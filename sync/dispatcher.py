@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from errors import SyncError
+from iterable_api.advice import explain_refusal
 from iterable_api.rate_limiter import RateLimiter
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow
@@ -210,7 +211,7 @@ class Dispatcher:
     def _reason_to_abort(self, call: CallResult) -> RunAborted | None:
         """Update the error budget; return why the run has to end after this call, or None."""
         if call.verdict is Verdict.REFUSED:
-            return RunAborted(_explain_refusal(call))
+            return RunAborted(explain_refusal(call.http_status, call.code, call.message))
         if call.verdict is not Verdict.UNAVAILABLE:
             self._unavailable_in_a_row = 0
             return None
@@ -239,18 +240,3 @@ class Dispatcher:
             self._record()
         if bug is not None:
             raise bug
-
-
-def _explain_refusal(call: CallResult) -> str:
-    if call.http_status in (401, 403):
-        return (
-            f"Iterable refused the API key (HTTP {call.http_status} {call.code}): check that "
-            "ITERABLE_API_KEY is a server-side key of this project, and ITERABLE_API_BASE_URL its "
-            "data centre (EU projects: https://api.eu.iterable.com)."
-        )
-    if call.http_status is None:
-        return f"{call.message}: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."
-    return (
-        f"ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP {call.http_status}): "
-        "it should be https://api.iterable.com or https://api.eu.iterable.com."
-    )

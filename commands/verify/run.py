@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import quote
 
-from commands.check.iterable import explain_problem
 from commands.verify.compare import MAX_EVENTS, NotThere, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import SyncError
+from iterable_api.advice import explain_problem
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
@@ -174,7 +174,7 @@ def _settle(
         if not unsettled or (wait_seconds is not None and stop.wait(wait_seconds)):
             return
         questions = unsettled
-    raise VerificationError(f"Nothing more can be read back: {reader.trouble}")
+    raise VerificationError(f"Nothing more can be read back: {reader.problem}")
 
 
 def _may_change(answer: ApiResponse, is_young: bool) -> bool:
@@ -191,7 +191,7 @@ def _judge(question: _Question, answer: ApiResponse) -> Finding:
     if answer.code == "UnknownEmailError":
         return finding(Found.MISSING, "is not in Iterable")
     if answer.status != 200 or not isinstance(answer.body, dict):
-        said = f"HTTP {answer.status}" if answer.status else answer.trouble
+        said = f"HTTP {answer.status}" if answer.status else answer.problem
         return finding(Found.UNANSWERED, f"could not be read back ({said})")
     try:
         if kind is RequestKind.PROFILE:
@@ -218,7 +218,7 @@ class _Reader:
             connections=_THREADS,
             timeout_seconds=_TIMEOUT_SECONDS,
         )
-        self.trouble: str | None = None  # why the last question was not answered
+        self.problem: str | None = None  # why the last question was not answered
         self._pool = WorkerPool("verify", _THREADS)
 
     def close(self) -> None:
@@ -239,9 +239,9 @@ class _Reader:
                 answer = self._result(future)
                 if answer is None:
                     return
-                self.trouble = explain_problem(answer, self._address)
+                self.problem = explain_problem(GET_EVENTS, answer, self._address)
                 if verdict_of(GET_EVENTS, answer) is Verdict.REFUSED:
-                    raise VerificationError(f"Nothing can be read back: {self.trouble}")
+                    raise VerificationError(f"Nothing can be read back: {self.problem}")
                 yield question, answer
                 is_answered = answer.status is not None and answer.status < 500
                 unanswered_in_a_row = 0 if is_answered else unanswered_in_a_row + 1

@@ -37,7 +37,7 @@ def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
     answer.status_code, answer._content = 200, deep_answer(100_000)
     delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")
     assert not delivered
-    assert said["code"] == "not an API answer"
+    assert said["code"] == "not an API response"
 
 
 @pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])

@@ -268,7 +268,7 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
     delivered, said = client._handle_response(answer, "events/track")
     assert delivered == (verdict == "delivered") == (caplog.messages == [])
     assert (said["verdict"], said["http_status"], said["attempts"]) == (verdict, status, 1)
-    assert said["code"] == (body["code"] if body else "not an API answer")
+    assert said["code"] == (body["code"] if body else "not an API response")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_an_answer_without_a_body_is_logged_in_the_documented_words(
 
 def test_a_stand_in_whose_body_has_no_json_form_is_no_answer(client: IterableClient) -> None:
     answer: Any = StandIn(200, {"code": "Success", "params": object()})
-    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API answer"
+    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API response"
 
 
 def test_an_answer_from_elsewhere_loses_the_key(client: IterableClient) -> None:

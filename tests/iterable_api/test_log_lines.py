@@ -120,7 +120,7 @@ def test_an_attempt_that_got_no_answer_says_what_came_instead(
     client.call(USERS_UPDATE, USER, "user 7")
     assert log.messages[0].startswith("users/update user 7 attempt 1: ConnectionError in ")
     assert log.messages[1].startswith(
-        "No answer from users/update: ConnectionError (user 7; attempt 1, again in "
+        "No response from users/update: ConnectionError (user 7; attempt 1, again in "
     )
 
 
@@ -212,7 +212,7 @@ def test_what_is_no_answer_of_the_api_is_said_once(
     client, _stop = unwaiting_client(iterable.url, max_attempts=1)
     client.call(USERS_UPDATE, USER)
     assert caplog.messages == [
-        "Unexpected answer from users/update: Status 200 (not an API answer)"
+        "Unexpected response from users/update: Status 200 (not an API response)"
     ]
 
 

@@ -197,7 +197,7 @@ def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
     _now, most_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     http.close()
-    assert (answer.status, answer.trouble) == (None, "ProtocolError")
+    assert (answer.status, answer.problem) == (None, "ProtocolError")
     assert most_bytes < 2 * MAX_RESPONSE_BYTES
 
 

@@ -92,7 +92,7 @@ def test_nothing_else_is_sent_when_the_first_row_is_refused(
         with pytest.raises(RunAborted, match=said) as caught:
             drain(outbox, iterable.url)
         outcomes = list(outcomes_of(outbox).values())
-    assert "ITERABLE_API_BASE_URL" in str(caught.value)
+    assert "ITERABLE_API_" in str(caught.value)
     assert len(iterable.calls) == 1
     assert outcomes == ["total_failure"] + 39 * ["not_attempted"]
 
@@ -102,7 +102,7 @@ def test_an_untrusted_certificate_ends_the_run_before_anything_is_sent(
 ) -> None:
     certificate = make_self_signed(tmp_path, "IP:127.0.0.1")
     with website(certificate) as site, outbox_with(path, rows(*NUMBERS)) as outbox:
-        with pytest.raises(RunAborted, match="certificate is not trusted: check") as caught:
+        with pytest.raises(RunAborted, match="not trusted, so the API key was not sent") as caught:
             drain(outbox, site.url, max_attempts=5)
         assert "REQUESTS_CA_BUNDLE" in str(caught.value)
         assert site.requests == []
