@@ -120,7 +120,7 @@ def test_an_attempt_that_got_no_answer_says_what_came_instead(
     client.call(USERS_UPDATE, USER, "user 7")
     assert log.messages[0].startswith("users/update user 7 attempt 1: ConnectionError in ")
     assert log.messages[1].startswith(
-        "No response from users/update: ConnectionError (user 7; attempt 1, again in "
+        "No response from users/update: ConnectionError (user 7; attempt 1, retry in "
     )
 
 
@@ -189,7 +189,7 @@ def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(
     said = "5xx Server Error from events/track: Status 502 (user 7; GenericError; Bad gateway; "
     wait = f"{stop.waits_seconds[0]:.1f}"
     assert (first.levelname, last.levelname) == ("WARNING", "ERROR")
-    assert first.getMessage() == f"{said}attempt 1, again in {wait} s)"
+    assert first.getMessage() == f"{said}attempt 1, retry in {wait} s)"
     assert last.getMessage() == f"{said}attempt 2, the last)"
 
 

@@ -180,7 +180,7 @@ def test_another_order_of_columns_is_not_a_change(outbox: Outbox) -> None:
         ({"email": None}, "no e-mail address"),
         ({"email": "nobody"}, "malformed e-mail address"),
         ({"event_time": None}, "no event time"),
-        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot say"),
+        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot represent"),
     ],
 )
 def test_an_invalid_row_is_kept_with_its_reason_and_never_sent(
