@@ -77,7 +77,7 @@ def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "ключ", "tab\t"])
 def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
-    with pytest.raises(ValueError, match="characters that no key has") as caught:
+    with pytest.raises(ValueError, match="characters that are not allowed in a key") as caught:
         IterableClient(key)
     assert key not in str(caught.value)
 
