@@ -32,7 +32,7 @@ def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
     assert kept == {("successful", True), ("successful", False), ("total_failure", False)}
 
 
-def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
+def test_a_response_that_is_nested_too_deep_is_not_an_api_response() -> None:
     answer = requests.Response()
     answer.status_code, answer._content = 200, deep_answer(100_000)
     delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")

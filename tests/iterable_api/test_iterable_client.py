@@ -76,7 +76,7 @@ def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "ключ", "tab\t"])
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
+def test_a_malformed_key_is_refused_without_appearing_in_the_error(key: str) -> None:
     with pytest.raises(ValueError, match="characters that are not allowed in a key") as caught:
         IterableClient(key)
     assert key not in str(caught.value)
@@ -127,7 +127,7 @@ def test_an_event_with_an_id_is_there_once_however_often_it_is_sent(
     assert list(iterable.project.events) == ["page-view-1"]
 
 
-def test_a_rejected_call_says_why(client: IterableClient) -> None:
+def test_a_rejected_call_returns_iterables_code_and_the_verdict(client: IterableClient) -> None:
     delivered, said = client.update_user("no address", {})
     assert not delivered
     assert (said["code"], said["http_status"]) == ("InvalidEmailAddressError", 400)

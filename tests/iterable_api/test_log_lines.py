@@ -1,4 +1,4 @@
-"""What the client leaves in the log: enough to find a call again, no key, no person if asked."""
+"""Log lines of the client: enough to find a call, never the key, no personal data if so set."""
 
 from __future__ import annotations
 
@@ -268,6 +268,6 @@ def test_a_key_that_iterable_echoes_is_nowhere(
 
 def test_a_key_is_not_in_what_the_client_raises(iterable: IterableSandbox) -> None:
     client = IterableClient(API_KEY, iterable.url)
-    with pytest.raises(ValueError, match="JSON cannot say") as caught:
+    with pytest.raises(ValueError, match="JSON cannot represent") as caught:
         client.update_user(EMAIL, {"what": object()})
     assert API_KEY not in repr(caught.value)
