@@ -1,8 +1,6 @@
-"""The MySQL side: connect, run the query, stream its rows in chunks.
+"""The connection to the source database: connect, run the query, stream its rows in chunks.
 
-Owns the connection's life, the query file and the window's cut-off. Works with MySQL 8+ and
-MariaDB 10.6+. Every failure leaves here as a `SourceError`.
-Refuses to know what a row means and where it goes: no Iterable, no state, no retry.
+Works with MySQL 8 and MariaDB 10.6 or newer. Every failure is a `SourceError`. Nothing is retried.
 """
 
 from __future__ import annotations
@@ -19,15 +17,15 @@ from zoneinfo import ZoneInfo
 import mysql.connector
 import orjson
 
-from source.session import Source, SourceError, open_session, to_source_error
+from source import column_types
+from source.errors import SourceError, to_source_error
+from source.session import Source, open_session
 
 __all__ = ["DatabaseConnection", "RowStream", "SourceError", "window_start"]
 
 logger = logging.getLogger(__name__)
 
 QUERY_FILE = Path(__file__).resolve().parent / "sql" / "pro_users_recent_engagement.sql"
-# MYSQL_TYPE_JSON. MariaDB has no such type: its JSON columns are text, and arrive as text.
-JSON_TYPE = 245
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 
@@ -44,18 +42,19 @@ def window_start(now: datetime, window_days: float, time_zone: str) -> datetime:
 
 
 class RowStream:
-    """The rows of one query in its order, as chunks: lists of tuples.
+    """The rows of one query, in its order, as chunks (lists of tuples).
 
-    Holds one chunk at a time. Iterate once, then `close()`, or use it as a context manager.
-    Raises `SourceError` when something fails on the way: an iteration that ends without one has
-    read every row.
+    Holds one chunk in memory. Iterate once, then `close()`, or use it as a context manager.
+    Iterating raises `SourceError` on a failure; if it ends without one, every row was read.
     """
 
     def __init__(self, database: DatabaseConnection, cursor: Any, chunk_rows: int) -> None:
         self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
-        # The numbers of MySQL's protocol (MYSQL_TYPE_...), one a column.
+        # The number of each column's type, see `source.column_types`.
         self.type_codes: tuple[int, ...] = tuple(int(column[1]) for column in cursor.description)
-        self._json_at = [i for i, column in enumerate(cursor.description) if column[1] == JSON_TYPE]
+        self._json_at = [
+            i for i, column in enumerate(cursor.description) if column[1] == column_types.JSON
+        ]
         self._database = database
         self._cursor = cursor
         self._chunk_rows = chunk_rows
@@ -72,8 +71,8 @@ class RowStream:
             if self._json_at:
                 rows = [self._with_json(row) for row in rows]
         except Exception as error:
-            # ReferenceError: the connection was closed. A value with no Python form, or a packet
-            # that is none, is whatever the driver stumbles over: there is no list of it.
+            # The driver raises ReferenceError after the connection was closed, and exceptions of
+            # many types for a malformed packet or for a value that Python cannot represent.
             self.close()
             raise self._database.failed(error) from error
         if not rows:
@@ -89,10 +88,10 @@ class RowStream:
         return tuple(values)
 
     def close(self) -> None:
-        """Let go of the rows, read or not. Quick in either case, and harmless twice."""
+        """Discard the remaining rows without reading them. May be called twice."""
         if not self._finished:
             self._finished = True
-            self._database.end_unread_rows()
+            self._database.discard_unread_rows()
 
     def __enter__(self) -> RowStream:
         return self
@@ -102,14 +101,13 @@ class RowStream:
 
 
 class DatabaseConnection:
-    """One read-only session with the source database; for one thread, one open stream at a time.
+    """A read-only session with the source database: one thread, one open stream at a time.
 
-    `time_zone` (IANA name) is what stored DATETIME values mean; the session itself is always UTC.
-    With `ssl_ca` (a PEM file) the server's certificate must come from that CA and be for `host`;
-    without it TLS is used where the server offers it, unverified. `unix_socket` takes the place of
-    host and port. `read_timeout_seconds` is the longest silence that is waited for, which
-    includes the time that the server thinks before the first row. `use_pure` takes the slower
-    driver even where the C extension works.
+    `time_zone` (IANA name) is the zone of stored DATETIME values; the session always uses UTC.
+    With `ssl_ca` (a PEM file) the server's certificate must be issued by that CA, for `host`;
+    without it TLS is used if the server offers it, but not verified. `unix_socket` replaces host
+    and port. `read_timeout_seconds` limits each wait for the server, including the wait for the
+    first row. `use_pure` selects the slower driver even if the C extension is available.
     """
 
     def __init__(
@@ -145,7 +143,7 @@ class DatabaseConnection:
         self.window_days = window_days
         self.query_file = Path(query_file)
         self._connection: Any = None
-        # Stands in a comment before every query, so that ours can be told from all others.
+        # A comment in every query of this object, by which its sessions are found on the server.
         self._tag = f"mysql-to-iterable {secrets.token_hex(8)}"
 
     def __enter__(self) -> DatabaseConnection:
@@ -160,17 +158,17 @@ class DatabaseConnection:
 
     @property
     def driver(self) -> str:
-        """`C extension`, or `pure Python` where that cannot be loaded (a fifth of the speed)."""
+        """`C extension`, or `pure Python` if that cannot be loaded (a fifth of the speed)."""
         has_extension: bool = mysql.connector.HAVE_CEXT
         return "C extension" if has_extension and not self.source.use_pure else "pure Python"
 
     def open(self) -> None:
-        """Connect, unless connected already; raises `SourceError`."""
+        """Connect, if not connected yet; raises `SourceError`."""
         if self._connection is None:
             self._connection = open_session(self.source)
 
     def connect(self) -> bool:
-        """Connect and say so in the log. False, and the reason in the log, when it fails."""
+        """Connect and log it. On a failure log the reason and return False."""
         try:
             self.open()
         except SourceError as error:
@@ -182,7 +180,7 @@ class DatabaseConnection:
     def execute_query(self, query: str, params: Parameters | None = None) -> list[dict[str, Any]]:
         """Return all rows of a small query as dicts; raises `SourceError`.
 
-        Parameters stand in the query as `%(name)s` for a mapping, `%s` for a sequence.
+        The query refers to parameters as `%(name)s` (mapping) or `%s` (sequence).
         """
         return _all_as_dicts(self.stream(query, params))
 
@@ -193,9 +191,9 @@ class DatabaseConnection:
     def stream_pro_users_recent_engagement(
         self, window_start: datetime | None = None, chunk_rows: int = 5000
     ) -> RowStream:
-        """Stream the rows of the query file; `window_start` is naive, as `window_start()` gives it.
+        """Stream the rows of the query file, from `window_start` (naive, see `window_start()`) on.
 
-        Without one the window ends now. Raises `SourceError`.
+        Without it the window ends now. Raises `SourceError`.
         """
         start = window_start or self.window_start_now()
         return self.stream(self.query_text(), {"window_start": start}, chunk_rows)
@@ -205,7 +203,7 @@ class DatabaseConnection:
         return window_start(datetime.now(timezone.utc), self.window_days, self.time_zone)
 
     def query_text(self) -> str:
-        """Return the query file's text; raises `SourceError` when it cannot be read."""
+        """Return the text of the query file; raises `SourceError` if it cannot be read."""
         try:
             return self.query_file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -215,8 +213,8 @@ class DatabaseConnection:
             ) from error
 
     def explain(self, query: str, params: Parameters | None = None) -> list[dict[str, Any]]:
-        """Return the server's plan for a query, one dict a step; raises `SourceError`."""
-        # MySQL 9 draws a tree unless it is asked for the table of steps.
+        """Return the server's plan for a query, one dict per step; raises `SourceError`."""
+        # The default format of MySQL 9 is a tree.
         return self.execute_query(f"EXPLAIN FORMAT=TRADITIONAL {query}", params)
 
     def stream(
@@ -224,12 +222,14 @@ class DatabaseConnection:
     ) -> RowStream:
         """Run one SELECT and return its rows as chunks of `chunk_rows`; raises `SourceError`.
 
-        Nothing else can be asked of this connection until the stream is read or closed.
+        No other query can run on this connection until the stream is read or closed.
         """
         if self._connection is None:
             raise SourceError("Not connected to MySQL: call connect() first.")
         if self._connection.unread_result:
-            raise SourceError("The rows of the last query are not all read: read or close them.")
+            raise SourceError(
+                "The last query still has unread rows: read them all or close its stream first."
+            )
         text = f"/* {self._tag} */ {query.strip().rstrip(';')}"
         try:
             cursor = self._connection.cursor()
@@ -237,27 +237,30 @@ class DatabaseConnection:
         except KeyError as error:
             name = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
             raise SourceError(
-                f"The query asks for the parameter %({name})s, which it is not given; the query "
-                "file's only one is %(window_start)s."
+                f"The query uses an unknown parameter, %({name})s. The only parameter of the query "
+                "file is %(window_start)s."
             ) from error
-        except Exception as error:  # as in `RowStream`
+        except Exception as error:  # of many types, as in `RowStream`
             raise self.failed(error) from error
         if cursor.description is None:
-            raise SourceError("The query returns no table of rows: make it one SELECT.")
+            raise SourceError(
+                "The query returns no rows and columns: it must be one SELECT statement."
+            )
         return RowStream(self, cursor, chunk_rows)
 
     def disconnect(self) -> None:
-        """Close the connection, quickly even when rows are still unread. Harmless twice."""
-        self.end_unread_rows()
+        """Close the connection without reading remaining rows. May be called twice."""
+        self.discard_unread_rows()
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(Exception):  # nobody needs the answer to a goodbye
+            with suppress(Exception):  # the connection may be lost already
                 connection.close()
 
-    def end_unread_rows(self) -> None:
-        """Replace a connection that still has rows to give by a fresh one, without reading them.
+    def discard_unread_rows(self) -> None:
+        """Replace a connection that has unread rows by a new one.
 
-        The C extension would read them all before it closes, so the server is told to stop sending.
+        The C extension reads all remaining rows before it closes a connection, however many they
+        are; so the server is told first to end the old session.
         """
         busy = self._connection
         if busy is None or not busy.unread_result:
@@ -270,23 +273,23 @@ class DatabaseConnection:
             busy.close()
 
     def failed(self, error: Exception) -> SourceError:
-        """Say what an exception of the connector means; let go of a connection it may have cost."""
-        said = to_source_error(error, self.source)
-        if said.transient:
+        """Convert an exception of the connector; disconnect if the connection may be lost."""
+        source_error = to_source_error(error, self.source.facts)
+        if source_error.transient:
             self.disconnect()
-            # After a time-out the server still works on an answer that nobody waits for.
+            # After a time-out the server would go on running the query.
             with (
                 suppress(Exception),
                 closing(open_session(self.source)) as second,
             ):
                 self._kill_our_query(second)
-        return said
+        return source_error
 
     def _kill_our_query(self, second: Any) -> None:
-        """End our session from a second one, as Ctrl-C in the `mysql` program does: by KILL.
+        """End our session from a second one with KILL, as the `mysql` client does on Ctrl-C.
 
-        Only a session whose query carries our tag is ended: behind a load balancer the second
-        one may be on another server, where our connection's number is somebody else's.
+        The session is found by the tag in its query, not by its number: behind a load balancer the
+        second connection may reach another server, where the same number is another session's.
         """
         cursor = second.cursor()
         cursor.execute("SHOW FULL PROCESSLIST")

@@ -1,4 +1,4 @@
-"""Errors whose message is written for the operator, and the exit statuses of the program."""
+"""Expected errors, whose messages are for the operator, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class ExitStatus(IntEnum):
-    """What the program tells the shell and cron; a signal ends it with 128 + its number."""
+    """Exit status of the program. After a signal it is 128 + the signal's number instead."""
 
     OK = 0
     STOPPED_EARLY = 1
@@ -18,7 +18,7 @@ class ExitStatus(IntEnum):
 
 
 class SyncError(Exception):
-    """An expected error: its message says in one or two lines what to do next."""
+    """An expected error. Its message says what happened and what to do next."""
 
     exit_status: ClassVar[ExitStatus] = ExitStatus.STOPPED_EARLY
 
@@ -29,7 +29,7 @@ class SyncError(Exception):
 
 
 class ConfigError(SyncError):
-    """Settings or flags that cannot be used; carries every problem, not only the first."""
+    """Unusable settings or flags, with the list of all problems."""
 
     exit_status = ExitStatus.BAD_SETTINGS
 

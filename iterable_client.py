@@ -1,8 +1,9 @@
-"""Iterable's API as this program uses it: the single and the bulk calls, paced and retried.
+"""Client for Iterable's API: single and bulk calls, rate limited and retried.
 
-`IterableClient.call` is the one retry loop: attempt (`iterable_http`), decide (`verdicts`),
-wait (`pacing`). What Iterable or the network does is a `CallResult`, never an exception. Knows
-no SQLite and starts no threads, but may be called from many at once.
+    client = IterableClient("your server-side key")
+    delivered, response = client.update_user("ann@example.com", {"plan_type": "pro"})
+
+What the network or Iterable does is part of the result, never an exception.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from iterable_api.responses import (
     BULK_ENDPOINTS,
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
+    NO_API_RESPONSE,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
     ApiResponse,
@@ -43,23 +45,29 @@ from records.outcomes import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_URL = "https://api.iterable.com"
-# Iterable's documented limits, requests a second and project.
+# Requests per second that Iterable allows a project, from its API reference.
 DOCUMENTED_RPS: Mapping[str, float] = {
     USERS_UPDATE: 500,
     EVENTS_TRACK: 2000,
     USERS_BULK_UPDATE: 5,
     EVENTS_TRACK_BULK: 10,
 }
-MAX_RATE_LIMITED_SECONDS = 300.0  # no call waits longer than this on 429s
+MAX_RATE_LIMITED_SECONDS = 300.0  # a call gives up after this long on 429s alone
 MAX_LOGGED_BYTES = 20_000
 
 
 class IterableClient:
-    """Iterable's API for one project. Thread-safe.
+    """Client for one Iterable project. Thread-safe.
 
-    `paces` are requests per second by endpoint, Iterable's documented ones where not named;
-    `stop`, once set, ends every wait, so that a call under retry returns with what it has.
-    `to_mapping` makes the row mapping that `process_user_record` uses.
+    - `api_key`: of type Server-side. `base_url` for EU projects: https://api.eu.iterable.com.
+    - `requests_per_second`: limit by endpoint; `DOCUMENTED_RPS` for endpoints it does not name.
+    - `max_attempts` per call; `timeout_seconds` to connect, and between two bytes of the response.
+    - `log_payloads`: whether request and response bodies go into the log at level DEBUG.
+    - `connections`: how many are kept open.
+    - `to_mapping`: makes the row mapping for `process_user_record` from the column names.
+    - `stop`: an event that ends every wait; a call then returns its last result.
+
+    Raises ValueError for a key with spaces or with characters other than printable ASCII.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class IterableClient:
         api_key: str,
         base_url: str = DEFAULT_BASE_URL,
         *,
-        paces: Mapping[str, float] = DOCUMENTED_RPS,
+        requests_per_second: Mapping[str, float] = DOCUMENTED_RPS,
         max_attempts: int = 5,
         log_payloads: bool = True,
         connections: int = 16,
@@ -76,9 +84,11 @@ class IterableClient:
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        rates = {**DOCUMENTED_RPS, **paces}
-        self.paces = {endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()}
-        self.call_count = 0  # attempts made, retries included
+        rates = {**DOCUMENTED_RPS, **requests_per_second}
+        self.rate_limiters = {
+            endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()
+        }
+        self.call_count = 0  # attempts, retries included
         self.retry_count = 0
         self._counting = threading.Lock()
         self._max_attempts = max_attempts
@@ -98,14 +108,15 @@ class IterableClient:
         self._http.close()
 
     def update_user(self, email: str, data_fields: JSON) -> tuple[bool, JSON]:
-        """Create or update a profile (`POST /api/users/update`).
+        """Create or update a user's profile (`POST /api/users/update`).
 
-        Values may be of MySQL's types. Returns whether Iterable took it, and its `{code, msg,
-        params}` together with our `verdict`, `http_status` and `attempts`. Raises ValueError for
-        a value without a JSON form.
+        `data_fields` maps a profile field to a JSON value or a value of MySQL's driver (Decimal,
+        datetime, ...). Returns whether Iterable accepted the update, and a dict of its `code`,
+        `msg` and `params` and of `verdict`, `http_status` and `attempts` (see `CallResult`).
+        Raises ValueError for a value without a JSON form.
         """
         body = orjson.dumps({"email": email, "dataFields": to_json_value(data_fields)})
-        return _friendly(self.call(USERS_UPDATE, body))
+        return _to_tuple(self.call(USERS_UPDATE, body))
 
     def track_event(
         self,
@@ -116,10 +127,11 @@ class IterableClient:
         event_id: str | None = None,
         created_at: int | None = None,
     ) -> tuple[bool, JSON]:
-        """Track an event (`POST /api/events/track`); `created_at` is in unix seconds.
+        """Track a custom event (`POST /api/events/track`).
 
-        With an `event_id` a repeat updates the event instead of doubling it. Returns what
-        `update_user` returns.
+        `created_at` is in unix seconds; None means when Iterable receives it. With an `event_id`
+        (at most 64 letters, digits and hyphens) a repeated call updates the event; without one it
+        adds a second event. Returns and raises what `update_user` does.
         """
         body: JSON = {"email": email, "eventName": event_name}
         body["dataFields"] = to_json_value(data_fields)
@@ -127,15 +139,17 @@ class IterableClient:
             body["id"] = event_id
         if created_at is not None:
             body["createdAt"] = created_at
-        return _friendly(self.call(EVENTS_TRACK, orjson.dumps(body)))
+        return _to_tuple(self.call(EVENTS_TRACK, orjson.dumps(body)))
 
     def bulk_update_users(
         self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
     ) -> CallResult:
-        """Update profiles (`POST /api/users/bulkUpdate`), each the JSON body of a single call.
+        """Update many profiles in one request (`POST /api/users/bulkUpdate`).
 
-        `delivered` means that the batch was answered; `params` is the answer, which may still
-        name rows that failed.
+        Each item is the JSON body of a users/update call. Iterable accepts 4 MB a request.
+
+        `delivered` means that Iterable processed the batch. Rows may still have failed:
+        `bulk_body` is the response with the counts and the failed rows.
         """
         body = b'{"users":[%b]}' % b",".join(users)
         return self.call(USERS_BULK_UPDATE, body, subject, has_permit=has_permit)
@@ -143,23 +157,28 @@ class IterableClient:
     def bulk_track_events(
         self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
     ) -> CallResult:
-        """Track events (`POST /api/events/trackBulk`); as `bulk_update_users`."""
+        """Track many events in one request (`POST /api/events/trackBulk`).
+
+        Each item is the JSON body of an events/track call. Returns what `bulk_update_users` does.
+        """
         body = b'{"events":[%b]}' % b",".join(events)
         return self.call(EVENTS_TRACK_BULK, body, subject, has_permit=has_permit)
 
     def process_user_record(self, user_record: JSON) -> JSON:
-        """Update the profile and track the page view of one row of the query.
+        """Update the profile and track the page view of one row.
 
-        Returns the row's entry of the results file. Columns that the row lacks count as NULL.
+        `user_record` maps column names to values; missing columns count as NULL. Returns the
+        row's entry in `records[]` of the results file.
         """
         mapping = self._to_mapping(list(user_record))
-        record = mapping.to_record([*user_record.values(), None])  # None is for what it lacks
+        record = mapping.to_record([*user_record.values(), None])  # None: missing columns
         if isinstance(record, InvalidRow):
             return row_entry(record.user_id, record.email, Outcome.INVALID, record.reason)
         subject = f"user {record.user_id}"
         update = self.call(USERS_UPDATE, record.profile, subject)
-        goes_on = event_may_follow(update)
-        event = self.call(EVENTS_TRACK, record.event, subject) if goes_on else None
+        event = None
+        if event_may_follow(update):
+            event = self.call(EVENTS_TRACK, record.event, subject)
         return row_entry(
             record.user_id,
             record.email,
@@ -172,149 +191,155 @@ class IterableClient:
     def call(
         self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
     ) -> CallResult:
-        """Make one call, tried again while that may help; `subject` names it in the log.
+        """POST a JSON body to an endpoint, with retries; `subject` names the call in the log.
 
-        Never raises for what the network or Iterable does. `has_permit` says that the permit
-        of the first attempt was taken already. A 429 slows the whole endpoint and uses up no
-        attempt, but no call waits longer than 5 minutes on 429s.
+        Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
+        jitter. A 429 slows down the whole endpoint and does not count as an attempt of
+        `max_attempts`; after 5 minutes of 429s the call gives up. Never raises for what the
+        network or Iterable does. `has_permit`: the caller has taken the rate limiter's permit for
+        the first attempt.
         """
-        pace = self.paces[endpoint]
+        rate_limiter = self.rate_limiters[endpoint]
         started_at = self._clock()
         limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0
-        answer, verdict = (
-            ApiResponse(None, trouble="stopped before it was sent"),
+        response, verdict = (
+            ApiResponse(None, problem="stopped before it was sent"),
             Verdict.UNAVAILABLE,
         )
-        while has_permit or pace.acquire(self._stop.wait):
+        while has_permit or rate_limiter.acquire(self._stop.wait):
             has_permit = False
             attempts += 1
             sent_at = self._clock()
-            answer = self._http.post(endpoint, body)
+            response = self._http.post(endpoint, body)
             if logger.isEnabledFor(logging.DEBUG):
                 self._log_attempt(
                     f"{endpoint} {subject} attempt {attempts}",
                     body,
-                    answer,
+                    response,
                     self._clock() - sent_at,
                     is_bulk=endpoint in BULK_ENDPOINTS,
                 )
-            verdict = verdict_of(endpoint, answer)
+            verdict = verdict_of(endpoint, response)
             if verdict is Verdict.DELIVERED:
                 break
-            if answer.status == 429:
+            if response.status == 429:
                 limited_at = min(limited_at, self._clock())
-                pace.slow_down(answer.requested_wait_seconds or 0.0)
+                rate_limiter.slow_down(response.requested_wait_seconds or 0.0)
             else:
                 failures += 1
-            wait_seconds = self._wait_before_retry(verdict, answer, attempts, failures, limited_at)
-            self._log_failure(endpoint, answer, verdict, subject, attempts, wait_seconds)
+            wait_seconds = self._wait_before_retry(
+                verdict, response, attempts, failures, limited_at
+            )
+            self._log_failure(endpoint, response, verdict, subject, attempts, wait_seconds)
             if wait_seconds is None or self._stop.wait(wait_seconds):
                 break
         with self._counting:
             self.call_count += attempts
             self.retry_count += max(0, attempts - 1)
         elapsed_seconds = self._clock() - started_at
-        return _to_result(endpoint, answer, verdict, attempts, elapsed_seconds)
+        return _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
 
     def _wait_before_retry(
-        self, verdict: Verdict, answer: ApiResponse, attempts: int, failures: int, limited_at: float
+        self,
+        verdict: Verdict,
+        response: ApiResponse,
+        attempts: int,
+        failures: int,
+        limited_at: float,
     ) -> float | None:
         """Return the seconds to wait before another attempt, None when this was the last."""
         if verdict is not Verdict.UNAVAILABLE or self._stop.is_set():
             return None
-        if answer.status != 429:
+        if response.status != 429:
             if failures >= self._max_attempts:
                 return None
-            return backoff_seconds(failures, answer.requested_wait_seconds)
-        wait_seconds = backoff_seconds(attempts, answer.requested_wait_seconds)
+            return backoff_seconds(failures, response.requested_wait_seconds)
+        wait_seconds = backoff_seconds(attempts, response.requested_wait_seconds)
         waited_seconds = self._clock() - limited_at
         return wait_seconds if waited_seconds + wait_seconds <= MAX_RATE_LIMITED_SECONDS else None
 
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
-        """Judge and log an answer made elsewhere, as `call` judges its own."""
+        """Return the verdict on a response of your own request, as `update_user` returns it."""
         try:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
-        except (ValueError, TypeError, RecursionError):  # the last of what is nested deep
+        except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
             body = None
-        answer = ApiResponse(
-            response.status_code, body, "not an API answer"
-        )  # read where body is none
-        verdict = verdict_of(endpoint, answer)
+        parsed = ApiResponse(response.status_code, body, NO_API_RESPONSE)
+        verdict = verdict_of(endpoint, parsed)
         if verdict is not Verdict.DELIVERED:
-            self._log_failure(endpoint, answer, verdict, "", 1, None)
-        return _friendly(_to_result(endpoint, answer, verdict))
+            self._log_failure(endpoint, parsed, verdict, "", 1, None)
+        return _to_tuple(_to_result(endpoint, parsed, verdict))
 
     def _log_attempt(
         self,
-        called: str,
+        label: str,
         body: bytes,
-        answer: ApiResponse,
+        response: ApiResponse,
         elapsed_seconds: float,
         *,
         is_bulk: bool,
     ) -> None:
-        """Write down one request and its answer; of a bulk request, its size."""
-        shown, got = f"{len(body)} bytes", f"{len(answer.content)} bytes"
+        """Log a request and its response; of a bulk request only the size."""
+        request_text, response_text = f"{len(body)} bytes", f"{len(response.content)} bytes"
         if self._log_payloads:
-            got = answer.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
+            response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
             if not is_bulk:
-                shown = body[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
+                request_text = body[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
         logger.debug(
             "%s: %s in %.0f ms, Iterable-Request-Id %s, request %s, response %s",
-            called,
-            answer.status or answer.trouble,
+            label,
+            response.status or response.problem,
             elapsed_seconds * 1000,
-            answer.request_id,
-            shown,
-            got,
+            response.request_id,
+            request_text,
+            response_text,
         )
 
     def _log_failure(
         self,
         endpoint: str,
-        answer: ApiResponse,
+        response: ApiResponse,
         verdict: Verdict,
         subject: str,
         attempt: int,
         wait_seconds: float | None,
     ) -> None:
         details = [subject] if subject else []
-        details += [answer.code] if answer.code and answer.status is not None else []
-        if self._log_payloads and answer.message not in ("", answer.trouble):
-            details.append(answer.message[:200])
+        details += [response.code] if response.code and response.status is not None else []
+        if self._log_payloads and response.message not in ("", response.problem):
+            details.append(response.message[:200])
         if wait_seconds is not None:
-            details.append(f"attempt {attempt}, again in {wait_seconds:.1f} s")
+            details.append(f"attempt {attempt}, retry in {wait_seconds:.1f} s")
         elif attempt > 1:
             details.append(f"attempt {attempt}, the last")
         level = log_level(verdict, is_last=wait_seconds is None)
-        said = f" ({'; '.join(details)})" if details else ""
-        logger.log(level, "%s%s", error_line(endpoint, answer), said)
+        suffix = f" ({'; '.join(details)})" if details else ""
+        logger.log(level, "%s%s", error_line(endpoint, response), suffix)
 
 
 def _to_result(
     endpoint: str,
-    answer: ApiResponse,
+    response: ApiResponse,
     verdict: Verdict,
     attempts: int = 1,
     elapsed_seconds: float = 0.0,
 ) -> CallResult:
-    is_bulk_answer = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
-    # A batch's answer is read, and only what it says of a row is written down.
-    params = answer.body if is_bulk_answer else _storable(answer.params)
+    is_delivered_batch = endpoint in BULK_ENDPOINTS and verdict is Verdict.DELIVERED
     return CallResult(
         verdict,
-        answer.status,
-        answer.code,
-        answer.message,
-        params,
+        response.status,
+        response.code,
+        response.message,
+        _without_deep_nesting(response.params),
         attempts,
         elapsed_seconds,
+        response.body if is_delivered_batch else None,
     )
 
 
-def _storable(params: object) -> object:
-    """Return what can be written down again: JSON may be read deeper than it can be written."""
+def _without_deep_nesting(params: object) -> object:
+    """Return `params`, None if nested too deep: orjson reads deeper JSON than it writes."""
     try:
         orjson.dumps([[[[params]]]])
     except orjson.JSONEncodeError:
@@ -322,7 +347,7 @@ def _storable(params: object) -> object:
     return params
 
 
-def _friendly(result: CallResult) -> tuple[bool, JSON]:
+def _to_tuple(result: CallResult) -> tuple[bool, JSON]:
     return result.delivered, {
         **result.response,
         "verdict": result.verdict.value,

@@ -1,9 +1,4 @@
-"""The rotating log file and the console, and what must never be in them.
-
-Owns handlers, format, file modes and the filter that takes secrets out of every line. Knows
-nothing of what is logged. Text from outside (names, answers) is written as text: control
-characters, which could forge a line or drive a terminal, appear as `\\x1b`.
-"""
+"""Logging to a rotating file and the console, and the redaction of every text for output."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ import re
 import stat
 import sys
 import threading
+from functools import partial
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -26,17 +22,18 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
-FILE_ONLY = {"file_only": True}  # `extra` of what the console is told in other words
-MIN_SECRET_CHARACTERS = 4  # a shorter one would black out half of every line
+FILE_ONLY = {"file_only": True}  # `extra` of records that the console prints in other words
+MIN_SECRET_CHARACTERS = 4  # a shorter one would occur in almost every line
 
-_secrets: dict[str, str] = {}  # spelling of a secret -> what is written in its place
-# What drives a terminal, ends a line, turns the direction of the text, or is there and cannot be
-# seen. Not the joiners U+200C and U+200D, which names and emoji are written with.
+_secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets
+# Characters that control a terminal, end a line, change the direction of the text, or are
+# invisible. Not the joiners U+200C and U+200D: names and emoji contain them.
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
-# Anything before an @ counts, or before its form in web addresses: rather too much than a rest.
+# Matches anything around an @ or %40 (its form in web addresses): too much is better than too
+# little.
 _EMAIL = re.compile(
     r"""(?: \\?"[^"]{1,254}" | (?: [^\s@"<>()\[\],;:\\] | \\[^\s"'] ){1,254} )
     (?: @ | %40 )
@@ -45,60 +42,64 @@ _EMAIL = re.compile(
 )
 
 
-def register_secret(secret: str, shown_as: str) -> None:
-    """Have `shown_as` written wherever `secret` would be, from now on, in every logger."""
+def register_secret(secret: str, label: str) -> None:
+    """Have `redact` replace `secret` with `[label]` from now on."""
     if len(secret) >= MIN_SECRET_CHARACTERS:
-        _secrets.update(dict.fromkeys(_spellings(secret), f"[{shown_as}]"))
+        _secrets.update(dict.fromkeys(_spellings(secret), f"[{label}]"))
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return the ways in which logs, Python, JSON and web addresses write a text."""
+    """Return the secret as logs, Python, JSON and web addresses write it."""
     as_bytes = secret.encode("utf-8", "surrogateescape")
-    return {
-        *(secret, printable(secret)),
-        *(repr(secret)[1:-1], ascii(secret)[1:-1], repr(as_bytes)[2:-1]),
+    spellings = {
+        *(secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(as_bytes)[2:-1]),
         # As part of a longer text that has both kinds of quotes.
         *(repr(f"'\"{secret}")[4:-1], repr(b"'\"" + as_bytes)[5:-1]),
         *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]),
         *(quote(as_bytes), quote(as_bytes, safe=""), quote_plus(as_bytes)),
     }
+    return set(map(_escape, spellings))
 
 
-def redact(text: str) -> str:
-    """Return `text` with every known secret taken out."""
+def redact(text: str, *, emails: bool = False) -> str:
+    """Return `text` as one line that is safe to print, to log and to send.
+
+    Registered secrets are replaced by their labels, and with `emails` every e-mail address by
+    `[e-mail]`. Control and invisible characters, which could forge a line or drive a terminal,
+    appear as `\\n` or `\\x1b`.
+    """
+    text = _escape(text)
     for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
         if secret in text:
             text = text.replace(secret, _secrets[secret])
+    if emails and ("@" in text or "%40" in text):  # the pattern takes 60 microseconds a line
+        text = _EMAIL.sub("[e-mail]", text)
     return text
 
 
-def redact_emails(hidden: bool) -> None:
-    """Have every logger leave e-mail addresses out, wherever they come from; or no longer."""
-    _SafeFormatter.hides_emails = hidden
-
-
-def printable(text: str) -> str:
-    """Return `text` with what a reader cannot see, or a terminal obeys, spelled out."""
-    if text.isascii() and text.isprintable():  # nearly always, at a tenth of the cost
+def _escape(text: str) -> str:
+    if text.isascii() and text.isprintable():  # nearly always, and ten times faster
         return text
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """Have a stream that cannot be written end in /dev/null, what waits in its buffer too.
+    """Send the output of a stream that cannot be written, and its buffer, to /dev/null.
 
-    At the end of the process Python would try that once more, fail, and exit with status 120.
+    Otherwise Python flushes the buffer once more at exit, fails, and exits with status 120.
     """
     with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> logging.Logger:
+def setup_logger(
+    name: str, log_file: str | Path, log_level: str = "INFO", *, redact_emails: bool = False
+) -> logging.Logger:
     """Log `name` to the console from `log_level` up, and everything to a rotating file.
 
-    10 MB and five backups, mode 0600. The empty name means the whole program. Calling it again
-    replaces the former handlers. Raises ValueError for an unknown level, OSError where the file
-    cannot be written.
+    The file has mode 0600 and rotates at 10 MB with five backups. The empty name stands for the
+    whole program. A second call replaces the handlers of the first. Raises ValueError for an
+    unknown level, OSError if the file cannot be written.
     """
     if log_level.upper() not in LEVELS:
         raise ValueError(f"unknown log level {log_level!r}: use one of {', '.join(LEVELS)}")
@@ -112,7 +113,7 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
         logger.removeHandler(former)
         former.close()
     for handler in (file_handler, console):
-        handler.setFormatter(_SafeFormatter(FORMAT, TIME_FORMAT))
+        handler.setFormatter(_RedactingFormatter(emails=redact_emails))
         logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -122,89 +123,92 @@ def setup_logger(name: str, log_file: str | Path, log_level: str = "INFO") -> lo
 
 
 def log_uncaught_errors() -> None:
-    """Have what nobody catches (in threads, in `__del__`) and warnings go into the log.
+    """Log warnings, and errors that nothing catches in threads and in `__del__`.
 
-    Python's own hooks print them on the console, secrets and all.
+    Python's own hooks print them on the console without redaction.
     """
-    logger = logging.getLogger("strays")
+    logger = logging.getLogger("uncaught")
 
-    def log(stray: Any) -> None:
-        error = stray.exc_value or stray.exc_type()
-        logger.error("An error that nobody caught", exc_info=error, extra=FILE_ONLY)
+    def log(uncaught: Any) -> None:
+        error = uncaught.exc_value or uncaught.exc_type()
+        logger.error("Uncaught error", exc_info=error, extra=FILE_ONLY)
 
     threading.excepthook = sys.unraisablehook = log
     logging.captureWarnings(True)
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name; it writes where `setup_logger` said."""
+    """Return the logger of this name, with the handlers of `setup_logger`."""
     return logging.getLogger(name)
 
 
-class _SafeFormatter(logging.Formatter):
-    """One line a record, with nothing in it that must not be; tracebacks keep their lines."""
+class _RedactingFormatter(logging.Formatter):
+    """One line for each record; the lines of a traceback or stack are indented below it.
 
-    hides_emails = False
+    The indentation keeps a line of an exception's text from passing for a log line.
+    """
+
+    def __init__(self, *, emails: bool) -> None:
+        super().__init__(FORMAT, TIME_FORMAT)
+        self._redact = partial(redact, emails=emails)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
+        record.message = self._redact(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
-        """Indent a traceback: no line of an exception's text can pass for one of the log."""
-        lines = super().formatException(ei).split("\n")
-        return "\n".join(f"  {printable(line)}" for line in lines)
+        return self._indented(super().formatException(ei))
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = redact(super().format(record))
-        if self.hides_emails and ("@" in text or "%40" in text):  # 60 microseconds a line
-            return _EMAIL.sub("[e-mail]", text)
-        return text
+    def formatStack(self, stack_info: str) -> str:
+        return self._indented(super().formatStack(stack_info))
+
+    def _indented(self, text: str) -> str:
+        return "\n".join(f"  {self._redact(line)}" for line in text.split("\n"))
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg] # 3.10 has no form with it
-    """Standard error; where it cannot be written (a full disk, a closed pipe) the run goes on."""
+class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 cannot subscript it
+    """Handler for standard error; a full disk or a closed pipe does not stop the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exc_info()[1], OSError):
-            redirect_to_devnull(sys.stderr)  # `self.stream` may be the live line above it
+            redirect_to_devnull(sys.stderr)  # `self.stream` may be the wrapper of the progress bar
         else:
             super().handleError(record)
 
 
 class _PrivateRotatingFile(RotatingFileHandler):
-    """A rotating file that only its owner can read, and whose trouble stops nothing."""
+    """A rotating file that only its owner can read; its errors do not stop the run."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUP_COUNT, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        def private(path: str, flags: int) -> int:
-            # Not waiting: a pipe that nobody reads is then an error and no hang.
+        def open_private(path: str, flags: int) -> int:
+            # O_NONBLOCK: opening a pipe without a reader fails instead of blocking.
             descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
-            with contextlib.suppress(OSError):  # someone else's file
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not /dev/null, for everybody
+            with contextlib.suppress(OSError):  # the file belongs to another user
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):  # root could close /dev/null
                     os.fchmod(descriptor, 0o600)
             return descriptor
 
         stream: TextIO = open(  # noqa: SIM115
-            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=private
+            self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=open_private
         )
         assert isinstance(stream, TextIOWrapper)  # noqa: S101
         return stream
 
     def doRollover(self) -> None:
-        """Rotate; where the folder does not let us, the file goes on and grows."""
+        """Rotate the file, or keep writing to it if the folder does not allow a rotation."""
         try:
             super().doRollover()
         except OSError:
             self.stream = self.stream or self._open()
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - so called
-        """A full disk ends the log, not the run, and is not a traceback on the console.
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - logging calls it
+        """Drop what could not be written, without a traceback; the next record reopens the file.
 
-        What could not be written is dropped with the stream, or it would be tried again, and
-        complained of, at the end of the process. The next line opens the file anew.
+        Without closing the stream, Python would try to write its buffer again at exit, and print
+        a traceback.
         """
         stream, self.stream = self.stream, None
         if stream is not None:

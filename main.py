@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_line, print_payload, print_text, say
 from errors import ConfigError, ExitStatus, SyncError
-from logger_config import FILE_ONLY, printable, redact, register_secret
+from logger_config import FILE_ONLY, redact, register_secret
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -98,6 +98,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     action.add_argument(
         "--demo", action="store_true", help="run on sample data against an embedded sandbox"
     )
+    action.add_argument(
+        "--help-settings", action="store_true", help="show every setting with its default"
+    )
     action.add_argument("--history", action="store_true", help="show the past runs")
     action.add_argument(
         "--verify", type=_positive, metavar="N", help="read N users back and compare"
@@ -137,11 +140,17 @@ def _act(arguments: argparse.Namespace) -> int:
         from commands.actions import demo
 
         return demo(partial(_sync, arguments))
+    if arguments.help_settings:
+        from commands.help_settings import help_lines
+
+        for line in help_lines():
+            print_line(line)
+        return ExitStatus.OK
     from config.settings import read_environment
 
     environment = read_environment(arguments.env_file)
     if arguments.history:
-        from commands.actions import history
+        from commands.history import history
 
         return history(environment)
     if arguments.check:
@@ -173,7 +182,8 @@ def _look(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Run one sync, watched over, and print its summary; return the exit status."""
     settings = _settings(arguments, environment)
-    from reporting.monitoring import Healthcheck, write_metrics
+    from reporting.healthcheck import Healthcheck
+    from reporting.metrics import write_metrics
     from sync.process_limits import allow_open_files, tune_garbage_collection
     from sync.run import Options, SyncRun
     from sync.signals import Interrupted, StopSignal
@@ -198,7 +208,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             health.failed("interrupted before anything was sent", is_hurried=True)
             return 128 + (stop.number or signal.SIGINT)
         except Exception as error:
-            health.failed(printable(redact(str(error))))
+            health.failed(redact(str(error)))
             raise
         if settings.metrics_file is not None:
             write_metrics(settings.metrics_file, report.summary)
@@ -208,7 +218,7 @@ def _sync(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if arguments.json:
         print_text(report.summary.to_text())
     status = _status(report, stop, quiet=arguments.quiet)
-    described = "\n".join(printable(redact(line)) for line in report.lines())
+    described = "\n".join(map(redact, report.lines()))
     if report.summary.status.startswith("completed"):  # it came to its end, bad rows or not
         health.succeeded(described)
     else:
@@ -242,15 +252,13 @@ def _settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def _set_up_log(settings: Settings, arguments: argparse.Namespace) -> None:
-    from logger_config import log_uncaught_errors, redact_emails, setup_logger
+    from logger_config import log_uncaught_errors, setup_logger
 
-    register_secret(settings.iterable_api_key, "api key")
-    register_secret(settings.db_password, "database password")
-    register_secret(settings.healthcheck_url, "health check")
+    for secret, label in settings.secrets():
+        register_secret(secret, label)
     level = "ERROR" if arguments.quiet else "DEBUG" if arguments.verbose else settings.log_level
     try:
-        setup_logger("", settings.log_file, level)
-        redact_emails(not settings.log_payloads)
+        setup_logger("", settings.log_file, level, redact_emails=not settings.log_payloads)
         log_uncaught_errors()
     except OSError as error:
         raise ConfigError(

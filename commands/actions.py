@@ -5,14 +5,13 @@ Every one returns its exit status; what it cannot do it raises. Knows no flags.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from commands.console import print_line, print_text
-from config.settings import Settings, read_setting
+from config.settings import Settings
 from errors import ConfigError, ExitStatus
 
 
@@ -30,8 +29,8 @@ def check(environment: Mapping[str, str], env_file: str | None) -> int:
     except ConfigError as error:
         lines = settings_problems(error)
     else:
-        register_secret(settings.iterable_api_key, "api key")
-        register_secret(settings.db_password, "database password")
+        for secret, label in settings.secrets():
+            register_secret(secret, label)
         lines = check_setup(settings, path)
     all_ok = True
     for line in lines:
@@ -66,19 +65,6 @@ def export(settings: Settings, path: Path) -> int:
     with SourceRows(settings) as rows:
         count = export_rows(rows, path)
     print_line(f"{count:,} rows written to {path}")
-    return ExitStatus.OK
-
-
-def history(environment: Mapping[str, str]) -> int:
-    """Print the past runs of the state file, the newest first."""
-    from state.history import history_lines
-    from state.outbox import Outbox
-
-    outbox = Outbox(read_setting(environment, "STATE_FILE"), read_only=True)
-    with contextlib.closing(outbox):
-        runs = outbox.history.runs()
-    for line in history_lines(runs):
-        print_line(line)
     return ExitStatus.OK
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TextIO
 
-from logger_config import printable, redact, redirect_to_devnull
+from logger_config import redact, redirect_to_devnull
 
 
 def open_closed_streams() -> None:
@@ -31,7 +31,7 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
-    text = printable(redact(line)).encode(encoding, "backslashreplace").decode(encoding)
+    text = redact(line).encode(encoding, "backslashreplace").decode(encoding)
     try:
         out.write(f"{text}\n")
         out.flush()

@@ -9,7 +9,6 @@ gets an apostrophe in front. Times are written as they are stored; JSON as JSON,
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 import orjson
 
 from errors import SyncError
-from reporting.atomic_file import atomic_file, flush_to_disk
+from reporting.atomic_file import replace_file
 
 # What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms and leading
 # blanks included; and the texts that begin so and are nothing but a number.
@@ -55,14 +54,11 @@ def export_rows(stream: Rows, path: Path) -> int:
         target = path.resolve()
         if target.exists() and not target.is_file():
             raise ExportError(f"{path} is not a file: name one for the rows.")
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with atomic_file(part) as file:
+        with replace_file(target) as file:
             file.write(_line(stream.columns))
             for chunk in _chunks(stream):
                 file.write(b"".join(map(_line, chunk)))
                 rows += len(chunk)
-            flush_to_disk(file)
-            part.replace(target)
     except OSError as error:
         raise ExportError(
             f"The rows cannot be written to {path} ({error.strerror or error}): check its folder "

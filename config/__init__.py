@@ -1,1 +1,1 @@
-"""Settings: what the operator decided. Start at `settings`."""
+"""The settings of the program. Start at `settings.py`."""

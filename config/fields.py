@@ -1,7 +1,6 @@
-"""Which column goes into which field of Iterable's: `USER_FIELDS` and `EVENT_FIELDS`.
+"""Syntax, defaults and reserved names of `USER_FIELDS` and `EVENT_FIELDS`.
 
-Owns the little language of those two settings, their defaults, and the names that Iterable
-keeps for itself. Knows no rows.
+The two settings say which column of a row is sent as which field.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from typing import NamedTuple
 DEFAULT_USER_FIELDS = "first_name,last_name,plan_type,candidate"
 DEFAULT_EVENT_FIELDS = "page,browser=device,location,candidate"
 
-# Profile fields that Iterable keeps itself (support.iterable.com, "User profile fields used by
-# Iterable"), and those that this program sets.
+# Profile fields that Iterable sets (support.iterable.com, "User profile fields used by Iterable")
+# or that this program sets.
 RESERVED_USER_FIELDS = frozenset(
     {
         *("email", "userId", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
@@ -35,9 +34,9 @@ class Field(NamedTuple):
 
 
 def parse_fields(text: str, reserved: frozenset[str]) -> tuple[Field, ...]:
-    """Read `name,target=column,target=column:bool`.
+    """Parse a list such as `name,target=column,target=column:bool`.
 
-    Raises ValueError with every problem, one a line.
+    Raises ValueError with all problems, one on each line.
     """
     fields: list[Field] = []
     problems: list[str] = []
@@ -51,13 +50,15 @@ def parse_fields(text: str, reserved: frozenset[str]) -> tuple[Field, ...]:
         if not has_column:
             target = column
         if not target or not column or "." in target:
-            problems.append(f"{entry!r} is not field=column (a field's name holds no dot)")
+            problems.append(f"{entry!r} is not field=column (a field name cannot contain a dot)")
         elif cast not in ("", "bool", "json"):
-            problems.append(f"{entry!r}: ':{cast}' is unknown, use :bool or :json")
+            problems.append(f"{entry!r} has the unknown conversion ':{cast}': use :bool or :json")
         elif target in reserved:
-            problems.append(f"field {target!r} is set by Iterable or by this program")
+            problems.append(
+                f"cannot contain the field {target!r}: Iterable or this program sets it"
+            )
         elif any(field.target == target for field in fields):
-            problems.append(f"field {target!r} is named twice")
+            problems.append(f"names the field {target!r} twice")
         else:
             fields.append(Field(target, column, cast))
     if problems:

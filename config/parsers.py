@@ -1,7 +1,6 @@
-"""What the text of one setting means: numbers, flags, paths, zones, web addresses.
+"""Parsers for the text of a setting: numbers, flags, paths, time zones, web addresses.
 
-Each function takes the text and returns the value, or raises ValueError with words that
-complete "NAME ...". Knows not which setting it reads.
+Each returns the value, or raises ValueError with words that complete "NAME ...".
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from zoneinfo import ZoneInfo
 from config.fields import Field, parse_fields
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
-# What `requests` makes a host of without complaint: a name in ASCII (other alphabets as xn--).
+# The host names that `requests` accepts: ASCII only (other alphabets are written as xn--...).
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 
 
@@ -27,9 +26,9 @@ def plain_text(text: str) -> str:
     return text
 
 
-def secret_key(text: str) -> str:
+def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("holds characters that no API key has: copy it again")
+        raise ValueError("contains characters that an API key cannot have: copy it again")
     return text
 
 
@@ -40,7 +39,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             raise ValueError(f"must be a whole number, not {text!r}") from None
         if not least <= value <= most:
-            raise ValueError(f"must be from {least:,} to {most:,}, not {text}")
+            raise ValueError(f"must be between {least:,} and {most:,}, not {text}")
         return value
 
     return read
@@ -55,7 +54,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
         if math.isnan(value):
             raise ValueError(f"must be a number, not {text!r}")
         if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}, not {text}")
+            raise ValueError(f"must be between {least:g} and {most:g}, not {text}")
         return value
 
     return read
@@ -86,52 +85,52 @@ def time_zone(text: str) -> tzinfo:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
         raise ValueError(
-            f"names no time zone: {text!r}; use an IANA name like Europe/Berlin"
+            f"is not a time zone: {text!r}; use an IANA name such as Europe/Berlin"
         ) from None
 
 
-def any_path(text: str) -> Path:
-    """Read a path; a relative one starts at the project folder, as cron starts anywhere."""
+def absolute_path(text: str) -> Path:
+    """Resolve a path against the project folder: cron starts jobs in another one."""
     if "\0" in text:
-        raise ValueError("is a path that cannot be used: it holds a NUL character")
+        raise ValueError("is not a usable path: it contains a NUL character")
     try:
         path = PROJECT_FOLDER / Path(text).expanduser()
-        path.is_dir()  # asks the system
-    except (OSError, RuntimeError) as error:  # too long, not searchable, ~ of no such user
-        raise ValueError(f"is a path that cannot be used: {error}") from None
+        path.is_dir()  # raises OSError if the system does not accept the path
+    except (OSError, RuntimeError) as error:  # too long, no permission, ~ of an unknown user
+        raise ValueError(f"is not a usable path: {error}") from None
     return path
 
 
-def path_in_a_folder(text: str) -> Path:
-    path = any_path(text)
+def file_in_a_folder(text: str) -> Path:
+    path = absolute_path(text)
     if not path.parent.is_dir():
-        raise ValueError(f"lies in a folder that does not exist: create {path.parent}")
+        raise ValueError(f"is in a folder that does not exist: create {path.parent}")
     if path.is_dir():
-        raise ValueError(f"names a folder, not a file: {path}")
+        raise ValueError(f"is a folder, not a file: {path}")
     return path
 
 
-def file_of_our_own(text: str) -> Path:
-    """Read the path of what is closed to others, or replaced: not to be done to /dev/null."""
-    path = path_in_a_folder(text)
+def regular_file(text: str) -> Path:
+    """Return the path of a file whose mode is changed or that is replaced: never a device."""
+    path = file_in_a_folder(text)
     if path.exists() and not path.is_file():
-        raise ValueError(f"names something that is not a file: {path}")
+        raise ValueError(f"is not a regular file: {path}")
     return path
 
 
 def folder(text: str) -> Path:
-    path = any_path(text)
+    path = absolute_path(text)
     if not path.is_dir():
-        raise ValueError(f"names a folder that does not exist: create {path}")
+        raise ValueError(f"is a folder that does not exist: create {path}")
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ValueError(f"names a folder that cannot be written to: {path}")
+        raise ValueError(f"is a folder without write permission: {path}")
     return path
 
 
 def existing_file(text: str) -> Path:
-    path = any_path(text)
+    path = absolute_path(text)
     if not path.is_file():
-        raise ValueError(f"names no file: {path}")
+        raise ValueError(f"is not an existing file: {path}")
     return path
 
 
@@ -139,8 +138,8 @@ def ca_file(text: str) -> str:
     return str(existing_file(text)) if text else ""
 
 
-def optional_path(text: str) -> Path | None:
-    return file_of_our_own(text) if text else None
+def optional_regular_file(text: str) -> Path | None:
+    return regular_file(text) if text else None
 
 
 def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
@@ -148,12 +147,14 @@ def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
 
 
 def api_url(text: str) -> str:
-    """The key never travels over plain http to another machine."""
+    """Return the base URL; plain http is refused unless it stays on this machine."""
     parts = _web_url(text)
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise ValueError("must start with https:// (plain http is for this machine only)")
+        raise ValueError("must start with https:// (http is allowed only to this machine)")
     if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError("must be a plain address such as https://api.eu.iterable.com")
+        raise ValueError(
+            "must have no user name, query or fragment: https://api.eu.iterable.com, for example"
+        )
     return text.rstrip("/").removesuffix("/api")
 
 

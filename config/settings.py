@@ -1,20 +1,20 @@
-"""The environment, read once into one frozen `Settings`, or the list of all that is wrong.
+"""The settings: each one is declared once, as a field of `Settings`.
 
-Owns names, defaults and checks of the settings (the README's table and `.env.example` name the
-same ones; a test compares). Knows not where a value is used.
+`.env.example`, `docs/settings.md` and `--help-settings` are made from the declarations. To add a
+setting, add a field in its group and run `python -m tools.document_tables`.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from config import parsers as read
 from config.fields import (
     DEFAULT_EVENT_FIELDS,
     DEFAULT_USER_FIELDS,
@@ -22,171 +22,279 @@ from config.fields import (
     RESERVED_USER_FIELDS,
     Field,
 )
+from config.parsers import (
+    PROJECT_FOLDER,
+    api_key,
+    api_url,
+    ca_file,
+    existing_file,
+    field_list,
+    file_in_a_folder,
+    flag,
+    folder,
+    number,
+    one_of,
+    optional_regular_file,
+    ping_url,
+    plain_text,
+    regular_file,
+    time_zone,
+    whole,
+)
 from errors import ConfigError
+from logger_config import LEVELS
 
-REQUIRED = ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME", "ITERABLE_API_KEY")
-MAY_BE_EMPTY = ("DB_PASSWORD",)
 SYNC_MODES = ("per-user", "bulk")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-# Name -> default, in the order of the README's table.
-DEFAULTS: Mapping[str, str] = {
-    "DB_PORT": "3306",
-    "DB_UNIX_SOCKET": "",
-    "DB_SSL_CA": "",
-    "DB_TIMEZONE": "UTC",
-    "ENGAGEMENT_WINDOW_DAYS": "7",
-    "QUERY_FILE": "sql/pro_users_recent_engagement.sql",
-    "USER_FIELDS": DEFAULT_USER_FIELDS,
-    "EVENT_FIELDS": DEFAULT_EVENT_FIELDS,
-    "ITERABLE_API_BASE_URL": "https://api.iterable.com",
-    "SYNC_MODE": "per-user",
-    "USERS_UPDATE_RPS": "500",
-    "EVENTS_TRACK_RPS": "2000",
-    "BULK_UPDATE_RPS": "5",
-    "TRACK_BULK_RPS": "10",
-    "BULK_BATCH_SIZE": "1000",
-    "MAX_ATTEMPTS": "5",
-    "STATE_FILE": "sync_state.sqlite3",
-    "RESULTS_DIR": ".",
-    "LOG_LEVEL": "INFO",
-    "LOG_FILE": "iterable_integration.log",
-    "LOG_PAYLOADS": "true",
-    "SEND_NULLS": "false",
-    "EVENT_DELAY_SECONDS": "0",
-    "RESULTS_KEEP": "100",
-    "REPORT": "false",
-    "HEALTHCHECK_URL": "",
-    "METRICS_FILE": "",
-}
-NAMES = (*REQUIRED, *DEFAULTS)
-# A line of 64,000 blanks keeps `python-dotenv` busy for 20 seconds, one of 8,000 for 0.4.
+# `python-dotenv` takes 20 seconds for a line of 64,000 blanks, 0.4 seconds for one of 8,000.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
+
+
+class Setting(NamedTuple):
+    """The declaration of a setting."""
+
+    name: str
+    group: str
+    default: str | None  # as written in `.env`; None: the setting is required
+    parse: Callable[[str], Any]  # raises ValueError with words that complete "NAME ..."
+    help: str
+    redacted_as: str  # the label that replaces a secret; empty if the value is not secret
+    is_verbatim: bool  # spaces at both ends belong to the value, which may also be empty
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+    def read(self, environment: Mapping[str, str]) -> Any:
+        """Return the parsed value; raises ConfigError with every problem of this setting."""
+        text = environment.get(self.name, "")
+        text = text if self.is_verbatim else text.strip()
+        try:
+            return self._parsed(text, is_set=self.name in environment)
+        except ValueError as problem:
+            lines = str(problem).splitlines()
+            raise ConfigError([f"{self.name} {line}" for line in lines]) from None
+
+    def _parsed(self, text: str, *, is_set: bool) -> Any:
+        if text.startswith("your_") and text.endswith("_here"):
+            raise ValueError("still holds the template's placeholder: put your own value there")
+        if self.default is None:
+            if not is_set or not (text or self.is_verbatim):
+                raise ValueError("is missing: set it in .env (see .env.example)")
+        elif not text:
+            text = self.default
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # Python reads other bytes as lone surrogates
+            raise ValueError("holds bytes that are not UTF-8 text") from None
+        return self.parse(text)
+
+
+def setting(
+    group: str,
+    default: str | None,
+    parse: Callable[[str], Any],
+    help: str,
+    *,
+    redacted_as: str = "",
+    is_verbatim: bool = False,
+) -> Any:
+    """Declare a field of `Settings`. A secret stays out of `repr`."""
+    declaration = {
+        "group": group,
+        "default": default,
+        "parse": parse,
+        "help": help,
+        "redacted_as": redacted_as,
+        "is_verbatim": is_verbatim,
+    }
+    return field(repr=not redacted_as, metadata=declaration)
+
+
+required = partial(setting, "Required", None)
+database = partial(setting, "Database")
+selection = partial(setting, "Who is sent, and with what")
+iterable = partial(setting, "Iterable")
+output = partial(setting, "What a run leaves behind")
+monitoring = partial(setting, "Monitoring")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, checked, with paths absolute. Secrets stay out of `repr`."""
+    """The value of every setting, validated; paths are absolute."""
 
-    db_host: str
-    db_user: str
-    db_password: str = field(repr=False)
-    db_name: str
-    iterable_api_key: str = field(repr=False)
-    db_port: int
-    db_unix_socket: str
-    db_ssl_ca: str
-    db_timezone: tzinfo
-    engagement_window_days: float
-    query_file: Path
-    user_fields: tuple[Field, ...]
-    event_fields: tuple[Field, ...]
-    iterable_api_base_url: str
-    sync_mode: str
-    users_update_rps: float
-    events_track_rps: float
-    bulk_update_rps: float
-    track_bulk_rps: float
-    bulk_batch_size: int
-    max_attempts: int
-    state_file: Path
-    results_dir: Path
-    log_level: str
-    log_file: Path
-    log_payloads: bool
-    send_nulls: bool
-    event_delay_seconds: float
-    results_keep: int
-    report: bool
-    healthcheck_url: str = field(repr=False)  # such an address is a key to itself
-    metrics_file: Path | None
+    db_host: str = required(plain_text, "The MySQL or MariaDB server, by name or address.")
+    db_user: str = required(
+        plain_text, "A database user; SELECT on the tables of the query is enough."
+    )
+    db_password: str = required(
+        plain_text,
+        "The password of that user; may be empty.",
+        redacted_as="database password",
+        is_verbatim=True,
+    )
+    db_name: str = required(plain_text, "The database that has the tables of the query.")
+    iterable_api_key: str = required(
+        api_key, "A server-side API key of the Iterable project.", redacted_as="api key"
+    )
+
+    db_port: int = database("3306", whole(1, 65_535), "TCP port of the server.")
+    db_unix_socket: str = database("", plain_text, "A socket file to use instead of host and port.")
+    db_ssl_ca: str = database(
+        "",
+        ca_file,
+        "A CA file (PEM) to verify the server's certificate with; without it the certificate is "
+        "not verified.",
+    )
+    db_timezone: tzinfo = database(
+        "UTC", time_zone, "Time zone of the stored event times, an IANA name such as Europe/Berlin."
+    )
+
+    engagement_window_days: float = selection(
+        "7", number(0, 36_500), "Page views older than this many days are ignored."
+    )
+    query_file: Path = selection(
+        "sql/pro_users_recent_engagement.sql",
+        existing_file,
+        "The file with the query; edit plan and pages there.",
+    )
+    user_fields: tuple[Field, ...] = selection(
+        DEFAULT_USER_FIELDS,
+        field_list(RESERVED_USER_FIELDS),
+        "Profile fields: field=column, or one name for both; column:bool and column:json convert.",
+    )
+    event_fields: tuple[Field, ...] = selection(
+        DEFAULT_EVENT_FIELDS, field_list(RESERVED_EVENT_FIELDS), "Event fields, in the same form."
+    )
+    send_nulls: bool = selection(
+        "false",
+        flag,
+        "true sends a NULL profile field as null, which clears it in Iterable; false leaves "
+        "it out.",
+    )
+
+    iterable_api_base_url: str = iterable(
+        "https://api.iterable.com",
+        api_url,
+        "Address of the data centre; EU projects need https://api.eu.iterable.com",
+    )
+    sync_mode: str = iterable(
+        "per-user",
+        one_of(SYNC_MODES),
+        "per-user makes one call for each row, bulk one call for up to BULK_BATCH_SIZE rows.",
+    )
+    users_update_rps: float = iterable(
+        "500",
+        number(0.01, 100_000),
+        "Requests per second to users/update, retries included; the default is Iterable's limit.",
+    )
+    events_track_rps: float = iterable(
+        "2000", number(0.01, 100_000), "Requests per second to events/track."
+    )
+    bulk_update_rps: float = iterable(
+        "5", number(0.01, 10_000), "Requests per second to users/bulkUpdate."
+    )
+    track_bulk_rps: float = iterable(
+        "10", number(0.01, 10_000), "Requests per second to events/trackBulk."
+    )
+    bulk_batch_size: int = iterable(
+        "1000",
+        whole(1, 10_000),
+        "Rows in one bulk request; a request stays under 4,000,000 bytes in any case.",
+    )
+    max_attempts: int = iterable("5", whole(1, 100), "Attempts before a request counts as failed.")
+    event_delay_seconds: float = iterable(
+        "0",
+        number(0, 86_400),
+        "Seconds between a profile update and its event, for journeys that read the profile.",
+    )
+
+    state_file: Path = output(
+        "sync_state.sqlite3",
+        regular_file,
+        "Records what was delivered; use one file for each Iterable project and query.",
+    )
+    results_dir: Path = output(".", folder, "The folder for results files.")
+    results_keep: int = output(
+        "100", whole(0, 1_000_000), "How many results files are kept; 0 keeps all."
+    )
+    report: bool = output("false", flag, "true writes an HTML report beside each results file.")
+    log_level: str = output(
+        "INFO",
+        one_of(LEVELS),
+        "Level of the console: DEBUG, INFO, WARNING, ERROR or CRITICAL; the log file gets "
+        "everything.",
+    )
+    log_file: Path = output(
+        "iterable_integration.log",
+        file_in_a_folder,
+        "The log file; it rotates at 10 MB and keeps five older files.",
+    )
+    log_payloads: bool = output(
+        "true",
+        flag,
+        "false leaves request and response bodies and e-mail addresses out of the log.",
+    )
+
+    healthcheck_url: str = monitoring(
+        "",
+        ping_url,
+        "Address to ping when a run starts and ends, as healthchecks.io expects it.",
+        redacted_as="health check",
+    )
+    metrics_file: Path | None = monitoring(
+        "",
+        optional_regular_file,
+        "A file for Prometheus metrics, read by node_exporter's textfile collector.",
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Check every setting and return them; raises ConfigError with all problems at once."""
+        """Parse every setting; raises ConfigError with all problems at once."""
         problems: list[str] = []
         values: dict[str, Any] = {}
-        for name in NAMES:
+        for declared in SETTINGS:
             try:
-                values[name.lower()] = read_setting(environment, name)
+                values[declared.name.lower()] = declared.read(environment)
             except ConfigError as error:
                 problems += error.problems
         if problems:
             raise ConfigError(problems)
         return cls(**values)
 
-
-def read_setting(environment: Mapping[str, str], name: str) -> Any:
-    """Return the value of one setting; raises ConfigError with all that is wrong with it."""
-    text = environment.get(name, "")
-    text = text if name == "DB_PASSWORD" else text.strip()
-    try:
-        return _checked(name, text, name in environment)
-    except ValueError as problem:
-        raise ConfigError([f"{name} {line}" for line in str(problem).splitlines()]) from None
+    def secrets(self) -> Iterator[tuple[str, str]]:
+        """Yield each secret with the label that replaces it."""
+        for declared in SETTINGS:
+            if declared.redacted_as:
+                yield getattr(self, declared.name.lower()), declared.redacted_as
 
 
-def _checked(name: str, text: str, is_set: bool) -> Any:
-    """Return the value of one setting, or raise ValueError with what completes "NAME ..."."""
-    if text.startswith("your_") and text.endswith("_here"):
-        raise ValueError("still holds the template's placeholder: put your own value there")
-    if name in REQUIRED:
-        if not is_set or (not text and name not in MAY_BE_EMPTY):
-            raise ValueError("is missing: set it in .env (see .env.example)")
-    elif not text:
-        text = DEFAULTS[name]
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # how Python hands on bytes of the environment
-        raise ValueError("holds bytes that are not UTF-8 text") from None
-    return _READERS.get(name, read.plain_text)(text)
-
-
-_READERS: Mapping[str, Callable[[str], Any]] = {
-    "ITERABLE_API_KEY": read.secret_key,
-    "DB_PORT": read.whole(1, 65_535),
-    "DB_SSL_CA": read.ca_file,
-    "DB_TIMEZONE": read.time_zone,
-    "ENGAGEMENT_WINDOW_DAYS": read.number(0, 36_500),
-    "QUERY_FILE": read.existing_file,
-    "USER_FIELDS": read.field_list(RESERVED_USER_FIELDS),
-    "EVENT_FIELDS": read.field_list(RESERVED_EVENT_FIELDS),
-    "ITERABLE_API_BASE_URL": read.api_url,
-    "SYNC_MODE": read.one_of(SYNC_MODES),
-    "USERS_UPDATE_RPS": read.number(0.01, 100_000),
-    "EVENTS_TRACK_RPS": read.number(0.01, 100_000),
-    "BULK_UPDATE_RPS": read.number(0.01, 10_000),
-    "TRACK_BULK_RPS": read.number(0.01, 10_000),
-    "BULK_BATCH_SIZE": read.whole(1, 10_000),
-    "MAX_ATTEMPTS": read.whole(1, 100),
-    "STATE_FILE": read.file_of_our_own,
-    "RESULTS_DIR": read.folder,
-    "LOG_LEVEL": read.one_of(LOG_LEVELS),
-    "LOG_FILE": read.path_in_a_folder,
-    "LOG_PAYLOADS": read.flag,
-    "SEND_NULLS": read.flag,
-    "EVENT_DELAY_SECONDS": read.number(0, 86_400),
-    "RESULTS_KEEP": read.whole(0, 1_000_000),
-    "REPORT": read.flag,
-    "HEALTHCHECK_URL": read.ping_url,
-    "METRICS_FILE": read.optional_path,
+SETTINGS = tuple(Setting(field_.name.upper(), **field_.metadata) for field_ in fields(Settings))
+NAMES = tuple(declared.name for declared in SETTINGS)
+REQUIRED = tuple(declared.name for declared in SETTINGS if declared.required)
+DEFAULTS = {
+    declared.name: declared.default for declared in SETTINGS if declared.default is not None
 }
 
 
-def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Return the settings that are set: those of the `.env` file, overruled by real ones.
+def read_setting(environment: Mapping[str, str], name: str) -> Any:
+    """Return the value of one setting; raises ConfigError with every problem of it."""
+    return SETTINGS[NAMES.index(name)].read(environment)
 
-    `env_file` defaults to `.env` beside this file, which may be absent; one that is named must
-    exist. Raises ConfigError where it cannot be read.
+
+def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Return the settings that are set, in the `.env` file or in the environment, which wins.
+
+    Without `env_file`, `.env` in the project folder is read if it exists. Raises ConfigError if
+    the file is missing or cannot be read.
     """
-    path = read.PROJECT_FOLDER / ".env" if env_file is None else Path(env_file)
+    path = PROJECT_FOLDER / ".env" if env_file is None else Path(env_file)
     try:
         is_file = path.is_file()
         in_file = _read_file(path) if is_file else {}
     except (OSError, ValueError) as problem:
         raise ConfigError([f"{path} cannot be read: {problem}"]) from None
     if env_file is not None and not is_file:
-        raise ConfigError([f"--env-file {path} names no file"])
+        raise ConfigError([f"--env-file {path} is not an existing file"])
     return {
         name: value
         for name in NAMES
@@ -195,22 +303,22 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def _read_file(path: Path) -> dict[str, str | None]:
-    """Parse a `.env` file; raises OSError, ConfigError, and ValueError where it is none."""
-    from dotenv.parser import parse_stream  # 20 ms that `--help` does not need
+    """Parse a `.env` file; raises OSError, or ValueError if it is not one."""
+    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
 
     with path.open("rb") as file:
         content = file.read(MAX_ENV_FILE_BYTES + 1)
-    # Editors of Windows begin a file with a mark (BOM), which is no part of the first name.
+    # Windows editors put a byte order mark at the start, which is not part of the first name.
     text = io.StringIO(content.decode("utf-8-sig"), newline=None)
     is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
     if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:
         raise ValueError(
-            f"this is not a file of settings (at most {MAX_ENV_FILE_BYTES:,} bytes of text, "
+            f"it is not a settings file (at most {MAX_ENV_FILE_BYTES:,} bytes of text, "
             f"{MAX_ENV_LINE_CHARACTERS:,} characters a line)"
         )
     text.seek(0)
     bindings = list(parse_stream(text))
     if bad_lines := [binding.original.line for binding in bindings if binding.error]:
         places = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
-        raise ValueError(f"not NAME=value, or a quote without its end, from line {places} on")
+        raise ValueError(f"no NAME=value, or a quote that is not closed, starting at line {places}")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}

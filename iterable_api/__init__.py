@@ -1,1 +1,1 @@
-"""Iterable's HTTP API, used by `iterable_client`."""
+"""HTTP, rate limits and responses of Iterable's API, under `iterable_client`; start at `http`."""

@@ -1,9 +1,8 @@
-"""HTTP connections on which an answer has a deadline, and a length, as a whole.
+"""Deadline and size limit for a whole HTTP response.
 
-urllib3's read time-out is between two bytes: an answer that trickles, headers that never end or
-`100 Continue` again and again would hold a call for ever. `http.client` takes a chunk of -1 bytes
-for all that comes, however much it was to read. Owns the reading of the socket, and its
-end; knows not what is read.
+urllib3's read time-out only limits the time between two bytes. A response that trickles, headers
+that never end, or repeated `100 Continue` would block a call forever. `http.client` also reads a
+chunk with the length -1 without any limit.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-# A whole answer may take this many times the read time-out: 60 s of 30 s.
+# A whole response may take this many read time-outs: 2 x 30 s = 60 s.
 WHOLE_RESPONSE_TIMEOUTS = 2
-MAX_RESPONSE_BYTES = 16_000_000  # what `iterable_http` reads of a body, and headers to spare
+MAX_RESPONSE_BYTES = 16_000_000  # twice `http.MAX_BODY_BYTES`: room for headers
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """As `HTTPAdapter`; an answer that is not whole in time is a `ReadTimeout`."""
+    """An `HTTPAdapter` that raises `ReadTimeout` for a response that is not complete in time."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
@@ -36,15 +35,15 @@ class DeadlineAdapter(HTTPAdapter):
         return manager
 
     def close(self) -> None:
-        """Close the connections now; urllib3 leaves it to the garbage collector."""
+        """Close the connections now; urllib3 would leave that to the garbage collector."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict
+            for key in manager.pools.keys():  # noqa: SIM118 - not a dict
                 manager.pools[key].close()
         super().close()
 
 
 class _Reader(io.RawIOBase):
-    """The socket's bytes, until the deadline."""
+    """The bytes of a socket, up to the deadline and the size limit."""
 
     def __init__(self, connected: socket.socket) -> None:
         super().__init__()
@@ -61,13 +60,13 @@ class _Reader(io.RawIOBase):
         if self._silence_seconds is not None:
             left_seconds = self._deadline - time.monotonic()
             if left_seconds <= 0:
-                raise TimeoutError("the answer is not whole in time")
+                raise TimeoutError("the response is not complete in time")
             if left_seconds < self._silence_seconds:
                 self._socket.settimeout(left_seconds)
         received: int | None = self._bytes.readinto(buffer)
         self._bytes_left -= received or 0
         if self._bytes_left < 0:
-            raise OSError("the answer is longer than any of the API's")
+            raise OSError("the response is too large")
         return received
 
     def close(self) -> None:
@@ -81,7 +80,7 @@ class _Response(HTTPResponse):
 
 
 class _Readable:
-    """What `http.client` asks of a socket."""
+    """The part of a socket that `http.client` uses."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected

@@ -1,9 +1,8 @@
-"""One HTTP exchange with Iterable, and nothing after it: no retry, no verdict, no pace.
+"""One HTTP exchange with Iterable: connections, time-outs, reading the response.
 
-Owns the connections, the time-outs and the reading of whatever comes back; every trouble is an
-`ApiResponse` too. `requests` takes about a millisecond a call to merge session, environment and
-redirects: here that is resolved once, each endpoint's request is prepared once and copied by
-hand, and the adapter is called in place of the session (no cookies, no hooks, no redirects).
+A network error is an `ApiResponse` too. `requests.Session` takes about a millisecond per call to
+merge settings, environment and redirects. Here that is done once: each endpoint's request is
+prepared once and copied, and the adapter is called directly (no cookies, hooks or redirects).
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import requests
 import urllib3
 
 from iterable_api.deadline import DeadlineAdapter
-from iterable_api.responses import ApiResponse, requested_wait_seconds
+from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_seconds
 
-# To connect, and between two bytes of the answer; twice the latter for all of it.
+# To connect, and between two bytes of the response; `deadline` limits the whole response.
 TIMEOUT_SECONDS = (5.0, 30.0)
-MAX_BODY_BYTES = 8_000_000  # twice Iterable's request limit: more is not the API's
-_MIN_KEY_CHARACTERS = 4  # to take a shorter one out would spoil every other word
-_CERTIFICATE_ERRORS = {  # what the error's text holds, and what it means
+MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
+_MIN_KEY_CHARACTERS = 4  # redacting a shorter one would destroy other text
+_CERTIFICATE_ERRORS = {  # part of the error's text: what it means
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
     "TLS CA certificate bundle": "the CA bundle does not exist",
     "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
@@ -34,8 +33,8 @@ _CERTIFICATE_ERRORS = {  # what the error's text holds, and what it means
 class IterableHTTP:
     """Connections to one Iterable project. Thread-safe.
 
-    `connections` is how many are kept open; more may be in use. Proxies and the CA bundle are
-    taken from the environment (`HTTPS_PROXY`, `REQUESTS_CA_BUNDLE`), once.
+    `connections` are kept open; more may be in use. Proxies and the CA bundle are read from the
+    environment (`HTTPS_PROXY`, `REQUESTS_CA_BUNDLE`) once. Raises ValueError for a malformed key.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class IterableHTTP:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-            raise ValueError("the API key holds characters that no key has")
+            raise ValueError("the API key contains characters that are not allowed in a key")
         forms = {api_key, json.dumps(api_key)[1:-1]} if len(api_key) >= _MIN_KEY_CHARACTERS else ()
         self._key_forms = [form.encode() for form in forms]
         self._headers = {
@@ -61,7 +60,7 @@ class IterableHTTP:
             self.base_url, {}, False, None, None
         )
         if not self.base_url.lower().startswith("https:"):
-            environment["proxies"] = {}  # the key would travel to the proxy in plain sight
+            environment["proxies"] = {}  # a proxy would see the key
         self._send_options: dict[str, Any] = {
             **environment,
             "timeout": urllib3.Timeout(connect=timeout_seconds[0], read=timeout_seconds[1]),
@@ -88,9 +87,9 @@ class IterableHTTP:
         return self._exchange(request)
 
     def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
-        """Ask for `/api/{endpoint}`. Never raises for what the network does."""
-        question = f"?{urlencode(query)}" if query else ""
-        return self._exchange(self._prepare("GET", endpoint + question, self._headers))
+        """GET `/api/{endpoint}`. Never raises for what the network does."""
+        query_string = f"?{urlencode(query)}" if query else ""
+        return self._exchange(self._prepare("GET", endpoint + query_string, self._headers))
 
     def _prepare(
         self, method: str, path: str, headers: Mapping[str, str]
@@ -102,33 +101,33 @@ class IterableHTTP:
             response = self._adapter.send(request, **self._send_options)
             content = self._read(response)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return _no_answer(error)
-        except ValueError as error:  # `http.client`'s, of a chunk that is less than nothing long
-            return _no_answer(error)
+            return _to_network_error(error)
+        except ValueError as error:  # from `http.client`, for a chunk of negative length
+            return _to_network_error(error)
         status, headers = response.status_code, response.headers
         body = _parsed(content)
         return ApiResponse(
             status,
             body,
-            "" if isinstance(body, dict) else "not an API answer",
+            "" if isinstance(body, dict) else NO_API_RESPONSE,
             requested_wait_seconds(headers.get("Retry-After"), body) if status >= 400 else None,
             headers.get("Iterable-Request-Id"),
             content,
         )
 
     def _read(self, response: requests.Response) -> bytes:
-        """Return the body with the key taken out: Iterable's error texts can echo a request."""
+        """Return the body with the key redacted: Iterable's error messages can echo a request."""
         content: bytes = response.raw.read(MAX_BODY_BYTES)
         if len(content) == MAX_BODY_BYTES:
-            response.raw.close()  # the rest is not waited for
+            response.raw.close()  # do not wait for the rest
         else:
             response.raw.release_conn()
         return self.without_key(content)
 
     def without_key(self, content: bytes) -> bytes:
-        """Return `content` with the API key taken out."""
-        if b"\\" in content:  # JSON can spell any letter as \u..., and / as \/, in the key too
-            content = _spelt_plainly(content)
+        """Return `content` with the API key redacted."""
+        if b"\\" in content:  # JSON may escape any letter of the key
+            content = _without_escapes(content)
         for form in self._key_forms:
             if form in content:
                 content = content.replace(form, b"[api key]")
@@ -136,10 +135,10 @@ class IterableHTTP:
 
 
 def _parsed(content: bytes) -> Any:
-    """Return what JSON says, None for what is none or is nested deeper than any answer of the API.
+    """Return the parsed JSON, None if it is invalid or nested too deep.
 
-    JSON may be read deeper (1,024 levels) than it can be written again (254) or, by Python's own
-    functions, walked through: `str()` of it fills the stack.
+    orjson reads 1,024 levels but writes 254, and Python's `str()` of that many would exceed the
+    recursion limit.
     """
     try:
         body = orjson.loads(content)
@@ -149,17 +148,17 @@ def _parsed(content: bytes) -> Any:
     return body
 
 
-def _spelt_plainly(content: bytes) -> bytes:
-    """Return JSON with no more escapes than it needs; what is no JSON, as it is."""
+def _without_escapes(content: bytes) -> bytes:
+    """Return JSON with only the necessary escapes; other content unchanged."""
     try:
         return orjson.dumps(orjson.loads(content))
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return content
 
 
-def _no_answer(error: Exception) -> ApiResponse:
-    """Name what came instead of an answer, without its text: that can hold the request."""
-    for sign, trouble in _CERTIFICATE_ERRORS.items():
+def _to_network_error(error: Exception) -> ApiResponse:
+    """Return the error's name without its text, which can contain the request."""
+    for sign, problem in _CERTIFICATE_ERRORS.items():
         if sign in str(error):
-            return ApiResponse(None, trouble=trouble, is_certificate_error=True)
-    return ApiResponse(None, trouble=type(error).__name__)
+            return ApiResponse(None, problem=problem, is_certificate_error=True)
+    return ApiResponse(None, problem=type(error).__name__)

@@ -1,12 +1,11 @@
-"""How fast, and when again: the pace of an endpoint and the wait before a retry.
+"""Rate limiter for an endpoint, and exponential backoff for retries.
 
-Owns permits, backoff and the reaction to a 429. Knows nothing of HTTP; the clock, the sleep
-and the random number are passed in, so that tests need no real time.
+Clock, sleep and random number are arguments, so that tests need no real time.
 
-Why our own limiter: Iterable's limit is per endpoint, a 429 has to slow every thread at once
-and let go step by step, and a second with one call too many is a 429. pyrate-limiter 4.5, under
-350 threads at 500 a second, let 655 to 780 calls into one second (its token bucket: 999); this
-one 501.
+Why not a library: Iterable limits each endpoint, a 429 must slow all threads at once and let
+them recover step by step, and one call too many in a second is a 429. With 350 threads at 500
+calls/s, pyrate-limiter 4.5 let 655 to 780 calls into one second (its token bucket: 999), this
+class 501.
 """
 
 from __future__ import annotations
@@ -19,38 +18,38 @@ from collections.abc import Callable
 
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
-MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer Retry-After is not believed
+MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer wait is cut to this
 
-# A stall of the dispatcher (a commit, a garbage collection) is made up for, up to this much.
+# After a stall of the dispatcher (a commit, garbage collection) it catches up at most this much.
 _CATCH_UP_SECONDS = 0.2
-# Calls do not take equally long to arrive: five in a second that left a fifth of a second apart
-# could arrive as six. A tenth of an interval, up to this, is kept clear.
+# Network latency varies, so calls spaced for five a second could arrive as six. The limiter adds a
+# tenth of an interval, at most this much.
 _JITTER_SECONDS = 0.02
-# One 429 is never alone: the calls in flight bring more, which say nothing new for a second.
+# The calls in flight bring more 429s with no new information; ignore them for a second.
 _SLOW_DOWN_EVERY_SECONDS = 1.0
 _SLOW_DOWN_FACTOR = 0.8
 _RECOVER_EVERY_SECONDS = 2.0
-_RECOVER_SHARE = 0.01  # of the full pace a step: half the pace is won back in 100 s
+_RECOVER_SHARE = 0.01  # of the full rate per step: half the rate returns in 100 s
 _SLOWEST_SHARE = 0.01
 
 
 def backoff_seconds(
-    attempt: int, named_seconds: float | None = None, draw: Callable[[], float] = random.random
+    attempt: int, requested_seconds: float | None = None, draw: Callable[[], float] = random.random
 ) -> float:
     """Return the wait after failed attempt `attempt` (1, 2, ...): exponential, full jitter.
 
-    `named_seconds`, what the server asked for, is a minimum, honoured up to 60 s.
+    `requested_seconds`, the wait that the server asks for, is a minimum, up to 60 s.
     """
     doubled = BACKOFF_FIRST_SECONDS * 2.0 ** (attempt - 1)
     jittered = draw() * min(BACKOFF_MAX_SECONDS, doubled)
-    return max(jittered, min(named_seconds or 0.0, MAX_REQUESTED_WAIT_SECONDS))
+    return max(jittered, min(requested_seconds or 0.0, MAX_REQUESTED_WAIT_SECONDS))
 
 
 class RateLimiter:
-    """Permits for one endpoint: evenly spread, and never more than the limit in any second.
+    """Permits for one endpoint: evenly spread, never more than the limit in any second.
 
-    Thread-safe. The dispatcher asks with `try_acquire`; the threads that it started wait in
-    `acquire`, each for a time of its own, so that waking costs the same however many wait.
+    Thread-safe. The dispatcher calls `try_acquire`, worker threads wait in `acquire`. Each waits
+    for its own time slot, so the cost of waking does not grow with the number of threads.
     """
 
     def __init__(
@@ -67,11 +66,11 @@ class RateLimiter:
         self._paused_until = 0.0
         self._booked: deque[float] = deque()  # the starts of the last second, and those to come
         self._started: deque[float] = deque(maxlen=max(1, int(permits_per_second)))
-        self._generation = 0  # grows when bookings made before have lost their worth
+        self._generation = 0  # increases when earlier bookings become invalid
         self._slowed_at = self._recovered_at = float("-inf")
 
     def try_acquire(self) -> float:
-        """Take a permit and return 0.0, or return the seconds until one may be had."""
+        """Take a permit and return 0.0, or return the seconds until the next one."""
         with self._lock:
             now = self._clock()
             wait_seconds = max(self._next_slot(now), self._free_at()) - now
@@ -84,7 +83,7 @@ class RateLimiter:
     def acquire(self, wait: Callable[[float], bool]) -> bool:
         """Take a permit, waiting for it with `wait(seconds)`; False where that returned True.
 
-        `wait` is `threading.Event.wait` of the event that ends all waits.
+        `wait` is `threading.Event.wait` of the stop event.
         """
         slot, generation = 0.0, -1  # nothing booked yet
         while True:
@@ -101,10 +100,7 @@ class RateLimiter:
                 return False
 
     def slow_down(self, pause_seconds: float = 0.0) -> None:
-        """Take a 429 in: the pace drops by a fifth, and nothing starts for `pause_seconds`.
-
-        Of a longer pause, 60 s are believed.
-        """
+        """React to a 429: cut the rate by a fifth, pause for `pause_seconds` (60 at most)."""
         with self._lock:
             now = self._clock()
             paused_until = now + min(pause_seconds, MAX_REQUESTED_WAIT_SECONDS)
@@ -127,15 +123,15 @@ class RateLimiter:
         return max(now, self._due)
 
     def _hold_back(self, rate: float) -> None:
-        """Let the next permit fall due when a second that is full by now ends."""
+        """Delay the next permit until the current second has room for it."""
         permits = max(1, int(rate))
         if len(self._booked) >= permits:
             self._due = max(self._due, self._booked[-permits] + _window_seconds(rate))
 
     def _free_at(self) -> float:
-        """Return when what started last, a second's permits at most, has had its time.
+        """Return when another call may start, given the calls that really started.
 
-        Threads that wake late, on a busy machine, start closer together than they had booked.
+        On a busy machine threads wake late and start closer together than they booked.
         """
         if not self._started:
             return 0.0
@@ -143,21 +139,21 @@ class RateLimiter:
 
     def _book(self, slot: float, now: float) -> None:
         if not self._booked:
-            self._due = slot  # nothing to catch up with: no burst at the start
+            self._due = slot  # no burst at the start
         self._booked.append(slot)
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
-        # Not by count: threads that wait would push out what has just started, and a 429 takes
-        # their bookings back.
+        # By age, not count: bookings of waiting threads would push out calls that just started,
+        # and a 429 cancels those bookings.
         while self._booked[0] < now - 1.0 - _JITTER_SECONDS:
             self._booked.popleft()
 
     def _recover(self, now: float) -> None:
-        steps = max(0, int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS))  # 0 in a pause
+        steps = max(0, int((now - self._recovered_at) / _RECOVER_EVERY_SECONDS))  # 0 during a pause
         self._recovered_at += steps * _RECOVER_EVERY_SECONDS
         gained = steps * self.full_rate * _RECOVER_SHARE
         self.rate = min(self.full_rate, self.rate + gained)
 
 
 def _window_seconds(rate: float) -> float:
-    """Return how long a second's permits last, and a little more."""
+    """Return the seconds that one second's permits take, with the margin for jitter."""
     return max(1, int(rate)) / rate + min(_JITTER_SECONDS, 0.1 / rate)

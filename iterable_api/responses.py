@@ -1,8 +1,7 @@
-"""What an answer of Iterable's means: the one table that every reaction rests on.
+"""Responses of Iterable: the parsed response, its verdict, the wait it asks for, its log line.
 
-Owns the reading of an HTTP answer (status, JSON body, named wait) and its verdict. Sources:
-Iterable's API reference (`IterableApiResponse.code`) and its article "API overview and sample
-payloads". Sends nothing.
+Sources: Iterable's API reference (`IterableApiResponse.code`) and its article "API overview and
+sample payloads".
 """
 
 from __future__ import annotations
@@ -23,57 +22,61 @@ BULK_ENDPOINTS = frozenset({USERS_BULK_UPDATE, EVENTS_TRACK_BULK})
 
 _UNKNOWN_USER_CODES = frozenset({"UnknownEmailError", "UnknownUserIdError"})
 _MAX_MESSAGE_CHARACTERS = 2_000
+NO_API_RESPONSE = "not an API response"  # `ApiResponse.problem` of a body that is no JSON object
 
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """What one attempt brought: an HTTP answer, or (`status` None) the trouble instead of one.
+    """The result of one attempt: an HTTP response or, with `status` None, a network error.
 
-    `body` is the parsed JSON, None where there was none; `trouble` says what came instead.
+    `body` is the parsed JSON, None for anything else; `problem` then names the network error or
+    is `NO_API_RESPONSE`.
     """
 
     status: int | None
     body: Any = None
-    trouble: str = ""
+    problem: str = ""
     requested_wait_seconds: float | None = None
     request_id: str | None = None
-    content: bytes = b""  # as it came, secrets taken out
+    content: bytes = b""  # the raw body, with the API key redacted
     is_certificate_error: bool = False
 
     @property
     def code(self) -> str | None:
-        """Iterable's `code`, or the name of the trouble."""
+        """Iterable's `code`, or `problem` if there is no JSON object."""
         if isinstance(self.body, dict) and isinstance(self.body.get("code"), str):
             return str(self.body["code"])[:100]
-        return None if isinstance(self.body, dict) else self.trouble
+        return None if isinstance(self.body, dict) else self.problem
 
     @property
     def message(self) -> str:
+        """Iterable's `msg`, or `problem` if there is no JSON object."""
         if not isinstance(self.body, dict):
-            return self.trouble
-        said = self.body.get("msg") or ""
-        # Only a text is a message: what is nested deep enough cannot even be written as one.
-        return said[:_MAX_MESSAGE_CHARACTERS] if isinstance(said, str) else ""
+            return self.problem
+        message = self.body.get("msg")
+        # Only text: `str()` of deeply nested JSON would exceed the recursion limit.
+        return message[:_MAX_MESSAGE_CHARACTERS] if isinstance(message, str) else ""
 
     @property
     def params(self) -> Any:
+        """Iterable's `params`, any JSON value."""
         return self.body.get("params") if isinstance(self.body, dict) else None
 
 
-def verdict_of(endpoint: str, answer: ApiResponse) -> Verdict:
-    """Classify an answer.
+def verdict_of(endpoint: str, response: ApiResponse) -> Verdict:
+    """Return the verdict on a response.
 
     The status is read before the body: Iterable's `code` is sometimes "Success" on an error.
     """
-    status, body = answer.status, answer.body
-    if answer.is_certificate_error:
-        return Verdict.REFUSED  # not Iterable, or not to be trusted: no retry mends that
+    status, body = response.status, response.body
+    if response.is_certificate_error:
+        return Verdict.REFUSED  # a retry meets the same certificate
     if status is None or status < 200 or status in (408, 425, 429) or status >= 500:
         return Verdict.UNAVAILABLE
     if status in (401, 403) or 300 <= status < 400:
         return Verdict.REFUSED
     if status == 404:
-        return Verdict.REJECTED if answer.code in _UNKNOWN_USER_CODES else Verdict.REFUSED
+        return Verdict.REJECTED if response.code in _UNKNOWN_USER_CODES else Verdict.REFUSED
     if status >= 400:
         return Verdict.REJECTED
     if not isinstance(body, dict):
@@ -81,7 +84,7 @@ def verdict_of(endpoint: str, answer: ApiResponse) -> Verdict:
     if endpoint in BULK_ENDPOINTS:
         counts = (body.get("successCount"), body.get("failCount"))
         return Verdict.DELIVERED if all(map(_is_count, counts)) else Verdict.UNAVAILABLE
-    if "is disallowed from tracking" in answer.message:
+    if "is disallowed from tracking" in response.message:
         return Verdict.REJECTED
     if not isinstance(body.get("code"), str):
         return Verdict.UNAVAILABLE
@@ -91,8 +94,10 @@ def verdict_of(endpoint: str, answer: ApiResponse) -> Verdict:
 def requested_wait_seconds(
     retry_after: str | None, body: object, now: datetime | None = None
 ) -> float | None:
-    """Return how long Iterable asks to wait: `Retry-After` (seconds or date), or the
-    `params.rateLimitReset` (seconds) of a 429's body; the longer of the two, None if neither.
+    """Return the seconds that Iterable asks the client to wait, None if it names no wait.
+
+    Reads the `Retry-After` header (seconds or a date) and `params.rateLimitReset` (seconds) of a
+    429's body, and returns the longer one.
     """
     waits: list[float] = []
     if retry_after:
@@ -104,25 +109,25 @@ def requested_wait_seconds(
     reset = params.get("rateLimitReset") if isinstance(params, dict) else None
     if isinstance(reset, (int, float)) and not isinstance(reset, bool) and 0 <= reset < 1e12:
         waits.append(float(reset))
-    # NaN and the like compare false and fall out here.
+    # The comparison also drops NaN.
     return max((wait for wait in waits if 0 <= wait < float("inf")), default=None)
 
 
-def error_line(endpoint: str, answer: ApiResponse) -> str:
-    """Word a failed attempt for the log."""
-    if answer.status is None:
-        return f"No answer from {endpoint}: {answer.trouble}"
-    if answer.status >= 500:
-        return f"5xx Server Error from {endpoint}: Status {answer.status}"
-    if answer.status >= 400:
-        return f"4xx Client Error from {endpoint}: Status {answer.status}"
-    if answer.status >= 300:
-        return f"Redirect from {endpoint}, not followed: Status {answer.status}"
-    return f"Unexpected answer from {endpoint}: Status {answer.status}"
+def error_line(endpoint: str, response: ApiResponse) -> str:
+    """Return the log line for a failed attempt."""
+    if response.status is None:
+        return f"No response from {endpoint}: {response.problem}"
+    if response.status >= 500:
+        return f"5xx Server Error from {endpoint}: Status {response.status}"
+    if response.status >= 400:
+        return f"4xx Client Error from {endpoint}: Status {response.status}"
+    if response.status >= 300:
+        return f"Redirect from {endpoint}, not followed: Status {response.status}"
+    return f"Unexpected response from {endpoint}: Status {response.status}"
 
 
 def log_level(verdict: Verdict, *, is_last: bool) -> int:
-    """Return how loud a failed attempt is: what will be tried again is only a warning."""
+    """Return the log level of a failed attempt: WARNING if it is retried, otherwise ERROR."""
     if verdict is Verdict.UNAVAILABLE and not is_last:
         return logging.WARNING
     return logging.ERROR

@@ -1,1 +1,1 @@
-"""What a row becomes, and what became of it. Pure functions; start at `mapping`."""
+"""Mapping of rows to requests, and the result types. Pure functions; start at `mapping`."""

@@ -1,7 +1,6 @@
-"""The JSON form of every value that a MySQL column can hold.
+"""Conversion of MySQL values to JSON values, within Iterable's limits for one value.
 
-Owns types and Iterable's limits on a single value: what cannot be said in JSON, or would not be
-taken, is a ValueError whose text completes "field 'x' ...". Knows no rows and no payloads.
+The text of every ValueError completes "field 'x' ...".
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ from typing import Any
 import orjson
 
 MAX_TEXT_CHARACTERS = 32_000  # Iterable's limit for one field
-MAX_NESTING = 100  # of JSON in JSON: MySQL's own limit, well under those of `orjson` and Python
-_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # what JSON numbers may hold in `orjson`
+MAX_NESTING = 100  # levels of JSON: MySQL's limit, lower than those of orjson and Python
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # the integers that orjson writes
 
 
 def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> Any:
     """Return the JSON form of a value that MySQL's driver returns.
 
-    `zone` is what naive datetimes mean, `depth` how deep in another value this one is. Raises
-    ValueError, saying what the value is, where there is no JSON form or Iterable would not
-    take it.
+    `zone` is the time zone of naive datetimes, `depth` the nesting level. Raises ValueError for a
+    value without a JSON form or over one of Iterable's limits.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -33,11 +31,11 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
         return _checked_integer(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"is {value}, which JSON cannot say")
+            raise ValueError(f"is {value}, which JSON cannot represent")
         return value
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise ValueError(f"is {value}, which JSON cannot say")
+            raise ValueError(f"is {value}, which JSON cannot represent")
         if value.as_tuple().exponent == 0:
             return _checked_integer(int(value))
         return to_json_value(float(value))
@@ -46,7 +44,7 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
         try:
             in_utc = aware.astimezone(timezone.utc).replace(tzinfo=None)
         except OverflowError:
-            raise ValueError("is a time that cannot be told in UTC") from None
+            raise ValueError("is outside the years 1 to 9999 in UTC") from None
         return f"{in_utc.isoformat(' ', 'seconds')} +00:00"
     if isinstance(value, date):
         return value.isoformat()
@@ -64,12 +62,12 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
             for key, item in value.items()
         }
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise ValueError("is binary, which JSON cannot say")
-    raise ValueError(f"is of type {type(value).__name__}, which JSON cannot say")
+        raise ValueError("is binary, which JSON cannot represent")
+    raise ValueError(f"is of type {type(value).__name__}, which JSON cannot represent")
 
 
 def cast_value(value: Any, cast: str) -> Any:
-    """Apply the `:bool` or `:json` of a mapping; "" leaves the value as it is."""
+    """Apply the `:bool` or `:json` of a field; "" returns the value unchanged."""
     if cast == "bool":
         if value not in (0, 1):
             raise ValueError("is neither 0 nor 1, so it has no :bool form")
@@ -95,7 +93,7 @@ def _checked_integer(number: int) -> int:
 
 
 def _clock_time(span: timedelta) -> str:
-    """Return a TIME column's value as MySQL writes it, `-HH:MM:SS`; it may exceed a day."""
+    """Return a TIME value as MySQL writes it, `-HH:MM:SS`; it may exceed 24 hours."""
     seconds = abs(span) // timedelta(seconds=1)
     sign = "-" if span < timedelta(0) else ""
     return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

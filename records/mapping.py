@@ -1,47 +1,43 @@
-"""What a row becomes: pure functions from a database row to Iterable's two payloads.
+"""Mapping of a row to the JSON bodies of its two requests, or to an `InvalidRow` with the reason.
 
-Owns validation, the event id, the two bodies, and what tells whether a row is new. Touches
-neither the network nor the disk; a bad row is a value (`InvalidRow`), never an exception.
+Pure: no network, no disk. A bad row is a value, never an exception.
 
-Every row passes `RowMapping.key`, and 50,000 rows a second leave 20 microseconds each for
-everything, MySQL and SQLite included: hence named tuples (a frozen dataclass takes three times
-as long to make), and payloads that are rendered only for the rows that need them.
+Every row passes `RowMapping.key`. At 50,000 rows/s a row may take 20 microseconds, MySQL and
+SQLite included. For that reason the results are named tuples (a frozen dataclass takes three
+times as long to create), and only the rows that need a request get their payloads built.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timezone, tzinfo
-from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
 
 from config.fields import EVENT_FIELDS, USER_FIELDS, Field
+from records.identity import (
+    EVENT_NAME,
+    MAX_EMAIL_CHARACTERS,
+    ChangeHash,
+    RowKey,
+    is_email,
+    to_event_id,
+    to_user_key,
+)
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
 
-EVENT_NAME = "page_view"
-PAYLOAD_VERSION = 1  # to be raised when the same row makes another payload: all count as changed
-MAX_EMAIL_CHARACTERS = 254
-MAX_EVENT_ID_CHARACTERS = 64  # Iterable: letters, digits and hyphens, unique in the project
+# Raise it when a release builds another payload from the same row: all rows are then sent again.
+PAYLOAD_VERSION = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 
-# The everyday address. The library below knows the rest (quoted parts, other alphabets), at
-# 20 microseconds an address instead of 0.4.
-_PLAIN_EMAIL = re.compile(
-    r"(?=.{6,254}\Z)(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
-)
-_EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
-
 
 class SyncRecord(NamedTuple):
-    """A valid row, ready to send. Bodies are JSON bytes, the same for single and bulk calls."""
+    """A valid row and its two request bodies; single and bulk calls use the same JSON bytes."""
 
     user_id: int | str | None
     email: str
@@ -50,81 +46,20 @@ class SyncRecord(NamedTuple):
     event_id: str
 
 
-class RowKey(NamedTuple):
-    """What tells whether a row is new: enough to leave an unchanged one alone, unrendered.
-
-    The hashes are of the values that a payload is made of, of the mapping and of the settings
-    that shape it: the payload differs only where they do, and a million unchanged rows need
-    not be written as JSON to find out.
-    """
-
-    user_id: int | str | None
-    email: str
-    person: int  # 64-bit hash of the folded e-mail: rows with the same one are one person
-    event_at: int  # microseconds since 1970, UTC
-    profile_hash: int
-    event_hash: int
-
-
 class InvalidRow(NamedTuple):
-    """A row that is never sent, and why. The reason holds no personal data."""
+    """A row that cannot be sent. The reason holds no personal data."""
 
     user_id: int | str | None
     email: str | None
     reason: str
 
 
-def hash64(content: bytes) -> int:
-    """Hash to a signed 64-bit integer, as SQLite stores it.
-
-    Two of ten million people share a hash with a probability of 3 in a million.
-    """
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
-
-
-def user_key_of(email: str) -> int:
-    """Return the number that stands for a person: e-mails are compared trimmed and folded."""
-    return hash64(email.strip().casefold().encode("utf-8", "surrogatepass"))
-
-
-def is_email(text: str) -> bool:
-    """Say whether `text` is an e-mail address by its syntax alone; no look-up is made."""
-    if _PLAIN_EMAIL.fullmatch(text):
-        return True
-    if len(text) > MAX_EMAIL_CHARACTERS or "@" not in text:
-        return False
-    from email_validator import validate_email  # 50 ms to import, rarely needed
-
-    try:
-        validate_email(text, check_deliverability=False, strict=True)
-    except ValueError:  # as its EmailNotValidError is
-        return False
-    return True
-
-
-def to_event_id(user_id: object, event_time: str, page: object, event_id: object = None) -> str:
-    """Name an event, the same way in every run, in Iterable's alphabet and 64 characters.
-
-    `event_id`, where the query returns one, takes the place of the other three.
-    """
-    prefix = EVENT_NAME.replace("_", "-")
-    if event_id is None:
-        named = [user_id, EVENT_NAME, event_time, page]
-    else:
-        plain = f"{prefix}-id-{event_id}"
-        if len(plain) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(str(event_id)):
-            return plain
-        named = [EVENT_NAME, event_id]
-    digest = blake2b(orjson.dumps(named, default=str), digest_size=16).hexdigest()
-    return f"{prefix}-{digest}"
-
-
 class RowMapping:
-    """Turns rows of a query's result into `SyncRecord`s.
+    """The mapping for a query result with these columns.
 
-    Made once for a result's columns; `to_record` then takes each row as a tuple in that order.
-    `missing_columns` must be empty before the first row is mapped, or a row has one value more,
-    which stands for all of them.
+    Rows are sequences in the order of `columns`. Check `missing_columns` first: to map a row
+    although columns are missing, append one value to it, which then stands for each of them.
+    `zone` is the time zone of naive datetimes; with `send_nulls` a NULL clears the profile field.
     """
 
     def __init__(
@@ -141,22 +76,24 @@ class RowMapping:
         self._zone = zone
         self._send_nulls = send_nulls
         self.fingerprint = repr((PAYLOAD_VERSION, tuple(user_fields), tuple(event_fields)))
-        self._seed = blake2b(f"{self.fingerprint} {zone} {send_nulls}".encode(), digest_size=8)
+        self._change_hash = ChangeHash(f"{self.fingerprint} {zone} {send_nulls}")
         position = {column: index for index, column in enumerate(columns)}
-        position |= dict.fromkeys(self.missing_columns, len(columns))  # behind a row's end
+        position |= dict.fromkeys(self.missing_columns, len(columns))  # the appended value
         self._id, self._email = position["id"], position["email"]
         self._event_time = position["event_time"]
         self._page, self._event_id = position.get("page"), position.get("event_id")
         self._user_fields = [(f.target, position[f.column], f.cast) for f in user_fields]
         self._event_fields = [(f.target, position[f.column], f.cast) for f in event_fields]
-        of_profile = ["email", *(field.column for field in user_fields)]
-        of_event = ["email", "id", "event_time", "page", "event_id"]
-        of_event += [field.column for field in event_fields]
-        self._of_profile = _picker(position[name] for name in of_profile)
-        self._of_event = _picker(position[name] for name in of_event if name in position)
+        profile_columns = ["email", *(field.column for field in user_fields)]
+        event_columns = ["email", "id", "event_time", "page", "event_id"]
+        event_columns += [field.column for field in event_fields]
+        self._pick_profile_values = _picker(position[name] for name in profile_columns)
+        self._pick_event_values = _picker(
+            position[name] for name in event_columns if name in position
+        )
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
-        """Return what tells whether this row is new, or None where it cannot be valid."""
+        """Return the row's key for change detection, None for a row that `to_record` rejects."""
         email = row[self._email]
         if type(email) is not str:
             return None
@@ -165,20 +102,20 @@ class RowMapping:
             return RowKey(
                 _to_user_id(row[self._id]),
                 email.strip(),
-                user_key_of(email),
+                to_user_key(email),
                 _to_microseconds(event_time, self._zone),
-                self._hash(self._of_profile(row)),
-                self._hash(self._of_event(row)),
+                self._change_hash.of(self._pick_profile_values(row)),
+                self._change_hash.of(self._pick_event_values(row)),
             )
-        except (ValueError, TypeError):  # no time; text that is not Unicode
+        except (ValueError, TypeError):  # no event time, or text that is not Unicode
             return None
 
     def to_record(self, row: Sequence[Any]) -> SyncRecord | InvalidRow:
-        """Map and validate one row."""
+        """Validate one row and build its payloads."""
         user_id = _to_user_id(row[self._id])
         email = row[self._email]
         try:
-            email = _checked_email(email)
+            email = _to_valid_email(email)
             event_time = _to_datetime(row[self._event_time], self._zone)
             event_at = _to_microseconds(event_time, self._zone)
             stored_time = event_time.isoformat(" ")
@@ -188,9 +125,9 @@ class RowMapping:
                 None if self._page is None else row[self._page],
                 None if self._event_id is None else row[self._event_id],
             )
-            profile_fields = self._fields(row, self._user_fields, self._send_nulls)
+            profile_fields = self._to_fields(row, self._user_fields, self._send_nulls)
             profile_fields["recent_page_view"] = True
-            event_fields = self._fields(row, self._event_fields, False)
+            event_fields = self._to_fields(row, self._event_fields, False)
             event_fields["timestamp"] = stored_time[:19]
             profile = orjson.dumps({"email": email, "dataFields": profile_fields})
             event = orjson.dumps(
@@ -202,19 +139,13 @@ class RowMapping:
                     "dataFields": event_fields,
                 }
             )
-        except ValueError as problem:
-            return InvalidRow(user_id, _shown_email(email), str(problem))
-        except TypeError:  # orjson's own: text that is not Unicode
-            return InvalidRow(user_id, _shown_email(email), "a text is not valid Unicode")
-        return SyncRecord(
-            user_id,
-            email,
-            profile,
-            event,
-            event_id,
-        )
+        except ValueError as error:
+            return InvalidRow(user_id, _to_reported_email(email), str(error))
+        except TypeError:  # from orjson: text that is not Unicode
+            return InvalidRow(user_id, _to_reported_email(email), "a text is not valid Unicode")
+        return SyncRecord(user_id, email, profile, event, event_id)
 
-    def _fields(
+    def _to_fields(
         self, row: Sequence[Any], fields: list[tuple[str, int, str]], keep_nulls: bool
     ) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -228,14 +159,9 @@ class RowMapping:
             else:
                 try:
                     values[target] = to_json_value(cast_value(value, cast), self._zone)
-                except ValueError as problem:
-                    raise ValueError(f"field {target!r} {problem}") from None
+                except ValueError as error:
+                    raise ValueError(f"field {target!r} {error}") from None
         return values
-
-    def _hash(self, values: object) -> int:
-        digest = self._seed.copy()
-        digest.update(orjson.dumps(values, default=_told_apart))
-        return int.from_bytes(digest.digest(), "big", signed=True)
 
 
 def needed_columns(
@@ -243,29 +169,24 @@ def needed_columns(
     user_fields: Sequence[Field] = USER_FIELDS,
     event_fields: Sequence[Field] = EVENT_FIELDS,
 ) -> list[str]:
-    """List what a query has to return that returns `columns`: an `event_id` replaces `page`."""
+    """Return the columns that the query must return; with an `event_id` it needs no `page`."""
     always = ["id", "email", "event_time", *([] if "event_id" in columns else ["page"])]
     mapped = [field.column for field in (*user_fields, *event_fields)]
     return list(dict.fromkeys([*always, *mapped]))
 
 
 def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Any]:
-    """Return a function that picks these values out of a row, each once, at the speed of C."""
-    return itemgetter(*dict.fromkeys(positions))
-
-
-def _told_apart(value: object) -> str:
-    """Return the same text in every process for what JSON has no form of; a set has no order."""
-    return repr(sorted(value) if isinstance(value, set) else value)
+    """Return a function that takes the values at these positions out of a row, each once."""
+    return itemgetter(*dict.fromkeys(positions))  # runs in C
 
 
 def _to_user_id(value: object) -> int | str | None:
-    if type(value) is int and -(2**63) <= value < 2**63:  # SQLite's integers end there
+    if type(value) is int and -(2**63) <= value < 2**63:  # the range of SQLite's integers
         return value
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
-def _checked_email(value: object) -> str:
+def _to_valid_email(value: object) -> str:
     if value is None:
         raise ValueError("no e-mail address")
     if not isinstance(value, str):
@@ -278,8 +199,8 @@ def _checked_email(value: object) -> str:
     return email
 
 
-def _shown_email(value: object) -> str | None:
-    """Return what an invalid row shows as its e-mail: any text, made fit for JSON."""
+def _to_reported_email(value: object) -> str | None:
+    """Return the e-mail that is reported for an invalid row: any text, made valid Unicode."""
     if not isinstance(value, str):
         return None
     return value[:MAX_EMAIL_CHARACTERS].encode("utf-8", "replace").decode()
@@ -290,25 +211,25 @@ def _to_datetime(value: object, zone: tzinfo) -> datetime:
     if value is None or value == "":
         raise ValueError("no event time")
     if isinstance(value, str):
-        with suppress(ValueError):
-            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))  # 3.10: no Z
+        with suppress(ValueError):  # Python 3.10 does not read the Z
+            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
     if isinstance(value, datetime):
         try:
             return value.astimezone(zone).replace(tzinfo=None) if value.tzinfo else value
-        except OverflowError:  # year 1 or 9999, and an offset beyond it
-            raise ValueError("the event time is not a time") from None
+        except OverflowError:  # in year 1 or 9999, moved out of the calendar by its offset
+            raise ValueError("the event time is not a date and time") from None
     if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - as stored, zoneless
-    raise ValueError("the event time is not a time")
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - as stored, without a zone
+    raise ValueError("the event time is not a date and time")
 
 
 def _to_microseconds(moment: datetime, zone: tzinfo) -> int:
-    """Return microseconds since 1970 (UTC) of a naive moment in `zone`, exactly.
+    """Return the exact microseconds since 1970 (UTC) of a naive datetime in `zone`.
 
-    A time that the zone skips or has twice is read as `zoneinfo` reads it with fold=0.
+    A time that the zone skips or repeats is read as `zoneinfo` does with fold=0.
     """
     since = (
-        moment - _EPOCH_NAIVE  # three times as fast, and the usual case
+        moment - _EPOCH_NAIVE  # the usual case; three times as fast
         if zone is timezone.utc
         else moment.replace(tzinfo=zone) - _EPOCH
     )

@@ -1,1 +1,4 @@
-"""What a run leaves behind. Start at `results_file`."""
+"""Outputs of a run: summary, results file, HTML report, metrics, health check.
+
+Start at `summary`, which the others are made from.
+"""

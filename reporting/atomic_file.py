@@ -1,36 +1,70 @@
-"""A file under its temporary name: new, its owner's, and gone unless it is given another name.
+"""Atomic writing of files: a reader sees the whole content or none of it.
 
-Owns the safe making of it, in folders too that others can write to. Knows not what is written.
+The content goes into a temporary file beside the target, is flushed to disk, and then gets the
+target's name. On failure the temporary file is removed and the target stays as it was. The folder
+may be writable for others: nothing that already has the temporary name is written to (a link could
+lead to somebody's file). Modes hold under any umask. All functions raise OSError.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_MAX_NAMES = 10_000
+
 
 @contextlib.contextmanager
-def atomic_file(part: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Make a file of this mode, whatever the umask; give it its real name within the block.
+def replace_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when the block ends without an error."""
+    with _temporary_file(path, mode) as (part, file):
+        yield file
+        _flush_to_disk(file)
+        part.replace(path)
 
-    Nothing that lies there under that name (of a dead process with our number, or somebody's
-    link) is written into. Raises OSError.
+
+def create_file(path: Path, chunks: Iterable[bytes]) -> Path:
+    """Write a new file, mode 0600, and return its path.
+
+    An existing file is never overwritten: the name gets the suffix _2, _3 ... then.
     """
+    with _temporary_file(path, 0o600) as (part, file):
+        file.writelines(chunks)
+        _flush_to_disk(file)
+        return _rename_to_free_name(part, path)
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(part, flags, 0o600)
     try:
         with open(descriptor, "wb", buffering=1_000_000) as file:
             os.fchmod(descriptor, mode)
-            yield file
+            yield part, file
     finally:
         part.unlink(missing_ok=True)
 
 
-def flush_to_disk(file: BinaryIO) -> None:
-    """Have all of it on the disk; only then may it take the place of another file."""
+def _flush_to_disk(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _rename_to_free_name(part: Path, path: Path) -> Path:
+    for number in range(1, _MAX_NAMES):
+        candidate = path.with_stem(f"{path.stem}_{number}") if number > 1 else path
+        try:
+            os.link(part, candidate)  # fails if the name is taken, unlike a rename
+            return candidate
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if not os.path.lexists(candidate):
+                return part.rename(candidate)
+    raise OSError(f"no free name for {path}")

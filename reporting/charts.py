@@ -1,40 +1,41 @@
-"""The drawings of a report, as SVG and HTML text: shares, throughput over time, latencies.
+"""Charts of the report as SVG and HTML text: outcome bar, throughput over time, latencies.
 
-Owns scales, ticks and bars. Bars stand in percent of a drawing without a view box, so that it
-takes any width and its words, which are HTML, keep their size. Takes numbers only: nothing here
-comes from outside.
+Positions are percentages of an SVG without a view box: the chart takes any width and its labels,
+which are HTML, keep their size. The text is inserted unescaped, so these functions take numbers
+and names from our own code only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from reporting.formatting import length
+from reporting.formatting import duration
 from reporting.measurements import LatencyBucket, Measurements, clock_time
 
-_LEAST_SHARE = 1.2  # percent: one in a million is still to be seen
-_LEAST_SPAN = 10.0  # the latency axis covers a factor of ten at least
+_MIN_SHARE_PERCENT = 1.2  # so that one row in a million is still visible
+_MIN_SPAN = 10.0  # the latency axis covers at least a factor of ten
 
 
-def shares(counts: Mapping[str, int], what: str) -> str:
-    """Draw one bar that is divided as the counts are; the names are its CSS classes."""
-    total = sum(counts.values())
-    if not total:
+def shares(outcomes: Sequence[tuple[str, int, str]]) -> str:
+    """Draw a bar divided by outcome; `outcomes` are (CSS class, rows, meaning)."""
+    parts = [(name, rows) for name, rows, _meaning in outcomes if rows]
+    if not parts:
         return ""
-    held = {name: max(100 * count / total, _LEAST_SHARE) for name, count in counts.items() if count}
-    scale, at, parts = 100 / sum(held.values()), 0.0, []
-    for name, share in held.items():
-        parts.append(
-            f'<rect class="{name}" x="{at:.3f}%" y="0" width="{share * scale:.3f}%" height="100%">'
-            f"<title>{name.replace('_', ' ')}: {counts[name]:,}</title></rect>"
+    total = sum(rows for _name, rows in parts)
+    widths = [max(100 * rows / total, _MIN_SHARE_PERCENT) for _name, rows in parts]
+    scale, at, drawn = 100 / sum(widths), 0.0, ""
+    for (name, rows), width in zip(parts, widths, strict=True):
+        drawn += (
+            f'<rect class="{name}" x="{at:.3f}%" y="0" width="{width * scale:.3f}%" height="100%">'
+            f"<title>{name.replace('_', ' ')}: {rows:,}</title></rect>"
         )
-        at += share * scale
-    return f'<svg class="share" role="img" aria-label="{what}">{"".join(parts)}</svg>'
+        at += width * scale
+    return f'<svg class="share" role="img" aria-label="Users by outcome">{drawn}</svg>'
 
 
 def throughput(measured: Measurements) -> str:
-    """Draw the rows a second over time, the limit, and the retries beneath."""
+    """Draw rows per second over time with the limit, and retries below."""
     samples, ceiling = measured.samples, measured.ceiling_rows_per_second
     ends_at = samples[-1].starts_at_seconds + samples[-1].seconds
     fastest = max(sample.rows_per_second for sample in samples)
@@ -50,7 +51,7 @@ def throughput(measured: Measurements) -> str:
     )
     drawing = _plot(
         [(tick / top, f"{tick:,g}") for tick in _round_ticks(top)],
-        f"Users a second over {clock_time(ends_at)}; the limit is {ceiling:,.0f} a second",
+        f"Users per second over {clock_time(ends_at)}; the limit is {ceiling:,.0f} per second",
         bars + _level(100 * ceiling / top, "limit"),
         [] if any(sample.retries for sample in samples) else _time_ticks(ends_at),
     )
@@ -71,15 +72,15 @@ def throughput(measured: Measurements) -> str:
         f'<div class="plot">{drawing}<span class="strip-name">retries</span>'
         '<svg class="strip" role="img" aria-label="Retries over the same time">'
         f"{strip}{_level(0, 'axis')}</svg><span></span>"
-        f'<div class="below">{_words_below(_time_ticks(ends_at))}</div></div>'
+        f'<div class="below">{_labels_below(_time_ticks(ends_at))}</div></div>'
     )
 
 
 def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
-    """Draw how many calls took how long, on a logarithmic axis."""
+    """Draw the histogram of call durations on a logarithmic axis."""
     first = _round_down(max(buckets[0].from_seconds, buckets[0].to_seconds / 1.2, 0.0005))
     last = _round_up(min(buckets[-1].to_seconds, max(slowest_seconds, first)))
-    while last / first < _LEAST_SPAN:
+    while last / first < _MIN_SPAN:
         first, last = _round_down(first * 0.99), _round_up(last * 1.01)
 
     def place(seconds: float) -> float:
@@ -92,7 +93,8 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
             place(bucket.from_seconds),
             max(place(bucket.to_seconds) - place(bucket.from_seconds), 0.4),
             95 * bucket.calls / most,
-            f"{length(bucket.from_seconds)} to {length(bucket.to_seconds)}: {bucket.calls:,} calls",
+            f"{duration(bucket.from_seconds)} to {duration(bucket.to_seconds)}: "
+            f"{bucket.calls:,} calls",
         )
         for bucket in buckets
         if bucket.calls
@@ -100,31 +102,33 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
     ticks = [first]
     while ticks[-1] < last * 0.99:
         ticks.append(_round_up(ticks[-1] * 1.01))
-    for keep in ((1, 2, 5), (1, 3, 10), (1, 10)):
-        shown = [tick for tick in ticks if _leading_digit(tick) in keep or tick in (first, last)]
-        if len(shown) <= 7:
+    for digits in ((1, 2, 5), (1, 3, 10), (1, 10)):
+        labelled = [
+            tick for tick in ticks if _leading_digit(tick) in digits or tick in (first, last)
+        ]
+        if len(labelled) <= 7:
             break
     return (
         '<div class="plot">'
         + _plot(
             [(0.0, "0"), (0.95, f"{most:,}")],
-            "Calls by the time that they took",
+            "Calls by duration",
             bars,
-            [(place(tick), length(tick)) for tick in shown],
+            [(place(tick), duration(tick)) for tick in labelled],
         )
         + "</div>"
     )
 
 
 def meter(share: float) -> str:
-    """Draw a thin bar for a share (0 to 1); the number stands beside it in words."""
+    """Draw a thin bar for a share (0 to 1)."""
     width = max(100 * share, 1)
     return f'<svg class="meter" aria-hidden="true"><rect width="{width:.1f}%" height="100%"/></svg>'
 
 
 def _plot(
     levels: Sequence[tuple[float, str]],
-    what: str,
+    description: str,
     drawn: str,
     below: Sequence[tuple[float, str]],
 ) -> str:
@@ -133,19 +137,20 @@ def _plot(
         f'<span style="bottom:{100 * share:.2f}%">{name}</span>' for share, name in levels
     )
     lines = "".join(_level(100 * share, "grid") for share, _name in levels[1:])
-    words = f'<span></span><div class="below">{_words_below(below)}</div>' if below else ""
+    labels = f'<span></span><div class="below">{_labels_below(below)}</div>' if below else ""
     return (
         f'<div class="left" aria-hidden="true"><span class="widest">{widest}</span>{names}</div>'
-        f'<svg role="img" aria-label="{what}">{lines}{drawn}{_level(0, "axis")}</svg>{words}'
+        f'<svg role="img" aria-label="{description}">{lines}{drawn}{_level(0, "axis")}</svg>'
+        + labels
     )
 
 
 def _bars(bars: Iterable[tuple[float, float, float, str]]) -> str:
-    """Draw bars of (from, width, height) in percent, each with its words."""
+    """Draw bars; each is (left, width, height) in percent and a tooltip."""
     drawn = "".join(
         f'<rect x="{at:.3f}%" y="{100 - height:.2f}%" width="{width:.3f}%" height="{height:.2f}%">'
-        f"<title>{words}</title></rect>"
-        for at, width, height, words in bars
+        f"<title>{tooltip}</title></rect>"
+        for at, width, height, tooltip in bars
     )
     return f'<g class="bars" shape-rendering="crispEdges">{drawn}</g>'
 
@@ -155,9 +160,9 @@ def _level(percent: float, name: str) -> str:
     return f'<line class="{name}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
 
 
-def _words_below(ticks: Sequence[tuple[float, str]]) -> str:
-    """Word the ticks; those for which a narrow page has no room are for wide ones only."""
-    words = []
+def _labels_below(ticks: Sequence[tuple[float, str]]) -> str:
+    """Return labels for (percent, text); labels that would overlap on a phone get `wide`."""
+    labels = []
     taken_until, ends_at = -100.0, ticks[-1][0]
     for percent, name in ticks:
         has_room = percent - taken_until >= 30 and ends_at - percent >= 30
@@ -166,14 +171,14 @@ def _words_below(ticks: Sequence[tuple[float, str]]) -> str:
             taken_until = percent
         kinds = ["first"] if percent < 4 else ["last"] if percent > 96 else []
         kinds += [] if has_room or is_needed else ["wide"]
-        words.append(f'<span class="{" ".join(kinds)}" style="left:{percent:.2f}%">{name}</span>')
-    return "".join(words)
+        labels.append(f'<span class="{" ".join(kinds)}" style="left:{percent:.2f}%">{name}</span>')
+    return "".join(labels)
 
 
 def _time_ticks(ends_at: float) -> list[tuple[float, str]]:
-    """Name the beginning, the end, and up to three round times in between."""
+    """Return ticks for the start, the end, and up to three round times in between."""
     if ends_at < 10:
-        return [(0.0, "0"), (100.0, length(ends_at))]
+        return [(0.0, "0"), (100.0, duration(ends_at))]
     steps = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
     step = next((step for step in steps if ends_at / step <= 4), 86400 * math.ceil(ends_at / 4e5))
     times = [at for at in range(0, int(ends_at) + 1, step) if at < 0.88 * ends_at]
@@ -187,7 +192,7 @@ def _round_ticks(top: float) -> list[float]:
 
 
 def _round_up(number: float) -> float:
-    """Return the least of 1, 2, 5, 10, 20, 50 ... that is not less."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50 ... that is at least `number`."""
     decade = 10.0 ** math.floor(math.log10(number))
     return next(step * decade for step in (1, 2, 5, 10) if step * decade >= number * (1 - 1e-9))
 

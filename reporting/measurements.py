@@ -1,7 +1,6 @@
-"""What a delivery measures on its way: where it stands, rows over time, how long calls took.
+"""Measurements of a delivery: progress, throughput over time, latency histogram.
 
-Owns two tallies of fixed size, however long the run and however many its calls, and the form in
-which they are shown and reported. Knows no clock, no display and no HTTP.
+Their size is fixed, however long the run and however many calls it makes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_SAMPLES = 240  # where a run would need more, each comes to cover twice the time
+MAX_SAMPLES = 240  # a longer run doubles the time that each covers
 
-# 1 ms to 6 minutes in steps of 19 %: a call that waits out 429s takes five minutes at most.
-_STEPS_A_DOUBLING = 4
-LATENCY_BOUNDS_SECONDS = tuple(0.001 * 2 ** (step / _STEPS_A_DOUBLING) for step in range(75))
+# 1 ms to 6 minutes in steps of 19 %; a call that waits for 429s takes five minutes at most.
+_STEPS_PER_DOUBLING = 4
+LATENCY_BOUNDS_SECONDS = tuple(0.001 * 2 ** (step / _STEPS_PER_DOUBLING) for step in range(75))
 
 
 class Sample(NamedTuple):
-    """One stretch of a delivery."""
+    """One interval of a delivery."""
 
     starts_at_seconds: float  # since the delivery began
     seconds: float
-    rows: float  # done with in this stretch; a fraction where they cannot be told more exactly
+    rows: float  # settled; a fraction if an update covered several intervals
     retries: float
 
     @property
@@ -39,8 +38,9 @@ class LatencyBucket(NamedTuple):
 
 
 class Measurements(NamedTuple):
-    """What one delivery measured. A call's time counts from its turn to its last answer:
-    retries and the waits before them are part of it.
+    """What one delivery measured.
+
+    A call's time includes its retries and the waits before them, but not the wait for its turn.
     """
 
     ceiling_rows_per_second: float
@@ -50,7 +50,7 @@ class Measurements(NamedTuple):
 
 
 class ProgressSnapshot(NamedTuple):
-    """How a delivery stands at one moment."""
+    """The progress of a delivery at one moment."""
 
     rows_done: int
     rows_to_send: int
@@ -73,30 +73,30 @@ class ProgressSnapshot(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """None while nothing moves."""
+        """None while the rate is 0."""
         rows_left = max(0, self.rows_to_send - self.rows_done)
         return rows_left / self.rows_per_second if self.rows_per_second else None
 
 
 class Throughput:
-    """Counts rows and retries by time, in at most `MAX_SAMPLES` stretches of equal length."""
+    """Rows and retries over time, in at most `MAX_SAMPLES` intervals of equal length."""
 
     def __init__(self) -> None:
-        self._stretch_seconds = 1.0
+        self._interval_seconds = 1.0
         self._ends_at = 0.0
         self._rows: list[float] = []
         self._retries: list[float] = []
 
     def add(self, until_seconds: float, rows: int, retries: int) -> None:
-        """Count what happened since the former call, evenly over the time in between."""
+        """Spread rows and retries evenly over the time since the previous call."""
         since = self._ends_at
         until = max(until_seconds, since + 1e-6)
         self._ends_at = until
-        while until > MAX_SAMPLES * self._stretch_seconds:
-            self._stretch_seconds *= 2
-            self._rows = _summed_in_pairs(self._rows)
-            self._retries = _summed_in_pairs(self._retries)
-        width = self._stretch_seconds
+        while until > MAX_SAMPLES * self._interval_seconds:
+            self._interval_seconds *= 2
+            self._rows = _sum_pairs(self._rows)
+            self._retries = _sum_pairs(self._retries)
+        width = self._interval_seconds
         first, last = int(since / width), min(int(until / width), MAX_SAMPLES - 1)
         missing = last + 1 - len(self._rows)
         self._rows += [0.0] * missing
@@ -108,32 +108,32 @@ class Throughput:
             self._retries[index] += retries * share
 
     def samples(self) -> list[Sample]:
-        """Return the stretches so far.
+        """Return the intervals so far.
 
-        The last one ends where counting did; a rest of less than half a stretch, in which
-        a few late rows would look like a peak, is part of the one before.
+        A last interval of less than half the length is merged with the one before it: a few
+        late rows would look like a peak.
         """
-        width = self._stretch_seconds
+        width = self._interval_seconds
         samples = [
             Sample(index * width, min(width, self._ends_at - index * width), rows, retries)
             for index, (rows, retries) in enumerate(zip(self._rows, self._retries, strict=True))
             if self._ends_at > index * width
         ]
         if len(samples) > 1 and samples[-1].seconds < width / 2:
-            rest, whole = samples.pop(), samples.pop()
+            last, previous = samples.pop(), samples.pop()
             samples.append(
                 Sample(
-                    whole.starts_at_seconds,
-                    whole.seconds + rest.seconds,
-                    whole.rows + rest.rows,
-                    whole.retries + rest.retries,
+                    previous.starts_at_seconds,
+                    previous.seconds + last.seconds,
+                    previous.rows + last.rows,
+                    previous.retries + last.retries,
                 )
             )
         return samples
 
 
 class Latencies:
-    """Counts calls by how long they took, in buckets that grow by 19 % each."""
+    """Histogram of call durations; each bucket is 19 % wider than the one before."""
 
     def __init__(self) -> None:
         self.slowest_seconds = 0.0
@@ -146,26 +146,26 @@ class Latencies:
             self.slowest_seconds = elapsed_seconds
 
     def buckets(self) -> list[LatencyBucket]:
-        """Return the buckets from the first to the last that holds a call."""
-        held = [index for index, calls in enumerate(self._calls) if calls]
-        if not held:
+        """Return the buckets from the first to the last that is not empty."""
+        used = [index for index, calls in enumerate(self._calls) if calls]
+        if not used:
             return []
         bounds = (0.0, *LATENCY_BOUNDS_SECONDS, float("inf"))
         return [
             LatencyBucket(bounds[index], bounds[index + 1], self._calls[index])
-            for index in range(held[0], held[-1] + 1)
+            for index in range(used[0], used[-1] + 1)
         ]
 
 
 def clock_time(seconds: float) -> str:
-    """Write a length of time as 0:07, 4:05 or 1:02:03."""
+    """Write a duration as 0:07, 4:05 or 1:02:03."""
     minutes, whole_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{whole_seconds:02}" if hours else f"{minutes}:{whole_seconds:02}"
 
 
 def percentile_seconds(measured: Measurements, share: float) -> float:
-    """Return the time within which `share` (0 to 1) of the calls were done, to some 19 %."""
+    """Return the time within which `share` (0 to 1) of the calls ended, accurate to 19 %."""
     calls_left = share * sum(bucket.calls for bucket in measured.latencies)
     for bucket in measured.latencies:
         calls_left -= bucket.calls
@@ -174,5 +174,5 @@ def percentile_seconds(measured: Measurements, share: float) -> float:
     return measured.slowest_seconds
 
 
-def _summed_in_pairs(counts: Sequence[float]) -> list[float]:
+def _sum_pairs(counts: Sequence[float]) -> list[float]:
     return [sum(counts[index : index + 2]) for index in range(0, len(counts), 2)]

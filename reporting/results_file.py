@@ -1,17 +1,13 @@
-"""What a run leaves to read: the summary, the results file, the words on the console.
+"""Results file: `integration_results_<local start time>.json`, and removal of old ones.
 
-Owns the form of `integration_results_....json`, its safe writing and the tidying of old ones.
-Rows arrive as a stream and leave as one: memory does not grow with them. Knows not how rows
-were sent.
+Rows are written as a stream, so memory use does not depend on their number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,123 +15,24 @@ from typing import Any
 import orjson
 
 from errors import SyncError
-from records.outcomes import (
-    JSON,
-    UNREACHABLE_CODES,
-    Failure,
-    Outcome,
-    RowState,
-    SettledRow,
-    iso_time,
-    row_entry,
-)
-from reporting.atomic_file import atomic_file, flush_to_disk
+from records.outcomes import JSON, UNREACHABLE_CODES, Outcome, iso_time, row_entry
+from records.rows import SettledRow
+from reporting.atomic_file import create_file
+from reporting.summary import RunSummary
 
-SCHEMA_VERSION = 1
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
 _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
-_LEFT_BEHIND_SECONDS = 3_600  # no run takes so long to write down its rows
+_ABANDONED_AFTER_SECONDS = 3_600  # no run needs that long to write its rows
 
 
 class ResultsError(SyncError):
-    """The results file could not be written; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """The head of the results file, in its order. Times are ISO 8601 in UTC."""
-
-    schema_version: int
-    run_id: str
-    status: str  # completed, completed_with_failures, interrupted, aborted
-    reason: str | None
-    dry_run: bool
-    mode: str
-    started_at: str
-    finished_at: str
-    total_users: int
-    successful: int
-    partial_failures: int
-    total_failures: int
-    unchanged: int
-    invalid: int
-    duplicates: int
-    not_attempted: int
-    api_calls: int
-    retries: int
-    duration_seconds: float
-    users_per_second: float
-
-    def to_json(self) -> JSON:
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """Return the head as JSON text, for `--json`."""
-        return orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2).decode()
-
-    def to_line(self) -> str:
-        """Return the counts that are not zero in one line, for the log."""
-        counts = {name: n for name, n in self.to_json().items() if type(n) is int and n}
-        del counts["schema_version"]
-        said = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()]
-        return ", ".join([*said, f"{self.duration_seconds:.1f} seconds"])
-
-
-def summarize(
-    *,
-    run_id: str,
-    status: str,
-    reason: str | None,
-    dry_run: bool,
-    mode: str,
-    started_at: datetime,
-    finished_at: datetime,
-    elapsed_seconds: float,
-    tally: Iterable[tuple[RowState, int]],
-    api_calls: int,
-    retries: int,
-) -> RunSummary:
-    """Add up what the rows came to. A `completed` run with failed or invalid rows says so.
-
-    `elapsed_seconds` is measured: the difference of the two times is not, where the clock was set
-    in between.
-    """
-    counts = dict.fromkeys(Outcome, 0)
-    for state, rows in tally:
-        counts[state.outcome] += rows
-    failed = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
-    if status == "completed" and any(counts[outcome] for outcome in failed):
-        status = "completed_with_failures"
-    total = sum(counts.values())
-    seconds = max(elapsed_seconds, 0.001)
-    return RunSummary(
-        schema_version=SCHEMA_VERSION,
-        run_id=run_id,
-        status=status,
-        reason=reason,
-        dry_run=dry_run,
-        mode=mode,
-        started_at=iso_time(started_at),
-        finished_at=iso_time(finished_at),
-        total_users=total,
-        successful=counts[Outcome.SUCCESSFUL],
-        partial_failures=counts[Outcome.PARTIAL_FAILURE],
-        total_failures=counts[Outcome.TOTAL_FAILURE],
-        unchanged=counts[Outcome.UNCHANGED],
-        invalid=counts[Outcome.INVALID],
-        duplicates=counts[Outcome.DUPLICATE],
-        not_attempted=counts[Outcome.NOT_ATTEMPTED],
-        api_calls=api_calls,
-        retries=retries,
-        duration_seconds=round(seconds, 3),
-        users_per_second=round((total - counts[Outcome.NOT_ATTEMPTED]) / seconds, 1),
-    )
+    """The results file cannot be written; the message says why and what to do."""
 
 
 def entries(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[JSON]:
-    """Turn rows into entries of `records[]`; the text is the reason of what was not sent."""
+    """Yield the entries of `records[]`; `why_not_attempted` is the reason of unsent rows."""
     now = iso_time(datetime.now(timezone.utc))
-    # What every unchanged row says alike, made once: a million of them take a second less.
+    # Made once for all unchanged rows: saves a second for a million of them.
     unchanged = row_entry(None, None, Outcome.UNCHANGED, timestamp=now)
     for row in rows:
         if row.state.kind == Outcome.UNCHANGED:
@@ -168,27 +65,23 @@ def _why_no_event(update_result: str, why_not_attempted: str) -> str:
 
 
 def _as_json(stored: str | None) -> Any:
-    """Hand on JSON text as it is, unread."""
+    """Pass stored JSON text through without parsing it."""
     return None if stored is None else orjson.Fragment(stored)
 
 
 def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) -> Path:
-    """Write the results file and return its path: mode 0600, whole or not at all.
+    """Write the results file, mode 0600, and return its path. Raises ResultsError.
 
-    Checks on the way that the records agree with the summary's counts. Raises ResultsError.
+    An AssertionError says that the records do not agree with the summary's counts.
     """
     started_at = datetime.fromisoformat(summary.started_at).astimezone()
-    name = started_at.strftime("integration_results_%Y%m%d_%H%M%S")
-    part = folder / f".{name}.{os.getpid()}.part"
+    path = folder / started_at.strftime("integration_results_%Y%m%d_%H%M%S.json")
     try:
-        with atomic_file(part) as file:
-            file.writelines(_lines(summary, records))
-            flush_to_disk(file)
-            return _publish(part, folder, name)
+        return create_file(path, _lines(summary, records))
     except OSError as error:
         raise ResultsError(
-            f"The results cannot be written to {folder} ({error.strerror or error}): make room or "
-            "choose another RESULTS_DIR. What was delivered is remembered all the same."
+            f"The results cannot be written to {folder} ({error.strerror or error}): free disk "
+            "space or choose another RESULTS_DIR. The state file still has what was delivered."
         ) from error
 
 
@@ -202,43 +95,18 @@ def _lines(summary: RunSummary, records: Iterable[JSON]) -> Iterator[bytes]:
         yield separator + orjson.dumps(record)
         separator = b",\n    "
     yield b"\n  ]\n}\n"
-    expected = (
-        summary.successful,
-        summary.partial_failures,
-        summary.total_failures,
-        summary.unchanged,
-        summary.invalid,
-        summary.duplicates,
-        summary.not_attempted,
-    )
-    if tuple(counts.values()) != expected:
+    expected = {outcome.value: rows for outcome, rows in summary.counts.items()}
+    if counts != expected:
         raise AssertionError(f"the records {counts} do not agree with the counts {expected}")
 
 
-def _publish(part: Path, folder: Path, name: str) -> Path:
-    """Give the file its name, or the next free one: nothing is overwritten."""
-    suffix = ""
-    for number in range(2, 10_000):
-        path = folder / f"{name}{suffix}.json"
-        try:
-            os.link(part, path)
-            return path
-        except FileExistsError:
-            suffix = f"_{number}"
-        except OSError:  # a file system without links
-            if not os.path.lexists(path):
-                return part.rename(path)
-            suffix = f"_{number}"
-    raise OSError(f"no free name for {name}")
-
-
 def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
-    """Remove all but the `keep` newest results (0 keeps all) and their reports; count them.
+    """Remove all but the `keep` newest results (0: keep all) and their reports; return how many.
 
-    What seems newer than the file that was just written is of a clock that was ahead: it goes
-    before all others, and keeps no place for years. What a killed run left half written goes too.
+    Files newer than the one just written come from a clock that was ahead: they are removed
+    first, or they would count as the newest for years. Temporary files of killed runs go, too.
     """
-    _remove_left_behind(folder, just_written)
+    _remove_temporary_files(folder, just_written)
     if keep == 0:
         return 0
     removed = 0
@@ -252,54 +120,17 @@ def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
         ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
         others = [path for path in ours if path.suffix == ".json" and path != just_written]
         for old in sorted(others, key=rank, reverse=True)[keep - 1 :]:
-            with contextlib.suppress(OSError):  # a folder of that name, say: leave it
+            with contextlib.suppress(OSError):  # for example a folder of that name
                 old.unlink(missing_ok=True)
                 removed += 1
                 old.with_suffix(".html").unlink(missing_ok=True)
     return removed
 
 
-def _remove_left_behind(folder: Path, just_written: Path) -> None:
+def _remove_temporary_files(folder: Path, just_written: Path) -> None:
     with contextlib.suppress(OSError):
-        oldest_at = just_written.lstat().st_mtime - _LEFT_BEHIND_SECONDS
+        oldest_at = just_written.lstat().st_mtime - _ABANDONED_AFTER_SECONDS
         for part in [path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name)]:
             with contextlib.suppress(OSError):
                 if part.lstat().st_mtime < oldest_at:
                     part.unlink()
-
-
-def summary_lines(
-    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path]
-) -> list[str]:
-    """Word the end of a run for the operator."""
-    status = summary.status.replace("_", " ")
-    lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
-    named = {
-        "users": summary.total_users,
-        "successful": summary.successful,
-        "partial failures": summary.partial_failures,
-        "total failures": summary.total_failures,
-        "unchanged": summary.unchanged,
-        "invalid": summary.invalid,
-        "duplicates": summary.duplicates,
-        "not attempted": summary.not_attempted,
-    }
-    lines += [f"  {name:<17}{count:>11,}" for name, count in named.items()]
-    lines += [
-        "",
-        f"  {summary.api_calls:,} API calls, {summary.retries:,} of them retries, in "
-        f"{summary.duration_seconds:.1f} s ({summary.users_per_second:,.1f} users/s)",
-    ]
-    if failures:
-        lines += ["", "  What failed, the commonest first:"]
-        lines += [
-            f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}"
-            f" (for example user {failure.example_user_id})"
-            for failure in failures[:5]
-        ]
-    lines += ["", *(f"  {path}" for path in files)]
-    if summary.dry_run:
-        lines.append("  Nothing was sent. Without --dry-run the run is real.")
-    elif summary.partial_failures or summary.total_failures or summary.not_attempted:
-        lines.append("  What is missing is tried again by the next run.")
-    return lines

@@ -1,1 +1,1 @@
-"""What is MySQL's own, used by `db_connection`."""
+"""MySQL specifics used by `db_connection`. Start with `session`."""

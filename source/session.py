@@ -1,50 +1,31 @@
-"""The source server: where it is, how a session with it is opened, and what its errors mean.
-
-Owns the login, TLS, time-outs and settings of a session, and one table from MySQL's error numbers
-to a line in the operator's words. The server's own message is quoted only where it names nothing
-but tables, columns and syntax; a password or a value from a row never is.
-Refuses to know what is read through the session.
-"""
+"""Sessions with the source database: login, TLS, time-outs and session variables."""
 
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
 import mysql.connector
 from mysql.connector import errorcode
+from mysql.connector.plugins import caching_sha2_password
 
-from errors import SyncError
-from source.pure_driver import CarefulConnection
+from source.errors import SourceError, to_source_error
 
-# At lower levels the connector logs its own workings, of no use to an operator.
+# At lower levels the connector logs its internals.
 logging.getLogger("mysql.connector").setLevel(logging.WARNING)
-# How long the server waits for us to read on. Its default, 60 s, is less than a stalled disk under
-# the outbox may take.
+# How long the server waits for this program to read the next rows. Its default, 60 s, is too short
+# if the disk of the outbox stalls.
 NET_WRITE_TIMEOUT_SECONDS = 600
-# The most that sql_select_limit takes: "no limit". Where an administrator has set one for all
-# sessions the server leaves the rest of the rows out without a word.
+# The maximum of sql_select_limit: no limit. If an administrator has set a global limit, the server
+# silently leaves out the remaining rows.
 NO_ROW_LIMIT = 2**64 - 1
-
-
-class SourceError(SyncError):
-    """The source database cannot be read. The text is one line and says what to do next.
-
-    `transient` is True where the same run may succeed a little later (lost connection, server
-    restarting, deadlock, time-out), False where something has to be changed first.
-    """
-
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which server and database, as whom, and how. See `DatabaseConnection` for the meanings."""
+    """The server, the database and the options of a session; see `DatabaseConnection`."""
 
     host: str
     port: int
@@ -59,14 +40,27 @@ class Source:
 
     @property
     def place(self) -> str:
-        """`HOST:PORT`, or the socket's path."""
+        """`HOST:PORT`, or the path of the socket."""
         return self.unix_socket or f"{self.host}:{self.port}"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The names that the messages of `source.errors` use."""
+        return {
+            "place": self.place,
+            "place_settings": "DB_UNIX_SOCKET" if self.unix_socket else "DB_HOST and DB_PORT",
+            "host": self.host,
+            "user": self.user,
+            "database": self.database,
+            "ssl_ca": self.ssl_ca or "DB_SSL_CA",
+            "read_timeout_seconds": self.read_timeout_seconds,
+        }
 
 
 def open_session(source: Source) -> Any:
     """Return a new connector connection: UTC, utf8mb4, read only; raises `SourceError`."""
     if source.unix_socket:
-        # What never leaves the machine needs no TLS.
+        # No TLS: the data does not leave the machine.
         options: dict[str, Any] = {"unix_socket": source.unix_socket, "ssl_disabled": True}
     else:
         options = {"host": source.host, "port": source.port}
@@ -79,18 +73,18 @@ def open_session(source: Source) -> Any:
     if source.unix_socket:
         options["use_pure"] = is_pure
     elif is_pure:
-        connect = CarefulConnection
+        connect = _PureConnection
     try:
         connection: Any = connect(
             user=source.user,
             password=source.password,
             database=source.database,
-            # A collation that MySQL 8 and MariaDB both know; the connector's own is MySQL 8's.
+            # Known to MySQL 8 and MariaDB; the connector's default collation is MySQL 8's only.
             charset="utf8mb4",
             collation="utf8mb4_general_ci",
             time_zone="+00:00",
             autocommit=True,
-            # One statement a call: what follows a semicolon in a query file is an error.
+            # With one statement per call, text after a semicolon in the query file is an error.
             client_flags=[-mysql.connector.ClientFlag.MULTI_STATEMENTS],
             connection_timeout=source.connect_timeout_seconds,
             read_timeout=source.read_timeout_seconds,
@@ -101,8 +95,8 @@ def open_session(source: Source) -> Any:
         cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
         cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
-    except Exception as error:  # what is no MySQL makes the pure driver raise anything
-        raise to_source_error(error, source) from error
+    except Exception as error:  # if the server is not MySQL, the pure driver raises any type
+        raise to_source_error(error, source.facts) from error
     return connection
 
 
@@ -110,178 +104,35 @@ def _check_ca_file(path: str) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "it contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise SourceError(f"Cannot use the CA file {path} ({reason}): check DB_SSL_CA.") from error
 
 
-TRANSIENT = True
-PERMANENT = False
+class _NoPasswordWithoutTLS(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):  # type: ignore[misc]
+    """The login method `caching_sha2_password`, which never sends a password without TLS.
 
-_UNREACHABLE = (
-    "Cannot reach MySQL at {place}: is it running, and may this machine connect to it? "
-    "Check {place_settings}."
-)
-_UNKNOWN_HOST = "Cannot find a machine called {host}: check DB_HOST (and this machine's DNS)."
-_LOST = (
-    "The connection to MySQL at {place} was lost (server stopped, network failed, or nothing came "
-    "for {read_timeout_seconds} seconds). Run again; nothing is lost."
-)
-_DENIED = (
-    "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and that the user "
-    "may log in from this machine."
-)
-_EXPIRED = (
-    "The password of the user {user} has expired at MySQL at {place}: have it renewed (ALTER USER),"
-    " then set DB_PASSWORD."
-)
-_NOT_THIS_DATABASE = (
-    "The user {user} may not use the database {database} at {place}: check DB_NAME, or ask for "
-    "GRANT SELECT ON {database}.*."
-)
-_FULL = "MySQL at {place} takes no more connections now. Run again a little later."
-_TLS = (
-    "No trusted TLS connection to MySQL at {place}: its certificate was not issued by the CA in "
-    "{ssl_ca}, or not for the name {host}. Check DB_SSL_CA and DB_HOST."
-)
-_PLUGIN = (
-    "MySQL at {place} wants a login method that the connector does not have for the user {user}: "
-    "use an account with caching_sha2_password or mysql_native_password."
-)
-_LOGIN_FAILED = (
-    "MySQL at {place} and the connector found no way to log in {user} ({detail}). An account with "
-    "caching_sha2_password needs TLS on the server, or DB_UNIX_SOCKET."
-)
-_STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
-_BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
-_NO_RIGHT = "The user {user} may not read what the query asks for: {detail}. GRANT SELECT on it."
-_NO_ROOM = "MySQL at {place} has no room left for the query ({detail}). Ask its administrator."
-_READ_ONLY = "The query tries to write, and this program only reads: {detail}. Make it one SELECT."
+    If the server has not cached the account it asks for the password itself. Over TCP without TLS
+    the C extension refuses; the pure Python driver 9.7.0 sends the password as plain text.
+    """
 
-# Unknown numbers are named, not quoted: "Truncated incorrect DOUBLE value: '...'" holds data.
-_UNEXPECTED = (
-    "MySQL at {place} answered with error {errno} ({name}): try the query in a MySQL client."
-)
-
-_UNREADABLE = (
-    "MySQL at {place} sent what the connector cannot read ({name}): is it MySQL that listens "
-    "there? Run again; if it stays so, try the query in a MySQL client."
-)
-
-_MEANING: dict[int, tuple[str, bool]] = {
-    # The client's own numbers.
-    errorcode.CR_CONNECTION_ERROR: (_UNREACHABLE, TRANSIENT),
-    errorcode.CR_CONN_HOST_ERROR: (_UNREACHABLE, TRANSIENT),
-    errorcode.CR_IPSOCK_ERROR: (_UNREACHABLE, TRANSIENT),
-    errorcode.CR_UNKNOWN_HOST: (_UNKNOWN_HOST, TRANSIENT),
-    errorcode.CR_SERVER_GONE_ERROR: (_LOST, TRANSIENT),
-    errorcode.CR_SERVER_LOST: (_LOST, TRANSIENT),
-    errorcode.CR_SERVER_LOST_EXTENDED: (_LOST, TRANSIENT),
-    errorcode.CR_SERVER_HANDSHAKE_ERR: (_LOST, TRANSIENT),
-    errorcode.CR_MALFORMED_PACKET: (_LOST, TRANSIENT),
-    errorcode.CR_SSL_CONNECTION_ERROR: (_TLS, PERMANENT),
-    errorcode.CR_AUTH_PLUGIN_CANNOT_LOAD: (_PLUGIN, PERMANENT),
-    errorcode.CR_AUTH_PLUGIN_ERR: (_LOGIN_FAILED, PERMANENT),
-    # Login.
-    errorcode.ER_ACCESS_DENIED_ERROR: (_DENIED, PERMANENT),
-    errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR: (_DENIED, PERMANENT),
-    errorcode.ER_HOST_NOT_PRIVILEGED: (_DENIED, PERMANENT),
-    errorcode.ER_HOST_IS_BLOCKED: (_DENIED, PERMANENT),
-    errorcode.ER_MUST_CHANGE_PASSWORD: (_EXPIRED, PERMANENT),
-    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN: (_EXPIRED, PERMANENT),
-    errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED: (_DENIED, PERMANENT),
-    errorcode.ER_NOT_SUPPORTED_AUTH_MODE: (_PLUGIN, PERMANENT),
-    errorcode.ER_SECURE_TRANSPORT_REQUIRED: (
-        "MySQL at {place} demands TLS: set DB_SSL_CA to the CA file of the server.",
-        PERMANENT,
-    ),
-    errorcode.ER_DBACCESS_DENIED_ERROR: (_NOT_THIS_DATABASE, PERMANENT),
-    errorcode.ER_BAD_DB_ERROR: (
-        "There is no database {database} on MySQL at {place}: check DB_NAME.",
-        PERMANENT,
-    ),
-    errorcode.ER_CON_COUNT_ERROR: (_FULL, TRANSIENT),
-    errorcode.ER_TOO_MANY_USER_CONNECTIONS: (_FULL, TRANSIENT),
-    errorcode.ER_USER_LIMIT_REACHED: (_FULL, TRANSIENT),
-    # The connection ends under the query.
-    errorcode.ER_SERVER_SHUTDOWN: (_LOST, TRANSIENT),
-    errorcode.ER_NET_READ_ERROR: (_LOST, TRANSIENT),
-    errorcode.ER_NET_READ_INTERRUPTED: (_LOST, TRANSIENT),
-    errorcode.ER_NET_ERROR_ON_WRITE: (_LOST, TRANSIENT),
-    errorcode.ER_NET_WRITE_INTERRUPTED: (_LOST, TRANSIENT),
-    errorcode.ER_CLIENT_INTERACTION_TIMEOUT: (_LOST, TRANSIENT),
-    errorcode.ER_SESSION_WAS_KILLED: (_LOST, TRANSIENT),
-    1927: (_LOST, TRANSIENT),  # MariaDB: ER_CONNECTION_KILLED
-    # The server ends the query.
-    errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, TRANSIENT),
-    errorcode.ER_LOCK_DEADLOCK: (_STOPPED, TRANSIENT),
-    errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, TRANSIENT),
-    # Also the number that the pure Python driver gives its own read time-out.
-    errorcode.ER_QUERY_TIMEOUT: (_STOPPED, TRANSIENT),
-    1969: (_STOPPED, TRANSIENT),  # MariaDB: ER_STATEMENT_TIMEOUT
-    1021: (_NO_ROOM, TRANSIENT),  # ER_DISK_FULL, which the connector lists no more
-    errorcode.ER_RECORD_FILE_FULL: (_NO_ROOM, TRANSIENT),
-    errorcode.ER_OUT_OF_SORTMEMORY: (_NO_ROOM, TRANSIENT),
-    # The query itself.
-    errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_NON_UNIQ_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_PARSE_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, PERMANENT),  # the server's max_join_size
-    errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
-    errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
-    errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
-    errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, PERMANENT),
-}
-
-_NAMES = {
-    number: name
-    for name, number in vars(errorcode).items()
-    if isinstance(number, int) and name.startswith(("ER_", "CR_"))
-}
-_MAX_DETAIL_CHARACTERS = 300
+    def auth_response(self, auth_data: bytes, **options: Any) -> bytes | None:
+        asks_for_password = auth_data == bytes([self.perform_full_authentication])
+        if asks_for_password and not self._ssl_enabled:
+            raise mysql.connector.InterfaceError(
+                "Authentication requires secure connection", errno=errorcode.CR_AUTH_PLUGIN_ERR
+            )
+        response: bytes | None = super().auth_response(auth_data, **options)
+        return response
 
 
-def to_source_error(error: Exception, source: Source) -> SourceError:
-    """Say in the operator's words what an exception of the connector means."""
-    errno = _errno(error)
-    template, transient = _MEANING.get(errno, (_UNEXPECTED, PERMANENT))
-    if not errno and not isinstance(error, mysql.connector.Error | OSError):
-        # IndexError, struct.error, decimal.InvalidOperation ... from the pure Python driver.
-        template, transient = _UNREADABLE, TRANSIENT
-    text = template.format(
-        place=source.place,
-        place_settings="DB_UNIX_SOCKET" if source.unix_socket else "DB_HOST and DB_PORT",
-        host=source.host,
-        user=source.user,
-        database=source.database,
-        ssl_ca=source.ssl_ca or "DB_SSL_CA",
-        read_timeout_seconds=source.read_timeout_seconds,
-        detail=_one_line(getattr(error, "msg", None) or type(error).__name__),
-        errno=errno,
-        name=_NAMES.get(errno, type(error).__name__),
-    )
-    return SourceError(text, transient=transient)
+# The driver looks the class up by name, in the module of its own class.
+setattr(caching_sha2_password, _NoPasswordWithoutTLS.__name__, _NoPasswordWithoutTLS)
 
 
-def _errno(error: Exception) -> int:
-    """Return MySQL's number for an error, also where the pure Python driver gives another."""
-    errno: int = getattr(error, "errno", None) or 0
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            errno = errorcode.CR_UNKNOWN_HOST
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            errno = errorcode.CR_SSL_CONNECTION_ERROR
-        cause = cause.__cause__ or cause.__context__
-    if errno <= 0 and isinstance(error, mysql.connector.OperationalError | ReferenceError):
-        # "MySQL Connection not available", from a session that has ended; they carry no number.
-        errno = errorcode.CR_SERVER_LOST
-    return errno
+class _PureConnection(mysql.connector.MySQLConnection):  # type: ignore[misc]
+    """A connection of the pure Python driver over TCP, with the safer login method."""
 
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= _MAX_DETAIL_CHARACTERS else line[:_MAX_DETAIL_CHARACTERS] + "..."
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._auth_plugin_class = _NoPasswordWithoutTLS.__name__  # no option sets it
+        self.connect(**options)

@@ -1,1 +1,1 @@
-"""The SQLite state file. Start at `outbox`."""
+"""The SQLite state file: the outbox of a run, deliveries and past runs. Start with `outbox`."""

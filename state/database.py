@@ -1,35 +1,29 @@
-"""The SQLite file that remembers: opening, schema, upgrades, the lock, the past runs.
+"""The SQLite state file: schema, opening, upgrades, and the messages for its errors.
 
-Owns everything about the file as a file; what waits and what was delivered is `outbox`. Every
-trouble with it is a `StateError` that says what to do, and a file that is not ours, is damaged
-or was made by a newer version is never written to.
+A file that is damaged, of another program or of a newer version is never written to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 import sqlite3
 import stat
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 from errors import SyncError
 
-APPLICATION_ID = 0x4D324954  # "M2IT", in the file's header: how we know our own
-CACHE_KIBIBYTES = 8_000  # more is no faster: the system caches the file too
+APPLICATION_ID = 0x4D324954  # "M2IT", in the header of every state file
+CACHE_KIBIBYTES = 8_000  # more is not faster: the operating system caches the file too
 _HEADER_BYTES = 100  # of every SQLite file
 _COLUMNS = (
     'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, c.hidden'
     " FROM sqlite_schema AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table'"
 )
 
-# Version n of the schema is what the first n steps make; an older file is taken further by the
-# steps that it lacks, all in one transaction.
+# Version n of the schema is the result of the first n steps. An older file is upgraded by the
+# remaining steps, in one transaction.
 SCHEMA_STEPS = (
     """
     CREATE TABLE delivered (  -- one row a person: what Iterable has, as hashes
@@ -59,16 +53,16 @@ SCHEMA_STEPS = (
 
 
 class StateError(SyncError):
-    """The state file cannot be used; the text says why and what to do."""
+    """The state file cannot be used. The text says why, and what to do."""
 
 
 class OlderStateError(StateError):
-    """The state file was only to be read, and a run has to upgrade it first."""
+    """The state file cannot be read before a run has upgraded it."""
 
 
 @contextlib.contextmanager
 def state_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the file system's errors into `StateError`s in the operator's words."""
+    """Convert errors of SQLite and the file system to StateError."""
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
@@ -80,15 +74,16 @@ def _explain(path: Path, error: Exception) -> str:
     if "full" in text or "No space" in text or "quota" in text:
         return f"The disk of the state file {path} is full: make room and run again."
     if "unable to open" in text:
-        return f"The state file {path} cannot be opened: check that its folder can be written to."
+        return f"The state file {path} cannot be opened: check that its folder is writable."
     if "readonly" in text or "Read-only" in text or "Permission" in text:
         return f"The state file {path} cannot be written: check its owner and mode."
-    # A message that quotes a schema that is not UTF-8 raises this, and is empty on Python 3.10.
+    # If SQLite's message quotes a schema that is not UTF-8, Python raises UnicodeDecodeError, or
+    # (3.10) an error without text.
     is_garbled = isinstance(error, UnicodeDecodeError) or not text
     if is_garbled or "malformed" in text or "not a database" in text:
         return (
             f"The state file {path} is damaged. Restore it, or move it away: the next run then "
-            "sends everything once more."
+            "sends everything again."
         )
     if "locked" in text:
         return f"The state file {path} is in use by another program: close it and run again."
@@ -96,26 +91,24 @@ def _explain(path: Path, error: Exception) -> str:
 
 
 def open_state(path: Path) -> sqlite3.Connection:
-    """Open the file, made (mode 0600) or upgraded where need be. Raises StateError."""
+    """Open the file; create (mode 0600) or upgrade it if necessary. Raises StateError."""
     with state_errors(path):
         if not path.parent.is_dir():
             raise StateError(f"The folder of the state file {path} does not exist: create it.")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):  # /dev/null, say, which is not ours to close to all
-                raise StateError(
-                    f"{path} cannot be used: it is no file. Choose another STATE_FILE."
-                )
+            if not stat.S_ISREG(found.st_mode):  # /dev/null, for example: no chmod
+                raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
             _check_header(path, os.pread(descriptor, _HEADER_BYTES, 0))
             if found.st_size and not found.st_mode & stat.S_IWUSR:
-                raise PermissionError("Permission denied")  # to root, too
+                raise PermissionError("Permission denied")  # root could write it all the same
             os.fchmod(descriptor, 0o600)  # whatever the umask
         finally:
             os.close(descriptor)
-        if _has_log(path):
-            # A run that was killed left it, and whoever closes the file writes it in: a reader,
-            # who cannot, looks first whether the file is damaged.
+        if _has_write_ahead_log(path):
+            # A killed run left a log, and closing a connection that may write merges it into the
+            # file. So a connection that only reads checks first whether the file is damaged.
             with contextlib.suppress(OlderStateError):
                 close_after_reading(path, open_for_reading(path))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
@@ -128,10 +121,10 @@ def open_state(path: Path) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open the file without ever changing it; one that does not exist reads as empty."""
+    """Open the file without changing it; a file that does not exist is read as an empty one."""
     with state_errors(path):
         if path.exists() and not path.is_file():
-            raise StateError(f"{path} cannot be used: it is no file. Choose another STATE_FILE.")
+            raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
         if not path.exists() or path.stat().st_size == 0:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             _upgrade(connection, 0)
@@ -144,7 +137,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         try:
             if _checked_version(path, connection) != len(SCHEMA_STEPS):
                 raise OlderStateError(
-                    f"The state file {path} is of an older version: a real run upgrades it."
+                    f"The state file {path} is of an older version: the next real run upgrades it."
                 )
         except BaseException:
             close_after_reading(path, connection)
@@ -153,9 +146,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
-    """Close what `open_for_reading` opened, and leave no file behind that was not there.
+    """Close a connection of `open_for_reading` and remove the files that SQLite made for it.
 
-    SQLite makes a `-wal` and a `-shm` for every reader, which only a writer may take away.
+    SQLite makes a `-wal` and a `-shm` file for a reader; only a writer can remove them.
     """
     connection.close()
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
@@ -165,7 +158,7 @@ def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
                 writer.execute("PRAGMA user_version").fetchone()
 
 
-def _has_log(path: Path) -> bool:
+def _has_write_ahead_log(path: Path) -> bool:
     log = path.with_name(path.name + "-wal")
     return log.exists() and log.stat().st_size > 0
 
@@ -175,9 +168,9 @@ def _to_uri(path: Path, mode: str) -> str:
 
 
 def _check_header(path: Path, header: bytes) -> None:
-    """Tell our own file by its first bytes (sqlite.org/fileformat2.html, "The Database Header").
+    """Raise StateError for a file of another program, before SQLite opens it and may write to it.
 
-    SQLite itself may write to a file that it opens: a foreign one never gets that far.
+    Source: sqlite.org/fileformat2.html, "The Database Header".
     """
     if not header:
         return
@@ -188,15 +181,15 @@ def _check_header(path: Path, header: bytes) -> None:
 
 
 def _checked_version(path: Path, connection: sqlite3.Connection) -> int:
-    """Return the schema version, 0 for a new file; raises StateError for a foreign one."""
+    """Return the schema version, 0 for a new file; raises StateError for another program's file."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = application_id == 0 and not connection.execute("PRAGMA schema_version").fetchone()[0]
     if not is_new and application_id != APPLICATION_ID:
         raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
     if version > len(SCHEMA_STEPS):
-        raise StateError(f"{path} was made by a newer version of this program: use that one.")
-    # Reads the whole file, 0.15 s a million people: damage is found before anything is written.
+        raise StateError(f"{path} was made by a newer version of this program: use that version.")
+    # Reads the whole file (0.15 s per million users): damage is found before anything is written.
     is_sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
     if not (is_sound and version >= 0 and _has_schema(connection, version)):
         raise sqlite3.DatabaseError("database disk image is malformed")
@@ -204,7 +197,7 @@ def _checked_version(path: Path, connection: sqlite3.Connection) -> int:
 
 
 def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
-    """Say whether our tables are as this version made them, and no trigger meddles with rows."""
+    """Return whether the tables are as this version made them, and there are no triggers."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         model.executescript("".join(SCHEMA_STEPS[:version]))
         expected = set(model.execute(_COLUMNS))
@@ -221,11 +214,11 @@ def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
     version = _checked_version(path, connection)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
     if version < len(SCHEMA_STEPS):
-        # Before WAL mode, so that the file is known for ours from its first commit on.
+        # Before WAL mode, so that the first commit already contains the application id.
         _upgrade(connection, version)
     connection.execute("PRAGMA journal_mode = WAL")
-    # A commit is on the disk when it returns: one every half a second, and a power cut takes
-    # no more than what came after it.
+    # A commit is on the disk when it returns. There is one every half a second, so a power failure
+    # loses no more than the results of that time.
     connection.execute("PRAGMA synchronous = FULL")
 
 
@@ -235,46 +228,3 @@ def _upgrade(connection: sqlite3.Connection, version: int) -> None:
         f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID};"
         f"PRAGMA user_version = {len(SCHEMA_STEPS)}; COMMIT;"
     )
-
-
-class RunLock:
-    """One run at a time for a state file: a lock that dies with its process.
-
-    Held on a file of its own beside it, whose text names the owner. Raises StateError, naming
-    the run that holds it.
-    """
-
-    def __init__(self, state_path: Path) -> None:
-        self.path = state_path.with_name(state_path.name + ".lock")
-        self._descriptor = -1
-
-    def __enter__(self) -> RunLock:
-        with state_errors(self.path):
-            if not self.path.parent.is_dir():
-                raise StateError(f"The folder {self.path.parent} does not exist: create it.")
-            self._descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-            with contextlib.suppress(PermissionError):  # somebody else's file
-                os.fchmod(self._descriptor, 0o600)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(self._descriptor, 500, 0).decode("utf-8", "replace").strip()
-                os.close(self._descriptor)
-                raise StateError(
-                    f"Another run is at work ({owner or 'just started'}): wait for its end."
-                ) from None
-            started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
-            owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, owner.encode(), 0)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)

@@ -1,7 +1,4 @@
-"""The past runs, as `--history` shows them: when, how long, counts, ending.
-
-Owns the table `runs` of the state file. Knows nothing of rows.
-"""
+"""The table `runs`: when past runs began and ended, how, and their counts."""
 
 from __future__ import annotations
 
@@ -13,13 +10,16 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from records.outcomes import COUNT_NAMES
 from state.database import state_errors
 
-KEPT_RUNS = 1_000  # a run every ten minutes for a week
+KEPT_RUNS = 1_000  # a week of runs, one every ten minutes
+# The keys of `PastRun.counts` that are printed, in this order.
+PRINTED_COUNTS = ("total_users", *COUNT_NAMES.values())
 
 
 class PastRun(NamedTuple):
-    """A run as `--history` shows it. Times are ISO 8601 in UTC."""
+    """One row of the table. Times are ISO 8601 in UTC."""
 
     run_id: str
     mode: str
@@ -31,14 +31,14 @@ class PastRun(NamedTuple):
 
 
 class RunHistory:
-    """The history in an open state file."""
+    """The table in an open state file. Raises StateError."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self._path = path
         self._database = database
 
     def begin(self, run_id: str, mode: str, started_at: datetime) -> None:
-        """Enter a run in the history; one that never came to its end was killed."""
+        """Add a run; earlier runs that are still marked as running were killed."""
         with state_errors(self._path):
             self._database.execute(
                 "UPDATE runs SET status = 'killed', reason = 'it never came to its end'"
@@ -61,7 +61,7 @@ class RunHistory:
         reason: str | None,
         counts: dict[str, Any],
     ) -> None:
-        """Enter how a run ended."""
+        """Store how a run ended."""
         with state_errors(self._path):
             self._database.execute(
                 "UPDATE runs SET finished_at = ?, status = ?, reason = ?, counts = ?"
@@ -86,39 +86,14 @@ class RunHistory:
 
 
 def _to_past_run(row: Sequence[Any]) -> PastRun:
-    """Read one row of the table; what no run of ours wrote is damage."""
+    """Validate one row of the table: values that no run writes mean that the file is damaged."""
     try:
         run = PastRun._make((*row[:-1], orjson.loads(row[-1])))
         datetime.fromisoformat(run.started_at)
-        described = [run.run_id, run.mode, run.status, run.finished_at or "", run.reason or ""]
-        counted = [run.counts.get(name, 0) for name in (*_COUNTS, "duration_seconds")]
+        texts = [run.run_id, run.mode, run.status, run.finished_at or "", run.reason or ""]
+        numbers = [run.counts.get(name, 0) for name in (*PRINTED_COUNTS, "duration_seconds")]
     except (ValueError, TypeError, AttributeError):
         raise sqlite3.DatabaseError("malformed run in the history") from None
-    if {type(text) for text in described} != {str} or {type(n) for n in counted} - {int, float}:
+    if {type(text) for text in texts} != {str} or {type(n) for n in numbers} - {int, float}:
         raise sqlite3.DatabaseError("malformed run in the history")
     return run
-
-
-_COUNTS = (
-    *("total_users", "successful", "partial_failures", "total_failures"),
-    *("unchanged", "invalid", "duplicates", "not_attempted"),
-)
-
-
-def history_lines(runs: Sequence[PastRun]) -> list[str]:
-    """Word the past runs, a line each; counts of zero are left out."""
-    lines = []
-    for run in runs:
-        seconds = run.counts.get("duration_seconds")
-        counted = [
-            f"{run.counts[name]:,} {name.replace('_', ' ')}"
-            for name in _COUNTS
-            if run.counts.get(name)
-        ]
-        lines.append(
-            f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"
-            + ("" if seconds is None else f"  {seconds:,.1f} s  ")
-            + ", ".join(counted)
-            + (f"  ({run.reason})" if run.reason else "")
-        )
-    return lines or ["No run yet."]

@@ -1,27 +1,29 @@
-"""Where rows wait to be sent, results are recorded, and what was delivered is remembered.
+"""The transactional outbox: rows to send, the results of their requests, and what is left to do.
 
-Owns the three phases of a run in SQLite: fill (all rows, in one transaction), record (short
-transactions), clear (personal data leaves with the run). Knows neither HTTP nor MySQL. Used by
-one thread. Whatever is wrong with the file is a `StateError` (`state_file`).
+A run fills it (all rows, one transaction), records results (short transactions) and clears it
+(personal data is removed). For one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from records.mapping import RowMapping
-from records.outcomes import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
+from records.identity import RowKey
+from records.mapping import InvalidRow, RowMapping
+from records.outcomes import Outcome
+from records.rows import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
 from state.database import close_after_reading, open_for_reading, open_state, state_errors
+from state.delivered import DeliveredTable, Hashes
 from state.history import RunHistory
-from state.waiting_rows import OutboxRow, to_outbox_row
 
+_NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
@@ -35,25 +37,11 @@ _RECORD = {
         "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
     ),
 }
-_REMEMBER = {
-    RequestKind.PROFILE: """
-        INSERT INTO delivered (person, profile_hash, profile_at)
-        SELECT person, profile_hash, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE
-        SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
-    """,
-    RequestKind.EVENT: """
-        INSERT INTO delivered (person, event_hash, event_id, event_at)
-        SELECT person, event_hash, event_id, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE SET event_hash = excluded.event_hash,
-            event_id = excluded.event_id, event_at = excluded.event_at
-    """,
-}
 
 
 @dataclass(frozen=True)
 class FillSummary:
-    """What a fill found, told before the first call."""
+    """The counts of a fill, known before the first request."""
 
     total: int
     to_send: int
@@ -61,11 +49,27 @@ class FillSummary:
     mapping_changed: bool
 
 
-class Outbox:
-    """The outbox of one state file.
+class _OutboxRow(NamedTuple):
+    """A row of the table `outbox` when it is inserted."""
 
-    With `read_only` the file is only read (a dry run): the rows then wait in a temporary table
-    that vanishes with this object.
+    seq: int
+    user_id: int | str | None
+    email: str | None
+    person: int | None = None
+    event_at: int | None = None
+    kind: str | None = None
+    reason: str | None = None
+    profile: bytes | None = None
+    profile_hash: int | None = None
+    event: bytes | None = None
+    event_hash: int | None = None
+    event_id: str | None = None
+
+
+class Outbox:
+    """The outbox of one state file, with its `delivered` table and `history`. Raises StateError.
+
+    With `read_only` (a dry run) the file is not changed: the outbox is a temporary table.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -78,6 +82,7 @@ class Outbox:
                 self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         else:
             self._database = open_state(path)
+        self.delivered = DeliveredTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self._is_read_only = read_only
 
@@ -97,10 +102,11 @@ class Outbox:
         full_refresh: bool = False,
         now: datetime | None = None,
     ) -> FillSummary:
-        """Take in every row, in one transaction: whatever breaks it leaves nothing behind.
+        """Replace the outbox by the rows of the query, in one transaction.
 
-        Rows whose two halves were delivered as they are become `unchanged` (not so with
-        `full_refresh`), of several rows of one person all but the latest event `duplicate`.
+        A row whose two requests were delivered with the same content becomes `unchanged` (not with
+        `full_refresh`). Of several rows with one user key, all but the one with the latest event
+        become `duplicate`.
         """
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
@@ -109,7 +115,7 @@ class Outbox:
                 self._append(chunk, mapping, total, full_refresh)
                 total += len(chunk)
             self._mark_duplicates()
-            changed = self._remember_mapping(mapping.fingerprint)
+            changed = self._store_mapping(mapping.fingerprint)
             now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
             to_send, in_the_future = self._database.execute(
                 "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?)"
@@ -126,55 +132,38 @@ class Outbox:
         full_refresh: bool,
     ) -> None:
         keys = [mapping.key(row) for row in rows]
-        known = {} if full_refresh else self._known([key.person for key in keys if key])
+        delivered = (
+            {} if full_refresh else self.delivered.hashes_of([key.user_key for key in keys if key])
+        )
         unchanged: list[tuple[Any, ...]] = []
-        waiting: list[OutboxRow] = []
+        to_insert: list[_OutboxRow] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
-            if key and known.get(key.person) == (key.profile_hash, key.event_hash):
-                unchanged.append((seq, key.user_id, key.email, key.person, key.event_at))
+            if key and delivered.get(key.user_key) == (key.profile_hash, key.event_hash):
+                unchanged.append((seq, key.user_id, key.email, key.user_key, key.event_at))
             else:
-                waiting.append(to_outbox_row(seq, row, key, known, mapping))
+                to_insert.append(_to_outbox_row(seq, row, key, delivered, mapping))
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, person, event_at, kind)"
             " VALUES (?, ?, ?, ?, ?, 'unchanged')",
             unchanged,
         )
         self._database.executemany(
-            f"INSERT INTO outbox ({', '.join(OutboxRow._fields)})"  # noqa: S608 - our own names
+            f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            waiting,
+            to_insert,
         )
 
-    def _known(self, persons: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
-        """Return what was delivered to these people, in one look-up for the whole chunk.
-
-        As one JSON value: SQLite then lets go of the interpreter once and not for every row,
-        and the rows that follow are fetched meanwhile. Row by row, a million look-ups took 6 s
-        beside the fetching thread, this way 3 s.
-        """
-        found = self._database.execute(
-            # CAST: what somebody wrote there that is no number is no hash of ours, and no error.
-            "SELECT json_group_array(json_array(person, CAST(profile_hash AS INTEGER),"
-            " CAST(event_hash AS INTEGER)))"
-            " FROM delivered WHERE person IN (SELECT value FROM json_each(?))",
-            (orjson.dumps(persons).decode(),),
-        ).fetchone()[0]
-        return {
-            person: (profile_hash, event_hash)
-            for person, profile_hash, event_hash in orjson.loads(found)
-        }
-
     def _mark_duplicates(self) -> None:
-        """Keep one row a person: the latest event, the first such row where times are equal."""
+        """Keep one row per user key: the one with the latest event, of equal times the first."""
         self._database.execute(
             """
-            WITH twice AS (
+            WITH repeated AS (
                 SELECT person FROM outbox WHERE person IS NOT NULL
                 GROUP BY person HAVING count(*) > 1
             ), ranked AS (
                 SELECT seq, row_number() OVER latest AS place,
                        first_value(user_id) OVER latest AS winner
-                FROM outbox WHERE person IN (SELECT person FROM twice)
+                FROM outbox WHERE person IN (SELECT person FROM repeated)
                 WINDOW latest AS (PARTITION BY person ORDER BY event_at DESC, seq)
             )
             UPDATE outbox SET kind = 'duplicate',
@@ -184,8 +173,8 @@ class Outbox:
             """
         )
 
-    def _remember_mapping(self, fingerprint: str) -> bool:
-        """Note the mapping of this run; say whether what is remembered had another one."""
+    def _store_mapping(self, fingerprint: str) -> bool:
+        """Store the mapping's fingerprint; return whether the last run had another one."""
         found = self._database.execute("SELECT value FROM remembered WHERE name = 'mapping'")
         before = found.fetchone()
         if not self._is_read_only:
@@ -195,7 +184,7 @@ class Outbox:
         return before not in (None, (fingerprint,))
 
     def pending(self) -> Iterator[PendingRow]:
-        """Yield the rows to be sent, in the query's order, a page at a time."""
+        """Yield the rows to send, in the query's order, reading a page at a time."""
         last_seq = -1
         while True:
             with state_errors(self.path):
@@ -210,7 +199,7 @@ class Outbox:
             last_seq = page[-1][0]
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
-        """Return the events of rows whose profiles are done with."""
+        """Return these rows in the query's order, with their events only."""
         with state_errors(self.path):
             found = self._database.execute(
                 "SELECT seq, user_id, email, NULL, event FROM outbox"
@@ -220,9 +209,9 @@ class Outbox:
             return [PendingRow._make(row) for row in found]
 
     def record(self, finished: Sequence[Finished]) -> None:
-        """Write down what calls came to, in one transaction that is on the disk on return.
+        """Store the results of requests, in one transaction that is on the disk on return.
 
-        Only what Iterable took is remembered for the next run.
+        Delivered requests also go into the table `delivered`, for the next run.
         """
         with state_errors(self.path), self._transaction():
             for kind in RequestKind:
@@ -239,21 +228,23 @@ class Outbox:
                         for call in calls
                     ],
                 )
-                self._database.executemany(
-                    _REMEMBER[kind],
-                    [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
+                self.delivered.record(
+                    kind, [(int(c.finished_at), c.seq) for c in calls if c.result.delivered]
                 )
 
-    def tally(self) -> list[tuple[RowState, int]]:
-        """Count the rows by the state that they are in."""
+    def outcome_counts(self) -> dict[Outcome, int]:
+        """Count the rows by outcome; the mapping holds every outcome."""
+        counts = dict.fromkeys(Outcome, 0)
         with state_errors(self.path):
             groups = self._database.execute(
                 f"SELECT {_STATE}, count(*) FROM outbox GROUP BY 1, 2, 3, 4, 5"  # noqa: S608
             )
-            return [(RowState(*state), count) for *state, count in groups]
+            for *state, count in groups:
+                counts[RowState(*state).outcome] += count
+        return counts
 
     def settled(self) -> Iterator[SettledRow]:
-        """Yield every row with what it has come to so far, in the query's order."""
+        """Yield every row with its results so far, in the query's order."""
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, user_id, email, reason, update_result, event_result,"  # noqa: S608
@@ -266,7 +257,7 @@ class Outbox:
                 yield SettledRow._make((state, *row[5:]))
 
     def failures(self) -> list[Failure]:
-        """Return the reasons why rows failed or were invalid, the commonest first."""
+        """Return the reasons why rows failed or were invalid, the most frequent first."""
         with state_errors(self.path):
             found = self._database.execute(
                 """
@@ -286,10 +277,10 @@ class Outbox:
             return [Failure(*row) for row in found]
 
     def clear(self) -> None:
-        """Have personal data leave the file: what stays is hashes, event ids and times."""
+        """Remove personal data from the file; hashes, event ids and times stay."""
         with state_errors(self.path):
             self._database.execute("DELETE FROM outbox")
-            # A deleted row's bytes stay in the file until it is written anew.
+            # The bytes of deleted rows stay in the file until it is rewritten.
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -300,7 +291,35 @@ class Outbox:
             yield
             self._database.execute("COMMIT")
         except BaseException:
-            # SQLite has ended the transaction by itself where the disk is full.
+            # If the disk is full, SQLite has already ended the transaction.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
+
+
+def _to_outbox_row(
+    seq: int,
+    row: Sequence[Any],
+    key: RowKey | None,
+    delivered: Mapping[int, Hashes],
+    mapping: RowMapping,
+) -> _OutboxRow:
+    """Return the outbox row, with a body for each request that differs from the last delivery.
+
+    Pure. At least one request of the row has to be new.
+    """
+    delivered_profile, delivered_event = (
+        delivered.get(key.user_key, _NOT_DELIVERED) if key else _NOT_DELIVERED
+    )
+    record = mapping.to_record(row)
+    if key is None or isinstance(record, InvalidRow):
+        reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
+        return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+    outbox_row = _OutboxRow(seq, key.user_id, key.email, key.user_key, key.event_at)
+    if delivered_profile != key.profile_hash:
+        outbox_row = outbox_row._replace(profile=record.profile, profile_hash=key.profile_hash)
+    if delivered_event != key.event_hash:
+        outbox_row = outbox_row._replace(
+            event=record.event, event_hash=key.event_hash, event_id=record.event_id
+        )
+    return outbox_row

@@ -1,1 +1,1 @@
-"""One run: fill the outbox, deliver, report. Start at `run`."""
+"""One run: fill the outbox, deliver, report. Start at `run.py`."""

@@ -1,59 +1,36 @@
-"""Bulk mode: rows into batches, and a batch's answer back into one verdict a row.
-
-Owns batching by count and bytes, the reading of `users/bulkUpdate` and `events/trackBulk`
-answers (Iterable's `UserBulkUpdateListResponse`, `BulkTrackResponse`), and the splitting that
-finds the bad rows of a batch refused whole. Sends through the client that it is given.
-"""
+"""Bulk mode: batches by row count and bytes, sent and split until every row has a result."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import orjson
+from collections.abc import Iterator
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import (
-    CallResult,
-    Finished,
-    PendingRow,
-    RequestKind,
-    Verdict,
-    event_may_follow,
-)
+from iterable_client import IterableClient
+from records.outcomes import CallResult, Verdict, event_may_follow
+from records.rows import Finished, PendingRow, RequestKind
+from sync.bulk_responses import body_of, to_batch_result
 from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
 
 logger = logging.getLogger(__name__)
 
-# Iterable takes 4 MB; it does not say which kind of megabyte.
+# Iterable's limit is 4 MB; its documentation does not say of which kind of megabyte.
 MAX_REQUEST_BYTES = 4_000_000
-_ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two
+_ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two envelopes
 
-# Of about half a megabyte each, its two requests together: 5 a second for 8 seconds a batch.
+# 5 batches a second x 8 seconds a batch; each takes about 0.5 MB of memory.
 MAX_BATCHES_IN_FLIGHT = 40
-_ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
-
-
-@dataclass(frozen=True)
-class BatchReading:
-    """What an answer says: rows that are settled, and parts that have to be sent again."""
-
-    settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
-    again: Sequence[Rows] = ()
 
 
 def to_batches(
     rows: Iterator[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Rows]:
-    """Group rows into batches of at most `batch_size`, neither of whose requests is too large.
+    """Group rows into batches of at most `batch_size` rows and `max_bytes` a request.
 
-    The first row is a batch of its own. A row too large for any request is one too: Iterable
-    says so itself, and nothing else suffers.
+    The first row is a batch of its own, and so is a row that is too large for any request:
+    Iterable then rejects that row alone.
     """
     batch: list[PendingRow] = []
     sizes = [_ENVELOPE_BYTES, _ENVELOPE_BYTES]
@@ -71,159 +48,28 @@ def to_batches(
         yield batch
 
 
-def read_batch_response(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
-    """Say what a batch's answer means for each of its rows.
-
-    Every row is settled or in exactly one part to send again; each such part is smaller than
-    the batch, so that splitting ends. A row that was rejected by name is never sent again.
-    """
-    if result.verdict in (Verdict.UNAVAILABLE, Verdict.REFUSED):
-        alike = replace(result, params=None)
-        return BatchReading({row.seq: alike for row in rows})
-    if result.verdict is Verdict.REJECTED:
-        return _read_refused_whole(kind, rows, result)
-    return _read_counts(rows, result)
-
-
-def _read_counts(rows: Rows, result: CallResult) -> BatchReading:
-    answer: dict[str, Any] = result.params
-    succeeded, failed = answer["successCount"], answer["failCount"]
-    by_email = {row.email.casefold(): row for row in rows}
-    said = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
-    settled: dict[int, CallResult] = {}
-    for code, email in _named_failures(answer):
-        row = by_email.get(email.strip().casefold())
-        if row is not None and row.seq not in settled:
-            settled[row.seq] = _row_result(result, Verdict.REJECTED, code, said)
-    if answer.get("disallowedEventNames"):
-        for row in rows:
-            if row.seq not in settled:
-                settled[row.seq] = _row_result(
-                    result, Verdict.REJECTED, "disallowedEventNames", said
-                )
-    rest = [row for row in rows if row.seq not in settled]
-    if succeeded == len(rest) and failed == len(settled):
-        delivered = _row_result(result, Verdict.DELIVERED, "Success", said)
-        settled.update((row.seq, delivered) for row in rest)
-        return BatchReading(settled)
-    if len(rows) > 1 and rest:
-        return BatchReading(settled, _in_two(rest) if len(rest) == len(rows) else [rest])
-    for row in rest:  # alone, and still no word on it
-        verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
-        settled[row.seq] = _row_result(result, verdict, "NotNamed", said)
-    return BatchReading(settled)
-
-
-def _read_refused_whole(kind: RequestKind, rows: Rows, result: CallResult) -> BatchReading:
-    if len(rows) == 1:
-        return BatchReading({rows[0].seq: result})
-    named = _rows_named(rows, result.params)
-    if named:
-        settled = {row.seq: replace(result, params=why) for row, why in named}
-        rest = [row for row in rows if row.seq not in settled]
-        return BatchReading(settled, [rest] if rest else [])
-    suspects = _rows_holding(kind, rows, result.params)
-    if 0 < len(suspects) < len(rows):
-        held = {row.seq for row in suspects}
-        rest = [row for row in rows if row.seq not in held]
-        return BatchReading({}, [rest, suspects])
-    return BatchReading({}, _in_two(rows))
-
-
-def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
-    """Find the rows that a `BadJsonBody` names: `{"obj.users[1].preferUserId": why}`."""
-    named: dict[int, Any] = {}
-    for path, why in params.items() if isinstance(params, dict) else ():
-        found = _ROW_IN_PARAMS.search(path)
-        if found and int(found[1]) < len(rows):
-            named.setdefault(int(found[1]), {path: why})
-    return [(rows[index], why) for index, why in sorted(named.items())]
-
-
-def _rows_holding(kind: RequestKind, rows: Rows, params: Any) -> Rows:
-    """Find the rows with a value that a `RequestFieldsTypesMismatched` complains of."""
-    errors = params.get("validationErrors") if isinstance(params, dict) else None
-    if not isinstance(errors, dict):
-        return []
-    offending = {
-        name: error["offendingValue"]
-        for name, error in errors.items()
-        if isinstance(error, dict) and "offendingValue" in error
-    }
-    held = []
-    for row in rows:
-        data_fields = orjson.loads(_body(kind, row)).get("dataFields", {})
-        if any(
-            name in data_fields and _same(data_fields[name], value)
-            for name, value in offending.items()
-        ):
-            held.append(row)
-    return held
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """Compare by type too: to Python, 1 equals True."""
-    return type(ours) is type(theirs) and bool(ours == theirs)
-
-
-def _named_failures(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (list, e-mail) of each row that an answer names as failed."""
-    lists = answer.get("failedUpdates")
-    for name, emails in lists.items() if isinstance(lists, dict) else ():
-        if name.endswith("Emails") and isinstance(emails, list):
-            yield from ((f"failedUpdates.{name}", e) for e in emails if isinstance(e, str))
-    deprecated = answer.get("invalidEmails")
-    for email in deprecated if isinstance(deprecated, list) else ():
-        if isinstance(email, str):
-            yield "failedUpdates.invalidEmails", email
-
-
-def _row_result(result: CallResult, verdict: Verdict, code: str, said: str) -> CallResult:
-    return replace(result, verdict=verdict, code=code, message=said, params=None)
-
-
-def _body(kind: RequestKind, row: PendingRow) -> bytes:
-    return (row.profile if kind is RequestKind.PROFILE else row.event) or b"{}"
-
-
-def _in_two(rows: Rows) -> list[Rows]:
-    middle = len(rows) // 2
-    return [rows[:middle], rows[middle:]]
-
-
-class BulkCalls(Protocol):
-    """What a bulk sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def bulk_update_users(
-        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-    def bulk_track_events(
-        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
 class BulkSender:
-    """One `users/bulkUpdate` and then one `events/trackBulk` a batch, split where need be."""
+    """Sends a batch: `users/bulkUpdate`, then `events/trackBulk`.
+
+    With `delays_events` the events of delivered updates follow later.
+    """
 
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
     def __init__(
-        self, client: BulkCalls, *, batch_size: int = 1000, delays_events: bool = False
+        self, client: IterableClient, *, batch_size: int = 1000, delays_events: bool = False
     ) -> None:
         self._client = client
         self._batch_size = batch_size
-        self._holds_events_back = delays_events
-        self._described: set[str] = set()
+        self._delays_events = delays_events
+        self._logged_lines: set[str] = set()
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def pace(self, unit: Rows) -> RateLimiter:
+    def rate_limiter(self, unit: Rows) -> RateLimiter:
         has_profiles = any(row.profile is not None for row in unit)
-        return self._client.paces[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return self._client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
@@ -236,20 +82,20 @@ class BulkSender:
             if row.event is not None
             and (row.seq not in updates or event_may_follow(updates[row.seq]))
         ]
-        if self._holds_events_back:
+        if self._delays_events:
             later = [row.seq for row in events if row.seq in updates and updates[row.seq].delivered]
             if later:
                 report(DelayedEvents(later))
-            waits = set(later)
-            events = [row for row in events if row.seq not in waits]
+            delayed = set(later)
+            events = [row for row in events if row.seq not in delayed]
         self._deliver(RequestKind.EVENT, events, report, has_permit and not profiles)
 
     def _deliver(
         self, kind: RequestKind, rows: Rows, report: Report, has_permit: bool
     ) -> tuple[dict[int, CallResult], bool]:
-        """Send one half of a batch until each row has its verdict, or nothing may follow.
+        """Send a batch's requests of one kind, split as needed, until each has a result.
 
-        Return what came of each row, and whether the run goes on.
+        Return the results by `PendingRow.seq`, and False when no further call may be made.
         """
         send = (
             self._client.bulk_update_users
@@ -261,32 +107,34 @@ class BulkSender:
         goes_on = True
         while parts and goes_on:
             part = parts.pop()
-            bodies = [_body(kind, row) for row in part]
+            bodies = [body_of(kind, row) for row in part]
             subject = f"{len(part)} rows from user {part[0].user_id}"
             call = send(bodies, subject, has_permit=has_permit)
             has_permit = False
             if not call.attempts:
                 return settled, False
-            reading = read_batch_response(kind, part, call)
-            self._tell_fields(kind, call)
+            batch_result = to_batch_result(kind, part, call)
+            self._log_fields(kind, call)
             now = time.time()
-            finished = [Finished(seq, kind, result, now) for seq, result in reading.settled.items()]
-            settled.update(reading.settled)
-            parts.extend(reversed(reading.again))
+            finished = [
+                Finished(seq, kind, result, now) for seq, result in batch_result.settled.items()
+            ]
+            settled.update(batch_result.settled)
+            parts.extend(reversed(batch_result.to_resend))
             goes_on = report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
         return settled, goes_on
 
-    def _tell_fields(self, kind: RequestKind, call: CallResult) -> None:
-        """Tell once of fields that Iterable dropped or made."""
-        answer = call.params if isinstance(call.params, dict) else {}
+    def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
+        """Log the fields that Iterable dropped or created, each set of them once."""
+        response = call.bulk_body or {}
         for key, level, what in (
             ("filteredOutFields", logging.WARNING, "dropped unknown fields"),
             ("createdFields", logging.INFO, "created fields"),
         ):
-            fields = answer.get(key)
+            fields = response.get(key)
             listed = fields if isinstance(fields, list) else []
             names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
             line = f"Iterable {what} of the {kind.value}s: {names}"
-            if names and line not in self._described:
-                self._described.add(line)
+            if names and line not in self._logged_lines:
+                self._logged_lines.add(line)
                 logger.log(level, "%s", line)

@@ -1,9 +1,8 @@
-"""Drains the outbox through the client: many calls at once, the first row alone, a polite stop.
+"""Dispatcher: delivers the outbox in worker threads, the first request alone.
 
-The dispatcher (the caller's thread) takes a permit from the endpoint's pace and then hands the
-work to a thread, so that the threads in use follow rate x latency by themselves: nothing to
-tune. It alone touches the outbox, and records what the threads report in short transactions.
-Knows no SQL and no HTTP; outbox and sender arrive as arguments.
+The calling thread takes a permit from the endpoint's rate limiter before it submits work to the
+pool, so the number of threads follows rate x latency and needs no setting. It is the only thread
+that touches the outbox, and records what the workers report in short transactions.
 """
 
 from __future__ import annotations
@@ -12,131 +11,86 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from errors import SyncError
+from iterable_api.advice import explain_refusal
 from iterable_api.rate_limiter import RateLimiter
-from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import (
-    CallResult,
-    Finished,
-    PendingRow,
-    RequestKind,
-    Verdict,
-    event_may_follow,
-)
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow
+from state.outbox import Outbox
+from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # calls in a row that stay unavailable end the run
-MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; memory bounds it, 60 kB each
-COMMIT_EVERY_SECONDS = 0.5  # of finished work at risk in a crash; the contract allows 1 s
-GRACE_SECONDS = 2.5  # for the calls in flight when the run is asked to stop
+ERROR_BUDGET = 20  # this many unavailable calls in a row end the run
+COMMIT_EVERY_SECONDS = 0.5  # a crash may repeat this much finished work; allowed is 1 s
+GRACE_SECONDS = 2.5  # how long a graceful shutdown waits for the calls in flight
 
-_TICK_SECONDS = 0.004  # two permits at 500 a second: half the wake-ups of one each
+_TICK_SECONDS = 0.004  # two permits at 500/s: half as many wake-ups as one permit each
 
 
 class RunAborted(SyncError):
-    """The run has to stop before its end; the text says why and what to do."""
+    """The run has to end early; the message says why and what to do next."""
 
 
 class CallReport(NamedTuple):
-    """What a thread says after a call: the call, and what it means for each row of it."""
+    """A finished call, and what it means for each of its rows."""
 
     call: CallResult
     finished: Sequence[Finished]
 
 
 class DelayedEvents(NamedTuple):
-    """Events to be sent `EVENT_DELAY_SECONDS` after their updates were accepted."""
+    """Rows whose events are to be sent `EVENT_DELAY_SECONDS` from now."""
 
     seqs: Sequence[int]
 
 
-Report = Callable[[CallReport | DelayedEvents], bool]  # False: make no further call
+class Done(NamedTuple):
+    """A worker has finished its unit."""
+
+    rows: int  # 0 when the run stopped before the unit's first call
+
+
+class Failed(NamedTuple):
+    """A worker raised an exception, which is a bug."""
+
+    error: BaseException
+
+
+# Returns False when no further call may be made.
+Report = Callable[[CallReport | DelayedEvents], bool]
 Rows = Sequence[PendingRow]
 
 
 class Sender(Protocol):
-    """How rows become calls: one by one, or in bulk."""
+    """How records become calls. A unit is what one worker sends: one row, or one batch."""
 
-    max_in_flight: int  # units at once, each in a thread of its own
-
-    def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        """Group the rows into what is sent together; the first unit is the first row alone."""
-
-    def pace(self, unit: Rows) -> RateLimiter:
-        """Return the pace of the unit's first call."""
-
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
-        """Make a unit's calls, reporting each; runs in a thread of its own."""
-
-
-class Waiting(Protocol):
-    """What the dispatcher needs of the outbox."""
-
-    def pending(self) -> Iterator[PendingRow]: ...
-
-    def events_of(self, seqs: Iterable[int]) -> list[PendingRow]: ...
-
-    def record(self, finished: Sequence[Finished]) -> None: ...
-
-
-class Calls(Protocol):
-    """What a sender needs of the client."""
-
-    paces: dict[str, RateLimiter]
-
-    def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
-    ) -> CallResult: ...
-
-
-class PerUserSender:
-    """One update and one event a row, in this order."""
-
-    max_in_flight = MAX_ROWS_IN_FLIGHT
-
-    def __init__(self, client: Calls, *, delays_events: bool = False) -> None:
-        self._client = client
-        self._holds_events_back = delays_events
+    max_in_flight: int  # units at the same time, each in a worker thread
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        return ((row,) for row in rows)
+        """Group the rows into units; the first unit is the first row alone."""
 
-    def pace(self, unit: Rows) -> RateLimiter:
-        return self._client.paces[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+    def rate_limiter(self, unit: Rows) -> RateLimiter:
+        """Return the rate limiter of the unit's first call."""
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
-        (row,) = unit
-        subject = f"user {row.user_id}"
-        if row.profile is not None:
-            update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
-            has_permit = False
-            if not update.attempts:
-                return  # stopped before it was sent
-            finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
-            if not report(CallReport(update, [finished])) or not event_may_follow(update):
-                return
-            if self._holds_events_back and update.delivered and row.event is not None:
-                report(DelayedEvents([row.seq]))
-                return
-        if row.event is not None:
-            event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
-            if event.attempts:
-                report(
-                    CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])
-                )
+        """Make the calls of a unit and report each of them; runs in a worker thread."""
 
 
 class Dispatcher:
-    """One drain of an outbox. `run` returns when all is sent or `stop` is set."""
+    """One delivery of an outbox; setting `stop` starts a graceful shutdown.
+
+    `on_progress` gets the calls since its last call, and the number of rows finished so far.
+    """
 
     def __init__(
         self,
-        outbox: Waiting,
+        outbox: Outbox,
         sender: Sender,
         stop: threading.Event,
         *,
@@ -148,19 +102,18 @@ class Dispatcher:
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
-        self._tasks: SimpleQueue[tuple[Rows, bool] | None] = SimpleQueue()
-        self._reports: SimpleQueue[CallReport | DelayedEvents | BaseException | int] = SimpleQueue()
-        self._thread_count = 0
+        self._pool = WorkerPool("delivery", sender.max_in_flight)
+        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Failed] = SimpleQueue()
         self._in_flight = 0
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
-        self._rows_done = 0  # nothing more will be sent for them
+        self._rows_done = 0
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
-        self._is_aborted = False  # rows in flight are not even finished then
+        self._is_aborted = False  # workers then make no further call, even for a started row
 
     def run(self) -> None:
-        """Send everything that is pending. Raises RunAborted; the rest can be sent next time."""
+        """Send all pending rows, or return early after `stop`. Raises RunAborted."""
         units = self._sender.units(self._outbox.pending())
         try:
             first = next(units, None)
@@ -168,23 +121,23 @@ class Dispatcher:
                 self._start(first, has_permit=False)
                 while self._in_flight and not self._stop.is_set():
                     time.sleep(_TICK_SECONDS)
-                    self._collect()
-            self._deliver(units)
+                    self._check_reports()
+            self._send_as_permitted(units)
         except BaseException:
             self._is_aborted = True
             self._stop.set()
             raise
         finally:
-            self._finish()
+            self._shut_down()
 
-    def _deliver(self, units: Iterator[Rows]) -> None:
+    def _send_as_permitted(self, units: Iterator[Rows]) -> None:
         unit = next(units, None)
         while not self._stop.is_set():
-            self._send_held_back()
+            self._start_delayed_events()
             wait_seconds = _TICK_SECONDS
-            tick_ends_at = time.monotonic() + _TICK_SECONDS  # whatever the pace would still allow
+            tick_ends_at = time.monotonic() + _TICK_SECONDS  # even if more permits are left
             while unit is not None and self._in_flight < self._sender.max_in_flight:
-                wait_seconds = self._sender.pace(unit).try_acquire()
+                wait_seconds = self._sender.rate_limiter(unit).try_acquire()
                 if wait_seconds > 0:
                     break
                 self._start(unit, has_permit=True)
@@ -194,75 +147,71 @@ class Dispatcher:
             if unit is None and not self._in_flight and not self._delayed:
                 return
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
-            self._collect()
+            self._check_reports()
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
-        self._tasks.put((unit, has_permit))
-        if self._in_flight > self._thread_count:
-            self._thread_count += 1
-            threading.Thread(target=self._work, daemon=True).start()
+        self._pool.submit(self._send, unit, has_permit).add_done_callback(self._report_end)
 
-    def _work(self) -> None:
-        """Send units until told to end; what goes wrong here is told to the dispatcher."""
-        while (task := self._tasks.get()) is not None:
-            unit, has_permit = task
-            rows_done = 0
-            if not self._stop.is_set():
-                try:
-                    self._sender.send(unit, self._report, has_permit=has_permit)
-                    rows_done = len(unit)
-                except BaseException as bug:  # noqa: BLE001 - raised again in `_collect`
-                    self._reports.put(bug)
-            self._reports.put(rows_done)
+    def _send(self, unit: Rows, has_permit: bool) -> Done:
+        if self._stop.is_set():
+            return Done(0)
+        self._sender.send(unit, self._report, has_permit=has_permit)
+        return Done(len(unit))
+
+    def _report_end(self, future: Future[Done]) -> None:
+        error = future.exception()
+        self._reports.put(future.result() if error is None else Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)
         return not self._is_aborted
 
-    def _send_held_back(self) -> None:
+    def _start_delayed_events(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():
             if self._in_flight >= self._sender.max_in_flight:
                 return
             _due_at, seqs = self._delayed.popleft()
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
-    def _collect(self) -> None:
-        """Take in what the threads reported, and raise what has to end the run."""
-        if (trouble := self._take_in()) is not None:
-            raise trouble
+    def _check_reports(self) -> None:
+        """Process the workers' reports and raise what has to end the run."""
+        if (problem := self._process_reports()) is not None:
+            raise problem
 
-    def _take_in(self) -> BaseException | None:
-        """Take in what the threads reported, record it in time, and return the first trouble."""
-        trouble: BaseException | None = None
+    def _process_reports(self) -> BaseException | None:
+        """Process the workers' reports, record results when due, return the first problem."""
+        problem: BaseException | None = None
         while not self._reports.empty():
             report = self._reports.get()
-            if isinstance(report, int):
+            if isinstance(report, Done):
                 self._in_flight -= 1
-                self._rows_done += report
+                self._rows_done += report.rows
+            elif isinstance(report, Failed):
+                self._in_flight -= 1
+                problem = problem or report.error
             elif isinstance(report, CallReport):
                 self._unrecorded.append(report)
-                trouble = trouble or self._judge(report.call)
-            elif isinstance(report, DelayedEvents):
+                problem = problem or self._reason_to_abort(report.call)
+            else:
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
-            else:
-                trouble = trouble or report
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
-        return trouble
+        return problem
 
     def _record(self) -> None:
         self._recorded_at = time.monotonic()
         self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
-        calls, self._unrecorded = self._unrecorded, []  # kept where that failed
+        # Only now: if recording failed, `_shut_down` tries once more.
+        calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
 
-    def _judge(self, call: CallResult) -> RunAborted | None:
-        """Say what ends the run: nothing more will be accepted, or nobody answers any more."""
+    def _reason_to_abort(self, call: CallResult) -> RunAborted | None:
+        """Update the error budget; return why the run has to end after this call, or None."""
         if call.verdict is Verdict.REFUSED:
-            return RunAborted(_why_refused(call))
+            return RunAborted(explain_refusal(call.http_status, call.code, call.message))
         if call.verdict is not Verdict.UNAVAILABLE:
             self._unavailable_in_a_row = 0
             return None
@@ -274,36 +223,20 @@ class Dispatcher:
             f"{call.http_status or call.code}). Iterable seems to be down: run again later."
         )
 
-    def _finish(self) -> None:
-        """Let the calls in flight come home, for a while, and write down what they brought."""
+    def _shut_down(self) -> None:
+        """Wait up to `GRACE_SECONDS` for the calls in flight, then record all results."""
         deadline = time.monotonic() + GRACE_SECONDS
         bug: BaseException | None = None
         try:
             while self._in_flight and time.monotonic() < deadline:
                 time.sleep(_TICK_SECONDS)
-                trouble = self._take_in()
-                if isinstance(trouble, RunAborted):
-                    logger.debug("while stopping: %s", trouble)
+                problem = self._process_reports()
+                if isinstance(problem, RunAborted):
+                    logger.debug("while stopping: %s", problem)
                 else:
-                    bug = bug or trouble
+                    bug = bug or problem
         finally:
-            for _ in range(self._thread_count):
-                self._tasks.put(None)
+            self._pool.close()
             self._record()
         if bug is not None:
             raise bug
-
-
-def _why_refused(call: CallResult) -> str:
-    if call.http_status in (401, 403):
-        return (
-            f"Iterable refused the API key (HTTP {call.http_status} {call.code}): check that "
-            "ITERABLE_API_KEY is a server-side key of this project, and ITERABLE_API_BASE_URL its "
-            "data centre (EU projects: https://api.eu.iterable.com)."
-        )
-    if call.http_status is None:
-        return f"{call.message}: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."
-    return (
-        f"ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP {call.http_status}): "
-        "it should be https://api.iterable.com or https://api.eu.iterable.com."
-    )

@@ -1,7 +1,4 @@
-"""What the process asks of the system before a run: open files, and a patient collector.
-
-Knows nothing of the run.
-"""
+"""Process-wide limits for a run: open files and garbage collection."""
 
 from __future__ import annotations
 
@@ -11,21 +8,21 @@ import resource
 
 
 def allow_open_files() -> None:
-    """Raise the usual limit of 1,024 open files: a connection for each row in flight is one."""
+    """Raise the usual limit of 1,024 open files: each row in flight uses a connection."""
     wanted = 4_096
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         with contextlib.suppress(ValueError, OSError):
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            new_soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (new_soft, hard))
 
 
 def tune_garbage_collection() -> None:
-    """Have modules left out of garbage collection, and rows looked at less often.
+    """Exclude the loaded modules from garbage collection, and collect less often.
 
-    Rows come and go in chunks and hold no cycles: over a million of them, the collector took
-    more than a second to find nothing. Once a process: the leftovers of a run before this one
-    would never be collected.
+    Rows come in chunks and form no cycles: for a million rows the collector used more than a
+    second and found nothing. Modules are frozen once a process, as a second time would also
+    freeze what an earlier run left.
     """
     if not gc.get_freeze_count():
         gc.freeze()

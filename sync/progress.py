@@ -1,8 +1,4 @@
-"""How far a delivery has come, told while it runs: a live line, or a log line a minute.
-
-Owns the counts so far and where they are told; feeds `measurements` for the report. Knows
-neither how rows are sent nor how the run ends.
-"""
+"""Progress of a delivery: a live line on a terminal, else a log line a minute."""
 
 from __future__ import annotations
 
@@ -15,33 +11,34 @@ from types import TracebackType
 from typing import TextIO
 
 from config.settings import Settings
-from records.outcomes import CallResult, Finished, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished
 from reporting.measurements import Latencies, Measurements, ProgressSnapshot, Throughput, clock_time
 from sync.progress_bar import LiveProgressBar, can_be_live
 
 logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 60.0
-_LIVE_RATE_SECONDS = 10.0  # the rate that is shown is that of the last seconds
-_HISTORY_STEPS = 150  # of half a second each: a little more than a minute
+_LIVE_RATE_SECONDS = 10.0  # the live line has the rate of these last seconds
+_HISTORY_STEPS = 150  # of 0.5 s each: a little more than the minute of a log line
 
-# One API call after its last attempt, and what it means for the rows in it: `delivery.Reported`.
+# `dispatcher.CallReport`: a call after its last attempt, and what it means for each of its rows.
 Call = tuple[CallResult, Sequence[Finished]]
 
 
 def ceiling_rows_per_second(settings: Settings) -> float:
-    """Return what the settings' limits allow: two calls a row, or two a batch."""
+    """Return the rows/s that the rate limits allow: a row or batch takes a call of each kind."""
     if settings.sync_mode == "bulk":
         return min(settings.bulk_update_rps, settings.track_bulk_rps) * settings.bulk_batch_size
     return min(settings.users_update_rps, settings.events_track_rps)
 
 
 class Progress:
-    """The progress of one delivery, as a context manager around it.
+    """The progress of one delivery; a context manager around it.
 
-    `advance` is called by the dispatcher twice a second. With `live`, and where `stream`
-    (standard error) is a terminal, one line there shows it, and log lines appear above; it is
-    gone at the end. Everywhere else a line is logged once a minute.
+    The dispatcher calls `advance` twice a second. With `live`, and if `stream` (None: standard
+    error) is a terminal, a line there shows the progress until the end, with log lines above it.
+    Otherwise a line is logged once a minute.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Progress:
         self._began_at = self._logged_at = clock()
         self._history = deque([(self._began_at, 0)], maxlen=_HISTORY_STEPS)
         self._rows_done = self._retries = self._rows_failed = 0
-        self._failed = bytearray()  # a bit for each row: its two halves are one failure
+        self._failed = bytearray()  # a bit for each row: two failed requests count as one row
         self._throughput, self._latencies = Throughput(), Latencies()
 
     def __enter__(self) -> Progress:
@@ -82,7 +79,7 @@ class Progress:
             self._line = None
 
     def advance(self, calls: Sequence[Call], rows_done: int) -> None:
-        """Take in the calls since the last time, and how many rows are done with by now."""
+        """Count the calls since the last time; `rows_done` counts all finished rows so far."""
         now = self._clock()
         retries = 0
         count_latency = self._latencies.add
@@ -101,7 +98,9 @@ class Progress:
             self._line.show(self.snapshot(_LIVE_RATE_SECONDS))
         if now - self._logged_at >= LINE_EVERY_SECONDS:
             self._logged_at = now
-            level = logging.DEBUG if self._line else logging.INFO  # the file has it either way
+            level = (
+                logging.DEBUG if self._line else logging.INFO
+            )  # the log file gets it in both cases
             logger.log(level, "%s", progress_line(self.snapshot(LINE_EVERY_SECONDS)))
 
     def snapshot(self, over_seconds: float = LINE_EVERY_SECONDS) -> ProgressSnapshot:
@@ -120,7 +119,7 @@ class Progress:
 
     @property
     def measurements(self) -> Measurements:
-        """What was measured so far, for the report."""
+        """The measurements so far, for the report."""
         return Measurements(
             self._ceiling,
             self._throughput.samples(),
@@ -138,7 +137,7 @@ class Progress:
 
 
 def progress_line(snapshot: ProgressSnapshot) -> str:
-    """Word a standing for the log."""
+    """Return the log line of a snapshot."""
     parts = [
         f"{snapshot.rows_done:,} of {snapshot.rows_to_send:,} rows done"
         f" ({int(snapshot.share_done * 100)} %)",

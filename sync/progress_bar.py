@@ -1,8 +1,6 @@
-"""One line at the foot of a terminal, redrawn in place while log lines pass above it.
+"""Live progress bar: the bottom line of a terminal, redrawn in place below the log lines.
 
-Owns the drawing (`rich`, imported only where there is a terminal) and the truce with the log
-handlers that write to the same terminal: their lines appear above. Knows nothing of a run but
-its `ProgressSnapshot`.
+`rich` is imported only when a bar is drawn: its import takes time that cron jobs need not spend.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO, cast
 
 from reporting.measurements import ProgressSnapshot, clock_time
@@ -18,11 +15,14 @@ from reporting.measurements import ProgressSnapshot, clock_time
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+# A terminal that is gone (a closed window) must not end the run.
+_TERMINAL_ERRORS_IGNORED = contextlib.suppress(OSError, ValueError)
+
 
 class LiveProgressBar:
-    """One line at the foot of a terminal, redrawn in place. Its trouble stops nothing.
+    """The bottom line of a terminal. Errors of the terminal are ignored.
 
-    While it is there, the log handlers that write to the same stream write above it.
+    Until `close`, log handlers that write to the same stream write above the line.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -38,29 +38,29 @@ class LiveProgressBar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        above = cast(TextIO, _Above(self._console))
-        self._moved = _handlers_on(stream)
-        for handler in self._moved:
-            handler.setStream(above)
-        with _errors_ignored():
+        above_the_line = cast(TextIO, _StreamAboveLine(self._console))
+        self._redirected_handlers = _handlers_on(stream)
+        for handler in self._redirected_handlers:
+            handler.setStream(above_the_line)
+        with _TERMINAL_ERRORS_IGNORED:
             self._live.start()
 
     def show(self, snapshot: ProgressSnapshot) -> None:
-        """Draw the line anew."""
-        with _errors_ignored():
+        """Redraw the line."""
+        with _TERMINAL_ERRORS_IGNORED:
             self._console.width = _width(self._stream)
-            self._live.update(_drawn(snapshot, self._console), refresh=True)
+            self._live.update(_to_line(snapshot, self._console), refresh=True)
 
     def close(self) -> None:
-        """Take the line away and give the log its stream back."""
-        with _errors_ignored():
+        """Remove the line and give the log handlers their stream back."""
+        with _TERMINAL_ERRORS_IGNORED:
             self._live.stop()
-        for handler in self._moved:
+        for handler in self._redirected_handlers:
             handler.setStream(self._stream)
 
 
-class _Above:
-    """What a log handler needs of a stream; each text appears above the live line."""
+class _StreamAboveLine:
+    """A stream for log handlers that prints above the live line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,11 +71,11 @@ class _Above:
         self._console.print(Text(text), end="", soft_wrap=True)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: `write` prints at once."""
 
 
-def _drawn(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
-    """Lay out the line: what the width has no room for is left out, the least needed first."""
+def _to_line(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
+    """Return the line; parts that do not fit are left out, the least important first."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -90,20 +90,20 @@ def _drawn(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
     failed = Text(f"{snapshot.rows_failed:,} failed", "red" if snapshot.rows_failed else "dim")
     retries = Text(f"{snapshot.retries:,} retries", "yellow" if snapshot.retries else "dim")
 
-    room = console.width - 1  # a terminal may wrap a full line
-    shown: list[Text] = []
+    columns_left = console.width - 1  # some terminals wrap a full line
+    fitting: list[Text] = []
     for part in (done, eta, failed, rate, share, retries, percent, delivered):
-        if part.cell_len <= room:
-            shown.append(part)
-            room -= part.cell_len + 2
+        if part.cell_len <= columns_left:
+            fitting.append(part)
+            columns_left -= part.cell_len + 2
     cells: list[RenderableType] = []
     for part in (done, percent, rate, share, eta, delivered, failed, retries):
-        if part in shown:
+        if part in fitting:
             cells.append(part)
-    if room >= 10:
+    if columns_left >= 10:
         total = snapshot.rows_to_send or 1
         cells.insert(
-            2, ProgressBar(total, snapshot.rows_done, min(room, 30), complete_style="cyan")
+            2, ProgressBar(total, snapshot.rows_done, min(columns_left, 30), complete_style="cyan")
         )
     line = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for _ in cells:
@@ -113,10 +113,13 @@ def _drawn(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
 
 
 def can_be_live(stream: TextIO) -> bool:
-    """Say whether a line can be redrawn there, and is not driven off by a line for each call."""
+    """Return whether `stream` is a terminal that can redraw a line and gets no DEBUG lines.
+
+    At DEBUG every call logs a line, which would push the progress bar away.
+    """
     try:
         is_terminal = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    except ValueError:  # closed
+    except ValueError:  # the stream is closed
         return False
     return is_terminal and all(h.level > logging.DEBUG for h in _handlers_on(stream))
 
@@ -134,10 +137,3 @@ def _width(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
         return 80
-
-
-@contextlib.contextmanager
-def _errors_ignored() -> Iterator[None]:
-    """A terminal that went away (a closed window) ends the line, not the run."""
-    with contextlib.suppress(OSError, ValueError):
-        yield

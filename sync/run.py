@@ -1,8 +1,7 @@
-"""One run: fill the outbox from MySQL, drain it into Iterable, report.
+"""One run: fill the outbox from MySQL, deliver it to Iterable, report.
 
-Owns the order of the phases and what becomes of the run when one of them breaks: whatever
-happens after the lock is taken, the rows are accounted for in a results file, and the history
-knows the ending. Knows no flags and no exit statuses.
+Once the state file is locked, every run ends with a results file that accounts for all rows, and
+with an entry in the history, even if a phase fails.
 """
 
 from __future__ import annotations
@@ -23,33 +22,28 @@ from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
-from records.outcomes import Failure, Outcome, RowState
-from reporting.results_file import (
-    ResultsError,
-    RunSummary,
-    entries,
-    remove_old_results,
-    summarize,
-    summary_lines,
-    write_results,
-)
-from state.database import RunLock, StateError
+from records.outcomes import Outcome
+from records.rows import Failure
+from reporting.results_file import ResultsError, entries, remove_old_results, write_results
+from reporting.summary import RunSummary, has_failures, summarize, summary_lines
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import MAX_ROWS_IN_FLIGHT, Dispatcher, PerUserSender, RunAborted, Sender
+from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
-from sync.wiring import to_mapping
 
 logger = logging.getLogger(__name__)
 
-MAX_READS = 3  # a read that breaks midway is begun again this often in all
+MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the flags ask of one run."""
+    """The flags of one run."""
 
     dry_run: bool = False
     limit: int | None = None
@@ -59,11 +53,11 @@ class Options:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run ended. `error` is what cut it short, None when it came to its end."""
+    """How a run ended. `error` is what ended it early, None if nothing did."""
 
     summary: RunSummary
     failures: Sequence[Failure]
-    files: Sequence[Path]  # the results file first, where it could be written
+    files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None
 
     @property
@@ -71,13 +65,13 @@ class RunReport:
         return self.files[0] if self.files else None
 
     def lines(self) -> list[str]:
-        """Word the end of the run for the operator."""
+        """Return the summary for the operator."""
         return summary_lines(self.summary, self.failures, self.files)
 
 
 @dataclass
 class _Ending:
-    """How the phases ended, so far."""
+    """Status, reason and error of the run so far; the first error stays."""
 
     status: str = "completed"
     reason: str | None = None
@@ -86,11 +80,11 @@ class _Ending:
     def abort(self, error: Exception) -> None:
         if self.error is None:
             self.status, self.error = "aborted", error
-            self.reason = redact(str(error))
+            self.reason = "\n".join(map(redact, str(error).split("\n")))
 
 
 class SyncRun:
-    """One run with these settings. `execute` once."""
+    """One run with these settings. Call `execute` once."""
 
     def __init__(
         self,
@@ -109,13 +103,14 @@ class SyncRun:
         self._show_payload = show_payload
         self._now, self._clock = now, clock
         self._started_at, self._began_at = now(), clock()
-        self._progress = Progress(0, ceiling_rows_per_second(settings))  # until rows are sent
-        self._has_rows = False  # what the outbox holds before is of a run that was killed
+        # Replaced when delivery starts.
+        self._progress = Progress(0, ceiling_rows_per_second(settings))
+        self._has_rows = False  # rows found in the outbox at the start are of a run that was killed
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
             settings.iterable_api_base_url,
-            paces={
+            requests_per_second={
                 USERS_UPDATE: settings.users_update_rps,
                 EVENTS_TRACK: settings.events_track_rps,
                 USERS_BULK_UPDATE: settings.bulk_update_rps,
@@ -128,10 +123,10 @@ class SyncRun:
         )
 
     def execute(self) -> RunReport:
-        """Run to the end, whatever it is.
+        """Run all phases and return how the run ended.
 
-        Raises ConfigError (the query lacks columns) and StateError (the state file cannot be
-        used at all, or another run holds it): nothing was sent then.
+        Raises ConfigError when the query lacks columns, and StateError when the state file cannot
+        be used or another run has locked it: nothing was sent then.
         """
         dry_run = self._options.dry_run
         with contextlib.ExitStack() as stack:
@@ -144,14 +139,14 @@ class SyncRun:
                 outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
             ending = _Ending()
             try:
-                self._phases(outbox, ending)
+                self._run_phases(outbox, ending)
             except ConfigError as error:
                 if not dry_run:
                     outbox.history.end(self._run_id, self._now(), "aborted", str(error), {})
                 raise
             return self._report(outbox, ending)
 
-    def _phases(self, outbox: Outbox, ending: _Ending) -> None:
+    def _run_phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
             filled = self._fill(outbox)
             self._has_rows = True
@@ -164,30 +159,30 @@ class SyncRun:
         except (SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
-            pass
+            pass  # `self._stop.number` says so
         finally:
             self._stop.ends_at_once = False
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
 
     def _fill(self, outbox: Outbox) -> FillSummary:
-        """Take in all rows; a read that breaks is begun again, from the first row."""
-        for reads in range(1, MAX_READS + 1):
+        """Read all rows into the outbox, again from the first row after a transient error."""
+        reads = 0
+        while True:
             try:
                 return self._fill_once(outbox)
             except SourceError as error:
+                reads += 1
                 if not error.transient or reads == MAX_READS:
                     raise
-                logger.warning("%s Reading again, from the start.", error)
+                logger.warning("%s Reading again from the first row.", error)
                 self._stop.event.wait(2.0**reads)
-        raise AssertionError("unreachable")
 
     def _fill_once(self, outbox: Outbox) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
-            mapping = to_mapping(self._settings, rows.columns)
             refresh = self._options.full_refresh
-            return outbox.fill(rows, mapping, full_refresh=refresh, now=self._now())
+            return outbox.fill(rows, rows.mapping, full_refresh=refresh, now=self._now())
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
@@ -200,8 +195,8 @@ class SyncRun:
         )
         if not filled.total:
             logger.warning(
-                "The query returned nothing for the last %g days: see its plan and pages in %s, "
-                "and ENGAGEMENT_WINDOW_DAYS.",
+                "The query returned nothing for the last %g days: check the plan and the pages in "
+                "%s, and ENGAGEMENT_WINDOW_DAYS.",
                 settings.engagement_window_days,
                 settings.query_file.name,
             )
@@ -228,17 +223,17 @@ class SyncRun:
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
-        holds_back = settings.event_delay_seconds > 0
+        delays_events = settings.event_delay_seconds > 0
         sender: Sender
         if settings.sync_mode == "bulk":
             sender = BulkSender(
                 self._client,
                 batch_size=settings.bulk_batch_size,
-                delays_events=holds_back,
+                delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(self._client, delays_events=holds_back)
-        with self._progress_of(rows_to_send) as progress:
+            sender = PerUserSender(self._client, delays_events=delays_events)
+        with self._start_progress(rows_to_send) as progress:
             Dispatcher(
                 outbox,
                 sender,
@@ -247,7 +242,7 @@ class SyncRun:
                 on_progress=progress.advance,
             ).run()
 
-    def _progress_of(self, rows_to_send: int) -> Progress:
+    def _start_progress(self, rows_to_send: int) -> Progress:
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(self._settings),
@@ -256,10 +251,10 @@ class SyncRun:
         return self._progress
 
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
-        """Account for every row, as far as disks allow, and let personal data go."""
+        """Write results, report and history, then delete the personal data in the outbox."""
         finished_at = self._now()
         files: list[Path] = []
-        tally: Sequence[tuple[RowState, int]] = ()
+        counts = dict.fromkeys(Outcome, 0)
         failures: Sequence[Failure] = ()
         summarize_as = partial(
             summarize,
@@ -274,24 +269,24 @@ class SyncRun:
         )
         try:
             if self._has_rows:
-                tally = outbox.tally()
-                failures = outbox.failures() if _has_failures(tally) else ()
+                counts = outbox.outcome_counts()
+                failures = outbox.failures() if has_failures(counts) else ()
         except StateError as error:
             ending.abort(error)
-            tally, self._has_rows = [], False
-        summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
-        # In a word: a million rows may carry it. The whole reason stands in the head.
-        why = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+            counts, self._has_rows = dict.fromkeys(Outcome, 0), False
+        summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
+        # Kept short, as up to a million rows carry it; the file's head has the whole reason.
+        row_reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
             folder = self._settings.results_dir
-            rows = entries(outbox.settled(), why) if self._has_rows else ()
+            rows = entries(outbox.settled(), row_reason) if self._has_rows else ()
             files.append(write_results(folder, summary, rows))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
             remove_old_results(folder, self._settings.results_keep, files[0])
         except (ResultsError, StateError) as error:
             ending.abort(error)
-            summary = summarize_as(status=ending.status, reason=ending.reason, tally=tally)
+            summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
         if not self._options.dry_run:
             try:
                 outbox.history.end(
@@ -309,11 +304,6 @@ class SyncRun:
         from reporting.html_report import write_report
 
         path = results_path.with_suffix(".html")
-        measured = self._progress.measurements
-        is_written = write_report(path, summary, failures, measured, self._settings)
+        measurements = self._progress.measurements
+        is_written = write_report(path, summary, failures, measurements, self._settings)
         return [path] if is_written else []
-
-
-def _has_failures(tally: Sequence[tuple[RowState, int]]) -> bool:
-    fine = (Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.DUPLICATE, Outcome.NOT_ATTEMPTED)
-    return any(state.outcome not in fine for state, _ in tally)

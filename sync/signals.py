@@ -1,7 +1,4 @@
-"""SIGINT and SIGTERM: a polite request, and an end at once where nothing is lost by it.
-
-Knows nothing of what is stopped.
-"""
+"""Handler of SIGINT and SIGTERM: graceful shutdown, or an immediate end before delivery."""
 
 from __future__ import annotations
 
@@ -13,16 +10,15 @@ from types import FrameType
 class Interrupted(KeyboardInterrupt):
     """A stop signal came while nothing was being sent.
 
-    Like the interpreter's own, it can be raised anywhere, and is none that libraries handle.
+    It can be raised at any line. As a KeyboardInterrupt it passes every `except Exception`.
     """
 
 
 class StopSignal:
-    """What SIGINT and SIGTERM do: ask politely, and end at once where nothing is lost by it.
+    """The signal handler. It sets `event`, and raises `Interrupted` once if `ends_at_once`.
 
-    Installed as the signals' handler. While rows are read it raises `Interrupted`, once; while
-    they are delivered it only sets `event`, and so do all further signals: raised in the middle
-    of a transaction or of a library, the exception would do harm, and the end is near anyway.
+    `ends_at_once` is true while rows are read. During delivery an exception could interrupt a
+    transaction or a library, and the graceful shutdown takes a few seconds only.
     """
 
     def __init__(self) -> None:

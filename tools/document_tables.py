@@ -1,23 +1,23 @@
-"""`python -m tools.document_tables`: write the tables of `docs/` that follow from the code.
+"""Generator of `.env.example` and of the tables in `docs/`: `python -m tools.document_tables`.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. What the code cannot
-say, the meaning of a field of the results file, stands here.
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. The settings come from
+`config/settings.py`; the meanings of the fields of the results file are written below.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
-from config.settings import DEFAULTS, REQUIRED
+from config.settings import SETTINGS, Setting
 from records.outcomes import CallResult, Outcome, Verdict, row_entry
-from reporting.results_file import RunSummary
+from reporting.summary import HEAD_KEYS
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+ENV_EXAMPLE = PROJECT_FOLDER / ".env.example"
 DOCUMENTS = (PROJECT_FOLDER / "docs/settings.md", PROJECT_FOLDER / "docs/results-file.md")
 
 _BY_OUTCOME = "rows with this outcome, see below"
@@ -74,51 +74,56 @@ REQUEST: Mapping[str, str] = {
 }
 
 
-class Setting(NamedTuple):
-    """A setting as the documents show it."""
+ENV_EXAMPLE_HEAD = """\
+# Settings of the sync. Copy this file to .env beside main.py, put your own values into the first
+# five settings, and try them with: .venv/bin/python main.py --check
+# The others show their defaults. Real environment variables win over this file. Relative paths
+# start at the project folder. Put quotes around a value with spaces, # or quotes: 'like #this'.
+"""
 
-    name: str
-    default: str | None  # None: required
-    group: str
-    help: str
+
+def env_example() -> str:
+    """Return the content of `.env.example`."""
+    lines = [ENV_EXAMPLE_HEAD]
+    for group, settings in _settings_by_group():
+        lines.append(f"\n# --- {group} ---\n")
+        for setting in settings:
+            value = _placeholder(setting.name) if setting.default is None else setting.default
+            lines.append(f"# {setting.help}\n{setting.name}={value}\n")
+    return "".join(lines)
 
 
-def declared_settings() -> list[Setting]:
-    """Return every setting in its group, as `.env.example` explains it."""
-    settings, group, explanation = [], "", ""
-    for line in (PROJECT_FOLDER / ".env.example").read_text("utf-8").splitlines():
-        if heading := re.fullmatch("# --- (.+) ---", line):
-            group = heading[1]
-        elif line.startswith("# "):
-            explanation = line.removeprefix("# ")
-        elif line:
-            name = line.partition("=")[0]
-            default = None if name in REQUIRED else DEFAULTS[name]
-            settings.append(Setting(name, default, group, explanation))
-    return settings
+def _placeholder(name: str) -> str:
+    return f"your_{name.lower().replace('db_', 'database_')}_here"
 
 
 def settings_table() -> str:
     """Return one table for each group of settings."""
-    groups: dict[str, list[tuple[str, ...]]] = {}
-    for setting in declared_settings():
-        default = "required" if setting.default is None else _code(setting.default)
-        meaning = setting.help.replace("|", r"\|")
-        groups.setdefault(setting.group, []).append((_code(setting.name), default, meaning))
-    return "\n".join(
-        f"### {group}\n\n{_table(('setting', 'default', 'meaning'), rows)}"
-        for group, rows in groups.items()
-    )
+    tables = []
+    for group, settings in _settings_by_group():
+        rows = [
+            (
+                _code(setting.name),
+                "required" if setting.default is None else _code(setting.default),
+                setting.help.replace("|", r"\|"),
+            )
+            for setting in settings
+        ]
+        tables.append(f"### {group}\n\n{_table(('setting', 'default', 'meaning'), rows)}")
+    return "\n".join(tables)
+
+
+def _settings_by_group() -> Iterator[tuple[str, Iterator[Setting]]]:
+    return groupby(SETTINGS, key=lambda setting: setting.group)
 
 
 def head_table() -> str:
     """Return the table of the results file's head."""
-    names = [*(field.name for field in fields(RunSummary)), "records"]
-    return _table(("field", "meaning"), _explained(names, HEAD))
+    return _table(("field", "meaning"), _explained([*HEAD_KEYS, "records"], HEAD))
 
 
 def outcomes_table() -> str:
-    """Return the table of what a row can come to."""
+    """Return the table of outcomes."""
     rows = [(_code(outcome.value), OUTCOMES[outcome]) for outcome in Outcome]
     return _table(("outcome", "meaning"), rows)
 
@@ -130,7 +135,7 @@ def record_table() -> str:
 
 
 def request_table() -> str:
-    """Return the table of a request of a record."""
+    """Return the table of a request in a record."""
     names = CallResult(Verdict.DELIVERED, 200, "Success", "").to_json()
     return _table(("field of a request", "meaning"), _explained(names, REQUEST))
 
@@ -145,7 +150,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 
 def with_tables(text: str) -> str:
-    """Return a document with every table that it marks replaced by the one of today's code."""
+    """Return the text of a document with its tables made anew."""
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)",
         lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}",
@@ -172,7 +177,8 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def main() -> int:
-    """Rewrite the documents that have tables."""
+    """Rewrite `.env.example` and the documents that have tables."""
+    ENV_EXAMPLE.write_text(env_example(), "utf-8")
     for path in DOCUMENTS:
         path.write_text(with_tables(path.read_text("utf-8")), "utf-8")
     return 0

@@ -43,7 +43,7 @@ TARGETS = {
     "row-hashes": "test_rows:test_a_changed_payload_has_another_change_hash",
     "emails": "test_rows:test_any_text_is_an_email_address_or_not",
     "settings": "test_settings:test_any_settings_work_or_are_refused_by_name",
-    "secrets": "test_settings:test_no_problem_of_the_settings_shows_a_secret",
+    "secrets": "test_settings:test_no_message_about_settings_shows_a_secret",
     "env-files": "test_settings:test_any_env_file_is_read_or_refused_in_one_line",
     "long-env-lines": "test_settings:test_a_long_line_of_an_env_file_is_read_quickly",
     "responses": "test_responses:test_any_response_gets_a_verdict_and_is_delivered_only_if_it"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import orjson
 
@@ -22,16 +21,9 @@ from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
 from records.mapping import InvalidRow
 from source import query_plan
-from sync.read_ahead import Prefetcher
-from sync.wiring import to_database, to_mapping
+from sync.source_rows import SourceRows, to_database
 
 LOOKED_AT_ROWS = 1_000
-
-
-class _FirstRows(NamedTuple):
-    columns: Sequence[str]
-    type_codes: Sequence[int]
-    rows: Sequence[Sequence[Any]]
 
 
 def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
@@ -86,9 +78,9 @@ def _plan_lines(database: DatabaseConnection) -> tuple[list[CheckLine], str | No
         text_columns = _text_columns(database)
     except SourceError as error:
         return [], str(error)
-    if not query_plan.is_understood(steps):
+    if not query_plan.is_table_form(steps):
         return [], "this server tells it in another form than MySQL and MariaDB"
-    slow = query_plan.slow_parts(steps, text_columns)
+    slow = query_plan.slow_steps(steps, text_columns)
     if not slow:
         return [passed(name, "no table is read whole")], None
     return [warned(name, f"slow: {what}. Have it mended: {cure}") for what, cure in slow], None
@@ -106,18 +98,13 @@ def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | N
     """Run the query and look at its columns and its first rows."""
     started_at = time.monotonic()
     try:
-        # In another thread, so that Ctrl-C is heard while the server thinks; and on a connection
-        # of that thread's own, as it cannot be closed under a query that still runs.
-        [(columns, type_codes, rows)] = Prefetcher(partial(_first_rows, settings))
-    except SourceError as error:
+        with SourceRows(settings, limit=LOOKED_AT_ROWS) as source:
+            rows = [row for chunk in source for row in chunk]
+            mapping = source.mapping
+    except (SourceError, ConfigError) as error:
         yield failed("query", str(error))
         return None
     seconds = time.monotonic() - started_at
-    try:
-        mapping = to_mapping(settings, columns)
-    except ConfigError as error:
-        yield failed("query", str(error))
-        return None
     yield passed(
         "query",
         f"{settings.query_file.name} returns the columns that are needed, the first rows after "
@@ -127,15 +114,7 @@ def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | N
     reasons = Counter(record.reason for record in records if isinstance(record, InvalidRow))
     yield _rows_line(settings, len(rows), reasons)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    return _profile_types(profiles, settings.user_fields, columns, type_codes)
-
-
-def _first_rows(settings: Settings) -> Iterator[_FirstRows]:
-    with (
-        to_database(settings) as database,
-        database.stream_pro_users_recent_engagement(chunk_rows=LOOKED_AT_ROWS) as stream,
-    ):
-        yield _FirstRows(stream.columns, stream.type_codes, next(stream, []))
+    return _profile_types(profiles, settings.user_fields, source.columns, source.type_codes)
 
 
 def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLine:

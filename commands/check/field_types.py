@@ -1,7 +1,6 @@
-"""Iterable's field types: which ones a value can have, and which value fits which field.
+"""Iterable's field types: the type of a value or a column, and which types fit a field.
 
-Owns the names of the types, the forms of a date, and what MySQL's column types become. Sources:
-Iterable's article "Field Data Types", and its `RequestFieldsTypesMismatched`. Sends nothing.
+Sources: Iterable's article "Field Data Types", and its error code `RequestFieldsTypesMismatched`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# The types of what is sent, by field; members of an object have dotted names.
+from source.column_types import VALUE_TYPES
+
+# The types of the values that are sent, by field; members of an object have dotted names.
 FieldTypes = Mapping[str, frozenset[str]]
 
-# The types of values: Iterable's own, "date" for a text in the form of one; and two that only a
-# column can have: "text" may or may not hold dates, "decimal" may or may not hold whole numbers.
+# Iterable's type of a field -> the types of values that fit. A value's type is one of Iterable's;
+# "date" is a text in a date format. Two types exist for columns only: "text" (may or may not hold
+# dates) and "decimal" (may or may not hold whole numbers).
 _FITTING: Mapping[str, frozenset[str]] = {
     "string": frozenset({"string", "date", "text"}),
     "long": frozenset({"long", "decimal"}),
@@ -25,23 +27,13 @@ _FITTING: Mapping[str, frozenset[str]] = {
     "nested": frozenset({"object"}),
     "geo_location": frozenset({"object"}),
 }
-_SHOWN = {"text": "string", "decimal": "double"}
+_DISPLAY_NAMES = {"text": "string", "decimal": "double"}
 
-# "yyyy-MM-dd HH:mm:ss" with or without a zone; with a T only with milliseconds and a zone.
+# "yyyy-MM-dd HH:mm:ss", with or without a zone; with a T only with milliseconds and a zone.
 _ZONE = r"(?:Z|[+-]\d\d:?\d\d)"
 _DATE = re.compile(
     rf"\d{{4}}-\d\d-\d\d(?: \d\d:\d\d:\d\d(?: ?{_ZONE})?|T\d\d:\d\d:\d\d\.\d{{3}}{_ZONE})?"
 )
-
-# The numbers of MySQL's protocol. Left out: JSON (245), and what has no JSON form.
-_COLUMN_TYPES: Mapping[int, str] = {
-    **dict.fromkeys((1, 2, 3, 8, 9, 13, 16), "long"),  # TINYINT to BIGINT, YEAR, BIT
-    **dict.fromkeys((4, 5), "double"),  # FLOAT, DOUBLE
-    **dict.fromkeys((0, 246), "decimal"),
-    **dict.fromkeys((7, 10, 12, 14), "date"),  # TIMESTAMP, DATE, DATETIME
-    **dict.fromkeys((11, 15, 247, 248, 253, 254), "text"),  # TIME, VARCHAR, ENUM, SET, CHAR
-    **dict.fromkeys((249, 250, 251, 252), "text"),  # TEXT of all sizes
-}
 
 
 def types_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,43 +64,44 @@ def _types_of(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def type_of_column(type_code: int, cast: str) -> str | None:
-    """Return the type that a column's values have, None where only a value can tell.
+    """Return the type of a column's values; None if it depends on the value.
 
-    `cast` is that of the mapping, "" for none.
+    `cast` is the cast of USER_FIELDS, "" for none.
     """
     if cast == "bool":
         return "boolean"
-    return None if cast else _COLUMN_TYPES.get(type_code)
+    value_type = None if cast else VALUE_TYPES.get(type_code)
+    return "long" if value_type == "integer" else value_type
 
 
 def fits(iterable_type: str, our_type: str) -> bool:
-    """Say whether Iterable takes such a value for such a field; unknown types take all."""
+    """Return whether a value of our type fits a field; every value fits an unknown type."""
     fitting = _FITTING.get(iterable_type.lower())
     return fitting is None or our_type in fitting
 
 
-def shown_type(our_type: str, iterable_type: str) -> str:
-    """Name the type of a value as the operator knows it."""
+def display_type(our_type: str, iterable_type: str) -> str:
+    """Return the type of a value as it is named in messages."""
     if iterable_type.lower() == "date" and our_type == "string":
-        return "string (not in the form of a date)"
-    return _SHOWN.get(our_type, our_type)
+        return "string (not in a date format)"
+    return _DISPLAY_NAMES.get(our_type, our_type)
 
 
 def advice(field: str, iterable_type: str, our_type: str) -> str:
-    """Say how a value of ours could be made to fit, in the terms of query and mapping."""
+    """Return how to make the value fit, by a change of the query or of USER_FIELDS."""
     expected = iterable_type.lower()
     if our_type == "boolean":
-        return f"take :bool away from {field} in USER_FIELDS"
+        return f"remove :bool from {field} in USER_FIELDS"
     if expected == "boolean" and our_type in ("long", "decimal"):
         return f"write {field}=COLUMN:bool in USER_FIELDS"
     if expected in ("object", "nested") and our_type in ("string", "text"):
         return f"write {field}=COLUMN:json in USER_FIELDS"
-    made_by = {
+    expression = {
         "string": "CAST(... AS CHAR)",
         "long": "CAST(... AS SIGNED)",
         "double": "CAST(... AS DOUBLE)",
-        "date": "a DATE or DATETIME",
+        "date": "a DATE or DATETIME column",
     }.get(expected)
-    if made_by:
-        return f"select {made_by} in the query"
-    return f"send it as a field of another name: write NAME=COLUMN in place of {field}"
+    if expression:
+        return f"select {expression} in the query"
+    return f"send it under another field name: write NAME=COLUMN instead of {field} in USER_FIELDS"

@@ -12,18 +12,18 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from state.database import (
     OlderStateError,
-    RunLock,
     StateError,
-    close_after_reading,
-    open_for_reading,
     state_errors,
 )
+from state.lock import RunLock
+from state.outbox import Outbox
 
 # 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
 LOW_BYTES = 260_000_000
@@ -86,7 +86,7 @@ def _state_file_line(path: Path) -> CheckLine:
             exists = _can_be_opened(path, os.O_RDWR)
             if exists and not path.stat().st_mode & stat.S_IWUSR:
                 raise PermissionError("Permission denied")  # as a run sees it, root's too
-            people = _count_people(path)
+            people = _count_users(path)
             owner = _owner_of_lock(path)
     except OlderStateError as error:
         return passed(name, str(error))
@@ -98,14 +98,10 @@ def _state_file_line(path: Path) -> CheckLine:
     return passed(name, text if owner is None else f"{text}; a run is at work now ({owner})")
 
 
-def _count_people(path: Path) -> int:
+def _count_users(path: Path) -> int:
     """Count who is remembered; raises StateError where the file is damaged."""
-    database = open_for_reading(path)
-    try:
-        count: int = database.execute("SELECT count(*) FROM delivered").fetchone()[0]
-        return count
-    finally:
-        close_after_reading(path, database)
+    with closing(Outbox(path, read_only=True)) as outbox:
+        return outbox.delivered.count()
 
 
 def _owner_of_lock(state_path: Path) -> str | None:

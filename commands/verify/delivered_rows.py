@@ -1,118 +1,96 @@
-"""Which rows of the query Iterable must have exactly as they are now.
+"""The rows that `--verify` reads back, chosen from those delivered with their present values.
 
-Owns the look into the state file's memory, which it never changes: a row whose values hash to what
-was remembered was delivered with just those values. Sends nothing.
+A row whose values hash to the remembered hash was delivered with exactly these values.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from itertools import count as numbers
 from typing import Any, NamedTuple
 
-import orjson
-
 from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
-from state.database import close_after_reading, open_for_reading, state_errors
-from state.history import RunHistory
+from state.delivered import DeliveredTable, DeliveredUser
+from state.outbox import Outbox
 from sync.source_rows import SourceRows
-from sync.wiring import to_mapping
 
 
 class DeliveredRow(NamedTuple):
-    """A row, and when (unix seconds) each half of it was delivered; None: not as it is now."""
+    """A record, and when each request was delivered with its present content.
+
+    Times are in unix seconds; None: it was not, or with other content.
+    """
 
     record: SyncRecord
     profile_at: int | None
     event_at: int | None
 
 
-class _Remembered(NamedTuple):
-    profile_hash: int | None
-    profile_at: int | None
-    event_hash: int | None
-    event_at: int | None
-
-
 def choose_delivered_rows(
     settings: Settings,
-    most: int,
+    max_rows: int,
     stop: threading.Event,
-    draw: Callable[[], float] = random.random,
 ) -> list[DeliveredRow]:
-    """Choose up to `most` rows at random, those that the last run delivered before all others.
+    """Choose up to `max_rows` rows at random; rows that the last run delivered are preferred.
 
-    Reads the whole query once, or until `stop` is set, holding no more than is chosen. Raises
-    SourceError, StateError, and ConfigError where columns are missing.
+    Reads all rows of the query, or until `stop` is set, and holds only the chosen ones. Raises
+    SourceError, StateError, and ConfigError if the query lacks columns.
     """
-    path = settings.state_file
-    with state_errors(path), ExitStack() as stack:
-        memory = open_for_reading(path)
-        stack.callback(close_after_reading, path, memory)
-        runs = RunHistory(path, memory).runs()
+    with closing(Outbox(settings.state_file, read_only=True)) as outbox:
+        runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         tie_breakers = numbers()
-        # The worst of the chosen is on top of the heap.
+        # A heap: the first entry is the one to replace.
         chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, remembered in _rows_with_memory(settings, memory, stop):
-            profile_at, event_at = _still_so(row, mapping, remembered)
+        for row, mapping, delivered_user in _known_rows(settings, outbox.delivered, stop):
+            profile_at, event_at = _delivery_times(row, mapping, delivered_user)
             if profile_at is None and event_at is None:
                 continue
-            rank = (max(profile_at or 0, event_at or 0) >= last_run_at, draw())
-            if len(chosen) == most and rank <= chosen[0][:2]:
+            is_of_last_run = max(profile_at or 0, event_at or 0) >= last_run_at
+            rank = (is_of_last_run, random.random())  # noqa: S311 - a sample, not a secret
+            if len(chosen) == max_rows and rank <= chosen[0][:2]:
                 continue
             record = mapping.to_record(row)
             if isinstance(record, InvalidRow):
                 continue
             entry = (*rank, next(tie_breakers), DeliveredRow(record, profile_at, event_at))
-            if len(chosen) < most:
+            if len(chosen) < max_rows:
                 heapq.heappush(chosen, entry)
             else:
                 heapq.heapreplace(chosen, entry)
     return [entry[-1] for entry in sorted(chosen, reverse=True)]
 
 
-def _rows_with_memory(
-    settings: Settings, memory: sqlite3.Connection, stop: threading.Event
-) -> Iterator[tuple[Sequence[Any], RowMapping, _Remembered]]:
-    """Yield the rows of people whom the state file knows."""
+def _known_rows(
+    settings: Settings, delivered: DeliveredTable, stop: threading.Event
+) -> Iterator[tuple[Sequence[Any], RowMapping, DeliveredUser]]:
+    """Yield the rows of the users that are in the table, with the mapping and the table's row."""
     with SourceRows(settings) as rows:
-        mapping = to_mapping(settings, rows.columns)
+        mapping = rows.mapping
         for chunk in rows:
             if stop.is_set():
                 return
             keys = [mapping.key(row) for row in chunk]
-            known = _known(memory, (key.person for key in keys if key))
+            known = delivered.find(key.user_key for key in keys if key)
             for row, key in zip(chunk, keys, strict=True):
-                if key and key.person in known:
-                    yield row, mapping, known[key.person]
+                if key and key.user_key in known:
+                    yield row, mapping, known[key.user_key]
 
 
-def _known(memory: sqlite3.Connection, persons: Iterable[int]) -> dict[int, _Remembered]:
-    found = memory.execute(
-        "SELECT person, profile_hash, CAST(profile_at AS INTEGER), event_hash,"
-        " CAST(event_at AS INTEGER) FROM delivered"
-        " WHERE person IN (SELECT value FROM json_each(?))",
-        (orjson.dumps(list(persons)).decode(),),
-    )
-    return {person: _Remembered(*rest) for person, *rest in found}
-
-
-def _still_so(
-    row: Sequence[Any], mapping: RowMapping, remembered: _Remembered
+def _delivery_times(
+    row: Sequence[Any], mapping: RowMapping, delivered: DeliveredUser
 ) -> tuple[int | None, int | None]:
-    """Say when each half was delivered with the values that it has now."""
+    """Return when the profile and the event were delivered with their present content."""
     key = mapping.key(row)
     if key is None:
         return None, None
     return (
-        remembered.profile_at if key.profile_hash == remembered.profile_hash else None,
-        remembered.event_at if key.event_hash == remembered.event_hash else None,
+        delivered.profile_at if key.profile_hash == delivered.profile_hash else None,
+        delivered.event_at if key.event_hash == delivered.event_hash else None,
     )

@@ -14,19 +14,19 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
-from queue import SimpleQueue
 from urllib.parse import quote
 
-from commands.check.iterable import explain_problem
 from commands.verify.compare import MAX_EVENTS, NotThere, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import SyncError
+from iterable_api.advice import explain_problem
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
-from logger_config import printable
-from records.outcomes import RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import RequestKind
+from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.
 READ_RPS = 90.0
@@ -65,7 +65,7 @@ class Finding:
     def __str__(self) -> str:
         who = f"user {self.user_id}" if self.user_id is not None else self.email
         described = "; ".join(self.details) if self.details else "is as it was sent"
-        return printable(f"{who}: the {self.kind.value} {described}")
+        return f"{who}: the {self.kind.value} {described}"
 
 
 @dataclass
@@ -174,7 +174,7 @@ def _settle(
         if not unsettled or (wait_seconds is not None and stop.wait(wait_seconds)):
             return
         questions = unsettled
-    raise VerificationError(f"Nothing more can be read back: {reader.trouble}")
+    raise VerificationError(f"Nothing more can be read back: {reader.problem}")
 
 
 def _may_change(answer: ApiResponse, is_young: bool) -> bool:
@@ -191,7 +191,7 @@ def _judge(question: _Question, answer: ApiResponse) -> Finding:
     if answer.code == "UnknownEmailError":
         return finding(Found.MISSING, "is not in Iterable")
     if answer.status != 200 or not isinstance(answer.body, dict):
-        said = f"HTTP {answer.status}" if answer.status else answer.trouble
+        said = f"HTTP {answer.status}" if answer.status else answer.problem
         return finding(Found.UNANSWERED, f"could not be read back ({said})")
     try:
         if kind is RequestKind.PROFILE:
@@ -218,18 +218,12 @@ class _Reader:
             connections=_THREADS,
             timeout_seconds=_TIMEOUT_SECONDS,
         )
-        self.trouble: str | None = None  # why the last question was not answered
-        self._tasks: SimpleQueue[tuple[Future[ApiResponse | None], _Question] | None] = (
-            SimpleQueue()
-        )
-        for _ in range(_THREADS):
-            # Daemons: the program's end does not wait for an answer that hangs.
-            threading.Thread(target=self._work, name="verify", daemon=True).start()
+        self.problem: str | None = None  # why the last question was not answered
+        self._pool = WorkerPool("verify", _THREADS)
 
     def close(self) -> None:
         """Start no more; what is under way is not waited for."""
-        for _ in range(_THREADS):
-            self._tasks.put(None)
+        self._pool.close()
         self._http.close()
 
     def ask(self, questions: Sequence[_Question]) -> Iterator[tuple[_Question, ApiResponse]]:
@@ -239,17 +233,15 @@ class _Reader:
         the key is refused or the address is not Iterable.
         """
         unanswered_in_a_row = 0
-        futures: list[Future[ApiResponse | None]] = [Future() for _ in questions]
-        for task in zip(futures, questions, strict=True):
-            self._tasks.put(task)
+        futures = [self._pool.submit(self._get, question) for question in questions]
         try:
             for question, future in zip(questions, futures, strict=True):
                 answer = self._result(future)
                 if answer is None:
                     return
-                self.trouble = explain_problem(answer, self._address)
+                self.problem = explain_problem(GET_EVENTS, answer, self._address)
                 if verdict_of(GET_EVENTS, answer) is Verdict.REFUSED:
-                    raise VerificationError(f"Nothing can be read back: {self.trouble}")
+                    raise VerificationError(f"Nothing can be read back: {self.problem}")
                 yield question, answer
                 is_answered = answer.status is not None and answer.status < 500
                 unanswered_in_a_row = 0 if is_answered else unanswered_in_a_row + 1
@@ -258,15 +250,6 @@ class _Reader:
         finally:
             for future in futures:
                 future.cancel()
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            future, question = task
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._get(question))
-                except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-                    future.set_exception(error)
 
     def _result(self, future: Future[ApiResponse | None]) -> ApiResponse | None:
         """Wait for an answer, but not for one that hangs when the run is to stop."""

@@ -13,7 +13,8 @@ from commands.check.run import check_setup, settings_problems
 from config.settings import Settings
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
-from state.database import APPLICATION_ID, SCHEMA_STEPS, RunLock, open_state
+from state.database import APPLICATION_ID, SCHEMA_STEPS, open_state
+from state.lock import RunLock
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.mariadb import free_port
 from tests.support.set_up import KEY, SetUp, failures, has_words

@@ -48,7 +48,7 @@ class TestFieldTypes:
             ("double", "'5'", "we send string"),
             ("boolean", "1", "write x=COLUMN:bool in USER_FIELDS"),
             ("boolean", "'yes'", "we send string"),
-            ("date", "'soon'", "string (not in the form of a date)"),
+            ("date", "'soon'", "string (not in a date format)"),
             ("date", "CAST(20260113 AS SIGNED)", "we send long"),
             ("object", "'{}'", "write x=COLUMN:json in USER_FIELDS"),
         ],

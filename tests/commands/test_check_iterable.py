@@ -22,7 +22,7 @@ class TestIterable:
     def test_that_refuses_the_key_fails_with_all_that_it_can_mean(self, set_up: SetUp) -> None:
         line = set_up.line("Iterable", ITERABLE_API_KEY="f" * 32)
         assert not line.ok
-        has_words(line, "refuses the key (HTTP 401 BadApiKey)", "mistyped", "Server-side")
+        has_words(line, "refused the API key (HTTP 401 BadApiKey)", "mistyped", "Server-side")
         has_words(line, "EU data centre: https://api.eu.iterable.com", "ITERABLE_API_BASE_URL")
 
     @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ class TestIterable:
                 "JWT-enabled",
             ),
             ({"fault": "status", "status": 403, "code": "Forbidden"}, "client-side key"),
-            ({"fault": "html_body", "status": 401}, "not Iterable's API"),
-            ({"fault": "html_body", "status": 200}, "not Iterable's API"),
-            ({"fault": "empty_body", "status": 200}, "not Iterable's API"),
-            ({"fault": "error_code_on_200", "code": "Success"}, "not Iterable's API"),
-            ({"fault": "redirect", "status": 302}, "redirects (HTTP 302)"),
-            ({"fault": "status", "status": 404}, "does not know the API (HTTP 404)"),
-            ({"fault": "status", "status": 503}, "trouble of its own (HTTP 503)"),
+            ({"fault": "html_body", "status": 401}, "does not lead to Iterable's API"),
+            ({"fault": "html_body", "status": 200}, "does not lead to Iterable's API"),
+            ({"fault": "empty_body", "status": 200}, "does not lead to Iterable's API"),
+            ({"fault": "error_code_on_200", "code": "Success"}, "does not lead to Iterable's API"),
+            ({"fault": "redirect", "status": 302}, "does not lead to Iterable's API (HTTP 302)"),
+            ({"fault": "status", "status": 404}, "does not lead to Iterable's API (HTTP 404)"),
+            ({"fault": "status", "status": 503}, "has a server error (HTTP 503)"),
             ({"fault": "status", "status": 400, "code": "BadParams"}, "HTTP 400 BadParams"),
             ({"fault": "drop_before"}, "cannot be reached"),
         ],

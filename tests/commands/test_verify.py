@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from commands.verify.run import Found, VerificationTally
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.sync_pair import KEY, PEOPLE, SyncPair

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.verify.run import WAITS_SECONDS, Found, VerificationError, VerificationTally, verify
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
@@ -163,7 +163,7 @@ class TestTrouble:
 
     def test_with_everything_ends_it_and_asks_no_more(self, synced: SyncPair) -> None:
         synced.iterable.set_faults([{"fault": "status", "status": 503}])
-        with pytest.raises(VerificationError, match="trouble of its own"):
+        with pytest.raises(VerificationError, match="has a server error"):
             list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
 
     def test_too_many_requests_slow_it_down_and_lose_nothing(self, synced: SyncPair) -> None:
@@ -172,7 +172,7 @@ class TestTrouble:
 
     def test_a_refused_key_ends_it_with_the_reason(self, synced: SyncPair) -> None:
         settings = replace(synced.settings, iterable_api_key="f" * 32)
-        with pytest.raises(VerificationError, match="refuses the key"):
+        with pytest.raises(VerificationError, match="refused the API key"):
             list(verify(settings, 100, threading.Event()))
 
     def test_nobody_there_ends_it_with_the_reason(self, synced: SyncPair) -> None:

@@ -1,4 +1,4 @@
-"""The little language of USER_FIELDS and EVENT_FIELDS."""
+"""The syntax of USER_FIELDS and EVENT_FIELDS."""
 
 from __future__ import annotations
 
@@ -39,31 +39,33 @@ def problems_of(text: str, reserved: frozenset[str] = NOTHING_RESERVED) -> list[
         (" , ", []),
     ],
 )
-def test_fields_are_read(text: str, fields: list[Field]) -> None:
+def test_a_field_list_is_parsed(text: str, fields: list[Field]) -> None:
     assert parse_fields(text, NOTHING_RESERVED) == tuple(fields)
 
 
 @pytest.mark.parametrize("entry", ["=", "a=", "=b", "a.b", "a.b=c", ":bool", "a=:bool"])
-def test_an_entry_that_is_no_field_is_quoted(entry: str) -> None:
+def test_an_invalid_entry_is_quoted(entry: str) -> None:
     assert problems_of(entry) == [
-        f"{entry!r} is not field=column (a field's name holds no dot)"
+        f"{entry!r} is not field=column (a field name cannot contain a dot)"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cast", ["int", "BOOL", "bool:json", "date"])
-def test_an_unknown_cast_is_named(cast: str) -> None:
-    assert problems_of(f"a=b:{cast}") == [f"'a=b:{cast}': ':{cast}' is unknown, use :bool or :json"]
+def test_an_unknown_conversion_is_reported(cast: str) -> None:
+    assert problems_of(f"a=b:{cast}") == [
+        f"'a=b:{cast}' has the unknown conversion ':{cast}': use :bool or :json"
+    ]
 
 
-def test_a_field_that_is_named_twice_is_a_problem() -> None:
-    assert problems_of("a,b,a=c") == ["field 'a' is named twice"]
+def test_a_field_can_be_listed_only_once() -> None:
+    assert problems_of("a,b,a=c") == ["names the field 'a' twice"]
 
 
-def test_every_problem_is_reported_one_a_line() -> None:
+def test_all_problems_are_reported_one_on_each_line() -> None:
     assert problems_of("=,a,a,email", RESERVED_USER_FIELDS) == [
-        "'=' is not field=column (a field's name holds no dot)",
-        "field 'a' is named twice",
-        "field 'email' is set by Iterable or by this program",
+        "'=' is not field=column (a field name cannot contain a dot)",
+        "names the field 'a' twice",
+        "cannot contain the field 'email': Iterable or this program sets it",
     ]
 
 
@@ -76,11 +78,11 @@ def test_every_problem_is_reported_one_a_line() -> None:
         "recent_page_view",
     ],
 )
-def test_a_profile_field_of_iterables_own_cannot_be_a_target(target: str) -> None:
-    why = [f"field {target!r} is set by Iterable or by this program"]
-    assert problems_of(target, RESERVED_USER_FIELDS) == why
-    assert problems_of(f"{target}=some_column", RESERVED_USER_FIELDS) == why
-    # As a column it is as good as any.
+def test_a_profile_field_that_iterable_sets_cannot_be_a_target(target: str) -> None:
+    problems = [f"cannot contain the field {target!r}: Iterable or this program sets it"]
+    assert problems_of(target, RESERVED_USER_FIELDS) == problems
+    assert problems_of(f"{target}=some_column", RESERVED_USER_FIELDS) == problems
+    # It is allowed as a column.
     assert parse_fields(f"mine={target}", RESERVED_USER_FIELDS) == (Field("mine", target),)
 
 
@@ -89,7 +91,7 @@ def test_a_profile_field_of_iterables_own_cannot_be_a_target(target: str) -> Non
 )
 def test_an_event_field_that_the_program_sets_cannot_be_a_target(target: str) -> None:
     assert problems_of(target, RESERVED_EVENT_FIELDS) == [
-        f"field {target!r} is set by Iterable or by this program"
+        f"cannot contain the field {target!r}: Iterable or this program sets it"
     ]
 
 
@@ -112,13 +114,15 @@ ENTRIES = st.tuples(NAMES, NAMES, st.sampled_from(["", "bool", "json"]))
 
 
 @given(st.lists(ENTRIES, unique_by=lambda entry: entry[0]))
-def test_what_is_written_is_what_is_read(entries: list[tuple[str, str, str]]) -> None:
+def test_a_written_field_list_parses_to_the_same_fields(
+    entries: list[tuple[str, str, str]],
+) -> None:
     text = ",".join(f"{target}={column}:{cast}".rstrip(":") for target, column, cast in entries)
     assert parse_fields(text, NOTHING_RESERVED) == tuple(Field(*entry) for entry in entries)
 
 
 @given(st.text(alphabet="ab=:,. ü\n"))
-def test_any_text_is_fields_or_a_list_of_problems(text: str) -> None:
+def test_any_text_gives_fields_or_a_list_of_problems(text: str) -> None:
     try:
         fields = parse_fields(text, frozenset({"a"}))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where settings lead and where they come from: paths, web addresses, the .env file."""
+"""Paths and web addresses in settings; the `.env` file and the environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_relative_path_starts_at_the_project_folder_wherever_the_program_is_st
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_absolute_path_and_a_home_folder_are_taken_as_they_are(
+def test_an_absolute_path_and_a_home_folder_are_accepted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -38,41 +38,39 @@ def test_an_absolute_path_and_a_home_folder_are_taken_as_they_are(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_needs_a_folder_to_lie_in(name: str, tmp_path: Path) -> None:
+def test_the_folder_of_a_file_must_exist(name: str, tmp_path: Path) -> None:
     assert problem_with(**{name: f"{tmp_path}/none/a"}) == (
-        f"{name} lies in a folder that does not exist: create {tmp_path}/none"
+        f"{name} is in a folder that does not exist: create {tmp_path}/none"
     )
-    assert problem_with(**{name: str(tmp_path)}) == (
-        f"{name} names a folder, not a file: {tmp_path}"
-    )
+    assert problem_with(**{name: str(tmp_path)}) == (f"{name} is a folder, not a file: {tmp_path}")
 
 
-def test_the_folder_of_the_results_has_to_exist(tmp_path: Path) -> None:
+def test_the_results_folder_must_exist(tmp_path: Path) -> None:
     assert problem_with(RESULTS_DIR=f"{tmp_path}/none") == (
-        f"RESULTS_DIR names a folder that does not exist: create {tmp_path}/none"
+        f"RESULTS_DIR is a folder that does not exist: create {tmp_path}/none"
     )
 
 
 @pytest.mark.parametrize("name", ["QUERY_FILE", "DB_SSL_CA"])
-def test_a_file_that_is_read_has_to_exist(name: str, tmp_path: Path) -> None:
-    assert problem_with(**{name: f"{tmp_path}/a"}) == f"{name} names no file: {tmp_path}/a"
-    assert problem_with(**{name: str(tmp_path)}) == f"{name} names no file: {tmp_path}"
+def test_a_file_that_is_read_must_exist(name: str, tmp_path: Path) -> None:
+    assert (
+        problem_with(**{name: f"{tmp_path}/a"}) == f"{name} is not an existing file: {tmp_path}/a"
+    )
+    assert problem_with(**{name: str(tmp_path)}) == f"{name} is not an existing file: {tmp_path}"
 
 
 @pytest.mark.parametrize("name", [*FILES, "RESULTS_DIR", "QUERY_FILE", "DB_SSL_CA"])
 @pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "x" * 300, "a\0b"])
-def test_a_path_that_the_system_cannot_take_is_a_problem_not_a_crash(name: str, text: str) -> None:
-    assert problem_with(**{name: text}).startswith(f"{name} is a path that cannot be used: ")
+def test_a_path_that_the_system_does_not_accept_is_reported(name: str, text: str) -> None:
+    assert problem_with(**{name: text}).startswith(f"{name} is not a usable path: ")
 
 
 @pytest.mark.parametrize("name", ["STATE_FILE", "METRICS_FILE"])
-def test_a_device_is_not_taken_for_a_file_of_our_own(name: str, tmp_path: Path) -> None:
-    """As root, a run closed /dev/null to everybody else, or put a file in its place."""
+def test_a_device_is_refused_as_state_or_metrics_file(name: str, tmp_path: Path) -> None:
+    """As root, a run changed the mode of /dev/null, or replaced it with a file."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/null")):
-        assert problem_with(**{name: str(path)}) == (
-            f"{name} names something that is not a file: {path}"
-        )
+        assert problem_with(**{name: str(path)}) == (f"{name} is not a regular file: {path}")
     assert settings_with(LOG_FILE="/dev/null").log_file == Path("/dev/null")
 
 
@@ -91,7 +89,7 @@ def test_a_device_is_not_taken_for_a_file_of_our_own(name: str, tmp_path: Path) 
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_the_api_is_reached_by_https_or_on_this_machine(text: str, url: str) -> None:
+def test_the_api_url_is_https_or_on_this_machine(text: str, url: str) -> None:
     assert settings_with(ITERABLE_API_BASE_URL=text).iterable_api_base_url == url
 
 
@@ -108,9 +106,9 @@ def test_the_api_is_reached_by_https_or_on_this_machine(text: str, url: str) -> 
         "HTTP://api.iterable.com",
     ],
 )
-def test_the_key_never_travels_over_plain_http_to_another_machine(text: str) -> None:
+def test_plain_http_to_another_machine_is_refused(text: str) -> None:
     assert problem_with(ITERABLE_API_BASE_URL=text) == (
-        "ITERABLE_API_BASE_URL must start with https:// (plain http is for this machine only)"
+        "ITERABLE_API_BASE_URL must start with https:// (http is allowed only to this machine)"
     )
 
 
@@ -124,7 +122,7 @@ def test_the_key_never_travels_over_plain_http_to_another_machine(text: str) -> 
         *("https://api iterable.com", "https://api.iter\table.com", "https://api.\x1biterable.com"),
     ],
 )  # fmt: skip
-def test_what_is_no_web_address_is_a_problem(text: str) -> None:
+def test_what_is_not_a_web_address_is_refused(text: str) -> None:
     expected = "is not a web address such as https://api.iterable.com"
     assert problem_with(ITERABLE_API_BASE_URL=text) == f"ITERABLE_API_BASE_URL {expected}"
     assert problem_with(HEALTHCHECK_URL=text) == f"HEALTHCHECK_URL {expected}"
@@ -133,9 +131,10 @@ def test_what_is_no_web_address_is_a_problem(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["https://user:pw@api.iterable.com", "https://api.iterable.com?a=b", "https://a.b#c"]
 )
-def test_the_address_of_the_api_is_a_plain_one(text: str) -> None:
+def test_the_api_url_has_no_user_query_or_fragment(text: str) -> None:
     assert problem_with(ITERABLE_API_BASE_URL=text) == (
-        "ITERABLE_API_BASE_URL must be a plain address such as https://api.eu.iterable.com"
+        "ITERABLE_API_BASE_URL must have no user name, query or fragment: "
+        "https://api.eu.iterable.com, for example"
     )
 
 
@@ -146,7 +145,7 @@ EnvFile = Callable[[str | bytes], Path]
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnvFile:
-    """Write a .env file; the real environment holds none of our settings."""
+    """Return a function that writes a `.env` file; the environment has no settings."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
@@ -158,10 +157,10 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnvFile:
     return write
 
 
-def test_a_file_is_read_with_quotes_comments_and_export(env_file: EnvFile) -> None:
+def test_quotes_comments_and_export_in_an_env_file_are_understood(env_file: EnvFile) -> None:
     path = env_file(
         "# a comment\n"
-        "DB_HOST=db.example.com  # where\n"
+        "DB_HOST=db.example.com  # the server\n"
         "export DB_USER='reader'\n"
         'DB_PASSWORD=" two  words "\n'
         "DB_NAME=\n"
@@ -181,31 +180,31 @@ def test_a_password_is_never_interpolated(env_file: EnvFile, password: str) -> N
     assert read_environment(env_file(f"DB_PASSWORD={password}\n")) == {"DB_PASSWORD": password}
 
 
-def test_the_real_environment_wins_even_where_it_is_empty(
+def test_the_environment_wins_over_the_file_even_if_empty(
     env_file: EnvFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = env_file("DB_HOST=of-the-file\nDB_USER=of-the-file\nDB_PASSWORD=of-the-file\n")
-    monkeypatch.setenv("DB_HOST", "of-the-environment")
+    path = env_file("DB_HOST=from-the-file\nDB_USER=from-the-file\nDB_PASSWORD=from-the-file\n")
+    monkeypatch.setenv("DB_HOST", "from-the-environment")
     monkeypatch.setenv("DB_PASSWORD", "")
     assert read_environment(path) == {
-        "DB_HOST": "of-the-environment",
-        "DB_USER": "of-the-file",
+        "DB_HOST": "from-the-environment",
+        "DB_USER": "from-the-file",
         "DB_PASSWORD": "",
     }
 
 
-def test_reading_a_file_changes_nothing_in_the_real_environment(env_file: EnvFile) -> None:
+def test_reading_an_env_file_does_not_change_the_environment(env_file: EnvFile) -> None:
     before = dict(os.environ)
     read_environment(env_file("DB_HOST=x\n"))
     assert dict(os.environ) == before
 
 
-def test_a_file_saved_with_a_byte_order_mark_keeps_its_first_name(env_file: EnvFile) -> None:
-    """It lost it: DB_HOST was then said to be missing, with the file showing it."""
+def test_a_byte_order_mark_does_not_hide_the_first_setting(env_file: EnvFile) -> None:
+    """DB_HOST was reported as missing although it was in the first line."""
     assert read_environment(env_file(b"\xef\xbb\xbfDB_HOST=x\n")) == {"DB_HOST": "x"}
 
 
-def test_a_file_with_windows_line_ends_is_read(env_file: EnvFile) -> None:
+def test_windows_line_ends_are_understood(env_file: EnvFile) -> None:
     assert read_environment(env_file("DB_HOST=x\r\nDB_USER=y\r\n")) == {
         "DB_HOST": "x",
         "DB_USER": "y",
@@ -213,14 +212,14 @@ def test_a_file_with_windows_line_ends_is_read(env_file: EnvFile) -> None:
 
 
 @pytest.mark.parametrize("named", ["nowhere.env", "."])
-def test_a_file_that_is_named_has_to_exist(tmp_path: Path, named: str) -> None:
+def test_an_env_file_on_the_command_line_must_exist(tmp_path: Path, named: str) -> None:
     path = tmp_path / named
     with pytest.raises(ConfigError) as raised:
         read_environment(path)
-    assert raised.value.problems == [f"--env-file {path} names no file"]
+    assert raised.value.problems == [f"--env-file {path} is not an existing file"]
 
 
-def test_a_file_that_is_not_utf_8_is_a_problem_that_does_not_show_it(env_file: EnvFile) -> None:
+def test_an_env_file_that_is_not_utf_8_is_refused_without_quoting_it(env_file: EnvFile) -> None:
     path = env_file("DB_PASSWORD=pässwörd\n".encode("latin-1"))
     with pytest.raises(ConfigError) as raised:
         read_environment(path)
@@ -229,6 +228,6 @@ def test_a_file_that_is_not_utf_8_is_a_problem_that_does_not_show_it(env_file: E
     assert "ssw" not in problem
 
 
-def test_a_path_that_the_system_cannot_take_is_a_problem(tmp_path: Path) -> None:
+def test_an_env_file_path_that_the_system_does_not_accept_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: .*too long"):
         read_environment(tmp_path / ("x" * 300))

@@ -1,4 +1,4 @@
-"""The environment, read into settings, or into the list of all that is wrong with it."""
+"""Settings from the environment, or all problems with them at once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def problem_with(**changes: str) -> str:
 # Defaults
 
 
-def test_the_required_ones_alone_give_the_documented_defaults() -> None:
+def test_unset_settings_have_the_documented_defaults() -> None:
     settings = settings_with()
     assert dataclasses.asdict(settings) | {"user_fields": 0, "event_fields": 0} == {
         "db_host": "db.example.com",
@@ -83,13 +83,9 @@ def test_the_required_ones_alone_give_the_documented_defaults() -> None:
     assert (settings.user_fields, settings.event_fields) == (USER_FIELDS, EVENT_FIELDS)
 
 
-def test_there_is_one_value_for_every_name() -> None:
-    assert [field.name.upper() for field in dataclasses.fields(Settings)] == list(NAMES)
-
-
 @pytest.mark.parametrize("name", DEFAULTS)
 @pytest.mark.parametrize("empty", ["", "  "])
-def test_an_optional_setting_left_empty_has_its_default(name: str, empty: str) -> None:
+def test_an_empty_optional_setting_has_its_default(name: str, empty: str) -> None:
     assert settings_with(**{name: empty}) == settings_with()
 
 
@@ -98,11 +94,11 @@ def test_settings_cannot_be_changed() -> None:
         settings_with().db_port = 1  # type: ignore[misc]
 
 
-# What is required
+# Required settings
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_a_required_setting_that_is_absent_is_named(name: str) -> None:
+def test_a_missing_required_setting_is_reported(name: str) -> None:
     environment = {key: value for key, value in REQUIRED_ONES.items() if key != name}
     with pytest.raises(ConfigError) as raised:
         Settings.from_environment(environment)
@@ -110,29 +106,29 @@ def test_a_required_setting_that_is_absent_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(REQUIRED) - {"DB_PASSWORD"}))
-def test_a_required_setting_may_not_be_empty(name: str) -> None:
+def test_a_required_setting_cannot_be_empty(name: str) -> None:
     assert problem_with(**{name: " "}) == f"{name} is missing: set it in .env (see .env.example)"
 
 
 @pytest.mark.parametrize("password", ["", " ", " leading and trailing ", "#$\\'\"", "pä\tss"])
-def test_the_password_is_taken_exactly_as_it_is(password: str) -> None:
+def test_the_password_is_not_trimmed_and_may_be_empty(password: str) -> None:
     assert settings_with(DB_PASSWORD=password).db_password == password
 
 
-def test_any_other_setting_is_trimmed() -> None:
+def test_every_other_setting_is_trimmed() -> None:
     settings = settings_with(DB_HOST=" db \n", ITERABLE_API_KEY=" key\n", SYNC_MODE=" bulk ")
     assert (settings.db_host, settings.iterable_api_key) == ("db", "key")
     assert settings.sync_mode == "bulk"
 
 
 @pytest.mark.parametrize("name", [*REQUIRED, "DB_SSL_CA", "HEALTHCHECK_URL", "DB_PORT"])
-def test_the_templates_placeholder_is_a_problem_wherever_it_stands(name: str) -> None:
+def test_a_placeholder_of_the_template_is_refused_in_any_setting(name: str) -> None:
     assert problem_with(**{name: "your_own_value_here"}) == (
         f"{name} still holds the template's placeholder: put your own value there"
     )
 
 
-def test_every_problem_is_reported_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         Settings.from_environment(
             {
@@ -152,7 +148,7 @@ def test_every_problem_is_reported_at_once() -> None:
 # Secrets
 
 
-def test_no_secret_is_shown_by_repr() -> None:
+def test_repr_does_not_show_secrets() -> None:
     settings = settings_with(
         DB_PASSWORD="hunter2-hunter2",
         ITERABLE_API_KEY="feedc0ffee",
@@ -163,14 +159,23 @@ def test_no_secret_is_shown_by_repr() -> None:
     assert not [part for part in ("hunter2", "feedc0ffee", "5ec2e7") if part in shown]
 
 
+def test_every_secret_has_a_label_for_the_log() -> None:
+    settings = settings_with(HEALTHCHECK_URL="https://hc-ping.com/5ec2e7")
+    assert list(settings.secrets()) == [
+        ("correct horse", "database password"),
+        ("0123456789abcdef", "api key"),
+        ("https://hc-ping.com/5ec2e7", "health check"),
+    ]
+
+
 @pytest.mark.parametrize(
     "key", ["two words", "tab\tinside", "schlüssel-secret", "line\nsecret", "\x1bsecret"]
 )
-def test_a_key_with_characters_that_no_header_takes_is_a_problem_that_does_not_show_it(
+def test_a_key_that_no_http_header_can_hold_is_refused_without_quoting_it(
     key: str,
 ) -> None:
     assert problem_with(ITERABLE_API_KEY=key) == (
-        "ITERABLE_API_KEY holds characters that no API key has: copy it again"
+        "ITERABLE_API_KEY contains characters that an API key cannot have: copy it again"
     )
 
 
@@ -188,35 +193,35 @@ NUMBERS = (*RATES, "ENGAGEMENT_WINDOW_DAYS", "EVENT_DELAY_SECONDS")
 
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("text", ["ten", "1.5", "1e3", "0x10", "--1", "nan", "9" * 5_000])
-def test_what_is_no_whole_number_is_a_problem(name: str, text: str) -> None:
+def test_what_is_not_a_whole_number_is_refused(name: str, text: str) -> None:
     assert problem_with(**{name: text}).startswith(f"{name} must be a whole number, not '")
 
 
 @pytest.mark.parametrize(("name", "bounds"), WHOLE.items())
-def test_a_whole_number_has_bounds(name: str, bounds: tuple[int, int]) -> None:
+def test_a_whole_number_outside_its_bounds_is_refused(name: str, bounds: tuple[int, int]) -> None:
     for value in bounds:
         assert getattr(settings_with(**{name: str(value)}), name.lower()) == value
     for value in (bounds[0] - 1, bounds[1] + 1):
         assert problem_with(**{name: str(value)}) == (
-            f"{name} must be from {bounds[0]:,} to {bounds[1]:,}, not {value}"
+            f"{name} must be between {bounds[0]:,} and {bounds[1]:,}, not {value}"
         )
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("text", ["fast", "1,5", "nan", "1/2", "5 s"])
-def test_what_is_no_number_is_a_problem(name: str, text: str) -> None:
+def test_what_is_not_a_number_is_refused(name: str, text: str) -> None:
     assert problem_with(**{name: text}) == f"{name} must be a number, not {text!r}"
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("text", ["-1", "inf", "-inf", "1e99"])
-def test_a_number_beyond_reason_is_a_problem(name: str, text: str) -> None:
-    assert problem_with(**{name: text}).startswith(f"{name} must be from ")
+def test_a_number_outside_its_bounds_is_refused(name: str, text: str) -> None:
+    assert problem_with(**{name: text}).startswith(f"{name} must be between ")
 
 
 @pytest.mark.parametrize("name", RATES)
-def test_a_pace_of_nought_is_a_problem_and_a_slow_one_is_not(name: str) -> None:
-    assert problem_with(**{name: "0"}).startswith(f"{name} must be from 0.01 to ")
+def test_a_rate_below_one_request_per_second_is_allowed_but_not_zero(name: str) -> None:
+    assert problem_with(**{name: "0"}).startswith(f"{name} must be between 0.01 and ")
     assert getattr(settings_with(**{name: "0.5"}), name.lower()) == 0.5
     assert getattr(settings_with(**{name: "0.01"}), name.lower()) == 0.01
 
@@ -230,7 +235,7 @@ def test_a_flag_is_true_or_false(name: str) -> None:
     assert problem_with(**{name: "maybe"}) == f"{name} must be true or false, not 'maybe'"
 
 
-def test_a_choice_is_read_in_any_letter_case_and_anything_else_is_a_problem() -> None:
+def test_a_choice_is_case_insensitive_and_anything_else_is_refused() -> None:
     assert settings_with(SYNC_MODE="BULK").sync_mode == "bulk"
     assert settings_with(LOG_LEVEL="debug").log_level == "DEBUG"
     assert problem_with(SYNC_MODE="fast") == (
@@ -239,7 +244,7 @@ def test_a_choice_is_read_in_any_letter_case_and_anything_else_is_a_problem() ->
     assert problem_with(LOG_LEVEL="loud").startswith("LOG_LEVEL must be one of DEBUG, INFO,")
 
 
-def test_a_time_zone_is_one_that_exists() -> None:
+def test_a_time_zone_is_an_iana_name() -> None:
     assert settings_with(DB_TIMEZONE="Europe/Berlin").db_timezone == ZoneInfo("Europe/Berlin")
     assert settings_with(DB_TIMEZONE="utc").db_timezone is timezone.utc
     assert str(settings_with(DB_TIMEZONE="UTC").db_timezone) == "UTC"
@@ -249,26 +254,26 @@ def test_a_time_zone_is_one_that_exists() -> None:
 @pytest.mark.parametrize(
     "text", ["Mars/Olympus", "Europe", "+02:00", "../../etc/passwd", "/etc/passwd", "x" * 400]
 )
-def test_a_time_zone_that_does_not_exist_is_a_problem(text: str) -> None:
+def test_an_unknown_time_zone_is_refused(text: str) -> None:
     assert problem_with(DB_TIMEZONE=text) == (
-        f"DB_TIMEZONE names no time zone: {text!r}; use an IANA name like Europe/Berlin"
+        f"DB_TIMEZONE is not a time zone: {text!r}; use an IANA name such as Europe/Berlin"
     )
 
 
-def test_the_fields_are_read_and_their_problems_named() -> None:
+def test_problems_of_field_lists_name_the_setting() -> None:
     assert settings_with(USER_FIELDS="city,vip:bool").user_fields == (
         Field("city", "city"),
         Field("vip", "vip", "bool"),
     )
     assert problem_with(USER_FIELDS="signupDate") == (
-        "USER_FIELDS field 'signupDate' is set by Iterable or by this program"
+        "USER_FIELDS cannot contain the field 'signupDate': Iterable or this program sets it"
     )
     assert problem_with(EVENT_FIELDS="timestamp") == (
-        "EVENT_FIELDS field 'timestamp' is set by Iterable or by this program"
+        "EVENT_FIELDS cannot contain the field 'timestamp': Iterable or this program sets it"
     )
 
 
-# Whatever comes
+# Any values
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=40)))

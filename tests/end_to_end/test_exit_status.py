@@ -147,7 +147,7 @@ def test_twenty_failed_calls_in_a_row_end_the_run(
 
 def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
-    results = program.project / "reporting" / "results_file.py"
+    results = program.project / "reporting" / "summary.py"
     results.write_text(results.read_text() + "\n\ndef summarize(**_): return 1 // 0\n")
     broken = program.project / "sync" / "run.py"
     assert "summarize" in broken.read_text()
@@ -164,7 +164,7 @@ def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path
 
 def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
-    history = program.project / "state" / "history.py"
+    history = program.project / "commands" / "history.py"
     history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")
     ending = program.run("--history")
     assert (ending.status, ending.stdout) == (70, "")

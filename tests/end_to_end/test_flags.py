@@ -155,7 +155,7 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
         (["--mode", "both"], "invalid choice: 'both'"),
         (["--dry"], "unrecognized arguments: --dry"),
         (["--quiet", "--verbose"], "not allowed with argument --quiet"),
-        (["--env-file", "/nowhere/at.all"], "/nowhere/at.all names no file"),
+        (["--env-file", "/nowhere/at.all"], "/nowhere/at.all is not an existing file"),
     ],
 )
 def test_a_bad_flag_is_one_line_and_status_2(

@@ -48,7 +48,7 @@ ENDS_THE_RUN = {
     "while a row is mapped": ("records.mapping", "RowMapping.to_record = _bug"),
     "in the thread of a call": ("iterable_client", "IterableClient.call = _bug"),
     "while results are recorded": ("state.outbox", "Outbox.record = _bug"),
-    "while the summary is made": ("state.outbox", "Outbox.failures = Outbox.tally = _bug"),
+    "while the summary is made": ("state.outbox", "Outbox.failures = Outbox.outcome_counts = _bug"),
     "in a signal's handler": (
         "sync.dispatcher",
         "import signal\nsignal.signal(signal.SIGALRM, _bug)\n"
@@ -59,16 +59,16 @@ IS_NOTICED = {
     "in an unrelated thread": (
         "sync.dispatcher",
         "class _Failing(threading.Thread):\n    run = _bug\n"
-        "def _work(self, former=Dispatcher._work):\n"
-        "    _Failing().start()\n    former(self)\nDispatcher._work = _work",
+        "def _run(self, former=Dispatcher.run):\n"
+        "    _Failing().start()\n    former(self)\nDispatcher.run = _run",
     ),
     "in a destructor": (
         "state.outbox",
         "class _Failing:\n    __del__ = _bug\n"
-        "def _tally(self, former=Outbox.tally):\n    _Failing()\n    return former(self)\n"
-        "Outbox.tally = _tally",
+        "def _counts(self, former=Outbox.outcome_counts):\n    _Failing()\n"
+        "    return former(self)\nOutbox.outcome_counts = _counts",
     ),
-    "in the report": ("reporting.report_page", "page = _bug"),
+    "in the report": ("reporting.html_report", "to_page = _bug"),
 }
 
 

@@ -23,7 +23,9 @@ from tests.support.recording_servers import Website, make_self_signed, website
 from tests.support.users import WINDOW, add_users
 
 NOT_TRUSTED = (
-    "the server's certificate is not trusted: check ITERABLE_API_BASE_URL and REQUESTS_CA_BUNDLE."
+    "the server's certificate is not trusted, so the API key was not sent: "
+    "check ITERABLE_API_BASE_URL. If your network has a proxy that reads TLS traffic, "
+    "set REQUESTS_CA_BUNDLE to its CA file."
 )
 PROXY_PASSWORD = "c4nary-proxy-pw"
 
@@ -134,7 +136,7 @@ def test_check_and_verify_do_not_send_the_key_to_an_untrusted_server(
         site.requests.clear()
         ending = run_against(program, site, certificates.another_ca, *flags)
     assert ending.status != 0
-    assert "certificate is not trusted, so no key is sent" in ending.output
+    assert "certificate is not trusted, so the API key was not sent" in ending.output
     assert "REQUESTS_CA_BUNDLE" in ending.output
     assert site.requests == []
 

@@ -184,7 +184,7 @@ def test_load_environment_variables_raises_one_error_for_all_missing_settings(
         """,
         tmp_path,
     )
-    assert "names no file" in done.stdout
+    assert "is not an existing file" in done.stdout
     (tmp_path / "empty.env").touch()
     again = at_the_prompt(
         """

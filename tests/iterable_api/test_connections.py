@@ -17,7 +17,10 @@ def test_as_many_connections_are_kept_as_are_asked_for() -> None:
     calls_at_once = 20
     with website() as site, ThreadPoolExecutor(calls_at_once) as threads:
         client = IterableClient(
-            API_KEY, site.url, connections=calls_at_once, paces={USERS_UPDATE: 100_000}
+            API_KEY,
+            site.url,
+            connections=calls_at_once,
+            requests_per_second={USERS_UPDATE: 100_000},
         )
         site.before_answer = threading.Barrier(calls_at_once, timeout=30).wait
         for _ in range(3):

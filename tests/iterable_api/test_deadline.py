@@ -75,7 +75,7 @@ def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
         answer = http.post(USERS_UPDATE, USER)
         http.close()
     assert answer.status is None
-    assert answer.trouble in TIME_OUTS
+    assert answer.problem in TIME_OUTS
 
 
 def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:

@@ -32,21 +32,21 @@ def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
     assert kept == {("successful", True), ("successful", False), ("total_failure", False)}
 
 
-def test_an_answer_from_elsewhere_that_is_too_deep_to_be_read_is_none() -> None:
+def test_a_response_that_is_nested_too_deep_is_not_an_api_response() -> None:
     answer = requests.Response()
     answer.status_code, answer._content = 200, deep_answer(100_000)
     delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")
     assert not delivered
-    assert said["code"] == "not an API answer"
+    assert said["code"] == "not an API response"
 
 
 @pytest.mark.parametrize("send", ["bulk_update_users", "bulk_track_events"])
-def test_of_a_batch_that_is_taken_the_whole_answer_is_told_and_of_a_rejected_one_its_params(
+def test_a_delivered_batch_keeps_its_body_and_a_rejected_one_its_params(
     iterable: IterableSandbox, send: str
 ) -> None:
     client = IterableClient(API_KEY, iterable.url)
     taken = getattr(client, send)([b'{"email":"a@example.com","eventName":"page_view"}'])
-    assert (taken.verdict, taken.params["successCount"]) == (Verdict.DELIVERED, 1)
+    assert (taken.verdict, taken.bulk_body["successCount"]) == (Verdict.DELIVERED, 1)
     rejected = getattr(client, send)([b'{"email":1}'])
     assert rejected.verdict is Verdict.REJECTED
     assert rejected.code == "BadJsonBody"

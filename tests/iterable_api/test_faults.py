@@ -86,7 +86,9 @@ def test_what_no_repetition_mends_is_tried_once(
     line: str,
 ) -> None:
     iterable.set_faults([rule])
-    client, stop = unwaiting_client(iterable.url, max_attempts=MAX_ATTEMPTS, paces=ENOUGH)
+    client, stop = unwaiting_client(
+        iterable.url, max_attempts=MAX_ATTEMPTS, requests_per_second=ENOUGH
+    )
     result = client.call(endpoint, BODIES[endpoint])
     assert (result.verdict, result.http_status, result.attempts) == (verdict, http_status, 1)
     assert len(iterable.calls) == 1
@@ -110,14 +112,14 @@ def test_what_no_repetition_mends_is_tried_once(
         ({"fault": "success_code_on_error"}, 500, "5xx Server Error from {}: Status 500"),
         ({"fault": "html_body", "status": 502}, 502, "5xx Server Error from {}: Status 502"),
         ({"fault": "empty_body", "status": 503}, 503, "5xx Server Error from {}: Status 503"),
-        ({"fault": "html_body"}, 200, "Unexpected answer from {}: Status 200"),
-        ({"fault": "malformed_json"}, 200, "Unexpected answer from {}: Status 200"),
-        ({"fault": "empty_body"}, 200, "Unexpected answer from {}: Status 200"),
-        ({"fault": "empty_body", "status": 204}, 204, "Unexpected answer from {}: Status 204"),
-        ({"fault": "half_body"}, 200, "Unexpected answer from {}: Status 200"),
-        ({"fault": "drop_before"}, None, "No answer from {}: ConnectionError"),
-        ({"fault": "drop_after"}, None, "No answer from {}: ConnectionError"),
-        ({"fault": "down"}, None, "No answer from {}: ConnectionError"),
+        ({"fault": "html_body"}, 200, "Unexpected response from {}: Status 200"),
+        ({"fault": "malformed_json"}, 200, "Unexpected response from {}: Status 200"),
+        ({"fault": "empty_body"}, 200, "Unexpected response from {}: Status 200"),
+        ({"fault": "empty_body", "status": 204}, 204, "Unexpected response from {}: Status 204"),
+        ({"fault": "half_body"}, 200, "Unexpected response from {}: Status 200"),
+        ({"fault": "drop_before"}, None, "No response from {}: ConnectionError"),
+        ({"fault": "drop_after"}, None, "No response from {}: ConnectionError"),
+        ({"fault": "down"}, None, "No response from {}: ConnectionError"),
     ],
     ids=str,
 )
@@ -130,7 +132,9 @@ def test_what_may_pass_is_tried_again_up_to_the_limit(
     line: str,
 ) -> None:
     iterable.set_faults([rule])
-    client, stop = unwaiting_client(iterable.url, max_attempts=MAX_ATTEMPTS, paces=ENOUGH)
+    client, stop = unwaiting_client(
+        iterable.url, max_attempts=MAX_ATTEMPTS, requests_per_second=ENOUGH
+    )
     result = client.call(endpoint, BODIES[endpoint])
     assert (result.verdict, result.http_status) == (UNAVAILABLE, http_status)
     assert result.attempts == MAX_ATTEMPTS
@@ -161,7 +165,7 @@ def test_a_server_that_never_answers_is_left_after_the_time_out(
     result = client.call(endpoint, BODIES[endpoint])
     assert (result.verdict, result.http_status, result.attempts) == (UNAVAILABLE, None, 2)
     assert result.code == "ReadTimeout"
-    assert caplog.messages[0].startswith(f"No answer from {endpoint}: ReadTimeout")
+    assert caplog.messages[0].startswith(f"No response from {endpoint}: ReadTimeout")
 
 
 def test_nobody_listening_is_unavailable(endpoint: str) -> None:

@@ -117,7 +117,7 @@ def test_an_answer_names_the_request(site: Website) -> None:
 def test_only_an_object_is_an_answer_of_the_api(site: Website, content: bytes) -> None:
     site.answer = content
     answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.status, answer.code) == (200, "not an API answer")
+    assert (answer.status, answer.code) == (200, "not an API response")
 
 
 # The key in an answer
@@ -177,7 +177,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     assert (result.attempts, stop.waits_seconds) == (1, [])
     assert secure_site.requests == []
     assert caplog.messages == [
-        "No answer from users/update: the server's certificate is not trusted"
+        "No response from users/update: the server's certificate is not trusted"
     ]
 
 
@@ -201,7 +201,7 @@ def test_a_certificate_for_another_name_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("content", "trouble"),
+    ("content", "problem"),
     [
         (None, "the CA bundle does not exist"),
         ("no certificate", "the CA bundle holds no certificate"),
@@ -212,7 +212,7 @@ def test_a_ca_bundle_that_is_none_is_refused_by_name(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     content: str | None,
-    trouble: str,
+    problem: str,
 ) -> None:
     bundle = tmp_path / "ca.pem"
     if content is not None:
@@ -220,7 +220,7 @@ def test_a_ca_bundle_that_is_none_is_refused_by_name(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     client, _stop = unwaiting_client(secure_site.url)
     result = client.call(USERS_UPDATE, USER)
-    assert (result.verdict, result.message) == (Verdict.REFUSED, trouble)
+    assert (result.verdict, result.message) == (Verdict.REFUSED, problem)
 
 
 def test_a_server_that_speaks_no_tls_is_unavailable(site: Website) -> None:

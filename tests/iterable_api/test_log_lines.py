@@ -1,4 +1,4 @@
-"""What the client leaves in the log: enough to find a call again, no key, no person if asked."""
+"""Log lines of the client: enough to find a call, never the key, no personal data if so set."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_an_attempt_that_got_no_answer_says_what_came_instead(
     client.call(USERS_UPDATE, USER, "user 7")
     assert log.messages[0].startswith("users/update user 7 attempt 1: ConnectionError in ")
     assert log.messages[1].startswith(
-        "No answer from users/update: ConnectionError (user 7; attempt 1, again in "
+        "No response from users/update: ConnectionError (user 7; attempt 1, retry in "
     )
 
 
@@ -189,7 +189,7 @@ def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(
     said = "5xx Server Error from events/track: Status 502 (user 7; GenericError; Bad gateway; "
     wait = f"{stop.waits_seconds[0]:.1f}"
     assert (first.levelname, last.levelname) == ("WARNING", "ERROR")
-    assert first.getMessage() == f"{said}attempt 1, again in {wait} s)"
+    assert first.getMessage() == f"{said}attempt 1, retry in {wait} s)"
     assert last.getMessage() == f"{said}attempt 2, the last)"
 
 
@@ -212,7 +212,7 @@ def test_what_is_no_answer_of_the_api_is_said_once(
     client, _stop = unwaiting_client(iterable.url, max_attempts=1)
     client.call(USERS_UPDATE, USER)
     assert caplog.messages == [
-        "Unexpected answer from users/update: Status 200 (not an API answer)"
+        "Unexpected response from users/update: Status 200 (not an API response)"
     ]
 
 
@@ -268,6 +268,6 @@ def test_a_key_that_iterable_echoes_is_nowhere(
 
 def test_a_key_is_not_in_what_the_client_raises(iterable: IterableSandbox) -> None:
     client = IterableClient(API_KEY, iterable.url)
-    with pytest.raises(ValueError, match="JSON cannot say") as caught:
+    with pytest.raises(ValueError, match="JSON cannot represent") as caught:
         client.update_user(EMAIL, {"what": object()})
     assert API_KEY not in repr(caught.value)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from iterable_api.responses import (
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
+    NO_API_RESPONSE,
     USERS_BULK_UPDATE,
     USERS_UPDATE,
     ApiResponse,
@@ -63,7 +64,7 @@ def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int
     judged: dict[Verdict, set[int]] = {}
     for status in statuses:
         answers = [answered(status, code) for code in CODES]
-        answers += [ApiResponse(status, body, "not an API answer") for body in NOT_THE_API]
+        answers += [ApiResponse(status, body, NO_API_RESPONSE) for body in NOT_THE_API]
         for answer in answers:
             judged.setdefault(verdict_of(endpoint, answer), set()).add(status)
     return judged
@@ -98,7 +99,7 @@ def test_404_is_this_rows_where_the_user_is_unknown_and_else_the_endpoints(
 
 @pytest.mark.parametrize("body", NOT_THE_API)
 def test_404_of_something_else_than_the_api_is_refused(body: object) -> None:
-    assert verdict_of(USERS_UPDATE, ApiResponse(404, body, "not an API answer")) is Verdict.REFUSED
+    assert verdict_of(USERS_UPDATE, ApiResponse(404, body, NO_API_RESPONSE)) is Verdict.REFUSED
 
 
 @pytest.mark.parametrize("endpoint", SINGLE)
@@ -114,7 +115,7 @@ def test_a_single_call_is_delivered_on_the_word_success_alone(status: int, endpo
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("body", NOT_THE_API)
 def test_2xx_with_another_body_than_the_apis_is_unavailable(endpoint: str, body: object) -> None:
-    assert verdict_of(endpoint, ApiResponse(200, body, "not an API answer")) is Verdict.UNAVAILABLE
+    assert verdict_of(endpoint, ApiResponse(200, body, NO_API_RESPONSE)) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("code", [None, True, 1, ["Success"], {"Success": 1}])
@@ -144,15 +145,15 @@ def test_a_bulk_answer_that_does_not_count_is_unavailable(endpoint: str, count: 
     assert verdict_of(endpoint, answered(200)) is Verdict.UNAVAILABLE
 
 
-@pytest.mark.parametrize("trouble", ["ConnectTimeout", "ReadTimeout", "ConnectionError"])
-def test_no_answer_at_all_is_unavailable(trouble: str) -> None:
-    answer = ApiResponse(None, trouble=trouble)
+@pytest.mark.parametrize("problem", ["ConnectTimeout", "ReadTimeout", "ConnectionError"])
+def test_no_answer_at_all_is_unavailable(problem: str) -> None:
+    answer = ApiResponse(None, problem=problem)
     assert verdict_of(USERS_UPDATE, answer) is Verdict.UNAVAILABLE
-    assert (answer.code, answer.message, answer.params) == (trouble, trouble, None)
+    assert (answer.code, answer.message, answer.params) == (problem, problem, None)
 
 
 def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
-    answer = ApiResponse(None, trouble="not trusted", is_certificate_error=True)
+    answer = ApiResponse(None, problem="not trusted", is_certificate_error=True)
     assert verdict_of(USERS_UPDATE, answer) is Verdict.REFUSED
 
 
@@ -194,13 +195,13 @@ def test_a_huge_code_or_message_is_cut() -> None:
         (300, "Redirect from users/update, not followed: Status 300"),
         (302, "Redirect from users/update, not followed: Status 302"),
         (399, "Redirect from users/update, not followed: Status 399"),
-        (200, "Unexpected answer from users/update: Status 200"),
-        (299, "Unexpected answer from users/update: Status 299"),
-        (None, "No answer from users/update: ReadTimeout"),
+        (200, "Unexpected response from users/update: Status 200"),
+        (299, "Unexpected response from users/update: Status 299"),
+        (None, "No response from users/update: ReadTimeout"),
     ],
 )
 def test_a_failure_is_logged_in_the_documented_words(status: int | None, line: str) -> None:
-    assert error_line("users/update", ApiResponse(status, trouble="ReadTimeout")) == line
+    assert error_line("users/update", ApiResponse(status, problem="ReadTimeout")) == line
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.REFUSED, Verdict.UNAVAILABLE])
@@ -231,7 +232,7 @@ JSON = st.recursive(
 def test_any_json_gives_a_verdict(
     body: object, status: int | None, endpoint: str, header: str
 ) -> None:
-    answer = ApiResponse(status, body, "trouble")
+    answer = ApiResponse(status, body, "problem")
     verdict = verdict_of(endpoint, answer)
     assert isinstance(verdict, Verdict)
     assert answer.code is None or isinstance(answer.code, str)

@@ -28,7 +28,9 @@ def test_a_call_is_made_max_attempts_times_with_a_wait_between_two(
     iterable: IterableSandbox, max_attempts: int
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
-    client, stop = unwaiting_client(iterable.url, max_attempts=max_attempts, paces=ENOUGH)
+    client, stop = unwaiting_client(
+        iterable.url, max_attempts=max_attempts, requests_per_second=ENOUGH
+    )
     result = client.call(USERS_UPDATE, USER)
     assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, max_attempts)
     assert len(iterable.calls) == max_attempts
@@ -45,7 +47,7 @@ def test_without_settings_a_call_is_made_five_times(iterable: IterableSandbox) -
 
 def test_waits_differ_from_call_to_call(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
-    client, stop = unwaiting_client(iterable.url, max_attempts=2, paces=ENOUGH)
+    client, stop = unwaiting_client(iterable.url, max_attempts=2, requests_per_second=ENOUGH)
     for _ in range(5):
         client.call(USERS_UPDATE, USER)
     assert len(set(stop.waits_seconds)) == 5
@@ -122,7 +124,7 @@ def test_the_wait_that_a_429_names_is_for_its_whole_endpoint(
     stop.clock.now_seconds += 5
     stop.set()  # the next call does not wait itself
     assert client.call(USERS_UPDATE, USER).http_status == 429
-    users, events = client.paces[USERS_UPDATE], client.paces[EVENTS_TRACK]
+    users, events = client.rate_limiters[USERS_UPDATE], client.rate_limiters[EVENTS_TRACK]
     assert users.try_acquire() == pause_seconds
     assert users.try_acquire() > 0
     assert events.try_acquire() == 0
@@ -170,7 +172,7 @@ def test_the_five_minutes_of_429s_are_used_to_their_end(iterable: IterableSandbo
 
 
 def test_a_429_after_a_long_wait_for_a_permit_is_tried_again(iterable: IterableSandbox) -> None:
-    client, stop = unwaiting_client(iterable.url, paces={EVENTS_TRACK: 0.0025})
+    client, stop = unwaiting_client(iterable.url, requests_per_second={EVENTS_TRACK: 0.0025})
     assert client.call(EVENTS_TRACK, EVENT).delivered
     iterable.set_faults([{**RATE_LIMITED, "times": 1}])
     result = client.call(EVENTS_TRACK, EVENT)
@@ -182,7 +184,7 @@ def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> Non
     iterable.set_faults([{**RATE_LIMITED, "times": 1}])
     client, stop = unwaiting_client(iterable.url)
     client.call(USERS_UPDATE, USER)
-    users, events = client.paces[USERS_UPDATE], client.paces[EVENTS_TRACK]
+    users, events = client.rate_limiters[USERS_UPDATE], client.rate_limiters[EVENTS_TRACK]
     assert users.rate < users.full_rate == 500
     assert events.rate == events.full_rate == 2000
     for _ in range(200):
@@ -196,7 +198,9 @@ def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> Non
 
 def test_calls_are_spread_over_time_retries_counted(iterable: IterableSandbox) -> None:
     arrivals: list[float] = []
-    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 4}, max_attempts=3)
+    client, stop = unwaiting_client(
+        iterable.url, requests_per_second={USERS_UPDATE: 4}, max_attempts=3
+    )
     iterable.set_faults([{"fault": "status", "status": 500, "every": 3}])
     for _ in range(20):
         before = client.call_count
@@ -211,7 +215,7 @@ def test_calls_are_spread_over_time_retries_counted(iterable: IterableSandbox) -
 
 
 def test_after_a_stop_nothing_is_sent(iterable: IterableSandbox) -> None:
-    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 0.1})
+    client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 0.1})
     client.call(USERS_UPDATE, USER)
     stop.set()
     result = client.call(USERS_UPDATE, USER)
@@ -222,7 +226,7 @@ def test_after_a_stop_nothing_is_sent(iterable: IterableSandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "paces"),
+    ("fault", "rates"),
     [
         ({"fault": "status", "status": 503, "retry_after": 50}, {}),
         ({"fault": "rate_limited", "reset": 50}, {}),
@@ -231,12 +235,12 @@ def test_after_a_stop_nothing_is_sent(iterable: IterableSandbox) -> None:
     ids=["backoff", "429", "permit"],
 )
 def test_a_stop_ends_any_wait_at_once(
-    iterable: IterableSandbox, fault: dict[str, Any], paces: dict[str, float]
+    iterable: IterableSandbox, fault: dict[str, Any], rates: dict[str, float]
 ) -> None:
     iterable.set_faults([fault])
     stop = threading.Event()
-    client = IterableClient(API_KEY, iterable.url, stop=stop, paces=paces)
-    if paces:
+    client = IterableClient(API_KEY, iterable.url, stop=stop, requests_per_second=rates)
+    if rates:
         client.call(USERS_UPDATE, USER)  # takes the only permit for 50 seconds
     timer = threading.Timer(0.1, stop.set)
     timer.start()
@@ -249,18 +253,18 @@ def test_a_stop_ends_any_wait_at_once(
 
 
 def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> None:
-    client, stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 1})
+    client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 1})
     for _ in range(5):
         client.call(USERS_UPDATE, USER, has_permit=True)
     assert stop.waits_seconds == []
-    assert client.paces[USERS_UPDATE].try_acquire() == 0
+    assert client.rate_limiters[USERS_UPDATE].try_acquire() == 0
 
 
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
 def test_a_bulk_call_takes_a_permit_where_it_brings_none(
     iterable: IterableSandbox, endpoint: str
 ) -> None:
-    client, stop = unwaiting_client(iterable.url, paces={endpoint: 0.01})
+    client, stop = unwaiting_client(iterable.url, requests_per_second={endpoint: 0.01})
     send, rows = {
         USERS_BULK_UPDATE: (client.bulk_update_users, [USER]),
         EVENTS_TRACK_BULK: (client.bulk_track_events, [EVENT]),
@@ -268,11 +272,11 @@ def test_a_bulk_call_takes_a_permit_where_it_brings_none(
     assert send(rows, has_permit=True).delivered
     assert send(rows).delivered
     assert stop.waits_seconds == []  # the first took none
-    assert client.paces[endpoint].try_acquire() > 90  # the second did
+    assert client.rate_limiters[endpoint].try_acquire() > 90  # the second did
 
 
 def test_a_permit_is_for_one_attempt(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 500, "times": 1}])
-    client, _stop = unwaiting_client(iterable.url, paces={USERS_UPDATE: 0.001})
+    client, _stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 0.001})
     assert client.call(USERS_UPDATE, USER, has_permit=True).attempts == 2
-    assert client.paces[USERS_UPDATE].try_acquire() > 900
+    assert client.rate_limiters[USERS_UPDATE].try_acquire() > 900

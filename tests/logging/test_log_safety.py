@@ -1,4 +1,4 @@
-"""What must never stand in a line of the log: secrets, forged lines, what drives a terminal."""
+"""Redaction of the log: secrets, e-mail addresses, forged lines, control characters."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
 
-from logger_config import printable, redact, redact_emails, register_secret
+from logger_config import redact, register_secret
 from tests.support.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
@@ -32,7 +32,7 @@ def raised(error: Exception) -> Exception:
 # Secrets
 
 
-def test_a_secret_is_taken_out_of_messages_arguments_and_tracebacks(
+def test_a_secret_is_redacted_in_messages_arguments_and_tracebacks(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "canary-of-logging-1"
@@ -51,7 +51,7 @@ def test_a_secret_is_taken_out_of_messages_arguments_and_tracebacks(
         assert "[api key][api key]" in text
 
 
-def test_a_secret_is_hidden_in_loggers_that_were_set_up_before(
+def test_a_secret_is_redacted_in_loggers_that_were_set_up_earlier(
     set_up: SetUp, log_file: Path
 ) -> None:
     logger = set_up()
@@ -63,7 +63,7 @@ def test_a_secret_is_hidden_in_loggers_that_were_set_up_before(
 @pytest.mark.parametrize(
     "secret", ['quote"and\\back-3', "apostrophe'-and-ü-3", "tab\tand\nline-3", "plain-enough-3"]
 )
-def test_a_secret_is_hidden_in_every_form_that_text_gives_it(
+def test_a_secret_is_redacted_as_text_repr_and_json(
     set_up: SetUp, log_file: Path, secret: str
 ) -> None:
     register_secret(secret, "password")
@@ -77,7 +77,7 @@ def test_a_secret_is_hidden_in_every_form_that_text_gives_it(
     assert written[2] == '{"password":"[password]"}'
 
 
-SECRETS = [  # whatever is left of one shows by its Xq
+SECRETS = [  # any remainder of one is found by its Xq
     "Xq12345",
     'Xq1"Xq2\\Xq3',
     "Xq1'Xq2",
@@ -85,6 +85,7 @@ SECRETS = [  # whatever is left of one shows by its Xq
     "Xq1üXq2龙Xq3",
     "Xq1%20Xq2+Xq3 &Xq4=Xq5",
     "Xq1\u202eXq2\\Xq3",
+    'Xq1ü\u202eXq2"Xq3',
 ]
 
 
@@ -105,10 +106,10 @@ SECRETS = [  # whatever is left of one shows by its Xq
         lambda secret: f"https://127.0.0.1/{quote(secret)}",
     ],
 )
-def test_a_secret_is_hidden_in_longer_texts_in_bytes_and_in_addresses(
+def test_a_secret_is_redacted_in_longer_texts_bytes_and_urls(
     set_up: SetUp, log_file: Path, secret: str, write: Callable[[str], str]
 ) -> None:
-    """A tab beside a backslash, bytes, an address: each showed the password."""
+    """The password was visible after a tab and a backslash, in bytes and in a URL."""
     register_secret(secret, "password")
     set_up().error("it said: %s", write(secret), exc_info=raised(ValueError(write(secret))))
     text = log_file.read_text("utf-8")
@@ -116,34 +117,26 @@ def test_a_secret_is_hidden_in_longer_texts_in_bytes_and_in_addresses(
     assert "Xq" not in text
 
 
-def test_a_secret_has_four_characters_or_more() -> None:
+def test_a_secret_of_four_characters_is_redacted() -> None:
     register_secret("q7#z", "password")
     assert redact("<q7#z>") == "<[password]>"
 
 
-def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_other() -> None:
+def test_a_secret_that_is_part_of_another_one_leaves_no_remainder() -> None:
     register_secret("canary-4", "short one")
     register_secret("canary-4-and-the-rest", "long one")
     assert redact("a canary-4-and-the-rest b canary-4") == "a [long one] b [short one]"
 
 
 @pytest.mark.parametrize("secret", ["", "abc"])
-def test_a_secret_too_short_to_be_one_blackens_no_line(secret: str) -> None:
+def test_a_secret_of_three_characters_is_not_redacted(secret: str) -> None:
     register_secret(secret, "password")
     assert redact("abc abc") == "abc abc"
 
 
-# E-mail addresses, where they are to be left out
+# E-mail addresses
 
 
-@pytest.fixture
-def _without_emails() -> Iterator[None]:
-    redact_emails(True)
-    yield
-    redact_emails(False)
-
-
-@pytest.mark.usefixtures("_without_emails")
 @pytest.mark.parametrize(
     "email",
     [
@@ -162,47 +155,48 @@ def _without_emails() -> Iterator[None]:
         lambda email: f"/api/events/{quote(email, safe='')} HTTP/1.1",
     ],
 )
-def test_emails_are_left_out_of_every_line_and_traceback(
+def test_emails_are_redacted_in_lines_and_tracebacks(
     set_up: SetUp, log_file: Path, email: str, write: Callable[[str], str]
 ) -> None:
-    set_up().error("it said: %s", write(email), exc_info=raised(KeyError(write(email))))
+    set_up(redact_emails=True).error(
+        "it said: %s", write(email), exc_info=raised(KeyError(write(email)))
+    )
     text = log_file.read_text("utf-8")
     assert text.count("[e-mail]") == 2
-    said = [line for line in text.splitlines() if "[e-mail]" in line]
-    assert not re.search(r"ann|hara|rgen|smith|example|192\.0", "".join(said))
+    redacted = [line for line in text.splitlines() if "[e-mail]" in line]
+    assert not re.search(r"ann|hara|rgen|smith|example|192\.0", "".join(redacted))
 
 
-@pytest.mark.usefixtures("_without_emails")
-def test_a_line_without_an_email_is_left_as_it_is(set_up: SetUp, log_file: Path) -> None:
+def test_a_line_without_an_email_is_unchanged(set_up: SetUp, log_file: Path) -> None:
     line = "users/update user 1: 200 in 5 ms, request 151 bytes, 100 % at 12:00 (a@ b) 'c'"
-    set_up().info("%s", line)
+    set_up(redact_emails=True).info("%s", line)
     assert log_file.read_text().endswith(f" - {line}\n")
 
 
-def test_emails_stay_where_nothing_else_is_said(set_up: SetUp, log_file: Path) -> None:
+def test_emails_are_logged_by_default(set_up: SetUp, log_file: Path) -> None:
     set_up().info("ann@example.com")
     assert log_file.read_text().endswith(" - ann@example.com\n")
 
 
-# Errors that nobody catches
+# Uncaught errors
 
 
-def test_what_nobody_catches_is_in_the_log_without_secrets_and_not_on_the_console(
+def test_an_uncaught_error_is_logged_without_secrets_and_not_printed(
     log_file: Path,
 ) -> None:
-    """Python printed it on the console, secrets and all."""
+    """Python printed it on the console with the secrets."""
     program = (
         "import sys, threading, warnings\n"
         "from logger_config import register_secret, log_uncaught_errors, setup_logger\n"
         "setup_logger('', sys.argv[1], 'DEBUG'); log_uncaught_errors()\n"
-        "secret = 'canary-' + 'of-strays'; register_secret(secret, 'password')\n"
-        "class Stray:\n"
+        "secret = 'canary-' + 'of-uncaught'; register_secret(secret, 'password')\n"
+        "class FailsWhenDeleted:\n"
         "    def __del__(self): raise ValueError(secret)\n"
-        "Stray()\n"
+        "FailsWhenDeleted()\n"
         "def fail(): raise KeyError(secret)\n"
         "thread = threading.Thread(target=fail, name=secret); thread.start(); thread.join()\n"
         "warnings.warn(f'{secret} is old', DeprecationWarning)\n"
-        "at_the_end = Stray()\n"
+        "at_exit = FailsWhenDeleted()\n"
     )
     command = [sys.executable, "-W", "always", "-c", program, str(log_file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -214,13 +208,13 @@ def test_what_nobody_catches_is_in_the_log_without_secrets_and_not_on_the_consol
     assert "canary-of" not in text + done.stderr
 
 
-# Text from outside
+# Control characters in text from outside
 
 FORGED = "2026-01-13 14:30:45 - main - INFO - Run completed"
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("plain text, 100 % of it \\ too", "plain text, 100 % of it \\ too"),
         ("小龙 🚀 O'Hara ü", "小龙 🚀 O'Hara ü"),
@@ -232,38 +226,44 @@ FORGED = "2026-01-13 14:30:45 - main - INFO - Run completed"
         ("line\u2028separators\u2029", r"line\u2028separators\u2029"),
         ("\u202egnp.exe\u2066", r"\u202egnp.exe\u2066"),
         ("\x7f", r"\x7f"),
-        ("gpj\u200f.\u061cexe\u200e", r"gpj\u200f.\u061cexe\u200e"),  # right to left, unseen
+        ("gpj\u200f.\u061cexe\u200e", r"gpj\u200f.\u061cexe\u200e"),  # invisible, right to left
         ("\ufeffa\u200bb\u2060c\u2064", r"\ufeffa\u200bb\u2060c\u2064"),
         ("\ufff9\U000e0041\U000e007f", r"\ufff9\U000e0041\U000e007f"),
         (
             "क्\u200dष 👩\u200d🚀 ❤\ufe0f \u200c",
             "क्\u200dष 👩\u200d🚀 ❤\ufe0f \u200c",
-        ),  # words need them
+        ),  # parts of words
     ],
 )
-def test_control_characters_are_spelled_out(
+def test_control_and_invisible_characters_are_escaped(
     set_up: SetUp,
     log_file: Path,
     capsys: pytest.CaptureFixture[str],
     text: str,
-    shown: str,
+    escaped: str,
 ) -> None:
-    assert printable(text) == shown
+    assert redact(text) == escaped
     set_up().warning("from outside: %s", text)
     for written in (log_file.read_text(), capsys.readouterr().err):
         (line,) = written.removesuffix("\n").split("\n")
-        assert line.endswith(f" - WARNING - from outside: {shown}")
+        assert line.endswith(f" - WARNING - from outside: {escaped}")
 
 
-def test_no_line_of_an_exceptions_text_passes_for_a_line_of_the_log(
-    set_up: SetUp, log_file: Path
-) -> None:
-    """It did: a newline in what a server had said began a line of its own."""
-    trouble = raised(ValueError(f"bad\n{FORGED}\n\x1b[31mred\r{FORGED}"))
-    set_up().error("failed", exc_info=trouble)
+def test_the_text_of_an_exception_cannot_forge_a_log_line(set_up: SetUp, log_file: Path) -> None:
+    """A newline in a server's message began a new log line."""
+    error = raised(ValueError(f"bad\n{FORGED}\n\x1b[31mred\r{FORGED}"))
+    set_up().error("failed", exc_info=error)
     first, *others = log_file.read_text().splitlines()
     assert LINE.fullmatch(first)
     assert f"  {FORGED}" in others
     assert not [line for line in others if LINE.fullmatch(line)]
     assert "\x1b" not in log_file.read_text()
     assert any(line.startswith("  Traceback") for line in others)
+
+
+def test_a_stack_trace_is_indented_like_a_traceback(set_up: SetUp, log_file: Path) -> None:
+    set_up().error("failed", stack_info=True)
+    first, *others = log_file.read_text().splitlines()
+    assert LINE.fullmatch(first)
+    assert others
+    assert all(line.startswith("  ") for line in others)

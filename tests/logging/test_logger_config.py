@@ -1,4 +1,4 @@
-"""The rotating log file and the console: form, levels, modes, and trouble with the disk."""
+"""The rotating log file and the console: line format, levels, file modes, disk errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mode_of(path: Path) -> int:
 # Lines and levels
 
 
-def test_a_line_has_the_documented_form(
+def test_a_line_has_the_documented_format(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up().info("Message %s", "text")
@@ -38,7 +38,7 @@ def test_a_line_has_the_documented_form(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_level_is_the_consoles_and_the_file_has_everything(
+def test_the_level_applies_to_the_console_and_the_file_gets_everything(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str], level: str
 ) -> None:
     logger = set_up(level.lower())
@@ -50,24 +50,24 @@ def test_the_level_is_the_consoles_and_the_file_has_everything(
     assert shown == list(LEVELS[LEVELS.index(level) :])
 
 
-def test_an_unknown_level_is_an_error_before_any_file_is_made(log_file: Path) -> None:
+def test_an_unknown_level_is_refused_before_a_file_is_created(log_file: Path) -> None:
     with pytest.raises(ValueError, match=r"^unknown log level 'LOUD': use one of DEBUG, INFO,"):
         setup_logger("test_of_logging", log_file, "LOUD")
     assert not log_file.exists()
 
 
-def test_a_file_that_cannot_be_made_is_an_error_for_the_caller(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_created_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         setup_logger("test_of_logging", tmp_path / "none" / "a.log")
 
 
-def test_get_logger_gives_the_logger_that_was_set_up(set_up: SetUp, log_file: Path) -> None:
+def test_get_logger_returns_the_logger_that_was_set_up(set_up: SetUp, log_file: Path) -> None:
     assert get_logger("test_of_logging") is set_up()
     get_logger("test_of_logging.part").warning("from a part")
     assert " - test_of_logging.part - WARNING - from a part\n" in log_file.read_text()
 
 
-def test_calling_twice_does_not_double_the_lines(
+def test_a_second_set_up_does_not_duplicate_lines(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up()
@@ -76,7 +76,7 @@ def test_calling_twice_does_not_double_the_lines(
     assert capsys.readouterr().err.count("once") == 1
 
 
-def test_a_logger_below_another_one_does_not_double_the_lines_either(
+def test_a_child_logger_does_not_duplicate_lines(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up()
@@ -85,7 +85,7 @@ def test_a_logger_below_another_one_does_not_double_the_lines_either(
     assert capsys.readouterr().err.count("once") == 1
 
 
-def test_what_the_console_is_told_in_other_words_goes_to_the_file_alone(
+def test_a_file_only_record_is_not_printed(
     set_up: SetUp, log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up().error("for the file", extra=FILE_ONLY)
@@ -93,7 +93,7 @@ def test_what_the_console_is_told_in_other_words_goes_to_the_file_alone(
     assert capsys.readouterr().err == ""
 
 
-def test_calling_again_changes_file_and_level(
+def test_a_second_set_up_changes_file_and_level(
     set_up: SetUp, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_up("DEBUG")
@@ -104,7 +104,7 @@ def test_calling_again_changes_file_and_level(
     assert "later" not in capsys.readouterr().err
 
 
-def test_lines_are_appended_to_what_is_there(set_up: SetUp, log_file: Path) -> None:
+def test_lines_are_appended_to_an_existing_file(set_up: SetUp, log_file: Path) -> None:
     log_file.write_text("of an earlier run\n")
     set_up().info("of this run")
     assert [line.rsplit(" - ", 1)[-1] for line in log_file.read_text().splitlines()] == [
@@ -113,20 +113,20 @@ def test_lines_are_appended_to_what_is_there(set_up: SetUp, log_file: Path) -> N
     ]
 
 
-def test_any_text_is_written_as_utf_8_and_what_is_none_is_spelled_out(
+def test_text_is_written_as_utf_8_and_lone_surrogates_are_escaped(
     set_up: SetUp, log_file: Path
 ) -> None:
     logger = set_up()
     logger.info("小龙 🚀 Amélie")
-    logger.info("half a pair: \ud83d")
+    logger.info("lone surrogate: \ud83d")
     lines = log_file.read_text("utf-8").splitlines()
     assert [line.rsplit(" - ", 1)[-1] for line in lines] == [
         "小龙 🚀 Amélie",
-        r"half a pair: \ud83d",
+        r"lone surrogate: \ud83d",
     ]
 
 
-def test_the_whole_program_logs_through_the_logger_without_a_name(log_file: Path) -> None:
+def test_the_empty_name_sets_up_every_logger(log_file: Path) -> None:
     program = (
         "import logging, sys; from logger_config import setup_logger\n"
         "setup_logger('', sys.argv[1], 'WARNING')\n"
@@ -154,14 +154,14 @@ def test_the_file_rotates_at_ten_megabytes_and_keeps_five_backups(
     assert (MAX_BYTES, BACKUP_COUNT) == (10_000_000, 5)
     for number in range(8):
         set_up().info("run %d", number)
-        os.truncate(log_file, MAX_BYTES)  # as if much more had been logged
+        os.truncate(log_file, MAX_BYTES)  # as if 10 MB had been logged
     names = sorted(path.name for path in log_file.parent.iterdir())
     assert names == [log_file.name, *(f"{log_file.name}.{n}" for n in range(1, 6))]
     newest_backup = log_file.with_name(f"{log_file.name}.1")
     assert b"run 6" in newest_backup.read_bytes()[:200]
 
 
-def test_a_line_that_just_fits_does_not_rotate(set_up: SetUp, log_file: Path) -> None:
+def test_a_line_that_just_fits_does_not_rotate_the_file(set_up: SetUp, log_file: Path) -> None:
     set_up().info("first")
     size = log_file.stat().st_size
     os.truncate(log_file, MAX_BYTES - size - 1)
@@ -173,7 +173,7 @@ def test_a_line_that_just_fits_does_not_rotate(set_up: SetUp, log_file: Path) ->
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-def test_only_its_owner_can_read_a_log_whatever_the_umask(
+def test_only_the_owner_can_read_the_log_whatever_the_umask(
     set_up: SetUp, log_file: Path, umask: int
 ) -> None:
     former = os.umask(umask)
@@ -190,7 +190,7 @@ def test_only_its_owner_can_read_a_log_whatever_the_umask(
     }
 
 
-def test_a_log_that_others_could_read_no_longer_can_be(set_up: SetUp, log_file: Path) -> None:
+def test_an_existing_log_is_closed_to_other_users(set_up: SetUp, log_file: Path) -> None:
     log_file.write_text("")
     log_file.chmod(0o644)
     set_up()
@@ -198,7 +198,7 @@ def test_a_log_that_others_could_read_no_longer_can_be(set_up: SetUp, log_file: 
 
 
 def test_a_device_keeps_its_mode(set_up: SetUp, log_file: Path) -> None:
-    """`LOG_FILE=/dev/null`, run as root, took /dev/null away from everybody else."""
+    """With `LOG_FILE=/dev/null`, a run as root closed /dev/null to all other users."""
     terminal, device = os.openpty()
     try:
         os.fchmod(device, 0o646)
@@ -210,8 +210,8 @@ def test_a_device_keeps_its_mode(set_up: SetUp, log_file: Path) -> None:
         os.close(terminal)
 
 
-def test_a_log_that_cannot_be_rotated_goes_on(set_up: SetUp, log_file: Path) -> None:
-    """It ended: every line after the ten millionth byte was lost."""
+def test_a_log_that_cannot_be_rotated_keeps_growing(set_up: SetUp, log_file: Path) -> None:
+    """Every line after the first 10 MB was lost."""
     log_file.with_name(f"{log_file.name}.4").write_text("")
     log_file.with_name(f"{log_file.name}.5").mkdir()  # cannot be replaced
     log_file.write_bytes(b"\n" * MAX_BYTES)
@@ -221,7 +221,7 @@ def test_a_log_that_cannot_be_rotated_goes_on(set_up: SetUp, log_file: Path) -> 
     assert log_file.read_bytes().count(b"INFO") == 2
 
 
-# Disks and ends that fail
+# Disk errors
 
 
 def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -236,7 +236,7 @@ def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_ends_neither_the_program_nor_in_a_traceback() -> None:
+def test_a_full_disk_neither_stops_the_program_nor_prints_a_traceback() -> None:
     program = (
         "from logger_config import setup_logger\n"
         "for _ in range(2):\n"
@@ -255,7 +255,7 @@ def test_a_full_disk_ends_neither_the_program_nor_in_a_traceback() -> None:
     assert "Exception ignored" not in done.stderr
 
 
-def test_a_disk_that_has_room_again_is_written_to_again(
+def test_logging_continues_when_the_disk_has_room_again(
     set_up: SetUp, log_file: Path, tmp_path: Path
 ) -> None:
     if not os.path.exists("/dev/full"):

@@ -16,9 +16,9 @@ MAY_IMPORT = {
     "logger_config": "",
     "config": "",
     "records": "config",
-    "source": "records config",
-    "db_connection": "source records config",
-    "state": "records config",
+    "source": "",
+    "db_connection": "source",
+    "state": "records",
     "iterable_api": "records config",
     "iterable_client": "iterable_api records config",
     "reporting": "records config",
@@ -35,10 +35,11 @@ ONLY_USED_BY = {
     "requests": {"iterable_api", "iterable_client", "reporting"},
     "urllib3": {"iterable_api"},
     "mysql": {"db_connection", "source"},
-    "sqlite3": {"state", "commands"},
+    "sqlite3": {"state"},
     "dotenv": {"config"},
     "email_validator": {"records"},
     "rich": {"sync"},
+    "jinja2": {"reporting"},
 }
 MEANINGLESS_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
 

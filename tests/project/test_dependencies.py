@@ -103,11 +103,11 @@ def packages_of(paths: Iterable[Path]) -> set[str]:
 
 def licence_of(package: str) -> str:
     """Return the licence as the metadata of the package states it."""
-    described = metadata.metadata(package)
-    own_words = described.get_all("License-Expression") or described.get_all("License")
-    if own_words:
-        return str(own_words[0])
-    classifiers: list[str] = described.get_all("Classifier") or []
+    fields = metadata.metadata(package)
+    stated = fields.get_all("License-Expression") or fields.get_all("License")
+    if stated:
+        return str(stated[0])
+    classifiers: list[str] = fields.get_all("Classifier") or []
     licences = [text for text in classifiers if text.startswith("License ::")]
     return ", ".join(text.rpartition(" :: ")[2] for text in licences)
 

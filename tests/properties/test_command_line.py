@@ -28,6 +28,7 @@ FLAGS += [
     "--verbose",
     "--json",
     "--check",
+    "--help-settings",
     "--history",
     "--version",
     "--lim",
@@ -74,7 +75,7 @@ def test_any_flags_without_settings_end_with_a_message_and_a_status(words: list[
         assert stderr or "--check" in words
     else:
         assert status == ExitStatus.OK
-        assert {"--history", "--version", "-h"} & set(words)
+        assert {"--help-settings", "--history", "--version", "-h"} & set(words)
 
 
 # As a process
@@ -107,7 +108,7 @@ def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None
 
 @pytest.mark.slow
 def test_an_empty_env_file_name_read_the_env_file_of_the_project(program: Program) -> None:
-    check_refused(program, 2, "--env-file . names no file", "--env-file", "")
+    check_refused(program, 2, "--env-file . is not an existing file", "--env-file", "")
 
 
 @pytest.mark.slow

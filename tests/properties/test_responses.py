@@ -23,10 +23,12 @@ from iterable_api.responses import (
     USERS_UPDATE,
     requested_wait_seconds,
 )
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from reporting.results_file import entries
 from state.outbox import Outbox
-from sync.bulk import BulkSender, read_batch_response
+from sync.bulk import BulkSender
+from sync.bulk_responses import to_batch_result
 from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import email_of
 from tests.support.fake_bulk_client import row as bulk_row
@@ -102,10 +104,10 @@ def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     call = client.call(endpoint, b"{}")
     client.close()
-    reading = read_batch_response(kind, batch, call)
-    parts: list[PendingRow] = [row for part in reading.again for row in part]
+    reading = to_batch_result(kind, batch, call)
+    parts: list[PendingRow] = [row for part in reading.to_resend for row in part]
     assert sorted([*reading.settled, *(row.seq for row in parts)]) == list(range(count))
-    assert all(0 < len(part) < count for part in reading.again)
+    assert all(0 < len(part) < count for part in reading.to_resend)
     delivered = {seq for seq, result in reading.settled.items() if result.delivered}
     if delivered:
         response = json.loads(document)
@@ -195,7 +197,7 @@ def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
     _now, most_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     http.close()
-    assert (answer.status, answer.trouble) == (None, "ProtocolError")
+    assert (answer.status, answer.problem) == (None, "ProtocolError")
     assert most_bytes < 2 * MAX_RESPONSE_BYTES
 
 

@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowMapping, is_email
-from records.outcomes import Outcome, RequestKind, Verdict
-from reporting.results_file import entries, summarize, write_results
+from records.identity import is_email
+from records.mapping import InvalidRow, RowMapping
+from records.outcomes import Outcome, Verdict
+from records.rows import RequestKind
+from reporting.results_file import entries, write_results
+from reporting.summary import summarize
 from state.outbox import Outbox
 from tests.support.hostile import COLUMNS, EMAILS, FEW, FIELD_LISTS, TEXTS, ZONES, rows_of
 from tests.support.rows import finished
@@ -124,7 +127,7 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
         mode="per-user",
         started_at=STARTED_AT,
         finished_at=STARTED_AT,
-        tally=outbox.tally(),
+        counts=outbox.outcome_counts(),
         api_calls=0,
         retries=0,
         elapsed_seconds=1.0,

@@ -18,7 +18,7 @@ from config.settings import DEFAULTS, NAMES, Settings, read_environment
 from db_connection import window_start
 from errors import ConfigError
 from iterable_api.http import IterableHTTP
-from sync.wiring import to_database
+from sync.source_rows import to_database
 from tests.support.hostile import FIELD_LISTS, MUTATIONS, SNIPPETS, TEXTS, Mutation
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
@@ -30,7 +30,7 @@ REQUIRED_ONES = {
     "ITERABLE_API_KEY": "0123456789abcdef",
 }
 SECRETS = ("DB_PASSWORD", "ITERABLE_API_KEY", "HEALTHCHECK_URL")
-MARK = "xyzzy4711"
+MARKER = "xyzzy4711"
 
 HOSTS = st.one_of(
     st.sampled_from(["*.example.com", ".a.com", "a..b", "localhost", "127.0.0.1", "[::1]", "[::"]),
@@ -91,15 +91,15 @@ def test_any_settings_work_or_are_refused_by_name(environment: dict[str, str]) -
 
 
 @given(st.sampled_from(SECRETS), TEXTS | URLS, TEXTS, ENVIRONMENTS)
-def test_no_problem_of_the_settings_shows_a_secret(
+def test_no_message_about_settings_shows_a_secret(
     name: str, before: str, after: str, environment: dict[str, str]
 ) -> None:
-    secret = f"{before}{MARK}{after}"
+    secret = f"{before}{MARKER}{after}"
     try:
         text = repr(Settings.from_environment({**REQUIRED_ONES, **environment, name: secret}))
     except ConfigError as error:
         text = str(error)
-    assert MARK not in text
+    assert MARKER not in text
 
 
 # The file
@@ -118,7 +118,7 @@ CODECS = st.sampled_from(["utf-8", "utf-16", "utf-16-le", "utf-32", "latin-1", "
 
 
 @st.composite
-def files(draw: st.DrawFn) -> bytes:
+def env_files(draw: st.DrawFn) -> bytes:
     """Draw the bytes of a file: like a `.env` file, a damaged one, or anything."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=2_000))
@@ -147,7 +147,7 @@ def read_or_check_problem(path: Path) -> dict[str, str]:
     return environment
 
 
-@given(files())
+@given(env_files())
 def test_any_env_file_is_read_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
@@ -187,5 +187,5 @@ def test_pipes_folders_and_devices_are_not_read_as_env_files(tmp_path: Path, kin
         path.symlink_to("/dev/zero")
     else:
         path.symlink_to(path)
-    with pytest.raises(ConfigError, match=r"names no file|cannot be read"):
+    with pytest.raises(ConfigError, match=r"not an existing file|cannot be read"):
         read_environment(path)

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from commands.history import history_lines
 from records.outcomes import Outcome
-from state.database import RunLock, StateError
-from state.history import history_lines
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import Outbox
 from tests.properties.test_command_line import EMPTY
 from tests.support.hostile import FEW, MUTATIONS, Mutation

@@ -1,7 +1,7 @@
-"""What tells whether a row is new, and what no row may do whatever the driver returns.
+"""Change detection: a row's hashes change exactly when its payloads do.
 
-A key that stays when the payload changes is a change that Iterable never hears of; one that
-changes by itself is an event sent again with every run.
+If a hash stayed, Iterable would miss the change; if it changed by itself, every run would send
+the event again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config.fields import USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowMapping, SyncRecord, user_key_of
+from records.identity import to_user_key
+from records.mapping import InvalidRow, RowMapping, SyncRecord
 from tests.support.golden import (
     SARAH,
     SARAHS_HASHES,
-    SARAHS_PERSON,
+    SARAHS_USER_KEY,
     key_of,
     mapping_for,
     record_of,
@@ -49,7 +50,7 @@ CHANGES = {**CHANGES_OF_BOTH, **CHANGES_OF_PROFILE, **CHANGES_OF_EVENT}
 
 
 @pytest.mark.parametrize("column", CHANGES)
-def test_the_hash_of_each_half_changes_with_the_columns_of_that_half(column: str) -> None:
+def test_each_requests_hash_changes_with_the_columns_of_that_request(column: str) -> None:
     before, after = key_of(SARAH), key_of(sarah(**{column: CHANGES[column]}))
     assert (before.profile_hash != after.profile_hash) == (column not in CHANGES_OF_EVENT)
     assert (before.event_hash != after.event_hash) == (column not in CHANGES_OF_PROFILE)
@@ -92,7 +93,9 @@ def test_fields_that_trade_their_columns_change_the_hash() -> None:
         (0.1, 0.2),
     ],
 )
-def test_values_of_every_type_are_told_apart(before: object, after: object) -> None:
+def test_different_values_of_every_type_have_different_hashes(
+    before: object, after: object
+) -> None:
     hashes = [key_of(sarah(extra=value), "extra").profile_hash for value in (before, after)]
     assert hashes[0] != hashes[1]
 
@@ -113,10 +116,10 @@ def test_the_fingerprint_changes_with_the_fields_alone() -> None:
     assert RowMapping(tuple(reversed(list(SARAH)))).fingerprint == plain.fingerprint
 
 
-def test_a_key_names_the_row_the_person_and_the_moment() -> None:
+def test_a_key_holds_user_id_email_user_key_and_event_time() -> None:
     key = key_of(sarah(email=" Sarah.Johnson@Email.com "))
     assert (key.user_id, key.email) == (1, "Sarah.Johnson@Email.com")
-    assert key.person == key_of(SARAH).person
+    assert key.user_key == key_of(SARAH).user_key
     assert key.event_at == 1_768_314_645_000_000
     assert key_of(sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 7))).event_at % 1_000_000 == 7
 
@@ -124,8 +127,8 @@ def test_a_key_names_the_row_the_person_and_the_moment() -> None:
 def test_another_release_finds_the_same_row_unchanged() -> None:
     """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
     key = key_of(SARAH)
-    assert key.person == SARAHS_PERSON
-    assert user_key_of("Müller@München.de") == 2961268501871219294
+    assert key.user_key == SARAHS_USER_KEY
+    assert to_user_key("Müller@München.de") == 2961268501871219294
     assert (key.profile_hash, key.event_hash) == SARAHS_HASHES
 
 
@@ -200,7 +203,7 @@ ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Pacific/Kiritimati", "America/
 
 
 @given(row=ROWS, zone=ZONES, send_nulls=st.booleans(), with_casts=st.booleans())
-def test_no_row_is_an_exception(
+def test_no_row_raises_an_exception(
     row: dict[str, Any], zone: str, send_nulls: bool, with_casts: bool
 ) -> None:
     mapping = RowMapping(
@@ -233,7 +236,7 @@ def check_payloads(record: SyncRecord) -> None:
 
 
 @given(ROWS)
-def test_a_reason_holds_nothing_of_the_person(row: dict[str, Any]) -> None:
+def test_the_reason_of_an_invalid_row_holds_no_personal_data(row: dict[str, Any]) -> None:
     secret = "Xyzzy-4711"
     marked = {
         name: value + secret if isinstance(value, str) else value for name, value in row.items()

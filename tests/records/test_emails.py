@@ -1,4 +1,4 @@
-"""The e-mail of a row: what is an address, what is sent, and who is one person."""
+"""E-mail of a row: syntax, the form that is sent, and the user key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from records.mapping import is_email, user_key_of
+from records.identity import is_email, to_user_key
 from tests.support.golden import event_of, mapping_for, profile_of, reason_of, record_of, sarah
 
 
@@ -38,7 +38,7 @@ def test_these_are_addresses(address: str) -> None:
         *("\ud800@b.com", "a@b-.com", "a@b." + "c" * 64),
     ],
 )  # fmt: skip
-def test_these_are_none(address: str) -> None:
+def test_these_are_not_addresses(address: str) -> None:
     assert is_email(address) is False
 
 
@@ -64,7 +64,7 @@ def test_a_row_without_a_usable_address_is_invalid(email: object, why: str) -> N
     assert reason_of(sarah(email=email)) == why
 
 
-def test_an_invalid_row_still_says_whose_it_is() -> None:
+def test_an_invalid_row_keeps_its_user_id_and_email() -> None:
     row = sarah(id=9, email="  nobody at home \ud800" + "x" * 300)
     invalid = mapping_for(row).to_record(tuple(row.values()))
     assert invalid.user_id == 9
@@ -81,14 +81,16 @@ def test_an_invalid_row_still_says_whose_it_is() -> None:
         ("ÅNN@example.com", "ånn@example.com"),
     ],
 )
-def test_addresses_of_one_person_are_one_trimmed_and_folded(one: str, other: str) -> None:
-    assert user_key_of(one) == user_key_of(other)
+def test_addresses_that_differ_in_case_or_outer_spaces_have_one_user_key(
+    one: str, other: str
+) -> None:
+    assert to_user_key(one) == to_user_key(other)
 
 
-def test_addresses_of_two_people_are_two() -> None:
+def test_different_addresses_have_different_user_keys() -> None:
     names = ("ann", "anne", "a.nn", "an-n", "ann+1", "\ud800", "\ud801")
     addresses = [f"{name}@example.com" for name in names]
-    assert len({user_key_of(address) for address in addresses}) == len(addresses)
+    assert len({to_user_key(address) for address in addresses}) == len(addresses)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from config.fields import EVENT_FIELDS, parse_fields
-from records.mapping import RowMapping, needed_columns, to_event_id
+from records.identity import to_event_id
+from records.mapping import RowMapping, needed_columns
 from tests.support.golden import (
     SARAH,
     SARAHS_EVENT,
@@ -121,13 +122,13 @@ def test_json_text_becomes_an_object_where_the_mapping_says_so() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (b"\x00\x01", "is binary, which JSON cannot say"),
-        (bytearray(b"x"), "is binary, which JSON cannot say"),
-        (float("nan"), "is nan, which JSON cannot say"),
-        (float("inf"), "is inf, which JSON cannot say"),
-        (Decimal("NaN"), "is NaN, which JSON cannot say"),
+        (b"\x00\x01", "is binary, which JSON cannot represent"),
+        (bytearray(b"x"), "is binary, which JSON cannot represent"),
+        (float("nan"), "is nan, which JSON cannot represent"),
+        (float("inf"), "is inf, which JSON cannot represent"),
+        (Decimal("NaN"), "is NaN, which JSON cannot represent"),
         (2**64, "is a whole number of over 64 bits"),
-        (object(), "is of type object, which JSON cannot say"),
+        (object(), "is of type object, which JSON cannot represent"),
     ],
 )
 def test_a_value_without_json_form_makes_the_row_invalid(value: object, why: str) -> None:

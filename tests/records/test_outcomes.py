@@ -1,4 +1,4 @@
-"""What became of a call and of a row, in the words of the results file."""
+"""Verdicts of calls, outcomes of rows, and their entries in the results file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from records.outcomes import (
     CallResult,
     Outcome,
-    RowState,
     Verdict,
     event_may_follow,
     iso_time,
     row_entry,
     row_outcome,
 )
+from records.rows import RowState
 
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
@@ -105,7 +105,7 @@ def test_a_state_as_the_outbox_stores_it_gives_the_same_outcome(
     assert RowState(None, False, False, *stored).outcome is expected
 
 
-def test_a_half_that_was_in_place_counts_as_the_outbox_stores_it() -> None:
+def test_a_request_delivered_before_counts_in_the_form_that_sqlite_stores() -> None:
     one: Any = 1  # SQLite's booleans
     nought: Any = 0
     assert RowState(None, one, nought, None, "delivered").outcome is Outcome.SUCCESSFUL
@@ -132,7 +132,7 @@ def test_nothing_follows_a_refusal() -> None:
         *("failedUpdates.invalidEmails", "failedUpdates.forgottenEmails"),
     ],
 )
-def test_no_event_is_sent_to_a_person_who_cannot_be_reached(code: str) -> None:
+def test_no_event_is_sent_to_a_user_who_cannot_be_reached(code: str) -> None:
     assert not event_may_follow(result(REJECTED, code))
 
 
@@ -182,7 +182,7 @@ def test_an_entry_has_exactly_the_documented_keys_in_order() -> None:
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_overall_success_means_that_both_halves_are_in_iterable(outcome: Outcome) -> None:
+def test_overall_success_means_that_profile_and_event_are_in_iterable(outcome: Outcome) -> None:
     entry = row_entry(1, "a@b.com", outcome)
     assert entry["overall_success"] == (outcome.value in ("successful", "unchanged"))
     assert entry["outcome"] == outcome.value

@@ -1,4 +1,4 @@
-"""The times of a row: what is stored, in which zone it is read, and what Iterable is told."""
+"""Times of a row: the stored value, its time zone, and what is sent to Iterable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stored_time_is_read_in_the_database_zone_and_shown_as_stored() -> Non
     assert event["dataFields"]["timestamp"] == "2026-07-01 12:00:00"
 
 
-def test_other_datetimes_are_told_in_utc() -> None:
+def test_other_datetimes_are_sent_in_utc() -> None:
     row = sarah(joined_at=stored(2026, 7, 1, 12, 0, 0))
     fields = profile_of(row, "joined_at", zone=BERLIN)["dataFields"]
     assert fields["joined_at"] == "2026-07-01 10:00:00 +00:00"
@@ -95,12 +95,12 @@ def test_a_row_without_event_time_is_invalid(moment: object) -> None:
 @pytest.mark.parametrize(
     "moment", ["yesterday", "0000-00-00 00:00:00", "2026-02-30", 1768314645, b"2026", timedelta(1)]
 )
-def test_an_event_time_that_is_none_is_invalid(moment: object) -> None:
-    assert reason_of(sarah(event_time=moment)) == "the event time is not a time"
+def test_a_value_that_is_not_a_time_is_an_invalid_event_time(moment: object) -> None:
+    assert reason_of(sarah(event_time=moment)) == "the event time is not a date and time"
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_beyond_the_calendar_is_an_invalid_row_not_a_crash(moment: str) -> None:
     row = sarah(event_time=moment)
-    assert reason_of(row) == "the event time is not a time"
+    assert reason_of(row) == "the event time is not a date and time"
     assert mapping_for(row).key(tuple(row.values())) is None

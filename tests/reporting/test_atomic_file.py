@@ -1,4 +1,4 @@
-"""Files that a run leaves: whose they are under any umask, and what lay in their way before."""
+"""Atomic writing: file modes under any umask, and links or files that are in the way."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from commands.export import export_rows
-from reporting.atomic_file import atomic_file
+from reporting.atomic_file import replace_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from reporting.results_file import write_results
 from state.database import StateError, open_for_reading, open_state
 from tests.commands.test_export import Result
 from tests.reporting.test_html_report import SETTINGS
-from tests.reporting.test_results_file import summary_of
-from tests.support.run_summaries import SUMMARY
+from tests.support.run_summaries import SUMMARY, summary_of
 
-Write = Callable[[Path], Path]  # into a folder; returns the file
+Write = Callable[[Path], Path]  # writes into a folder and returns the path
 
 
 def results(folder: Path) -> Path:
@@ -45,23 +44,22 @@ def metrics(folder: Path) -> Path:
     return folder / "sync.prom"
 
 
-# Metrics are numbers, for node_exporter, which is another user.
+# node_exporter, which reads the metrics, runs as another user.
 WRITERS = [(results, 0o600), (report, 0o600), (export, 0o600), (metrics, 0o644)]
 
 
 def part_of(path: Path) -> Path:
-    """Return the temporary name that this process uses on the way to this file."""
-    name = path.stem if path.suffix == ".json" else path.name
-    return path.with_name(f".{name}.{os.getpid()}.part")
+    """Return the temporary file that this process uses for `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    former = os.umask(mask)
+    previous = os.umask(mask)
     try:
         yield
     finally:
-        os.umask(former)
+        os.umask(previous)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o027, 0o077, 0o777])
@@ -78,10 +76,10 @@ def test_a_file_has_its_mode_under_any_umask(
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
 @pytest.mark.parametrize(("write", "mode"), WRITERS)
-def test_a_link_under_the_temporary_name_leads_nowhere(
+def test_a_link_with_the_temporary_name_is_not_written_through(
     tmp_path: Path, write: Write, mode: int, make: Callable[[Path, Path], None]
 ) -> None:
-    """Through a hard link, report and metrics emptied the file of somebody else."""
+    """Through a hard link, report and metrics emptied another user's file."""
     path, victim = write(tmp_path), tmp_path / "precious"
     path.unlink()
     victim.write_text("precious")
@@ -95,10 +93,10 @@ def test_a_link_under_the_temporary_name_leads_nowhere(
 
 
 @pytest.mark.parametrize(("write", "mode"), WRITERS)
-def test_who_has_opened_the_temporary_name_before_reads_nothing(
+def test_a_process_that_opened_the_temporary_name_before_reads_nothing(
     tmp_path: Path, write: Write, mode: int
 ) -> None:
-    """In a folder where all may write, somebody waits with a file of his own."""
+    """Where everybody may write, another user could wait with a file of his own."""
     path = write(tmp_path)
     path.unlink()
     with part_of(path).open("w+") as waiting:
@@ -110,7 +108,7 @@ def test_who_has_opened_the_temporary_name_before_reads_nothing(
 
 @pytest.mark.parametrize(("write", "mode"), [(report, 0o600), (metrics, 0o644)])
 @pytest.mark.parametrize("leads", ["somewhere", "nowhere"])
-def test_a_link_under_the_real_name_is_not_written_through(
+def test_a_link_with_the_final_name_is_replaced_and_not_written_through(
     tmp_path: Path, write: Write, mode: int, leads: str
 ) -> None:
     victim = tmp_path / "precious"
@@ -125,10 +123,10 @@ def test_a_link_under_the_real_name_is_not_written_through(
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failing_block_leaves_no_file(tmp_path: Path) -> None:
     def fail() -> None:
-        with atomic_file(tmp_path / "part") as file:
-            file.write(b"half")
+        with replace_file(tmp_path / "results") as file:
+            file.write(b"beginning")
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -138,7 +136,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Path]:
-    """Give a name that leads to a device; it has to be as it was, afterwards."""
+    """Yield a link to a device; check afterwards that neither has changed."""
     terminal, device = os.openpty()
     path = tmp_path / "device"
     path.symlink_to(os.ttyname(device))
@@ -150,16 +148,14 @@ def device(tmp_path: Path) -> Iterator[Path]:
     os.close(terminal)
 
 
-def test_metrics_do_not_take_the_place_of_a_device(
-    device: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`METRICS_FILE=/dev/null`, run as root, took /dev/null away from everybody."""
+def test_metrics_do_not_replace_a_device(device: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`METRICS_FILE=/dev/null`, run as root, replaced /dev/null with a file."""
     write_metrics(device, SUMMARY)
-    assert caplog.messages == [f"METRICS_FILE {device} cannot be written: it is no file"]
+    assert caplog.messages == [f"METRICS_FILE {device} cannot be written: not a regular file"]
 
 
 @pytest.mark.parametrize("open_it", [open_state, open_for_reading])
-def test_a_device_is_no_state_file(device: Path, open_it: Callable[[Path], object]) -> None:
-    """`STATE_FILE=/dev/null`, run as root, closed /dev/null to everybody else."""
-    with pytest.raises(StateError, match=r"device cannot be used: it is no file\."):
+def test_a_device_is_refused_as_state_file(device: Path, open_it: Callable[[Path], object]) -> None:
+    """`STATE_FILE=/dev/null`, run as root, made /dev/null unusable for others."""
+    with pytest.raises(StateError, match=r"device is not a regular file"):
         open_it(device)

@@ -1,4 +1,4 @@
-"""The report of a run: what is on the page, and what never is."""
+"""HTML report: its content, its escaping, and its file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from records.outcomes import CallResult, Failure, Verdict
-from reporting.html_report import write_report
+from logger_config import register_secret
+from records.outcomes import CallResult, Outcome, Verdict
+from records.rows import Failure
+from reporting.html_report import MAX_SHOWN_FAILURES, to_page, write_report
 from reporting.measurements import LatencyBucket, Measurements, Sample
-from reporting.report_page import MAX_SHOWN_FAILURES, page
-from reporting.results_file import RunSummary
+from reporting.summary import RunSummary
 from sync.progress import Progress
 from tests.support.pages import Reader, as_xml
-from tests.support.run_summaries import SUMMARY
+from tests.support.rows import run_python
+from tests.support.run_summaries import SUMMARY, counts_of
 
 SETTINGS = Settings.from_environment(
     {
@@ -36,14 +38,7 @@ SETTINGS = Settings.from_environment(
 NOTHING_SENT = Measurements(500)
 NO_ROWS = replace(
     SUMMARY,
-    total_users=0,
-    successful=0,
-    partial_failures=0,
-    total_failures=0,
-    unchanged=0,
-    invalid=0,
-    duplicates=0,
-    not_attempted=0,
+    counts=counts_of(),
     api_calls=0,
     retries=0,
     users_per_second=0.0,
@@ -61,11 +56,13 @@ def made(
     measured: Measurements = NOTHING_SENT,
     settings: Settings = SETTINGS,
 ) -> str:
-    return page(summary, failures, measured, settings, "integration_results_20260113_143045.json")
+    return to_page(
+        summary, failures, measured, settings, "integration_results_20260113_143045.json"
+    )
 
 
 def measured_run(rows: int, rows_per_second: int) -> Measurements:
-    """Measure a run on a clock of its own: a steady rate with some trouble midway."""
+    """Return the measurements of a run at a steady rate, with some retries midway."""
     now = [0.0]
     progress = Progress(rows, 500, clock=lambda: now[0])
     done = 0
@@ -85,98 +82,107 @@ def measured_run(rows: int, rows_per_second: int) -> Measurements:
 @pytest.mark.parametrize(
     "status", ["completed", "completed_with_failures", "interrupted", "aborted"]
 )
-def test_the_page_is_well_formed_whatever_the_run(rows: int, status: str) -> None:
-    summary = replace(NO_ROWS, status=status, total_users=rows, successful=rows)
+def test_the_page_is_well_formed_for_every_kind_of_run(rows: int, status: str) -> None:
+    summary = replace(NO_ROWS, status=status, counts={**counts_of(), Outcome.SUCCESSFUL: rows})
     text = made(summary, FAILURES, measured_run(rows, 475) if rows else NOTHING_SENT)
     as_xml(text)
     read = Reader(text)
-    expected = f"{rows:,} of {rows:,} users are in place" if rows else "query returned no rows"
+    expected = f"{rows:,} of {rows:,} users are up to date" if rows else "query returned no rows"
     assert expected in read.text
 
 
 @pytest.mark.parametrize("rows", [1_000_000, 10_000_000])
 def test_the_page_does_not_grow_with_the_rows(rows: int) -> None:
-    summary = replace(NO_ROWS, total_users=rows, successful=rows)
+    summary = replace(NO_ROWS, counts={**counts_of(), Outcome.SUCCESSFUL: rows})
     assert len(made(summary, FAILURES, measured_run(rows, 475))) < 80_000
 
 
-def test_many_reasons_are_cut_off_and_the_rest_is_counted() -> None:
+def test_only_the_most_frequent_reasons_are_listed_and_the_rest_is_counted() -> None:
     failures = [Failure("users/update", "rejected", f"Code{n}", 1000 - n, n) for n in range(1, 501)]
     read = Reader(made(failures=failures))
     assert f"Code{MAX_SHOWN_FAILURES}" in read.text
     assert f"Code{MAX_SHOWN_FAILURES + 1}" not in read.text
     rest = sum(failure.rows for failure in failures[MAX_SHOWN_FAILURES:])
-    assert f"And {500 - MAX_SHOWN_FAILURES} rarer reasons with {rest:,} users." in read.text
+    assert f"{500 - MAX_SHOWN_FAILURES} less frequent reasons with {rest:,} users" in read.text
 
 
-def test_counts_reasons_and_examples_stand_on_the_page() -> None:
+def test_the_page_shows_counts_reasons_and_examples() -> None:
     summary = replace(SUMMARY, status="completed_with_failures")
     text = Reader(made(summary, FAILURES, measured_run(5_000, 475))).text
-    for said in (
+    for expected in (
         "completed with failures",
-        "1,999,991 of 2,000,000 users are in place in Iterable",
+        "1,999,991 of 2,000,000 users are up to date in Iterable",
         "successful 1,000,001 50 %",
         "unchanged 999,990 50 %",
         "partial failures 2 < 0.1 %",
-        "InvalidEmailAddressError users/update Not an address for Iterable",
+        "InvalidEmailAddressError users/update Iterable does not accept this e-mail address",
         "2 user 14",
         "unavailable events/track",
         "no e-mail address the row itself Never sent",
         "1 no id",
-        "the limit of the settings, 500",
-        "half within",
+        "limit from the settings: 500",
+        "50 % within",
         "integration_results_20260113_143045.json",
         "2026-01-13 14:30:45 UTC",
     ):
-        assert said in text
+        assert expected in text
 
 
-def test_a_run_of_an_instant_has_no_chart_of_its_speed() -> None:
+def test_a_very_short_run_has_no_throughput_chart() -> None:
     text = Reader(made(SUMMARY, measured=measured_run(25, 475))).text
-    assert "All was sent in 500 ms, too short a time for a rate." in text
-    assert "the limit of the settings" not in text
+    assert "Everything was sent in 500 ms: too short to measure a rate." in text
+    assert "limit from the settings" not in text
 
 
-def test_a_run_that_broke_off_says_why() -> None:
+def test_the_page_shows_why_a_run_was_aborted() -> None:
     summary = replace(SUMMARY, status="aborted", reason="MySQL at db.internal is unreachable")
     assert "MySQL at db.internal is unreachable" in Reader(made(summary)).text
 
 
-def test_a_dry_run_claims_nothing() -> None:
-    summary = replace(NO_ROWS, dry_run=True, total_users=25, not_attempted=23, invalid=2)
+def test_the_page_of_a_dry_run_says_what_would_be_sent() -> None:
+    summary = replace(
+        NO_ROWS,
+        dry_run=True,
+        counts={**counts_of(), Outcome.NOT_ATTEMPTED: 23, Outcome.INVALID: 2},
+    )
     text = Reader(made(summary)).text
-    assert "Dry run: 23 of 25 users to be sent" in text
-    assert "in place in Iterable" not in text
+    assert "Dry run: 23 of 25 users would be sent" in text
+    assert "up to date in Iterable" not in text
     assert "Nothing was sent." in text
 
 
-def test_settings_are_shown_as_they_are_set_and_secrets_are_not() -> None:
+def test_settings_are_shown_as_in_env_without_the_secrets() -> None:
     text = made()
     read = Reader(text)
-    for shown in (
+    for setting in (
         "DB_HOST db.internal",
         "USER_FIELDS first_name,plan=plan_type,vip=is_vip:bool",
         "USERS_UPDATE_RPS 500",
         "LOG_PAYLOADS true",
         "DB_TIMEZONE UTC",
     ):
-        assert shown in read.text
+        assert setting in read.text
     for secret in ("correct-horse", "a1b2c3d4e5f6", "checks.example", "API_KEY", "DB_PASSWORD"):
         assert secret not in text
 
 
-def test_a_secret_in_a_text_from_outside_is_taken_out() -> None:
+def test_a_registered_secret_in_any_text_is_redacted() -> None:
+    register_secret("key-of-the-report", "api key")
     text = made(
-        replace(SUMMARY, status="aborted", reason="Api-Key: a1b2c3d4e5f6 was refused"),
-        [Failure("users/update", "rejected", "correct-horse", 1, "https://checks.example/0f4d")],
+        replace(SUMMARY, status="aborted", reason="Api-Key: key-of-the-report was refused"),
+        [Failure("users/update", "rejected", "key-of-the-report", 1, "x/key-of-the-report")],
     )
-    assert "a1b2c3d4e5f6" not in text
-    assert "correct-horse" not in text
-    assert "checks.example" not in text
-    assert "Api-Key: [secret] was refused" in Reader(text).text
+    assert "key-of-the-report" not in text
+    assert "Api-Key: [api key] was refused" in Reader(text).text
 
 
-def test_nothing_is_loaded_and_nothing_runs() -> None:
+def test_jinja2_is_loaded_only_for_a_report() -> None:
+    """It would cost every run without one 30 ms."""
+    program = "import sys, main, sync.run, reporting.html_report; sys.exit('jinja2' in sys.modules)"
+    assert run_python(program) == 0
+
+
+def test_the_page_loads_no_resource_and_runs_no_script() -> None:
     text = made(replace(SUMMARY, status="aborted", reason="x"), FAILURES, measured_run(100, 475))
     for tag, attributes in Reader(text).elements:
         assert tag not in {"script", "iframe", "object", "embed", "img", "form", "base", "use"}
@@ -187,10 +193,10 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
                 assert value == "data:,"
     outside_settings = text.replace(SETTINGS.iterable_api_base_url, "")
     assert not re.search(r"(?:https?:|//[a-z]|@import|url\()", outside_settings)
-    assert "default-src &#x27;none&#x27;" in text
+    assert "default-src 'none'" in text
 
 
-def test_tables_charts_and_sections_have_names_for_those_who_hear_the_page() -> None:
+def test_tables_charts_and_sections_have_names_for_screen_readers() -> None:
     text = made(SUMMARY, FAILURES, measured_run(5_000, 475))
     root = as_xml(text)
     assert root.get("lang") == "en"
@@ -230,14 +236,14 @@ def test_no_text_from_outside_becomes_markup(
     ]
 
 
-def test_a_text_is_shown_as_it_was_written() -> None:
+def test_a_text_with_markup_is_shown_literally() -> None:
     text = made(
         replace(SUMMARY, status="aborted", reason="</p><script>alert('1')</script> & 5 < 6"),
         [Failure("row", "invalid", "\x1b[31m\u202egnp.exe", 1, '"><img src=x onerror=y>')],
     )
     read = Reader(text)
     assert "</p><script>alert('1')</script> & 5 < 6" in read.text
-    assert "\\u001b[31m\\u202egnp.exe" in read.text
+    assert "\\x1b[31m\\u202egnp.exe" in read.text
     assert 'user "><img src=x onerror=y>' in read.text
 
 
@@ -247,7 +253,7 @@ def test_a_text_is_shown_as_it_was_written() -> None:
     st.lists(st.integers(0, 10**9), min_size=1, max_size=20).filter(any),
     st.floats(1e-6, 1e5),
 )
-def test_every_measurement_makes_a_drawing_inside_its_frame(
+def test_charts_stay_inside_their_frame_for_any_measurements(
     counts: list[tuple[float, float]], ceiling: float, calls: list[int], shortest: float
 ) -> None:
     samples = [
@@ -268,19 +274,19 @@ def test_every_measurement_makes_a_drawing_inside_its_frame(
             assert begins + long <= 100.5
 
 
-def test_the_file_is_private_whole_and_beside_the_results(tmp_path: Path) -> None:
+def test_the_file_is_private_and_beside_the_results(tmp_path: Path) -> None:
     path = tmp_path / "integration_results_20260113_143045.html"
-    former = os.umask(0)
+    previous = os.umask(0)
     try:
         assert write_report(path, SUMMARY, FAILURES, measured_run(25, 475), SETTINGS)
     finally:
-        os.umask(former)
+        os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == [path.name]
     assert "integration_results_20260113_143045.json" in path.read_text("utf-8")
 
 
-def test_a_report_that_cannot_be_written_breaks_nothing(
+def test_a_report_that_cannot_be_written_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "no such folder" / "integration_results_20260113_143045.html"
@@ -289,7 +295,7 @@ def test_a_report_that_cannot_be_written_breaks_nothing(
     assert "No such file or directory" in caplog.text
 
 
-def test_a_page_that_cannot_be_made_breaks_nothing_and_leaves_nothing(
+def test_a_page_that_cannot_be_rendered_is_one_warning_and_leaves_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "integration_results_20260113_143045.html"

@@ -1,4 +1,4 @@
-"""What progress counts: rows, failures and retries, rates, throughput and latencies."""
+"""Measurements: rows, failures, retries, rates, throughput and latencies of a delivery."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from config.settings import Settings
 from iterable_client import IterableClient
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from reporting.measurements import (
     MAX_SAMPLES,
     Latencies,
@@ -23,8 +24,10 @@ from reporting.measurements import (
     percentile_seconds,
 )
 from sandbox.iterable_api import IterableSandbox
+from state.outbox import Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import Dispatcher, PerUserSender, Sender
+from sync.dispatcher import Dispatcher, Sender
+from sync.per_user import PerUserSender
 from sync.progress import Call, Progress, ceiling_rows_per_second, progress_line
 
 SETTINGS = {
@@ -37,7 +40,7 @@ SETTINGS = {
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that only moves when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -64,7 +67,7 @@ def call(
     return outcome, [Finished(seq, kind, outcome, 0.0)]
 
 
-def test_a_row_whose_two_halves_fail_is_one_failure(clock: Clock) -> None:
+def test_a_row_whose_profile_and_event_both_fail_is_one_failure(clock: Clock) -> None:
     progress = Progress(10, 500, clock=clock)
     rejected = result(Verdict.REJECTED)
     progress.advance([call(3, RequestKind.PROFILE, rejected)], 0)
@@ -74,7 +77,7 @@ def test_a_row_whose_two_halves_fail_is_one_failure(clock: Clock) -> None:
     assert progress.snapshot().rows_failed == 2
 
 
-def test_a_batch_is_one_call_however_many_rows_it_has(clock: Clock) -> None:
+def test_a_batch_counts_as_one_call(clock: Clock) -> None:
     progress = Progress(1000, 5000, clock=clock)
     batch = result(attempts=2, elapsed_seconds=1.5)
     progress.advance(
@@ -85,7 +88,7 @@ def test_a_batch_is_one_call_however_many_rows_it_has(clock: Clock) -> None:
     assert progress.measurements.slowest_seconds == 1.5
 
 
-def test_events_held_back_do_not_make_the_count_run_backwards(clock: Clock) -> None:
+def test_delayed_events_do_not_reduce_the_count(clock: Clock) -> None:
     progress = Progress(10, 500, clock=clock)
     shown = []
     for rows_done in (5, 3, 4, 6):
@@ -96,11 +99,11 @@ def test_events_held_back_do_not_make_the_count_run_backwards(clock: Clock) -> N
     assert sum(sample.rows for sample in progress.measurements.samples) == pytest.approx(6)
 
 
-def test_the_rate_is_that_of_the_last_minute_and_the_time_left_follows_from_it(
+def test_rate_and_time_left_are_those_of_the_last_minute(
     clock: Clock,
 ) -> None:
     progress = Progress(100_000, 500, clock=clock)
-    for step in range(1, 241):  # a minute at 500 a second, then one at 100
+    for step in range(1, 241):  # a minute at 500 per second, then one at 100
         clock.now += 0.5
         progress.advance([], 250 * min(step, 120) + 50 * max(0, step - 120))
     snapshot = progress.snapshot()
@@ -109,11 +112,11 @@ def test_the_rate_is_that_of_the_last_minute_and_the_time_left_follows_from_it(
     assert snapshot.seconds_left == pytest.approx((100_000 - 36_000) / 100)
 
 
-def test_while_nothing_moves_no_time_is_named() -> None:
+def test_a_rate_of_zero_shows_no_time_left() -> None:
     assert "left" not in progress_line(ProgressSnapshot(5, 10, 0, 0, 0.0, 500))
 
 
-def test_the_ceiling_is_that_of_the_slower_of_the_two_calls() -> None:
+def test_the_ceiling_is_that_of_the_slower_endpoint() -> None:
     def ceiling(**settings: str) -> float:
         return ceiling_rows_per_second(Settings.from_environment({**SETTINGS, **settings}))
 
@@ -128,7 +131,7 @@ def test_the_ceiling_is_that_of_the_slower_of_the_two_calls() -> None:
         st.tuples(st.floats(0.001, 500), st.integers(0, 10_000), st.integers(0, 50)), max_size=300
     )
 )
-def test_no_row_is_lost_from_the_throughput_and_it_does_not_grow(
+def test_throughput_counts_every_row_in_a_bounded_number_of_samples(
     steps: list[tuple[float, int, int]],
 ) -> None:
     throughput, now = Throughput(), 0.0
@@ -144,18 +147,18 @@ def test_no_row_is_lost_from_the_throughput_and_it_does_not_grow(
         assert after.starts_at_seconds == pytest.approx(before.starts_at_seconds + before.seconds)
 
 
-def test_a_steady_rate_is_steady_in_every_sample_however_long_the_run() -> None:
+def test_a_steady_rate_is_the_same_in_every_sample() -> None:
     throughput = Throughput()
     for step in range(1, 10_001):
         throughput.add(step * 0.504, 252, 0)
     assert {round(sample.rows_per_second) for sample in throughput.samples()} == {500}
 
 
-def test_the_last_moment_of_a_run_is_no_peak_of_its_own() -> None:
+def test_a_short_last_interval_is_merged_with_the_one_before() -> None:
     throughput = Throughput()
     for until in (0.5, 1.0, 1.5, 2.0):
         throughput.add(until, 250, 0)
-    throughput.add(2.01, 40, 1)  # what was in flight comes home at once
+    throughput.add(2.01, 40, 1)  # the calls in flight end together
     *_, last = throughput.samples()
     assert (last.starts_at_seconds, last.seconds) == pytest.approx((1.0, 1.01))
     assert last.rows_per_second == pytest.approx(540 / 1.01)
@@ -163,7 +166,7 @@ def test_the_last_moment_of_a_run_is_no_peak_of_its_own() -> None:
 
 
 @given(st.lists(st.floats(0.001, 360), min_size=1, max_size=400), st.floats(0.01, 1))
-def test_a_percentile_is_right_to_a_fifth(elapsed: list[float], share: float) -> None:
+def test_a_percentile_is_accurate_to_twenty_percent(elapsed: list[float], share: float) -> None:
     latencies = Latencies()
     for seconds in elapsed:
         latencies.add(seconds)
@@ -174,7 +177,7 @@ def test_a_percentile_is_right_to_a_fifth(elapsed: list[float], share: float) ->
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.001, 1.0, 371.0, 1e9])
-def test_every_call_finds_a_bucket(seconds: float) -> None:
+def test_every_duration_has_a_bucket(seconds: float) -> None:
     latencies = Latencies()
     latencies.add(seconds)
     (bucket,) = latencies.buckets()
@@ -182,8 +185,8 @@ def test_every_call_finds_a_bucket(seconds: float) -> None:
     assert bucket.from_seconds <= seconds < bucket.to_seconds
 
 
-class Rows:
-    """An outbox in memory, of which each row wants both calls."""
+class Rows(Outbox):
+    """An outbox in memory whose rows need both requests."""
 
     def __init__(self, count: int) -> None:
         self._rows = [
@@ -210,7 +213,7 @@ class Rows:
 
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.2])
 @pytest.mark.parametrize("mode", ["per-user", "bulk"])
-def test_a_delivery_counts_each_row_once_when_nothing_more_is_sent_for_it(
+def test_a_delivery_counts_each_row_once_when_its_last_request_is_settled(
     iterable: IterableSandbox, mode: str, delay_seconds: float
 ) -> None:
     rows, client = Rows(40), IterableClient("key", iterable.url)

@@ -1,4 +1,4 @@
-"""The metrics file, read back by a strict reader of the format."""
+"""Metrics file, read back by a strict parser of the format."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from reporting.monitoring import write_metrics
+from reporting.metrics import write_metrics
 from tests.support.run_summaries import SUMMARY
 
-# The text format, version 0.0.4: a comment or a sample a line.
+# The text format, version 0.0.4: each line is a comment or a sample.
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABELS = r'\{[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*"(?:,[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*")*\}'
 _SAMPLE = re.compile(rf"({_NAME})({_LABELS})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|NaN|[+-]Inf)")
 
 
 def metrics_in(text: str) -> dict[str, float]:
-    """Read an exposition strictly; return its samples by name and labels."""
+    """Parse metrics strictly; return the samples by name and labels."""
     assert text.endswith("\n")
     found: dict[str, float] = {}
     family, announced = "", set()
@@ -28,7 +28,7 @@ def metrics_in(text: str) -> dict[str, float]:
         if line.startswith("# HELP "):
             family = line.split()[2]
             assert re.fullmatch(_NAME, family)
-            assert family not in announced, "a family must stand in one piece"
+            assert family not in announced, "the lines of a family must not be interrupted"
             announced.add(family)
         elif line.startswith("# TYPE "):
             assert line == f"# TYPE {family} gauge"
@@ -42,7 +42,7 @@ def metrics_in(text: str) -> dict[str, float]:
     return found
 
 
-def test_the_metrics_tell_of_the_last_run(tmp_path: Path) -> None:
+def test_the_metrics_describe_the_last_run(tmp_path: Path) -> None:
     path = tmp_path / "iterable_sync.prom"
     write_metrics(path, SUMMARY)
     metrics = metrics_in(path.read_text("utf-8"))
@@ -69,22 +69,20 @@ def test_the_metrics_tell_of_the_last_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["aborted", "interrupted"])
-def test_a_run_that_broke_off_keeps_the_time_of_the_last_success(
-    tmp_path: Path, status: str
-) -> None:
+def test_an_incomplete_run_keeps_the_time_of_the_last_success(tmp_path: Path, status: str) -> None:
     path, name = tmp_path / "sync.prom", "iterable_sync_last_success_timestamp_seconds"
-    broken = replace(SUMMARY, status=status, finished_at="2026-01-14T00:00:00.000+00:00")
-    write_metrics(path, broken)
+    incomplete = replace(SUMMARY, status=status, finished_at="2026-01-14T00:00:00.000+00:00")
+    write_metrics(path, incomplete)
     assert name not in path.read_text("utf-8")  # there was none yet
     write_metrics(path, SUMMARY)
     for _ in range(2):
-        write_metrics(path, broken)
+        write_metrics(path, incomplete)
         metrics = metrics_in(path.read_text("utf-8"))
         assert metrics[name] == 1768314705.5
         assert metrics[f'iterable_sync_last_run_status{{status="{status}"}}'] == 1
 
 
-def test_a_success_of_a_clock_that_was_ahead_does_not_hide_failures_for_years(
+def test_a_success_time_in_the_future_does_not_hide_later_failures(
     tmp_path: Path,
 ) -> None:
     path, name = tmp_path / "sync.prom", "iterable_sync_last_success_timestamp_seconds"
@@ -103,7 +101,7 @@ def test_a_run_with_rejected_rows_counts_as_a_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "former",
+    "content",
     [
         b"",
         b"\xff\xfe\x00garbage",
@@ -112,35 +110,35 @@ def test_a_run_with_rejected_rows_counts_as_a_success(tmp_path: Path) -> None:
         b"iterable_sync_last_success_timestamp_seconds 1 2 3\n",
     ],
 )
-def test_a_former_file_that_cannot_be_read_is_no_obstacle(tmp_path: Path, former: bytes) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "sync.prom"
-    path.write_bytes(former)
+    path.write_bytes(content)
     write_metrics(path, replace(SUMMARY, status="aborted"))
     metrics = metrics_in(path.read_text("utf-8"))
     assert "iterable_sync_last_success_timestamp_seconds" not in metrics
 
 
-def test_the_metrics_may_be_read_by_everybody_and_hold_numbers_only(tmp_path: Path) -> None:
+def test_every_user_can_read_the_metrics_and_they_contain_only_numbers(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
-    former = os.umask(0o077)
+    previous = os.umask(0o077)
     try:
         write_metrics(path, replace(SUMMARY, reason="password of ann@example.com"))
     finally:
-        os.umask(former)
+        os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o644
     assert "@" not in path.read_text("utf-8")
     assert os.listdir(tmp_path) == ["sync.prom"]
 
 
-def test_a_dry_run_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
+def test_a_dry_run_does_not_change_the_metrics(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
     write_metrics(path, SUMMARY)
     before = path.read_bytes()
-    write_metrics(path, replace(SUMMARY, dry_run=True, successful=0))
+    write_metrics(path, replace(SUMMARY, dry_run=True, api_calls=0))
     assert path.read_bytes() == before
 
 
-def test_metrics_that_cannot_be_written_break_nothing(
+def test_metrics_that_cannot_be_written_are_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_metrics(tmp_path / "no such folder" / "sync.prom", SUMMARY)
@@ -151,7 +149,7 @@ def test_metrics_that_cannot_be_written_break_nothing(
     assert os.listdir(tmp_path) == ["folder.prom"]
 
 
-def test_a_reader_never_sees_half_of_the_metrics(tmp_path: Path) -> None:
+def test_a_reader_always_sees_the_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "sync.prom"
     write_metrics(path, SUMMARY)
     ended = threading.Event()
@@ -160,7 +158,7 @@ def test_a_reader_never_sees_half_of_the_metrics(tmp_path: Path) -> None:
 
     def read() -> None:
         while not ended.is_set():
-            files.add(tuple(tmp_path.glob("*.prom")))  # as node_exporter does
+            files.add(tuple(tmp_path.glob("*.prom")))  # the pattern of node_exporter
             texts.add(path.read_text("utf-8"))
 
     reader = threading.Thread(target=read)

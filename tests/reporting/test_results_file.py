@@ -1,54 +1,17 @@
-"""The results of a run: the form of the file, its counts, and what it says of each row."""
+"""Results file: its format, the check of its counts, and the entry of each row."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from records.outcomes import JSON, CallResult, Outcome, RowState, SettledRow, Verdict, row_entry
-from reporting.results_file import RunSummary, entries, summarize, write_results
-
-STARTED_AT = datetime(2026, 1, 13, 14, 30, 45, 250_000, tzinfo=timezone.utc)
-HEAD = [
-    *("schema_version", "run_id", "status", "reason", "dry_run", "mode", "started_at"),
-    *("finished_at", "total_users", "successful", "partial_failures", "total_failures"),
-    *("unchanged", "invalid", "duplicates", "not_attempted", "api_calls", "retries"),
-    *("duration_seconds", "users_per_second"),
-]
-COUNTS = HEAD[9:16]
-TO_SEND = RowState(None, False, False, None, None)
-STATE_OF = {
-    Outcome.SUCCESSFUL: TO_SEND._replace(update="delivered", event="delivered"),
-    Outcome.PARTIAL_FAILURE: TO_SEND._replace(update="delivered", event="rejected"),
-    Outcome.TOTAL_FAILURE: TO_SEND._replace(update="unavailable", event="rejected"),
-    Outcome.UNCHANGED: TO_SEND._replace(kind="unchanged"),
-    Outcome.INVALID: TO_SEND._replace(kind="invalid"),
-    Outcome.DUPLICATE: TO_SEND._replace(kind="duplicate"),
-    Outcome.NOT_ATTEMPTED: TO_SEND,
-}
-
-
-def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
-    arguments: dict[str, Any] = {
-        "run_id": "20260113T143045Z-abc",
-        "status": "completed",
-        "reason": None,
-        "dry_run": False,
-        "mode": "per-user",
-        "started_at": STARTED_AT,
-        "finished_at": STARTED_AT + timedelta(seconds=2.5),
-        "elapsed_seconds": 2.5,
-        "tally": [(STATE_OF[outcome], 1) for outcome in outcomes],
-        "api_calls": 3,
-        "retries": 1,
-    }
-    return summarize(**{**arguments, **changes})
+from records.outcomes import JSON, CallResult, Outcome, Verdict, row_entry
+from records.rows import RowState, SettledRow
+from reporting.results_file import entries, write_results
+from tests.support.run_summaries import HEAD, STATE_OF, TO_SEND, summary_of
 
 
 def records_of(*outcomes: Outcome) -> list[JSON]:
@@ -61,7 +24,7 @@ def written(folder: Path, *outcomes: Outcome, **changes: Any) -> dict[str, Any]:
     return content
 
 
-# Its form
+# Format
 
 
 def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: Path) -> None:
@@ -93,13 +56,13 @@ def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: 
     assert [record["outcome"] for record in content["records"]] == ["successful", "invalid"]
 
 
-def test_a_run_without_rows_is_a_file_like_any_other(tmp_path: Path) -> None:
+def test_a_run_without_rows_has_an_empty_list_of_records(tmp_path: Path) -> None:
     content = written(tmp_path)
     assert list(content) == [*HEAD, "records"]
     assert (content["status"], content["records"]) == ("completed", [])
 
 
-def test_a_record_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_each_record_is_on_a_line_of_its_own(tmp_path: Path) -> None:
     outcomes = [Outcome.SUCCESSFUL] * 3
     path = write_results(tmp_path, summary_of(*outcomes), records_of(*outcomes))
     lines = path.read_text().splitlines()
@@ -110,58 +73,12 @@ def test_a_record_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     )["records"]
 
 
-def test_any_text_of_a_row_arrives_as_text(tmp_path: Path) -> None:
+def test_any_text_of_a_row_can_be_read_back(tmp_path: Path) -> None:
     texts = ["</script>", '"quoted"', "\x1b[31m\u2028", "小龙 🚀", "a\\b\n"]
     records = [row_entry(text, text, Outcome.UNCHANGED, text) for text in texts]
     path = write_results(tmp_path, summary_of(*[Outcome.UNCHANGED] * 5), iter(records))
     read = orjson.loads(path.read_bytes())["records"]
     assert [(r["user_id"], r["email"], r["reason"]) for r in read] == [(t, t, t) for t in texts]
-
-
-def test_the_head_alone_is_what_json_prints() -> None:
-    summary = summary_of(Outcome.SUCCESSFUL)
-    assert list(orjson.loads(summary.to_text())) == HEAD
-    assert orjson.loads(summary.to_text()) == summary.to_json()
-
-
-# Its counts
-
-
-@given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**7)))
-def test_the_counts_add_up_to_the_rows(tally: dict[Outcome, int]) -> None:
-    head = summary_of(
-        tally=[(STATE_OF[outcome], rows) for outcome, rows in tally.items()]
-    ).to_json()
-    assert sum(head[name] for name in COUNTS) == head["total_users"] == sum(tally.values())
-    assert [head[name] for name in COUNTS] == [tally.get(outcome, 0) for outcome in Outcome]
-
-
-def test_states_that_come_to_the_same_are_counted_together() -> None:
-    finished = TO_SEND._replace(profile_in_place=True, event="delivered")
-    summary = summary_of(tally=[(STATE_OF[Outcome.SUCCESSFUL], 2), (finished, 3)])
-    assert summary.successful == 5
-
-
-@pytest.mark.parametrize("outcome", Outcome)
-def test_a_run_with_failed_or_invalid_rows_says_so(outcome: Outcome) -> None:
-    failed = outcome in (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
-    assert summary_of(outcome).status == ("completed_with_failures" if failed else "completed")
-    for status in ("aborted", "interrupted"):
-        assert summary_of(outcome, status=status).status == status
-
-
-def test_the_speed_counts_what_was_attempted() -> None:
-    outcomes = [*[Outcome.SUCCESSFUL] * 5, *[Outcome.NOT_ATTEMPTED] * 5]
-    assert summary_of(*outcomes).users_per_second == 2.0
-    assert summary_of(*outcomes, elapsed_seconds=0.0).duration_seconds == 0.001
-
-
-@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=365)])
-def test_a_clock_that_is_set_during_a_run_changes_no_duration_and_no_speed(step: timedelta) -> None:
-    """Set back by an hour, it made 0.0 s and 40,000 users/s of a run of five seconds."""
-    summary = summary_of(*[Outcome.SUCCESSFUL] * 5, finished_at=STARTED_AT + step)
-    assert (summary.duration_seconds, summary.users_per_second) == (2.5, 2.0)
-    assert datetime.fromisoformat(summary.finished_at) == STARTED_AT + step  # as the log has it
 
 
 @pytest.mark.parametrize(
@@ -182,7 +99,7 @@ def test_records_that_do_not_agree_with_the_counts_are_never_published(
     assert list(tmp_path.iterdir()) == []
 
 
-# What a row's entry says
+# The entry of a row
 
 
 def result_of(verdict: Verdict, code: str) -> str:
@@ -196,7 +113,7 @@ def entry_of(state: RowState, update: str | None = None, event: str | None = Non
     return read
 
 
-def test_an_entry_holds_what_the_outbox_recorded() -> None:
+def test_an_entry_has_what_the_outbox_recorded() -> None:
     taken = result_of(Verdict.DELIVERED, "Success")
     entry = entry_of(STATE_OF[Outcome.SUCCESSFUL], taken, taken)
     assert entry["users_update"] == entry["events_track"] == orjson.loads(taken)
@@ -211,9 +128,9 @@ def test_a_row_that_was_not_to_be_sent_keeps_its_own_reason(outcome: Outcome) ->
 
 def test_a_row_that_was_not_attempted_says_why() -> None:
     assert entry_of(TO_SEND)["reason"] == "the run ended"
-    half_there = TO_SEND._replace(profile_in_place=True)
-    assert entry_of(half_there)["outcome"] == "not_attempted"
-    assert entry_of(half_there)["reason"] == "the run ended"
+    partly_delivered = TO_SEND._replace(profile_in_place=True)
+    assert entry_of(partly_delivered)["outcome"] == "not_attempted"
+    assert entry_of(partly_delivered)["reason"] == "the run ended"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +152,7 @@ def test_a_row_whose_event_was_not_sent_says_why(code: str, reason: str) -> None
     assert entry_of(state, result_of(Verdict.REJECTED, code))["reason"] == reason
 
 
-def test_a_row_whose_event_was_there_before_needs_no_such_reason() -> None:
+def test_a_row_whose_event_was_delivered_before_keeps_its_own_reason() -> None:
     state = TO_SEND._replace(event_in_place=True, update="delivered")
     entry = entry_of(state, result_of(Verdict.DELIVERED, "Success"))
     assert (entry["outcome"], entry["reason"]) == ("successful", "of the row")

@@ -1,4 +1,4 @@
-"""The results file as a file: whole or not there, private, in nobody's way, not for ever."""
+"""Results files on disk: names, modes, failed writes, and the removal of old ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 
 from records.outcomes import JSON, Outcome
 from reporting.results_file import ResultsError, remove_old_results, write_results
-from tests.reporting.test_results_file import STARTED_AT, records_of, summary_of
+from tests.reporting.test_results_file import records_of
+from tests.support.run_summaries import STARTED_AT, summary_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_the_name_is_the_local_time_of_the_start(tmp_path: Path) -> None:
+def test_the_file_name_is_the_local_start_time(tmp_path: Path) -> None:
     path = write_results(tmp_path, summary_of(), [])
     assert path.name == STARTED_AT.astimezone().strftime("integration_results_%Y%m%d_%H%M%S.json")
 
@@ -32,27 +33,27 @@ def test_a_second_run_in_the_same_second_overwrites_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-def test_only_its_owner_can_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    former = os.umask(umask)
+def test_only_the_owner_can_read_the_file_under_any_umask(tmp_path: Path, umask: int) -> None:
+    previous = os.umask(umask)
     try:
         path = write_results(tmp_path, summary_of(), [])
     finally:
-        os.umask(former)
+        os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def part_of(folder: Path) -> Path:
-    """Return the temporary name that this process is going to use."""
-    (name,) = {path.stem for path in [write_results(folder, summary_of(), [])]}
-    (folder / f"{name}.json").unlink()
-    return folder / f".{name}.{os.getpid()}.part"
+    """Return the temporary file that this process will use."""
+    path = write_results(folder, summary_of(), [])
+    path.unlink()
+    return folder / f".{path.name}.{os.getpid()}.part"
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
-def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+def test_a_link_with_the_temporary_name_is_not_followed(
     tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
-    """A hard link was: it emptied the file that it led to, and wrote the results there."""
+    """A hard link was followed: its target was emptied and got the results."""
     victim = tmp_path / "precious"
     victim.write_text("precious")
     victim.chmod(0o644)
@@ -65,7 +66,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
 
 
 @pytest.mark.parametrize("leads", ["somewhere", "nowhere"])
-def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path, leads: str) -> None:
+def test_a_link_with_the_final_name_is_not_followed(tmp_path: Path, leads: str) -> None:
     victim = tmp_path / "precious"
     if leads == "somewhere":
         victim.write_text("precious")
@@ -78,7 +79,7 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path, leads: 
     assert link.is_symlink()
 
 
-def test_rows_that_break_midway_leave_no_half_file(tmp_path: Path) -> None:
+def test_an_error_while_rows_are_read_leaves_no_file(tmp_path: Path) -> None:
     def breaking() -> Iterator[JSON]:
         yield records_of(Outcome.SUCCESSFUL)[0]
         raise RuntimeError("the outbox broke")
@@ -91,7 +92,7 @@ def test_rows_that_break_midway_leave_no_half_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"), [(None, "No such file or directory"), ("file", "Not a directory")]
 )
-def test_a_folder_that_cannot_be_written_to_is_one_clear_line(
+def test_a_folder_that_cannot_be_written_to_is_one_line(
     tmp_path: Path, make: str | None, why: str
 ) -> None:
     folder = tmp_path / "results"
@@ -100,18 +101,19 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_line(
     with pytest.raises(ResultsError) as raised:
         write_results(folder, summary_of(), [])
     assert str(raised.value) == (
-        f"The results cannot be written to {folder} ({why}): make room or choose another "
-        "RESULTS_DIR. What was delivered is remembered all the same."
+        f"The results cannot be written to {folder} ({why}): free disk space or choose "
+        "another RESULTS_DIR. The state file still has what was delivered."
     )
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_no_half_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     program = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from records.outcomes import Outcome\n"
         "from reporting.results_file import ResultsError, write_results\n"
-        "from tests.reporting.test_results_file import records_of, summary_of\n"
+        "from tests.reporting.test_results_file import records_of\n"
+        "from tests.support.run_summaries import summary_of\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "rows = [Outcome.UNCHANGED] * 1_000\n"
@@ -131,11 +133,11 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_no_half_file(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-# Old ones
+# Old files
 
 
 def old_results(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Make these files, the first one the oldest."""
+    """Create these files; the first is the oldest."""
     paths = [folder / name for name in names]
     for age, path in enumerate(paths):
         path.write_text("")
@@ -147,20 +149,20 @@ NAMES = [f"integration_results_2026010{day}_000000.json" for day in range(1, 7)]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, 6), (1, 1), (4, 4), (6, 6), (100, 6)])
-def test_the_newest_are_kept(tmp_path: Path, keep: int, left: int) -> None:
+def test_the_newest_files_are_kept(tmp_path: Path, keep: int, left: int) -> None:
     paths = old_results(tmp_path, NAMES)
     assert remove_old_results(tmp_path, keep, paths[-1]) == 6 - left
     assert sorted(tmp_path.iterdir()) == paths[6 - left :]
 
 
-def test_a_report_goes_with_its_results(tmp_path: Path) -> None:
+def test_a_report_is_removed_with_its_results(tmp_path: Path) -> None:
     paths = old_results(tmp_path, NAMES)
     reports = old_results(tmp_path, [name.replace(".json", ".html") for name in NAMES])
     remove_old_results(tmp_path, 2, paths[-1])
     assert sorted(path for path in tmp_path.iterdir() if path.suffix == ".html") == reports[4:]
 
 
-def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_not_removed(tmp_path: Path) -> None:
     others = [
         *("integration_results.json", "integration_results_20260101_000000.json.bak"),
         *("integration_results_2026_1.json", "my_integration_results_20260101_000000.json"),
@@ -174,7 +176,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     }
 
 
-def test_a_link_among_old_results_is_removed_and_what_it_leads_to_is_not(tmp_path: Path) -> None:
+def test_a_link_among_old_results_is_removed_and_its_target_is_not(tmp_path: Path) -> None:
     folder, victim = tmp_path / "results", tmp_path / "precious"
     folder.mkdir()
     victim.write_text("precious")
@@ -185,8 +187,8 @@ def test_a_link_among_old_results_is_removed_and_what_it_leads_to_is_not(tmp_pat
     assert victim.read_text() == "precious"
 
 
-def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
-    """It did: the first such name ended the tidying, at every run."""
+def test_one_name_that_cannot_be_removed_does_not_stop_the_others(tmp_path: Path) -> None:
+    """The first such name ended the removal, in every run."""
     (tmp_path / NAMES[2]).mkdir()
     os.utime(tmp_path / NAMES[2], (1_002, 1_002))
     paths = old_results(tmp_path, [name for name in NAMES if name != NAMES[2]])
@@ -195,35 +197,31 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1])
-def test_what_a_killed_run_left_half_written_does_not_stay_for_ever(
-    tmp_path: Path, keep: int
-) -> None:
+def test_temporary_files_of_killed_runs_are_removed(tmp_path: Path, keep: int) -> None:
     (written,) = old_results(tmp_path, NAMES[:1])
-    left, at_work = (tmp_path / f".{NAMES[0][:-5]}.{number}.part" for number in (1, 2))
+    abandoned, in_use = (tmp_path / f".{NAMES[0][:-5]}.{number}.part" for number in (1, 2))
     report = tmp_path / f".{NAMES[0][:-5]}.html.1.part"
-    for path, modified_at in ((left, 1), (report, 1), (at_work, 3_500), (written, 7_000)):
+    for path, modified_at in ((abandoned, 1), (report, 1), (in_use, 3_500), (written, 7_000)):
         path.write_text("")
         os.utime(path, (modified_at, modified_at))
     remove_old_results(tmp_path, keep, written)
-    assert set(tmp_path.iterdir()) == {at_work, written}
+    assert set(tmp_path.iterdir()) == {in_use, written}
 
 
-def test_a_folder_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
+def test_a_missing_folder_is_ignored(tmp_path: Path) -> None:
     assert remove_old_results(tmp_path / "none", 1, tmp_path / "none" / NAMES[0]) == 0
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_what_was_just_written_stays_though_the_clock_was_ahead_before(
-    tmp_path: Path, keep: int
-) -> None:
-    """It was removed at once: all others seemed newer."""
+def test_the_file_just_written_is_kept_though_others_seem_newer(tmp_path: Path, keep: int) -> None:
+    """It was removed at once after the clock had been ahead."""
     paths = old_results(tmp_path, NAMES)
     os.utime(paths[0], (1, 1))
     remove_old_results(tmp_path, keep, paths[0])
     assert sorted(tmp_path.iterdir()) == sorted([paths[0], *paths[len(paths) - keep + 1 :]])
 
 
-def test_results_of_a_clock_that_was_ahead_do_not_take_the_place_of_later_ones(
+def test_files_from_a_clock_that_was_ahead_are_removed_first(
     tmp_path: Path,
 ) -> None:
     paths = old_results(tmp_path, NAMES)

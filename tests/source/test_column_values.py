@@ -1,4 +1,4 @@
-"""Rows, types, streams and what goes wrong while reading: on every server, with both drivers."""
+"""Values of each column type, streams, and errors while reading, with both drivers."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class TestReading:
             "candidate": None,
         }
 
-    def test_emoji_and_chinese_arrive_as_they_are(self, database: DatabaseConnection) -> None:
+    def test_emoji_and_chinese_text_is_not_changed(self, database: DatabaseConnection) -> None:
         row = database.execute_query(EVERY_PERSON)[1]
         assert (row["first_name"], row["last_name"]) == ("小龙", "Amélie 🚀")
 
-    def test_a_column_of_binary_collation_is_text_all_the_same(
-        self, database: DatabaseConnection
-    ) -> None:
+    def test_a_column_with_a_binary_collation_is_text(self, database: DatabaseConnection) -> None:
         assert isinstance(database.execute_query(EVERY_PERSON)[0]["email"], str)
 
-    def test_parameters_go_by_name_or_by_place(self, database: DatabaseConnection) -> None:
+    def test_parameters_are_passed_by_name_or_by_position(
+        self, database: DatabaseConnection
+    ) -> None:
         by_name = "SELECT id FROM customers WHERE last_name = %(name)s"
         by_place = "SELECT id FROM customers WHERE last_name = %s"
         assert database.execute_query(by_name, {"name": "O'Hara"}) == [{"id": 1}]
@@ -136,7 +136,7 @@ class TestErrorsWhenReading:
             ("SELECT FROM customers WHERE", "SQL syntax"),
         ],
     )
-    def test_a_bad_query_is_explained_and_not_worth_repeating(
+    def test_a_bad_query_is_explained_and_not_transient(
         self, database: DatabaseConnection, query: str, reason: str
     ) -> None:
         with pytest.raises(SourceError) as caught:
@@ -149,7 +149,9 @@ class TestErrorsWhenReading:
 
     def test_a_parameter_that_is_not_given_is_named(self, database: DatabaseConnection) -> None:
         query = "SELECT id FROM customers WHERE email > %(other)s"
-        with pytest.raises(SourceError, match=r"the parameter %\(other\)s, .* %\(window_start\)s"):
+        with pytest.raises(
+            SourceError, match=r"unknown parameter, %\(other\)s\. .* %\(window_start\)s"
+        ):
             database.execute_query(query, {"window_start": "2026-01-01"})
 
     def test_a_doubled_percent_sign_is_a_literal_one(self, database: DatabaseConnection) -> None:
@@ -157,18 +159,18 @@ class TestErrorsWhenReading:
         assert database.execute_query(query, {"least": 1}) == [{"id": 2}]
 
     def test_a_statement_without_rows_is_explained(self, on_real: DatabaseConnection) -> None:
-        with pytest.raises(SourceError, match="returns no table of rows"):
+        with pytest.raises(SourceError, match="returns no rows and columns"):
             on_real.execute_query("DO 1")
 
-    def test_no_right_to_read_a_table(
+    def test_a_missing_grant_on_a_table_is_reported(
         self, real: SourceDatabase, real_server: PrivateServer
     ) -> None:
         real_server.run_sql(
-            "DROP USER IF EXISTS half@'%'; CREATE USER half@'%' IDENTIFIED BY 'pass-word';"
-            f"GRANT SELECT ON {real.database}.page_views TO half@'%'"
+            "DROP USER IF EXISTS reader@'%'; CREATE USER reader@'%' IDENTIFIED BY 'pass-word';"
+            f"GRANT SELECT ON {real.database}.page_views TO reader@'%'"
         )
-        with real.connection(user="half", password="pass-word") as database:
-            with pytest.raises(SourceError, match="The user half may not read") as caught:
+        with real.connection(user="reader", password="pass-word") as database:
+            with pytest.raises(SourceError, match="The user reader may not read") as caught:
                 database.execute_query("SELECT * FROM customers")
             assert not caught.value.transient
 
@@ -177,7 +179,7 @@ class TestErrorsWhenReading:
         with real.connection(use_pure=use_pure) as database:
             with database.stream(EVERY_PERSON, chunk_rows=1) as rows:
                 next(rows)
-                with pytest.raises(SourceError, match="not all read"):
+                with pytest.raises(SourceError, match="still has unread rows"):
                     database.execute_query(EVERY_PERSON)
             assert len(database.execute_query(EVERY_PERSON)) == 3
 

@@ -1,4 +1,4 @@
-"""Opening, keeping and closing a session: on the real servers and on the embedded one."""
+"""Connecting and disconnecting, on the real servers and the embedded one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.private_server import PrivateServer, free_port
 
 
 class TestConnecting:
-    def test_says_in_the_log_what_it_is_connected_to(
+    def test_connect_logs_the_database_and_the_server(
         self, source: SourceDatabase, caplog: pytest.LogCaptureFixture
     ) -> None:
         connection = source.connection()
@@ -23,7 +23,7 @@ class TestConnecting:
         assert f"Connected to MySQL database {source.database} on {place}" in caplog.messages
         connection.disconnect()
 
-    def test_a_failure_is_logged_as_an_error_and_returned_as_false(
+    def test_connect_logs_a_failure_as_an_error_and_returns_false(
         self, source: SourceDatabase, caplog: pytest.LogCaptureFixture
     ) -> None:
         assert source.connection(password="wrong-pass-word").connect() is False
@@ -52,7 +52,7 @@ class TestConnecting:
         assert real.connection(use_pure=True).driver == "pure Python"
         assert real.connection().driver == "C extension"
 
-    def test_the_password_is_in_no_representation(self, real: SourceDatabase) -> None:
+    def test_repr_and_str_do_not_contain_the_password(self, real: SourceDatabase) -> None:
         connection = real.connection()
         assert real.password not in repr(connection) + str(connection) + repr(connection.source)
 
@@ -65,7 +65,7 @@ class TestErrorsWhenConnecting:
         assert connection.source.password not in str(caught.value)
         return caught.value
 
-    def test_nobody_listens(self, use_pure: bool) -> None:
+    def test_no_server_at_the_port(self, use_pure: bool) -> None:
         port = free_port()
         connection = DatabaseConnection(
             "127.0.0.1", "ann", "pass-word", "shop", port=port, use_pure=use_pure
@@ -75,7 +75,7 @@ class TestErrorsWhenConnecting:
         assert "DB_HOST and DB_PORT" in str(error)
         assert error.transient
 
-    def test_nobody_listens_at_the_socket(self, tmp_path: Path, use_pure: bool) -> None:
+    def test_no_server_at_the_socket(self, tmp_path: Path, use_pure: bool) -> None:
         path = str(tmp_path / "no.sock")
         connection = DatabaseConnection(
             "", "ann", "pass-word", "shop", unix_socket=path, use_pure=use_pure
@@ -104,14 +104,14 @@ class TestErrorsWhenConnecting:
         assert "There is no database nowhere" in str(error)
         assert not error.transient
 
-    def test_the_database_is_not_for_this_user(
+    def test_the_user_has_no_access_to_the_database(
         self, real: SourceDatabase, real_server: PrivateServer
     ) -> None:
         real_server.run_sql(
             "DROP USER IF EXISTS outsider@'%'; CREATE USER outsider@'%' IDENTIFIED BY 'pass-word'"
         )
         error = self.open_error(real.connection(user="outsider", password="pass-word"))
-        assert f"The user outsider may not use the database {real.database}" in str(error)
+        assert f"The user outsider has no access to the database {real.database}" in str(error)
 
     def test_the_password_has_expired(
         self, real: SourceDatabase, real_server: PrivateServer, use_pure: bool
@@ -140,7 +140,7 @@ class TestTheSession:
             "DELETE FROM page_views",
             "DROP TABLE page_views",
         ):
-            with pytest.raises(SourceError, match="this program only reads"):
+            with pytest.raises(SourceError, match="the session is read only"):
                 database.execute_query(statement)
         assert len(database.execute_query("SELECT id FROM customers")) == 3
 
@@ -148,7 +148,7 @@ class TestTheSession:
         with pytest.raises(SourceError, match="SQL syntax"):
             database.execute_query("SELECT 1 AS one FROM customers; SELECT 2 AS two FROM customers")
 
-    def test_is_in_utc_and_utf8_and_waits_for_a_slow_reader(
+    def test_uses_utc_and_utf8_and_a_long_net_write_timeout(
         self, on_real: DatabaseConnection
     ) -> None:
         (row,) = on_real.execute_query(

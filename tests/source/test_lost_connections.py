@@ -1,4 +1,4 @@
-"""Connections that a network cuts, stalls or trickles, byte by byte; and ports of something else.
+"""Connections that are cut, stall or arrive byte by byte, and ports of other kinds of servers.
 
 The one thing that must never happen: a result that is not whole, and passes for the whole.
 """
@@ -27,9 +27,9 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture
 def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
-    """A proxy before the private MariaDB, with three people in the tables.
+    """A proxy before the private MariaDB, with three customers in the tables.
 
-    MariaDB before 11.4 has no TLS unless told to: what passes is the bare protocol.
+    MariaDB before 11.4 uses no TLS by default, so the proxy sees the plain protocol.
     """
     mariadb.run_sql(PEOPLE)
     with Proxy(mariadb.port) as passing:
@@ -45,14 +45,14 @@ def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseC
 
 
 def read_into(rows: Rows, database: DatabaseConnection) -> None:
-    """Read everybody, a row at a time, keeping what came before an error."""
+    """Read all customers, a row at a time; return the rows that arrived before an error."""
     with database:
         for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
             rows += chunk
 
 
 def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]:
-    """Return everybody, and how many bytes it takes the server to say so."""
+    """Return all customers, and the number of bytes of the server's response."""
     everybody: Rows = []
     with database:
         for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
@@ -62,7 +62,7 @@ def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
-def test_a_connection_that_ends_at_some_byte_never_gives_a_short_result(
+def test_a_connection_cut_at_any_byte_is_an_error_and_not_a_short_result(
     database: DatabaseConnection, proxy: Proxy, resets: bool
 ) -> None:
     proxy.resets = resets
@@ -83,7 +83,7 @@ def test_a_connection_that_ends_at_some_byte_never_gives_a_short_result(
 
 
 @pytest.mark.slow
-def test_a_connection_that_falls_silent_is_given_up_wherever_it_was(
+def test_a_silent_connection_times_out_at_any_point_of_the_session(
     mariadb: SourceDatabase, proxy: Proxy, use_pure: bool
 ) -> None:
     hasty = replace(mariadb, port=proxy.port).connection(
@@ -99,7 +99,7 @@ def test_a_connection_that_falls_silent_is_given_up_wherever_it_was(
         assert came == everybody[: len(came)]
 
 
-def test_rows_that_trickle_in_byte_by_byte_are_whole(
+def test_rows_that_arrive_byte_by_byte_are_complete(
     database: DatabaseConnection, proxy: Proxy
 ) -> None:
     everybody, _said_bytes = whole_result(database, proxy)
@@ -110,7 +110,7 @@ def test_rows_that_trickle_in_byte_by_byte_are_whole(
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_no_mysql_answer_is_an_error_of_the_source(
+def test_a_response_that_is_not_the_mysql_protocol_is_a_source_error(
     mariadb: SourceDatabase, proxy: Proxy
 ) -> None:
     # The C extension's own checks are MySQL's; the pure driver raises whatever it stumbles over.
@@ -124,7 +124,7 @@ def test_an_answer_that_is_no_mysql_answer_is_an_error_of_the_source(
             read_into([], hasty)
         except SourceError as error:
             described.append(str(error))
-    assert any("sent what the connector cannot read" in line for line in described)
+    assert any("The connector cannot read the response" in line for line in described)
     assert not any("\n" in line for line in described)
 
 
@@ -138,7 +138,7 @@ def packet(number: int, content: bytes) -> bytes:
 
 @contextmanager
 def speaking(greeting: bytes) -> Iterator[int]:
-    """Give the port of a server that greets everybody with these bytes, and hears them out."""
+    """Yield the port of a server that sends these bytes to each client, then reads on."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -182,7 +182,9 @@ def speaking(greeting: bytes) -> Iterator[int]:
     ],
     ids=lambda greeting: repr(greeting[:16]),
 )
-def test_a_port_where_no_mysql_listens_is_one_plain_line(greeting: bytes, use_pure: bool) -> None:
+def test_a_port_of_another_kind_of_server_is_reported_in_one_line(
+    greeting: bytes, use_pure: bool
+) -> None:
     with speaking(greeting) as port:
         database = DatabaseConnection(
             *("127.0.0.1", "ann", "pass-word", "shop"),
@@ -193,7 +195,7 @@ def test_a_port_where_no_mysql_listens_is_one_plain_line(greeting: bytes, use_pu
         )
         with pytest.raises(SourceError) as caught:
             database.open()
-    said = str(caught.value)
-    assert said.count(f"127.0.0.1:{port}") >= 1
-    assert "\n" not in said
-    assert "pass-word" not in said
+    message = str(caught.value)
+    assert message.count(f"127.0.0.1:{port}") >= 1
+    assert "\n" not in message
+    assert "pass-word" not in message

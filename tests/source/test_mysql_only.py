@@ -13,15 +13,15 @@ from mysql.connector import Error, errorcode
 
 from db_connection import DatabaseConnection, SourceError
 from sandbox.iterable_api import IterableSandbox
-from source.query_plan import is_understood
-from source.session import to_source_error
+from source.errors import to_source_error
+from source.query_plan import is_table_form
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.source.test_query import OTHER_SCHEMA, fill, plan_of
 from tests.support.mysql_server import PrivateMySQL
 from tests.support.program import Program, counts_of
 from tests.support.users import add_users, check_project
 
-# Nothing is said of character sets or collations: the tables have what MySQL gives by default.
+# Without character sets and collations: the tables have MySQL's defaults.
 DEFAULT_SCHEMA = re.sub(
     r" (DEFAULT CHARSET = \w+ )?COLLATE (= )?\w+", "", SCHEMA.read_text("utf-8")
 )
@@ -70,7 +70,7 @@ class TestTheLogin:
 
 
 @pytest.mark.usefixtures("mysql_server")  # where there is none this one decides: skip
-def test_without_tls_the_login_says_what_it_needs() -> None:
+def test_without_tls_the_message_recommends_tls_or_the_socket() -> None:
     with PrivateMySQL(options=["--tls-version="]) as server:
         where = (server.host, server.user, server.password, "mysql")
         with pytest.raises(SourceError, match="needs TLS on the server, or DB_UNIX_SOCKET"):
@@ -79,11 +79,13 @@ def test_without_tls_the_login_says_what_it_needs() -> None:
             assert database.execute_query("SELECT 1 AS one") == [{"one": 1}]
 
 
-def test_a_login_that_needs_tls_is_not_told_to_use_what_it_uses(embedded: SourceDatabase) -> None:
+def test_the_message_for_a_login_that_needs_tls_does_not_recommend_the_plugin_in_use(
+    embedded: SourceDatabase,
+) -> None:
     error = Error("Authentication requires secure connection.", errorcode.CR_AUTH_PLUGIN_ERR)
-    said = to_source_error(error, embedded.connection().source)
-    assert "Authentication requires secure connection). An account with" in str(said)
-    assert not said.transient
+    source_error = to_source_error(error, embedded.connection().source.facts)
+    assert "Authentication requires secure connection). An account with" in str(source_error)
+    assert not source_error.transient
 
 
 def test_json_columns_arrive_as_objects(mysql: SourceDatabase, use_pure: bool) -> None:
@@ -118,13 +120,13 @@ def test_columns_of_the_default_collation_match_in_any_letter_case_by_the_index(
 
 
 @pytest.mark.parametrize("explain_format", ["TRADITIONAL", "TREE", "JSON"])
-def test_the_plan_is_understood_whatever_form_the_server_prefers(
+def test_the_plan_is_table_form_whatever_form_the_server_prefers(
     mysql: SourceDatabase, mysql_server: PrivateMySQL, explain_format: str
 ) -> None:
     mysql_server.run_sql(f"SET GLOBAL explain_format = '{explain_format}'")
     try:
         with mysql.connection() as database:
-            assert is_understood(plan_of(database))
+            assert is_table_form(plan_of(database))
     finally:
         mysql_server.run_sql("SET GLOBAL explain_format = DEFAULT")
 

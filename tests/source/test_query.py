@@ -1,4 +1,4 @@
-"""The query file, unchanged, on the real servers and on the embedded one."""
+"""The query file, unchanged, on the real servers and the embedded one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, window_start
-from source.query_plan import slow_parts
+from source.query_plan import slow_steps
 from tests.conftest import SAMPLE_DATA, SourceDatabase, numbers
 
 COLUMNS = (
@@ -130,7 +130,9 @@ def test_columns_that_are_null_arrive_as_none(tables: SourceDatabase) -> None:
     }
 
 
-def test_the_friendly_call_uses_the_window_that_ends_now(source: SourceDatabase) -> None:
+def test_get_pro_users_recent_engagement_uses_the_window_that_ends_now(
+    source: SourceDatabase,
+) -> None:
     def days_ago(days: float) -> str:
         return f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d %H:%M:%S}"
 
@@ -198,7 +200,7 @@ class TestTheStartOfTheWindow:
         now = datetime(2026, 3, 30, 12, 0, tzinfo=timezone.utc)  # clocks went forward on the 29th
         assert str(window_start(now, 7, "Europe/Berlin")) == "2026-03-23 13:00:00"
 
-    def test_refuses_a_moment_without_a_zone(self) -> None:
+    def test_refuses_a_naive_datetime(self) -> None:
         with pytest.raises(ValueError, match="aware"):
             window_start(self.NOW.replace(tzinfo=None), 7, "UTC")
 
@@ -212,19 +214,19 @@ def plan_of(database: DatabaseConnection) -> list[dict[str, Any]]:
     return database.explain(database.query_text(), {"window_start": database.window_start_now()})
 
 
-def test_an_index_that_mysql_can_only_read_whole_does_not_serve() -> None:
+def test_an_index_that_mysql_has_to_read_from_end_to_end_is_not_counted_as_available() -> None:
     step = {
         **{"id": 2, "select_type": "DERIVED", "table": "page_views", "type": "index"},
         **{"possible_keys": "page_views_user", "key": "page_views_user", "rows": 19_249},
     }
-    [(what, cure)] = slow_parts([step])
-    assert what.endswith("as no index serves")
+    [(what, cure)] = slow_steps([step])
+    assert what.endswith("because no index fits the query")
     assert cure == "CREATE INDEX page_views_recent ON page_views (page, event_time, user_id)"
-    [(what, _)] = slow_parts([{**step, "possible_keys": "page_views_recent,page_views_user"}])
-    assert what.endswith("although an index would serve (page_views_recent)")
+    [(what, _)] = slow_steps([{**step, "possible_keys": "page_views_recent,page_views_user"}])
+    assert what.endswith("although an index is available (page_views_recent)")
     # It exists, so it is not to be made again.
     own = {"possible_keys": "page_views_recent", "key": "page_views_recent"}
-    [(_, cure)] = slow_parts([{**step, **own}])
+    [(_, cure)] = slow_steps([{**step, **own}])
     assert cure.startswith("ANALYZE TABLE page_views")
 
 

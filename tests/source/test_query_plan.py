@@ -1,4 +1,4 @@
-"""What a plan says, in MySQL's words and in MariaDB's."""
+"""Slow steps in the plans of MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from source.query_plan import is_understood, slow_parts
+from source.query_plan import is_table_form, slow_steps
 
 
 def step(**changed: Any) -> dict[str, Any]:
-    """Return a step as MySQL 8 tells it, good unless changed."""
+    """Return a step of a plan of MySQL 8, a fast one unless changed."""
     return {
         **{"id": 2, "select_type": "DERIVED", "table": "page_views", "partitions": None},
         **{"type": "range", "possible_keys": "page_views_recent", "key": "page_views_recent"},
@@ -31,47 +31,47 @@ def step(**changed: Any) -> dict[str, Any]:
         step(type="ALL", select_type="SIMPLE", table="own", rows="9999", possible_keys=None),
     ],
 )
-def test_a_good_plan_or_a_small_table_is_nothing_to_tell(good: dict[str, Any]) -> None:
-    assert slow_parts([good]) == []
+def test_a_good_plan_or_a_small_table_has_no_slow_steps(good: dict[str, Any]) -> None:
+    assert slow_steps([good]) == []
 
 
 @pytest.mark.parametrize("kind", ["ALL", "index"])
 @pytest.mark.parametrize("rows", [1, 3_000_000, "3000000"])
 def test_views_that_are_ranked_without_an_index_are_slow(kind: str, rows: object) -> None:
-    [(what, cure)] = slow_parts([step(type=kind, possible_keys=None, rows=rows)])
+    [(what, cure)] = slow_steps([step(type=kind, possible_keys=None, rows=rows)])
     assert "the whole of page_views is read" in what
     assert cure == "CREATE INDEX page_views_recent ON page_views (page, event_time, user_id)"
 
 
 def test_an_index_on_a_text_column_has_a_length() -> None:
-    [(_, cure)] = slow_parts([step(type="ALL", possible_keys=None)], frozenset({"page_views.page"}))
+    [(_, cure)] = slow_steps([step(type="ALL", possible_keys=None)], frozenset({"page_views.page"}))
     assert "(page(64), event_time, user_id)" in cure
 
 
-def test_customers_that_are_read_whole_have_their_own_index() -> None:
+def test_a_full_scan_of_customers_recommends_its_own_index() -> None:
     whole = step(type="ALL", select_type="PRIMARY", table="customers", possible_keys=None)
-    [(_, cure)] = slow_parts([whole])
+    [(_, cure)] = slow_steps([whole])
     assert cure == "CREATE INDEX customers_plan ON customers (plan_type, id)"
 
 
-def test_an_index_that_is_there_and_not_used_wants_new_statistics() -> None:
-    [(what, cure)] = slow_parts([step(type="ALL", key=None)])
-    assert "although an index would serve (page_views_recent)" in what
+def test_an_index_that_exists_but_is_not_used_recommends_analyze_table() -> None:
+    [(what, cure)] = slow_steps([step(type="ALL", key=None)])
+    assert "although an index is available (page_views_recent)" in what
     assert cure.startswith("ANALYZE TABLE page_views")
 
 
-def test_tables_of_other_queries_are_named_without_a_guess_at_their_columns() -> None:
-    [(what, cure)] = slow_parts([step(type="ALL", table="v", possible_keys=None)])
+def test_for_an_unknown_table_the_advice_names_no_columns() -> None:
+    [(what, cure)] = slow_steps([step(type="ALL", table="v", possible_keys=None)])
     assert "the whole of v is read" in what
     assert cure == "add an index to v on the columns that the query filters by"
 
 
-def test_ranking_once_a_customer_is_slow_whatever_index_it_uses() -> None:
-    [(what, _)] = slow_parts([step(select_type="LATERAL DERIVED", type="ref", rows=5)])
+def test_ranking_again_for_each_customer_is_slow_with_any_index() -> None:
+    [(what, _)] = slow_steps([step(select_type="LATERAL DERIVED", type="ref", rows=5)])
     assert "LATERAL DERIVED" in what
 
 
 @pytest.mark.parametrize("steps", [[{"EXPLAIN": "-> Sort"}], [{"id": 3, "detail": "SCAN x"}]])
-def test_other_forms_are_not_understood(steps: list[dict[str, Any]]) -> None:
-    assert not is_understood(steps)
-    assert is_understood([step()])
+def test_a_plan_in_another_format_is_not_table_form(steps: list[dict[str, Any]]) -> None:
+    assert not is_table_form(steps)
+    assert is_table_form([step()])

@@ -1,4 +1,4 @@
-"""Streams that end before their time: killed, timed out, closed early; and what they cost."""
+"""Streams that are killed, time out or are closed early, and their memory use."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestLosingTheConnection:
         on_real.open()
         assert on_real.execute_query("SELECT 1 AS one") == [{"one": 1}]
 
-    def test_a_server_that_says_nothing_is_given_up_after_the_read_time_out(
+    def test_a_query_ends_after_the_read_time_out_on_client_and_server(
         self, real: SourceDatabase, real_server: PrivateServer, use_pure: bool
     ) -> None:
         with (
@@ -92,7 +92,7 @@ class TestLosingTheConnection:
             database.execute_query("SELECT SLEEP(30) AS pause")
         assert caught.value.transient
         assert "\n" not in str(caught.value)
-        # The server does not go on with it for nothing.
+        # The server stopped running the query too.
         assert no_session_is_left(real_server)
 
     def test_a_server_that_stops_is_an_error_and_can_be_reached_when_it_is_back(
@@ -131,7 +131,7 @@ class TestClosingEarly:
             next(rows)
         assert on_real.execute_query("SELECT @@time_zone AS zone") == [{"zone": "+00:00"}]
 
-    def test_disconnecting_leaves_rows_and_sessions_behind(
+    def test_disconnecting_with_unread_rows_is_quick_and_leaves_no_session(
         self, on_real: DatabaseConnection, real_server: PrivateServer
     ) -> None:
         next(on_real.stream(MANY, chunk_rows=10))
@@ -175,5 +175,5 @@ def test_a_stream_holds_one_chunk_in_memory(real: SourceDatabase) -> None:
             assert read_to_the_end(rows) == 200_000
             peak_bytes = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-    # 1,000 rows of about 400 bytes, and the next chunk before the last is let go.
+    # 1,000 rows of about 400 bytes, and the next chunk before the last one is freed.
     assert peak_bytes < 2_000_000

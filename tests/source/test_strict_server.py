@@ -1,4 +1,4 @@
-"""The whole program against servers that an administrator has set up strictly, or oddly.
+"""The whole program against servers with strict or unusual settings.
 
 On MariaDB, and on MySQL where MYSQLD names one: TLS demanded and verified, a user who may read two
 tables, another time zone, character set and SQL mode, small packets, few rows for everyone.
@@ -46,7 +46,7 @@ SCHEMAS = ("our schema", "another schema")
 
 @pytest.fixture(scope="module")
 def strict_server(
-    real_server: PrivateServer,  # where there is none this one decides: skip or fail
+    real_server: PrivateServer,  # it skips or fails if there is no server
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("strict")
@@ -61,7 +61,7 @@ def strict_server(
 
 @pytest.fixture(params=SCHEMAS)
 def shop(request: pytest.FixtureRequest, strict_server: TlsServer) -> SourceDatabase:
-    """Return a database with 30 people, as the user of `deploy/grant_select.sql` meets it."""
+    """Return a database with 30 people, for the user of `deploy/grant_select.sql`."""
     server = strict_server.server
 
     def run_sql(script: str) -> None:
@@ -88,7 +88,7 @@ def shop(request: pytest.FixtureRequest, strict_server: TlsServer) -> SourceData
     [("our schema", "per-user"), ("another schema", "bulk")],
     indirect=["shop"],
 )
-def test_everything_the_program_does_works_there(
+def test_every_command_works_on_a_strict_server(
     shop: SourceDatabase,
     strict_server: TlsServer,
     iterable: IterableSandbox,
@@ -125,7 +125,7 @@ def test_a_row_wider_than_the_servers_packet_arrives(
     assert sum(map(len, row.values())) == 10_000
 
 
-def test_another_name_than_the_certificates_is_told_by_every_action(
+def test_every_command_reports_a_host_name_that_is_not_in_the_certificate(
     shop: SourceDatabase, strict_server: TlsServer, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     elsewhere = replace(shop, host="127.0.0.1")

@@ -1,4 +1,4 @@
-"""TLS to the database: with `ssl_ca`, the right server or none."""
+"""TLS to the database: with `ssl_ca` only a server with a matching certificate is accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TlsServer:
 
 @pytest.fixture(scope="module")
 def tls_server(
-    real_server: PrivateServer,  # where there is none this one decides: skip or fail
+    real_server: PrivateServer,  # it skips or fails if there is no server
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("tls")
@@ -81,7 +81,7 @@ def test_a_certificate_that_has_expired_is_refused(
     options = [f"--ssl-cert={certificate}", f"--ssl-key={key}"]
     (tmp_path / "server").mkdir()
     with type(real_server)(tmp_path / "server", options) as server:
-        # It is a good one but for its age: who does not look at it is let in.
+        # Everything but its date is valid: without verification the connection works.
         with TlsServer(server, ca).connection("localhost", None, use_pure) as database:
             assert cipher_of(database) != ""
         with pytest.raises(SourceError, match="No trusted TLS connection") as caught:
@@ -104,7 +104,7 @@ def test_a_ca_file_that_is_missing_or_no_certificate_is_named(
     with pytest.raises(SourceError, match=r"ca\.pem \(No such file .*check DB_SSL_CA"):
         connection.open()
     ca.write_text("no certificate", encoding="ascii")
-    with pytest.raises(SourceError, match=r"ca\.pem \(it holds no certificate\)"):
+    with pytest.raises(SourceError, match=r"ca\.pem \(it contains no certificate\)"):
         connection.open()
 
 

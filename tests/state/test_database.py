@@ -1,4 +1,4 @@
-"""The state file as a file: made, opened, upgraded; refused untouched where it is not fit."""
+"""The state file: creating, opening and upgrading it; files that are refused and not changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_it(request: pytest.FixtureRequest) -> Open:
 
 @pytest.fixture
 def any_umask() -> Iterator[Callable[[int], None]]:
-    """Sets the umask; the former one comes back."""
+    """Set the umask during a test."""
     former = os.umask(0o022)
     yield lambda mask: (os.umask(mask), None)[1]
     os.umask(former)
@@ -42,7 +42,7 @@ def mode_of(path: Path) -> int:
 
 
 def filled_file(path: Path, row_count: int = 3) -> None:
-    """Make a state file that remembers so many people."""
+    """Make a state file that remembers `row_count` users."""
     outbox = Outbox(path)
     outbox.fill([rows(*range(row_count))], MAPPING)
     deliver_all(outbox)
@@ -58,11 +58,11 @@ def many_pages(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def check_refused(open_it: Open, path: Path, said: str) -> None:
-    """Neither way to open it works, the reason is told, and nothing about the file changes."""
+def check_refused(open_it: Open, path: Path, message: str) -> None:
+    """Assert that opening fails with this message and changes nothing of the file."""
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     mode = mode_of(path)
-    with pytest.raises(StateError, match=said) as caught:
+    with pytest.raises(StateError, match=message) as caught:
         open_it(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -74,7 +74,7 @@ def check_refused(open_it: Open, path: Path, said: str) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177, 0o777])
-def test_only_its_owner_can_read_it_under_any_umask(
+def test_the_state_file_has_mode_0600_under_any_umask(
     path: Path, any_umask: Callable[[int], None], mask: int
 ) -> None:
     any_umask(mask)
@@ -89,7 +89,7 @@ def test_only_its_owner_can_read_it_under_any_umask(
     assert mode_of(path) == 0o600
 
 
-def test_a_file_that_became_readable_to_others_is_closed_to_them(path: Path) -> None:
+def test_a_state_file_that_others_can_read_gets_mode_0600_again(path: Path) -> None:
     Outbox(path).close()
     path.chmod(0o644)
     Outbox(path).close()
@@ -103,14 +103,14 @@ def test_an_empty_file_becomes_a_state_file(path: Path) -> None:
     outbox.close()
 
 
-def test_it_is_known_for_ours_by_its_first_bytes(path: Path) -> None:
+def test_the_header_contains_the_application_id(path: Path) -> None:
     Outbox(path).close()
     header = path.read_bytes()[:100]
     assert header[68:72] == b"M2IT"
     assert int.from_bytes(header[60:64], "big") == len(SCHEMA_STEPS)
 
 
-def test_deleting_it_is_safe(path: Path) -> None:
+def test_without_the_state_file_everything_is_sent_again(path: Path) -> None:
     filled_file(path)
     path.unlink()
     outbox = Outbox(path)
@@ -130,7 +130,7 @@ def version_1(path: Path) -> Path:
     connection.executescript(SCHEMA_STEPS[0])
     connection.execute(
         "INSERT INTO delivered VALUES (?, ?, 1, ?, 'page-view-1', 1)",
-        (key.person, key.profile_hash, key.event_hash),
+        (key.user_key, key.profile_hash, key.event_hash),
     )
     connection.execute("INSERT INTO remembered VALUES ('mapping', ?)", (MAPPING.fingerprint,))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -141,7 +141,7 @@ def version_1(path: Path) -> Path:
     return path
 
 
-def test_a_file_of_an_older_version_is_upgraded_and_remembers(version_1: Path) -> None:
+def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(version_1: Path) -> None:
     outbox = Outbox(version_1)
     filled = fill(outbox, rows(1, 2))
     assert (filled.to_send, filled.mapping_changed) == (1, False)
@@ -153,8 +153,10 @@ def test_a_file_of_an_older_version_is_upgraded_and_remembers(version_1: Path) -
     connection.close()
 
 
-def test_a_dry_run_leaves_a_file_of_an_older_version_alone(version_1: Path) -> None:
-    check_refused(lambda path: Outbox(path, read_only=True), version_1, "a real run upgrades it")
+def test_a_dry_run_does_not_upgrade_a_file_of_an_older_version(version_1: Path) -> None:
+    check_refused(
+        lambda path: Outbox(path, read_only=True), version_1, "the next real run upgrades it"
+    )
 
 
 def test_a_file_of_a_newer_version_is_refused(path: Path, open_it: Open) -> None:
@@ -162,7 +164,7 @@ def test_a_file_of_a_newer_version_is_refused(path: Path, open_it: Open) -> None
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
     connection.close()
-    check_refused(open_it, path, "made by a newer version of this program: use that one")
+    check_refused(open_it, path, "made by a newer version of this program: use that version")
 
 
 # Foreign and damaged files
@@ -207,7 +209,7 @@ def test_a_truncated_file_is_refused(
 
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"scribble"])
 @pytest.mark.parametrize("page", [0, 1, 3, 9])
-def test_a_file_with_a_spoilt_page_is_refused(
+def test_a_file_with_a_corrupt_page_is_refused(
     path: Path, open_it: Open, many_pages: bytes, page: int, filler: bytes
 ) -> None:
     content = bytearray(many_pages)
@@ -227,7 +229,7 @@ def test_a_file_with_a_spoilt_page_is_refused(
         (b"tableoutboxoutbox", b"table\x9ef\xffboxoutbox"),
     ],
 )
-def test_a_schema_that_is_no_unicode_is_damage_and_was_a_bug(
+def test_a_schema_that_is_not_unicode_is_reported_as_damage(
     path: Path, open_it: Open, many_pages: bytes, written: bytes, spoilt: bytes
 ) -> None:
     assert many_pages.count(written) == 1
@@ -244,21 +246,21 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         Outbox(tmp_path / "nowhere" / "state.sqlite3")
 
 
-def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path, open_it: Open) -> None:
+def test_a_folder_with_the_name_of_the_state_file_is_refused(tmp_path: Path, open_it: Open) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(StateError, match="cannot be used"):
+    with pytest.raises(StateError, match=r"cannot be used|is not a regular file"):
         open_it(folder)
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o444])
-def test_a_file_that_is_only_to_be_read_is_refused_even_to_root(path: Path, mode: int) -> None:
+def test_a_read_only_file_is_refused_even_for_root(path: Path, mode: int) -> None:
     filled_file(path)
     path.chmod(mode)
     check_refused(Outbox, path, "cannot be written: check its owner and mode")
 
 
-def test_a_dry_run_reads_a_file_that_is_only_to_be_read(path: Path) -> None:
+def test_a_dry_run_reads_a_read_only_file(path: Path) -> None:
     filled_file(path)
     path.chmod(0o400)
     outbox = Outbox(path, read_only=True)
@@ -267,7 +269,7 @@ def test_a_dry_run_reads_a_file_that_is_only_to_be_read(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_another_program_has_locked_is_not_waited_for_for_ever(path: Path) -> None:
+def test_the_wait_for_a_file_locked_by_another_program_is_limited(path: Path) -> None:
     filled_file(path)
     outbox = Outbox(path)
     other = sqlite3.connect(path, isolation_level=None)

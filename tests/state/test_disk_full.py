@@ -1,4 +1,4 @@
-"""A disk that is full under the state file: one clear line, and nothing that was there is lost."""
+"""A full disk under the state file: one clear message, and no stored data is lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from records.mapping import RowMapping
-from records.outcomes import RequestKind
-from state.database import RunLock, StateError
+from records.rows import RequestKind
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import Outbox
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.rows import (
@@ -31,7 +32,7 @@ DISK_KIBIBYTES = 1_024
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte; whoever may not mount one skips."""
+    """A disk of one megabyte; skips the test if mounting is not allowed."""
     place = tmp_path / "disk"
     place.mkdir()
     options = f"size={DISK_KIBIBYTES}k,mode=700"
@@ -47,14 +48,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def use_up(disk: Path, left_bytes: int = 0) -> Path:
-    """Fill the disk with a file, but for so many bytes, and return the file."""
+    """Fill the disk with a file, except for a number of bytes; return the file."""
     filler = disk / "filler"
     room = os.statvfs(disk)
     filler.write_bytes(bytes(max(0, room.f_bavail * room.f_bsize - left_bytes)))
     return filler
 
 
-def test_a_fill_that_finds_no_room_leaves_what_was_before(disk: Path) -> None:
+def test_a_fill_on_a_full_disk_leaves_the_previous_rows(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     fill(outbox, rows(1, 2))
     outbox.record(finished(list(outbox.pending())[:1], RequestKind.PROFILE))
@@ -69,7 +70,7 @@ def test_a_fill_that_finds_no_room_leaves_what_was_before(disk: Path) -> None:
     outbox.close()
 
 
-def test_results_that_find_no_room_can_be_recorded_once_there_is_some(disk: Path) -> None:
+def test_results_can_be_recorded_once_a_full_disk_has_space_again(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     outbox.fill([rows(*range(100))], MAPPING)
     pending = list(outbox.pending())
@@ -83,7 +84,7 @@ def test_results_that_find_no_room_can_be_recorded_once_there_is_some(disk: Path
     outbox.close()
 
 
-def test_what_was_remembered_survives_a_full_disk(disk: Path) -> None:
+def test_remembered_deliveries_survive_a_full_disk(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     fill(outbox, rows(1, 2))
     deliver_all(outbox)
@@ -97,7 +98,7 @@ def test_what_was_remembered_survives_a_full_disk(disk: Path) -> None:
     outbox.close()
 
 
-def test_a_new_state_file_finds_no_room(disk: Path) -> None:
+def test_a_new_state_file_on_a_full_disk_is_a_state_error(disk: Path) -> None:
     filler = use_up(disk)
     with pytest.raises(StateError, match="is full"):
         Outbox(disk / "state.sqlite3")
@@ -107,13 +108,13 @@ def test_a_new_state_file_finds_no_room(disk: Path) -> None:
     outbox.close()
 
 
-def test_a_lock_finds_no_room(disk: Path) -> None:
+def test_a_lock_on_a_full_disk_is_a_state_error(disk: Path) -> None:
     use_up(disk)
     with pytest.raises(StateError, match="is full"), RunLock(disk / "state.sqlite3"):
         pass
 
 
-def test_a_dry_run_needs_no_room(disk: Path) -> None:
+def test_a_dry_run_works_on_a_full_disk(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     fill(outbox, rows(1))
     deliver_all(outbox)
@@ -125,13 +126,13 @@ def test_a_dry_run_needs_no_room(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("phase", ["fill", "record"])
-def test_a_limit_on_the_size_of_files_is_a_clear_error_too(tmp_path: Path, phase: str) -> None:
+def test_a_file_size_limit_is_a_state_error(tmp_path: Path, phase: str) -> None:
     path = tmp_path / "state.sqlite3"
     script = """
 import os, resource, sys
 from pathlib import Path
 from state.outbox import Outbox
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from state.database import StateError
 from tests.support.rows import MAPPING, finished, rows
 outbox = Outbox(Path(sys.argv[1]))

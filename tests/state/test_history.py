@@ -1,4 +1,4 @@
-"""The past runs: what is entered, what is kept, and how it reads."""
+"""The table of past runs: what is stored, and for how long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from state.database import StateError
-from state.history import KEPT_RUNS, PastRun, RunHistory, history_lines
+from state.history import KEPT_RUNS, PastRun, RunHistory
 from state.outbox import Outbox
 
 BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
@@ -37,14 +37,14 @@ def past_run(**changes: Any) -> PastRun:
     return usual._replace(**changes)
 
 
-def test_a_run_is_there_from_its_beginning(history: RunHistory) -> None:
+def test_a_run_is_in_the_history_from_its_start(history: RunHistory) -> None:
     history.begin("run-1", "bulk", BEGAN_AT)
     assert history.runs() == [
         PastRun("run-1", "bulk", "2026-01-13T14:30:45+00:00", None, "running", None, {})
     ]
 
 
-def test_a_run_that_ended_keeps_its_ending_and_counts(history: RunHistory, path: Path) -> None:
+def test_a_finished_run_has_its_status_and_counts(history: RunHistory, path: Path) -> None:
     history.begin("run-1", "per-user", BEGAN_AT)
     history.end("run-1", ENDED_AT, "aborted", "the key", {"total_users": 3, "successful": 1})
     assert history.runs() == [
@@ -55,7 +55,7 @@ def test_a_run_that_ended_keeps_its_ending_and_counts(history: RunHistory, path:
     second.close()
 
 
-def test_a_run_that_never_came_to_its_end_was_killed(history: RunHistory) -> None:
+def test_a_run_that_did_not_finish_is_marked_as_killed_by_the_next(history: RunHistory) -> None:
     history.begin("run-1", "per-user", BEGAN_AT)
     history.begin("run-2", "per-user", ENDED_AT)
     history.end("run-2", ENDED_AT, "completed", None, {})
@@ -94,39 +94,3 @@ def test_a_history_that_cannot_be_written_is_a_state_error(path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written"):
         outbox.history.begin("run-1", "bulk", BEGAN_AT)
     outbox.close()
-
-
-# In words
-
-
-def test_without_a_run_it_says_so() -> None:
-    assert history_lines([]) == ["No run yet."]
-
-
-def test_a_line_tells_when_how_long_how_many_and_why() -> None:
-    counts = {
-        "total_users": 12_345,
-        "successful": 12_000,
-        "partial_failures": 0,
-        "invalid": 345,
-        "api_calls": 24_000,
-        "duration_seconds": 1_234.56,
-    }
-    (line,) = history_lines([past_run(status="completed_with_failures", counts=counts)])
-    assert line == (
-        "2026-01-13 14:30:45 UTC  per-user  completed_with_failures  1,234.6 s  "
-        "12,345 total users, 12,000 successful, 345 invalid"
-    )
-
-
-def test_an_unfinished_run_has_no_length() -> None:
-    run = past_run(finished_at=None, status="killed", reason="it never came to its end")
-    assert history_lines([run]) == [
-        "2026-01-13 14:30:45 UTC  per-user  killed                   (it never came to its end)"
-    ]
-
-
-def test_lines_stand_in_columns() -> None:
-    counts = {"total_users": 1, "duration_seconds": 0.5}
-    lines = history_lines([past_run(counts=counts), past_run(mode="bulk", counts=counts)])
-    assert len({line.index("0.5 s") for line in lines}) == 1

@@ -1,4 +1,4 @@
-"""One run at a time for a state file: who holds the lock is told, and the dead hold nothing."""
+"""The run lock: a second run is refused with the name of the first; a killed run holds no lock."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from tests.support.program_files import PROJECT_FOLDER
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from state.database import RunLock
+from state.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -35,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def another_run(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Hold the lock in a process of its own, until its standard input ends."""
+    """Hold the lock in another process."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(path)],
         cwd=PROJECT_FOLDER,
@@ -51,15 +52,17 @@ def another_run(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_run_is_refused_at_once_and_told_of_the_first(path: Path) -> None:
+def test_a_second_run_is_refused_at_once_with_the_name_of_the_first(path: Path) -> None:
     with another_run(path) as owner:
         with pytest.raises(StateError) as caught, RunLock(path):
             pass
-        said = str(caught.value)
-    assert said.startswith(
+        message = str(caught.value)
+    assert message.startswith(
         f"Another run is at work (process {owner.pid} on {socket.gethostname()}, started "
     )
-    assert re.search(r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\): wait for its end\.$", said)
+    assert re.search(
+        r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\): wait for its end\.$", message
+    )
 
 
 def test_a_lock_ends_with_its_run(path: Path) -> None:
@@ -84,7 +87,7 @@ def test_a_lock_of_a_killed_run_does_not_block(path: Path) -> None:
             assert f"process {os.getpid()} on " in lock.path.read_text(encoding="ascii")
 
 
-def test_a_refused_run_leaves_the_owners_name(path: Path) -> None:
+def test_a_refused_run_does_not_overwrite_the_name_of_the_owner(path: Path) -> None:
     with another_run(path) as owner:
         for _ in range(2):
             with pytest.raises(StateError, match=f"process {owner.pid} on "):
@@ -97,7 +100,7 @@ def test_two_state_files_have_two_locks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o777])
-def test_the_lock_file_is_its_owners_under_any_umask(path: Path, mask: int) -> None:
+def test_the_lock_file_has_mode_0600_under_any_umask(path: Path, mask: int) -> None:
     former = os.umask(mask)
     try:
         with RunLock(path) as lock:
@@ -106,7 +109,7 @@ def test_the_lock_file_is_its_owners_under_any_umask(path: Path, mask: int) -> N
         os.umask(former)
 
 
-def test_a_link_in_the_place_of_the_lock_is_not_followed(path: Path) -> None:
+def test_a_symlink_with_the_name_of_the_lock_file_is_not_followed(path: Path) -> None:
     victim = path.with_name("victim")
     victim.write_text("precious", encoding="ascii")
     RunLock(path).path.symlink_to(victim)

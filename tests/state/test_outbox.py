@@ -1,4 +1,4 @@
-"""The outbox is filled: what has to be sent, what is unchanged, duplicate or invalid."""
+"""Filling the outbox: which requests are pending, which rows are unchanged or invalid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from config.fields import parse_fields
 from db_connection import SourceError
 from records.mapping import RowMapping
-from records.outcomes import PendingRow, RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import PendingRow, RequestKind
 from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.rows import (
@@ -40,8 +41,8 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     made.close()
 
 
-def pending_halves(outbox: Outbox) -> dict[str, str]:
-    """Say by e-mail which halves wait to be sent."""
+def pending_requests(outbox: Outbox) -> dict[str, str]:
+    """Return the pending requests by e-mail."""
     return {
         each.email: f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
         for each in outbox.pending()
@@ -51,7 +52,7 @@ def pending_halves(outbox: Outbox) -> dict[str, str]:
 # New, changed, unchanged
 
 
-def test_a_new_row_waits_with_both_its_payloads(outbox: Outbox) -> None:
+def test_a_new_row_is_pending_with_both_payloads(outbox: Outbox) -> None:
     sarah = row(1, email=SARAHS_PROFILE["email"], first_name="Sarah")
     assert fill(outbox, [sarah]) == FillSummary(
         total=1, to_send=1, in_the_future=0, mapping_changed=False
@@ -63,17 +64,17 @@ def test_a_new_row_waits_with_both_its_payloads(outbox: Outbox) -> None:
     assert outcomes_of(outbox) == {waiting.email: "not_attempted"}
 
 
-def test_rows_wait_in_the_order_of_the_query(outbox: Outbox) -> None:
+def test_pending_rows_are_in_the_order_of_the_query(outbox: Outbox) -> None:
     fill(outbox, rows(5, 3, 9, 1, 7))
     assert [waiting.user_id for waiting in outbox.pending()] == [5, 3, 9, 1, 7]
 
 
-def test_what_was_delivered_as_it_is_is_unchanged(outbox: Outbox) -> None:
+def test_a_row_delivered_with_the_same_content_is_unchanged(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2, 3))
     deliver_all(outbox)
     assert outcomes_of(outbox) == dict.fromkeys(map(email_of, (1, 2, 3)), "successful")
     assert fill(outbox, rows(1, 2, 3, 4)).to_send == 1
-    assert pending_halves(outbox) == {email_of(4): "profile event"}
+    assert pending_requests(outbox) == {email_of(4): "profile event"}
     assert outcomes_of(outbox) == {
         **dict.fromkeys(map(email_of, (1, 2, 3)), "unchanged"),
         email_of(4): "not_attempted",
@@ -93,16 +94,16 @@ def test_what_was_delivered_as_it_is_is_unchanged(outbox: Outbox) -> None:
     ],
     ids=str,
 )
-def test_only_the_half_that_changed_is_sent(
+def test_only_the_request_that_changed_is_sent(
     outbox: Outbox, changes: dict[str, Any], parts: str
 ) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
     fill(outbox, [row(1, **changes)])
-    assert list(pending_halves(outbox).values()) == ([parts] if parts else [])
+    assert list(pending_requests(outbox).values()) == ([parts] if parts else [])
 
 
-def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
+def test_a_request_that_was_not_delivered_is_sent_alone_with_the_newest_values(
     outbox: Outbox,
 ) -> None:
     fill(outbox, rows(1, 2))
@@ -112,7 +113,7 @@ def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
     outbox.record(finished([second], RequestKind.PROFILE, Verdict.REJECTED))
     outbox.record(finished([second], RequestKind.EVENT))
     fill(outbox, [row(1, location="Oslo"), row(2, first_name="Another")])
-    assert pending_halves(outbox) == {email_of(1): "event", email_of(2): "profile"}
+    assert pending_requests(outbox) == {email_of(1): "event", email_of(2): "profile"}
     one, two = outbox.pending()
     assert orjson.loads(one.event or b"")["dataFields"]["location"] == "Oslo"
     assert orjson.loads(two.profile or b"")["dataFields"]["first_name"] == "Another"
@@ -121,15 +122,15 @@ def test_a_half_that_was_not_delivered_is_sent_alone_with_the_newest_values(
 def test_a_row_that_changes_back_is_sent_again(outbox: Outbox) -> None:
     for name in ("Ann", "Anne", "Ann"):
         fill(outbox, [row(1, first_name=name)])
-        assert "profile" in pending_halves(outbox)[email_of(1)]
+        assert "profile" in pending_requests(outbox)[email_of(1)]
         deliver_all(outbox)
 
 
-def test_a_full_refresh_sends_even_what_is_unchanged(outbox: Outbox) -> None:
+def test_a_full_refresh_sends_unchanged_rows_too(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2))
     deliver_all(outbox)
     assert fill(outbox, rows(1, 2), full_refresh=True).to_send == 2
-    assert set(pending_halves(outbox).values()) == {"profile event"}
+    assert set(pending_requests(outbox).values()) == {"profile event"}
     deliver_all(outbox)
     assert fill(outbox, rows(1, 2)).to_send == 0
 
@@ -137,7 +138,9 @@ def test_a_full_refresh_sends_even_what_is_unchanged(outbox: Outbox) -> None:
 # The mapping
 
 
-def test_another_mapping_counts_everything_as_changed_and_says_so_once(outbox: Outbox) -> None:
+def test_after_a_change_of_the_mapping_every_row_is_sent_and_one_fill_reports_it(
+    outbox: Outbox,
+) -> None:
     fill(outbox, rows(1, 2))
     deliver_all(outbox)
     other = RowMapping(COLUMNS, user_fields=MORE_FIELDS)
@@ -153,7 +156,7 @@ def test_another_mapping_counts_everything_as_changed_and_says_so_once(outbox: O
     [RowMapping(COLUMNS, zone=ZoneInfo("Europe/Berlin")), RowMapping(COLUMNS, send_nulls=True)],
     ids=["zone", "nulls"],
 )
-def test_what_shapes_the_payloads_otherwise_counts_as_a_change_too(
+def test_a_change_of_time_zone_or_send_nulls_sends_rows_again(
     outbox: Outbox, mapping: RowMapping
 ) -> None:
     fill(outbox, rows(1))
@@ -161,7 +164,7 @@ def test_what_shapes_the_payloads_otherwise_counts_as_a_change_too(
     assert fill(outbox, rows(1), mapping).to_send == 1
 
 
-def test_columns_in_another_order_are_no_change(outbox: Outbox) -> None:
+def test_another_order_of_columns_is_not_a_change(outbox: Outbox) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
     turned = [tuple(reversed(row(1)))]
@@ -177,7 +180,7 @@ def test_columns_in_another_order_are_no_change(outbox: Outbox) -> None:
         ({"email": None}, "no e-mail address"),
         ({"email": "nobody"}, "malformed e-mail address"),
         ({"event_time": None}, "no event time"),
-        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot say"),
+        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot represent"),
     ],
 )
 def test_an_invalid_row_is_kept_with_its_reason_and_never_sent(
@@ -204,7 +207,7 @@ def test_events_in_the_future_are_counted_and_sent(outbox: Outbox) -> None:
 # All or nothing
 
 
-def test_a_read_that_breaks_midway_leaves_what_was_before(outbox: Outbox) -> None:
+def test_a_read_that_fails_midway_leaves_the_previous_rows(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2))
 
     def breaking() -> Iterator[list[tuple[Any, ...]]]:
@@ -246,7 +249,9 @@ def test_thousands_of_rows_come_a_page_at_a_time_while_results_are_recorded(
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, kind: RequestKind) -> None:
+def test_a_row_with_a_recorded_result_is_no_longer_pending(
+    outbox: Outbox, kind: RequestKind
+) -> None:
     fill(outbox, rows(1, 2, 3))
     one, two, three = outbox.pending()
     outbox.record(finished([one], kind))
@@ -254,7 +259,7 @@ def test_a_row_that_was_begun_waits_no_more_in_this_run(outbox: Outbox, kind: Re
     assert list(outbox.pending()) == [three]
 
 
-def test_events_of_rows_can_be_taken_alone(outbox: Outbox) -> None:
+def test_the_events_of_rows_can_be_read_without_the_profiles(outbox: Outbox) -> None:
     fill(outbox, rows(5, 9, 2, 7))
     _one, two, three, four = outbox.pending()
     assert outbox.events_of([four.seq, three.seq, two.seq]) == [

@@ -1,4 +1,4 @@
-"""Several rows of one person: the latest event is sent, the others are accounted for."""
+"""Several rows with one user key: the latest event is sent, the others are duplicates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     made.close()
 
 
-def test_of_one_person_the_latest_event_wins(outbox: Outbox) -> None:
+def test_of_rows_with_one_user_key_the_latest_event_wins(outbox: Outbox) -> None:
     same = {"email": "same@example.com"}
     found = [
         row(1, **same, event_time=later(5)),
@@ -35,7 +35,7 @@ def test_of_one_person_the_latest_event_wins(outbox: Outbox) -> None:
     assert settled[1].reason == "the same e-mail as user 2, whose event is later"
 
 
-def test_every_person_has_a_latest_event_of_their_own(outbox: Outbox) -> None:
+def test_the_latest_event_is_found_per_user_key(outbox: Outbox) -> None:
     found = [
         *(row(1, email="ann@example.com"), row(2, email="bob@example.com")),
         *(row(3, email="ann@example.com", event_time=later(1)), row(4, email="bob@example.com")),
@@ -51,7 +51,7 @@ def test_every_person_has_a_latest_event_of_their_own(outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("other", ["SAME@Example.com", "  same@example.com ", "same@example.com"])
-def test_people_are_compared_trimmed_and_without_case(outbox: Outbox, other: str) -> None:
+def test_emails_are_compared_trimmed_and_without_case(outbox: Outbox, other: str) -> None:
     found = [row(1, email="same@example.com"), row(2, email=other, event_time=later(1))]
     fill(outbox, found)
     assert [waiting.user_id for waiting in outbox.pending()] == [2]
@@ -62,14 +62,14 @@ def test_of_events_at_the_same_time_the_first_row_wins(outbox: Outbox) -> None:
     assert [waiting.user_id for waiting in outbox.pending()] == [8]
 
 
-def test_an_invalid_row_takes_nobodys_place(outbox: Outbox) -> None:
+def test_an_invalid_row_makes_no_other_row_a_duplicate(outbox: Outbox) -> None:
     broken = row(2, email="same@example.com", event_time=later(9), last_name=b"\xff")
     fill(outbox, [row(1, email="same@example.com"), broken])
     assert [waiting.user_id for waiting in outbox.pending()] == [1]
     assert [each.state.outcome.value for each in outbox.settled()] == ["not_attempted", "invalid"]
 
 
-def test_a_duplicate_of_an_unchanged_row_stays_one(outbox: Outbox) -> None:
+def test_a_duplicate_of_an_unchanged_row_is_a_duplicate(outbox: Outbox) -> None:
     newest = row(1, email="same@example.com", event_time=later(9))
     fill(outbox, [newest])
     deliver_all(outbox)
@@ -77,7 +77,7 @@ def test_a_duplicate_of_an_unchanged_row_stays_one(outbox: Outbox) -> None:
     assert [each.state.outcome.value for each in outbox.settled()] == ["duplicate", "unchanged"]
 
 
-def test_a_duplicate_of_somebody_without_an_id_has_a_reason(outbox: Outbox) -> None:
+def test_a_duplicate_of_a_row_without_an_id_has_a_reason(outbox: Outbox) -> None:
     found = [row(1, email="same@example.com", id=None), row(2, email="same@example.com")]
     fill(outbox, found)
     _winner, loser = outbox.settled()

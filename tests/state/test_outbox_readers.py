@@ -1,4 +1,4 @@
-"""A dry run, and others who look in: they read what is there and leave every byte of it."""
+"""Dry runs and other readers of the state file: they do not change it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 # Reading only
 
 
-def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> None:
+def test_a_dry_run_finds_the_same_rows_and_does_not_change_the_file(path: Path) -> None:
     outbox = Outbox(path)
     fill(outbox, rows(1, 2))
     deliver_all(outbox)
@@ -52,7 +52,7 @@ def test_a_dry_run_decides_as_a_real_one_and_leaves_every_byte(path: Path) -> No
     assert contents(path.parent) == before
 
 
-def test_a_dry_run_without_a_state_file_makes_none(path: Path) -> None:
+def test_a_dry_run_creates_no_state_file(path: Path) -> None:
     dry = Outbox(path, read_only=True)
     filled = fill(dry, rows(1, 2))
     assert (filled.to_send, filled.mapping_changed) == (2, False)
@@ -61,7 +61,7 @@ def test_a_dry_run_without_a_state_file_makes_none(path: Path) -> None:
     assert contents(path.parent) == {}
 
 
-def test_a_dry_run_reads_what_a_killed_run_left_and_leaves_it_there(path: Path) -> None:
+def test_a_dry_run_reads_the_log_of_a_killed_run_and_does_not_change_it(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_dry_run_cannot_write(path: Path) -> None:
 # Two at once
 
 
-def test_a_second_reader_sees_what_is_committed_while_a_fill_goes_on(path: Path) -> None:
+def test_a_reader_sees_the_committed_rows_during_a_fill(path: Path) -> None:
     first = Outbox(path)
     fill(first, rows(1))
 
@@ -112,7 +112,7 @@ def test_a_second_reader_sees_what_is_committed_while_a_fill_goes_on(path: Path)
     first.close()
 
 
-def test_two_outboxes_take_turns(path: Path) -> None:
+def test_two_outboxes_can_write_alternately(path: Path) -> None:
     first, second = Outbox(path), Outbox(path)
     fill(first, rows(1))
     deliver_all(second)

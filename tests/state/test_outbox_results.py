@@ -1,4 +1,4 @@
-"""The outbox takes results in: what it remembers, what it shows, and what it forgets."""
+"""Recording results in the outbox: what is remembered, reported and cleared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 import pytest
 
-from records.outcomes import Failure, Finished, RequestKind, Verdict
+from records.outcomes import Verdict
+from records.rows import Failure, Finished, RequestKind
 from state.outbox import Outbox
 from tests.support.rows import (
     MAPPING,
@@ -48,7 +49,7 @@ def outbox(path: Path) -> Iterator[Outbox]:
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNAVAILABLE, Verdict.REFUSED])
 @pytest.mark.parametrize("kind", RequestKind)
-def test_only_what_iterable_took_is_remembered(
+def test_only_delivered_requests_are_remembered(
     outbox: Outbox, verdict: Verdict, kind: RequestKind
 ) -> None:
     fill(outbox, rows(1))
@@ -90,7 +91,9 @@ def test_an_outcome_follows_from_both_verdicts(
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, kind: RequestKind) -> None:
+def test_a_request_delivered_by_an_earlier_run_counts_as_delivered(
+    outbox: Outbox, kind: RequestKind
+) -> None:
     other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
     fill(outbox, rows(1, 2, 3))
     outbox.record(finished(outbox.pending(), kind))
@@ -102,7 +105,7 @@ def test_a_half_that_an_earlier_run_delivered_counts(outbox: Outbox, kind: Reque
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_equal_verdicts_are_counted_apart_by_what_was_in_place(
+def test_equal_verdicts_are_counted_by_what_was_delivered_before(
     outbox: Outbox, kind: RequestKind
 ) -> None:
     other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
@@ -114,27 +117,25 @@ def test_equal_verdicts_are_counted_apart_by_what_was_in_place(
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_a_result_stands_as_it_was_reported_with_its_time(
-    outbox: Outbox, kind: RequestKind
-) -> None:
+def test_a_result_is_stored_as_reported_with_its_time(outbox: Outbox, kind: RequestKind) -> None:
     fill(outbox, rows(1, 2))
     _one, two = outbox.pending()
-    said = call_result(
+    reported = call_result(
         Verdict.REJECTED, http_status=400, code="BadParams", params={"ж": [1]}, attempts=3
     )
-    outbox.record([Finished(two.seq, kind, said, 1_768_400_000.25)])
+    outbox.record([Finished(two.seq, kind, reported, 1_768_400_000.25)])
     untouched, settled = outbox.settled()
     results = [settled.update_result, settled.event_result]
     result, other = results if kind is RequestKind.PROFILE else reversed(results)
     assert isinstance(result, str)
-    assert orjson.loads(result) == said.to_json()
+    assert orjson.loads(result) == reported.to_json()
     assert (other, settled.settled_at) == (None, 1_768_400_000.25)
     assert (settled.user_id, settled.email, settled.reason) == (2, email_of(2), None)
     assert untouched[3:] == (None, None, None, None)
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, kind: RequestKind) -> None:
+def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: RequestKind) -> None:
     everybody = rows(1, 2, 3)
     fill(outbox, everybody)
     outbox.record(finished(list(outbox.pending())[1:2], kind))
@@ -147,7 +148,7 @@ def test_one_rows_delivery_is_remembered_for_nobody_else(outbox: Outbox, kind: R
     )
 
 
-def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) -> None:
+def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outbox) -> None:
     person: list[Any] = 6 * [None]
     for kind, found, at in (
         (RequestKind.PROFILE, row(1), 1_768_400_000),
@@ -160,7 +161,7 @@ def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) 
         outbox.record([Finished(waiting.seq, kind, call_result(), at + 0.75)])
         key = MAPPING.key(found)
         assert key is not None
-        person[0] = key.person
+        person[0] = key.user_key
         if kind is RequestKind.PROFILE:
             person[1:3] = key.profile_hash, at
         else:
@@ -171,7 +172,7 @@ def test_what_is_remembered_is_hashes_ids_and_times(path: Path, outbox: Outbox) 
         assert remembered == [tuple(person)]
 
 
-def test_recording_nothing_asks_nothing_of_a_file_that_another_program_holds(
+def test_recording_no_results_does_not_need_the_lock_of_the_file(
     path: Path, outbox: Outbox
 ) -> None:
     with sqlite3.connect(path, isolation_level=None) as other:
@@ -180,7 +181,7 @@ def test_recording_nothing_asks_nothing_of_a_file_that_another_program_holds(
     other.close()
 
 
-def test_what_is_recorded_is_on_the_disk_when_the_process_is_killed(path: Path) -> None:
+def test_recorded_results_survive_a_kill(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -197,7 +198,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     outbox.close()
 
 
-def test_a_kill_in_the_middle_of_a_fill_leaves_what_was_before(path: Path) -> None:
+def test_a_kill_during_a_fill_leaves_the_previous_rows(path: Path) -> None:
     outbox = Outbox(path)
     fill(outbox, rows(1))
     deliver_all(outbox)
@@ -223,7 +224,7 @@ Outbox(Path(sys.argv[1])).fill(breaking(), MAPPING)
 # Telling
 
 
-def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> None:
+def test_failures_are_grouped_by_reason_the_most_frequent_first(outbox: Outbox) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
     invalid = [row(7, email="nobody", id=user_id) for user_id in (7, 6, None, 6)]
@@ -243,20 +244,20 @@ def test_failures_are_grouped_by_reason_the_commonest_first(outbox: Outbox) -> N
 
 @pytest.mark.parametrize("kind", RequestKind)
 def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, kind: RequestKind) -> None:
-    said = [
+    verdicts = [
         *(6 * [(Verdict.REJECTED, "BadParams")]),
         *(3 * [(Verdict.REJECTED, "GenericError")]),
         *(2 * [(Verdict.UNAVAILABLE, "GenericError")]),
         (Verdict.UNAVAILABLE, None),
         *(5 * [(Verdict.DELIVERED, "Success")]),
     ]
-    found = rows(*range(len(said)))
+    found = rows(*range(len(verdicts)))
     found[1:3] = [row(1, id=None), row(2, id=5)]  # two with the same id, one with none
     fill(outbox, found)
     outbox.record(
         [
             Finished(waiting.seq, kind, call_result(verdict, code=code), 0.0)
-            for waiting, (verdict, code) in zip(outbox.pending(), said, strict=True)
+            for waiting, (verdict, code) in zip(outbox.pending(), verdicts, strict=True)
         ]
     )
     endpoint = "users/update" if kind is RequestKind.PROFILE else "events/track"
@@ -271,7 +272,7 @@ def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, kind: RequestKin
 # Forgetting
 
 
-def test_after_clearing_nobody_can_be_found_in_the_files_bytes(path: Path) -> None:
+def test_after_clearing_the_file_contains_no_personal_data(path: Path) -> None:
     outbox = Outbox(path)
     found = [row(n, first_name=f"Canary{n}", location=f"Nowhere {n}") for n in range(500)]
     outbox.fill([found], MAPPING)
@@ -290,7 +291,7 @@ def test_after_clearing_nobody_can_be_found_in_the_files_bytes(path: Path) -> No
     assert os.listdir(path.parent) == ["state.sqlite3"]
 
 
-def test_clearing_gives_the_room_back(path: Path, outbox: Outbox) -> None:
+def test_clearing_shrinks_the_file(path: Path, outbox: Outbox) -> None:
     outbox.fill([rows(*range(3_000))], MAPPING)
     outbox.clear()
     assert path.stat().st_size < 100_000

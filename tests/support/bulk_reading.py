@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
-from sync.bulk import BatchReading, read_batch_response
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow, RequestKind
+from sync.bulk_responses import BatchResult, to_batch_result
 from tests.support.fake_bulk_client import row
 
 REJECTED = "rejected"
@@ -20,7 +21,9 @@ def batch(count: int) -> list[PendingRow]:
 
 def counted(succeeded: int, failed: int, **more: Any) -> CallResult:
     body = {"successCount": succeeded, "failCount": failed, **more}
-    return CallResult(Verdict.DELIVERED, 200, None, "", body, attempts=2, elapsed_seconds=0.5)
+    return CallResult(
+        Verdict.DELIVERED, 200, None, "", attempts=2, elapsed_seconds=0.5, bulk_body=body
+    )
 
 
 def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResult:
@@ -29,18 +32,18 @@ def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResul
 
 def read(
     rows: Sequence[PendingRow], call: CallResult, kind: RequestKind = RequestKind.PROFILE
-) -> BatchReading:
+) -> BatchResult:
     """Read an answer, and hold that every row is settled or in one smaller part, never both."""
-    reading = read_batch_response(kind, rows, call)
-    again = [row.seq for part in reading.again for row in part]
+    reading = to_batch_result(kind, rows, call)
+    again = [row.seq for part in reading.to_resend for row in part]
     assert sorted([*reading.settled, *again]) == [row.seq for row in rows]
-    assert all(0 < len(part) < len(rows) for part in reading.again)
+    assert all(0 < len(part) < len(rows) for part in reading.to_resend)
     return reading
 
 
-def codes(reading: BatchReading) -> dict[int, tuple[str, str | None]]:
+def codes(reading: BatchResult) -> dict[int, tuple[str, str | None]]:
     return {seq: (call.verdict.value, call.code) for seq, call in sorted(reading.settled.items())}
 
 
-def again(reading: BatchReading) -> list[list[int]]:
-    return [[row.seq for row in part] for part in reading.again]
+def again(reading: BatchResult) -> list[list[int]]:
+    return [[row.seq for row in part] for part in reading.to_resend]

@@ -15,7 +15,8 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from state.outbox import Outbox
 from sync.bulk import BulkSender
-from sync.dispatcher import CallReport, Dispatcher, PerUserSender, Sender
+from sync.dispatcher import CallReport, Dispatcher, Sender
+from sync.per_user import PerUserSender
 from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 
 # Fast enough that no test waits for the pace unless it means to.
@@ -46,7 +47,7 @@ def drain(
 ) -> IterableClient:
     """Deliver what waits in an outbox, in bulk where a batch size is given."""
     stop = stop or threading.Event()
-    usual: dict[str, Any] = {"paces": FAST, "max_attempts": 1, "connections": 200}
+    usual: dict[str, Any] = {"requests_per_second": FAST, "max_attempts": 1, "connections": 200}
     client = IterableClient(API_KEY, url, stop=stop, **{**usual, **client_options})
     holds_back = event_delay_seconds > 0
     sender: Sender

@@ -14,7 +14,9 @@ import orjson
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, ApiResponse, verdict_of
-from records.outcomes import CallResult, PendingRow, Verdict
+from iterable_client import IterableClient
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow
 
 
 class Kind(Enum):
@@ -62,8 +64,8 @@ def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
     ]
 
 
-class FakeBulkClient:
-    """The two bulk calls of a client, answered by the kinds of the rows; see `BulkCalls`."""
+class FakeBulkClient(IterableClient):
+    """A client whose two bulk calls are answered by the kinds of the rows."""
 
     def __init__(
         self,
@@ -75,7 +77,10 @@ class FakeBulkClient:
         stops_after: int = 1_000_000,
         refuses_from: int = 1_000_000,
     ) -> None:
-        self.paces = {USERS_BULK_UPDATE: RateLimiter(1e6), EVENTS_TRACK_BULK: RateLimiter(1e6)}
+        self.rate_limiters = {
+            USERS_BULK_UPDATE: RateLimiter(1e6),
+            EVENTS_TRACK_BULK: RateLimiter(1e6),
+        }
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.permits: list[bool] = []
@@ -110,8 +115,10 @@ class FakeBulkClient:
         self.permits.append(has_permit)
         answer = self._answer(endpoint, noun, seqs)
         verdict = verdict_of(endpoint, answer)
-        params = answer.body if verdict is Verdict.DELIVERED else answer.params
-        return CallResult(verdict, answer.status, answer.code, answer.message, params)
+        body = answer.body if verdict is Verdict.DELIVERED else None
+        return CallResult(
+            verdict, answer.status, answer.code, answer.message, answer.params, bulk_body=body
+        )
 
     def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]

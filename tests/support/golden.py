@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from config.fields import EVENT_FIELDS, USER_FIELDS, parse_fields
-from records.mapping import InvalidRow, RowKey, RowMapping, SyncRecord
+from records.identity import RowKey
+from records.mapping import InvalidRow, RowMapping, SyncRecord
 
 
 def stored(*parts: int) -> datetime:
@@ -57,7 +58,7 @@ SARAHS_EVENT = {
 SARAHS_EVENT_ID = "page-view-75f471ad8666ac5b4081e1d3a0050dd5"
 # If these change, the next run sends every row again.
 SARAHS_HASHES = (-375791212923630007, -1719009934487907875)
-SARAHS_PERSON = 1674961954042688616
+SARAHS_USER_KEY = 1674961954042688616
 
 
 def sarah(**changes: Any) -> dict[str, Any]:

@@ -27,9 +27,11 @@ def set_up(log_file: Path) -> Iterator[SetUp]:
     """A function that sets up a logger; it is removed after the test."""
     names = set()
 
-    def call(level: str = "INFO", name: str = "test_of_logging") -> logging.Logger:
+    def call(
+        level: str = "INFO", name: str = "test_of_logging", *, redact_emails: bool = False
+    ) -> logging.Logger:
         names.add(name)
-        return setup_logger(name, log_file, level)
+        return setup_logger(name, log_file, level, redact_emails=redact_emails)
 
     yield call
     for name in names:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 
 from iterable_client import IterableClient
 from records.mapping import RowMapping
-from records.outcomes import CallResult, Finished, Outcome, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Outcome, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from state.outbox import FillSummary, Outbox
 from tests.support.golden import SARAH, stored
 from tests.support.program_files import PROJECT_FOLDER
@@ -78,14 +80,10 @@ def deliver_all(outbox: Outbox) -> None:
 
 
 def outcomes_of(outbox: Outbox) -> dict[str | None, str]:
-    """Return each row's outcome by its e-mail; the tally has to agree."""
+    """Return each row's outcome by its e-mail; the outbox's counts must agree."""
     settled = list(outbox.settled())
-    counted = dict.fromkeys(Outcome, 0)
-    for state, count in outbox.tally():
-        counted[state.outcome] += count
-    for settled_row in settled:
-        counted[settled_row.state.outcome] -= 1
-    assert not any(counted.values()), counted
+    counted = Counter(each.state.outcome for each in settled)
+    assert outbox.outcome_counts() == {outcome: counted[outcome] for outcome in Outcome}
     return {each.email: each.state.outcome.value for each in settled}
 
 

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind
-from sync.dispatcher import CallReport, DelayedEvents, PerUserSender, Report, Rows
+from iterable_client import IterableClient
+from records.outcomes import CallResult
+from records.rows import Finished, PendingRow, RequestKind
+from state.outbox import Outbox
+from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.per_user import PerUserSender
 from tests.support.rows import call_result, email_of
 
 Sending = Callable[[Rows, Report], object]
@@ -18,7 +22,7 @@ def waiting_row(number: int, profile: bytes | None = b"profile") -> PendingRow:
     return PendingRow(number, number, email_of(number), profile, b"event")
 
 
-class RowsInMemory:
+class RowsInMemory(Outbox):
     """An outbox without a file."""
 
     def __init__(self, count: int) -> None:
@@ -37,11 +41,11 @@ class RowsInMemory:
         self.record_count += 1
 
 
-class NotedCalls:
+class NotedCalls(IterableClient):
     """A client that answers every call at once and notes it."""
 
     def __init__(self, result: CallResult | None = None) -> None:
-        self.paces = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
+        self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
         self.calls: list[tuple[str, bytes, str, bool]] = []
         self._result = result or call_result()
 
@@ -58,7 +62,7 @@ class ScriptedSender(PerUserSender):
     def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
         calls = NotedCalls()
         super().__init__(calls)
-        self.paces = calls.paces
+        self.rate_limiters = calls.rate_limiters
         self._send = send
         self.max_in_flight = max_in_flight
         self.permits: list[bool] = []

@@ -1,9 +1,10 @@
-"""Bulk mode: rows into batches, and the two calls that each batch makes."""
+"""Bulk mode: how rows become batches, and the two calls of each batch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, Finished, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
 from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
@@ -44,14 +46,14 @@ def of_bytes(seq: int, profile_bytes: int, event_bytes: int) -> PendingRow:
         (4, 1, [1, 1, 1, 1]),
     ],
 )
-def test_the_first_row_goes_alone_and_the_rest_in_full_batches(
+def test_the_first_row_is_sent_alone_and_the_rest_in_full_batches(
     count: int, batch_size: int, expected: list[int]
 ) -> None:
     assert sizes([row(seq) for seq in range(count)], batch_size) == expected
 
 
 @pytest.mark.parametrize("kind", ["profile", "event"])
-def test_neither_request_of_a_batch_reaches_the_limit_of_bytes(kind: str) -> None:
+def test_neither_request_of_a_batch_exceeds_the_byte_limit(kind: str) -> None:
     # `{"events":[]}` is 13 bytes, and a row of 100 takes 101 with its comma: nine make 922.
     bytes_of = {"profile": (100, 1), "event": (1, 100)}[kind]
     rows = [of_bytes(seq, *bytes_of) for seq in range(19)]
@@ -64,7 +66,7 @@ def test_a_row_too_large_for_any_request_is_a_batch_of_its_own() -> None:
     assert sizes(rows, 1_000, max_bytes=1_000) == [1, 2, 1, 2]
 
 
-def test_the_limit_is_iterables_four_megabytes() -> None:
+def test_the_byte_limit_is_iterables_four_megabytes() -> None:
     rows = [of_bytes(seq, 32_000, 1_000) for seq in range(1_001)]
     batches = list(to_batches(iter(rows), 1_000))
     assert [len(batch) for batch in batches] == [1, 124, 124, 124, 124, 124, 124, 124, 124, 8]
@@ -74,7 +76,7 @@ def test_the_limit_is_iterables_four_megabytes() -> None:
     assert max(map(len, users)) < 4_000_000
 
 
-def test_batches_are_made_while_rows_come() -> None:
+def test_batches_are_made_while_rows_are_still_being_read() -> None:
     def endless() -> object:
         seq = 0
         while True:
@@ -90,7 +92,7 @@ def test_batches_are_made_while_rows_come() -> None:
     batch_size=st.integers(1, 7),
     max_bytes=st.integers(20, 200),
 )
-def test_batches_keep_every_row_once_and_in_order_within_the_limits(
+def test_batches_hold_every_row_once_in_order_and_within_the_limits(
     bodies: list[tuple[int | None, int | None]], batch_size: int, max_bytes: int
 ) -> None:
     rows = [
@@ -112,8 +114,8 @@ def test_batches_keep_every_row_once_and_in_order_within_the_limits(
 # The calls of a batch
 
 
-class Told:
-    """What a sender reports; `goes_on` is what it hears in return."""
+class Reports:
+    """Collects what a sender reports; `goes_on` is the value returned to it."""
 
     def __init__(self, *, goes_on: bool = True) -> None:
         self.finished: list[Finished] = []
@@ -136,14 +138,14 @@ def send(
     *,
     delays_events: bool = False,
     goes_on: bool = True,
-) -> Told:
-    described = Told(goes_on=goes_on)
+) -> Reports:
+    described = Reports(goes_on=goes_on)
     sender = BulkSender(iterable, delays_events=delays_events)
     sender.send(rows, described, has_permit=True)
     return described
 
 
-def test_the_events_of_a_batch_follow_its_users() -> None:
+def test_the_events_of_a_batch_are_sent_after_its_profiles() -> None:
     kinds = [Kind.FINE] * 3
     iterable = FakeBulkClient(dict(enumerate(kinds)))
     described = send(iterable, rows_of(kinds))
@@ -156,21 +158,21 @@ def test_the_events_of_a_batch_follow_its_users() -> None:
     assert len(described.calls) == 2
 
 
-def test_only_the_halves_that_are_to_be_sent_are() -> None:
+def test_only_the_requests_that_a_row_needs_are_sent() -> None:
     iterable = FakeBulkClient(dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1, event=False), row(2, profile=False), row(3)]
     send(iterable, rows)
     assert iterable.requests == [(UPDATE, [0, 1, 3]), (TRACK, [0, 2, 3])]
 
 
-def test_a_batch_of_one_half_makes_one_call() -> None:
+def test_a_batch_with_requests_of_one_kind_makes_one_call() -> None:
     iterable = FakeBulkClient(dict.fromkeys(range(2), Kind.FINE))
     send(iterable, [row(0, event=False), row(1, event=False)])
     send(iterable, [row(0, profile=False), row(1, profile=False)])
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [0, 1])]
 
 
-def test_the_permit_of_the_dispatcher_is_used_by_the_first_call_alone() -> None:
+def test_only_the_first_call_uses_the_dispatchers_permit() -> None:
     iterable = FakeBulkClient({0: Kind.POISON, 1: Kind.FINE})
     send(iterable, [row(0), row(1)])
     assert iterable.permits == [True, *[False] * (len(iterable.permits) - 1)]
@@ -179,19 +181,19 @@ def test_the_permit_of_the_dispatcher_is_used_by_the_first_call_alone() -> None:
     assert events_only.permits == [True]
 
 
-def test_the_pace_of_a_batch_is_that_of_its_first_call() -> None:
+def test_the_rate_limiter_of_a_batch_is_that_of_its_first_call() -> None:
     iterable = FakeBulkClient({})
     sender = BulkSender(iterable)
-    assert sender.pace([row(0, profile=False), row(1)]) is iterable.paces[UPDATE]
-    assert sender.pace([row(0, profile=False)]) is iterable.paces[TRACK]
+    assert sender.rate_limiter([row(0, profile=False), row(1)]) is iterable.rate_limiters[UPDATE]
+    assert sender.rate_limiter([row(0, profile=False)]) is iterable.rate_limiters[TRACK]
 
 
-def test_the_units_of_a_sender_have_its_batch_size() -> None:
+def test_units_have_the_batch_size_of_the_sender() -> None:
     sender = BulkSender(FakeBulkClient({}), batch_size=4)
     assert [len(unit) for unit in sender.units(row(seq) for seq in range(6))] == [1, 4, 1]
 
 
-def test_no_event_follows_a_person_who_cannot_be_reached_and_one_follows_any_other() -> None:
+def test_events_are_sent_except_for_users_that_cannot_be_reached() -> None:
     kinds = [Kind.FINE, Kind.INVALID, Kind.FORGOTTEN, Kind.BAD_VALUE, Kind.UNNAMED, Kind.DOWN]
     updates = dict(enumerate(kinds[:-1]))
     iterable = FakeBulkClient(updates, dict.fromkeys(range(6), Kind.FINE))
@@ -199,7 +201,7 @@ def test_no_event_follows_a_person_who_cannot_be_reached_and_one_follows_any_oth
     assert iterable.requests[-1] == (TRACK, [0, 3, 4])
 
 
-def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
+def test_events_are_sent_after_an_unavailable_batch_of_profiles() -> None:
     iterable = FakeBulkClient({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
     described = send(iterable, [row(0), row(1)])
     assert [f.result.verdict for f in described.finished] == [
@@ -209,15 +211,15 @@ def test_events_follow_a_batch_of_users_that_stayed_unavailable() -> None:
     assert len(iterable.requests) == 2
 
 
-def test_nothing_follows_a_refused_batch() -> None:
+def test_nothing_is_sent_after_a_refused_batch() -> None:
     iterable = FakeBulkClient(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
     described = send(iterable, [row(seq) for seq in range(3)])
     assert iterable.requests == [(UPDATE, [0, 1, 2])]
     assert {f.result.verdict for f in described.finished} == {Verdict.REFUSED}
 
 
-def test_nothing_follows_where_a_part_of_the_batch_was_refused() -> None:
-    """The events of the rows delivered before were still sent, with a key just refused."""
+def test_nothing_is_sent_after_a_part_of_the_batch_was_refused() -> None:
+    """Events of rows delivered before were still sent with the refused key."""
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
     described = send(iterable, [row(0), row(1)])
     assert iterable.requests == [(UPDATE, [0, 1]), (UPDATE, [0]), (UPDATE, [1])]
@@ -234,14 +236,14 @@ def test_nothing_is_sent_or_reported_after_a_stop() -> None:
     assert len(described.calls) == 2
 
 
-def test_nothing_more_is_sent_once_the_run_was_ended_elsewhere() -> None:
-    """The events of a batch were still sent when another batch had been refused meanwhile."""
+def test_nothing_more_is_sent_after_another_worker_aborted_the_run() -> None:
+    """Events of a batch were still sent after another batch had been refused."""
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.FINE})
     send(iterable, [row(0), row(1)], goes_on=False)
     assert iterable.requests == [(UPDATE, [0, 1])]
 
 
-def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
+def test_only_events_of_updates_delivered_now_are_delayed() -> None:
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1), row(2, profile=False)]
     described = send(iterable, rows, delays_events=True)
@@ -249,7 +251,7 @@ def test_events_held_back_are_those_whose_update_was_taken_now() -> None:
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [1, 2])]
 
 
-def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
+def test_dropped_fields_are_warned_of_once_and_created_fields_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Dropping(FakeBulkClient):
@@ -258,20 +260,20 @@ def test_dropped_fields_are_a_warning_and_new_ones_a_notice_each_told_once(
         ) -> CallResult:
             call = super().bulk_update_users(users, subject, has_permit=has_permit)
             fields = {"filteredOutFields": ["b", "a"], "createdFields": ["c"]}
-            return CallResult(call.verdict, 200, None, "", {**call.params, **fields})
+            return replace(call, bulk_body={**(call.bulk_body or {}), **fields})
 
     iterable = Dropping({0: Kind.FINE})
     sender = BulkSender(iterable)
     with caplog.at_level(logging.INFO, "sync.bulk"):
         for _ in range(3):
-            sender.send([row(0)], Told(), has_permit=True)
+            sender.send([row(0)], Reports(), has_permit=True)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "Iterable dropped unknown fields of the profiles: a, b"),
         ("INFO", "Iterable created fields of the profiles: c"),
     ]
 
 
-def test_the_rows_of_a_request_are_the_bodies_of_the_single_calls() -> None:
+def test_a_bulk_request_holds_the_bodies_of_single_calls() -> None:
     seen: list[object] = []
 
     class Looking(FakeBulkClient):

@@ -1,6 +1,6 @@
-"""Batches that are refused whole, or whose counts do not add up: never a false word on a row.
+"""Bisection of batches that are rejected whole, or whose counts do not add up.
 
-A batch is split until the bad rows stand alone: about 2 log2(n) requests for each.
+A batch is split until each bad row is sent alone: about 2 log2(n) requests for one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def not_successful(outcomes: dict[str | None, str]) -> dict[str | None, str]:
     return {email: outcome for email, outcome in outcomes.items() if outcome != "successful"}
 
 
-# Refused whole
+# Rejected whole
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_poisoned_row_without_a_hint_is_found_by_halving(
+def test_a_bad_row_that_iterable_does_not_name_is_found_by_bisection(
     path: Path, iterable: IterableSandbox, status: int
 ) -> None:
     iterable.set_faults([{**FAILURES, "status": status, "endpoint": USERS_BULK_UPDATE}])
@@ -52,7 +52,9 @@ def test_a_poisoned_row_without_a_hint_is_found_by_halving(
     assert len(iterable.project.users) == 128
 
 
-def test_a_poisoned_event_is_found_by_halving_too(path: Path, iterable: IterableSandbox) -> None:
+def test_a_bad_event_that_iterable_does_not_name_is_found_by_bisection(
+    path: Path, iterable: IterableSandbox
+) -> None:
     iterable.set_faults([{**FAILURES, "status": 400, "endpoint": EVENTS_TRACK_BULK}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
@@ -61,7 +63,7 @@ def test_a_poisoned_event_is_found_by_halving_too(path: Path, iterable: Iterable
     assert count_calls(iterable, EVENTS_TRACK_BULK) <= 1 + REQUESTS_FOR_ONE
 
 
-def test_several_poisoned_rows_are_all_found(path: Path, iterable: IterableSandbox) -> None:
+def test_several_bad_rows_are_all_found(path: Path, iterable: IterableSandbox) -> None:
     poisoned = [email_of(number) for number in (2, 64, 65, 129)]
     iterable.set_faults([{**FAILURES, "status": 400, "email": email} for email in poisoned])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
@@ -71,7 +73,9 @@ def test_several_poisoned_rows_are_all_found(path: Path, iterable: IterableSandb
     assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + 4 * REQUESTS_FOR_ONE
 
 
-def test_a_value_of_the_wrong_type_is_found_by_the_value_that_iterable_names(path: Path) -> None:
+def test_a_value_of_the_wrong_type_is_found_by_the_offending_value_in_the_response(
+    path: Path,
+) -> None:
     found = [*rows(*NUMBERS)]
     found[76] = row(77, last_name=5)
     with (
@@ -85,7 +89,7 @@ def test_a_value_of_the_wrong_type_is_found_by_the_value_that_iterable_names(pat
     assert failure.code == "RequestFieldsTypesMismatched"
 
 
-def test_values_that_are_wrong_in_many_ways_fail_row_by_row(path: Path) -> None:
+def test_rows_with_different_bad_values_each_fail_on_their_own(path: Path) -> None:
     found = [row(n, last_name=n) if n % 5 == 0 else row(n) for n in range(1, 41)]
     with (
         IterableSandbox(field_types={"last_name": "string"}) as iterable,
@@ -98,7 +102,9 @@ def test_values_that_are_wrong_in_many_ways_fail_row_by_row(path: Path) -> None:
         assert len(iterable.project.events) == 40
 
 
-def test_a_batch_that_is_too_large_once_is_halved(path: Path, iterable: IterableSandbox) -> None:
+def test_a_batch_that_iterable_finds_too_large_is_split(
+    path: Path, iterable: IterableSandbox
+) -> None:
     iterable.set_faults(
         [{"fault": "status", "status": 413, "endpoint": USERS_BULK_UPDATE, "nth": [2]}]
     )
@@ -112,7 +118,7 @@ def test_a_batch_that_is_too_large_once_is_halved(path: Path, iterable: Iterable
 # Counts
 
 
-def test_counts_that_do_not_add_up_once_are_asked_again(
+def test_a_batch_whose_counts_do_not_add_up_once_is_sent_again(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "miscount", "by": -3, "nth": [3, 5]}])
@@ -123,7 +129,7 @@ def test_counts_that_do_not_add_up_once_are_asked_again(
 
 
 @pytest.mark.parametrize("by", [-1, 1, 7])
-def test_counts_that_never_add_up_are_never_a_success(
+def test_rows_whose_counts_never_add_up_are_not_successful(
     path: Path, iterable: IterableSandbox, by: int
 ) -> None:
     iterable.set_faults([{"fault": "miscount", "by": by}])
@@ -139,7 +145,7 @@ def test_counts_that_never_add_up_are_never_a_success(
     assert len(iterable.project.events) == 17
 
 
-def test_a_miscount_beside_a_named_failure_fails_only_that_row(path: Path) -> None:
+def test_wrong_counts_beside_a_named_failure_fail_only_that_row(path: Path) -> None:
     with (
         IterableSandbox(forgotten=[POISONED]) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
@@ -149,7 +155,7 @@ def test_a_miscount_beside_a_named_failure_fails_only_that_row(path: Path) -> No
         assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
 
 
-def test_failures_without_a_name_are_found_by_halving(path: Path) -> None:
+def test_failures_that_are_not_named_are_found_by_bisection(path: Path) -> None:
     with (
         IterableSandbox(forgotten=[POISONED], sparse_bulk_answers=True) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
@@ -161,7 +167,7 @@ def test_failures_without_a_name_are_found_by_halving(path: Path) -> None:
     assert codes == {"NotNamed"}
 
 
-# Trouble on the way
+# Transient errors
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,7 @@ def test_failures_without_a_name_are_found_by_halving(path: Path) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
-def test_passing_trouble_costs_no_row_and_doubles_no_event(
+def test_transient_errors_lose_no_row_and_double_no_event(
     path: Path, iterable: IterableSandbox, endpoint: str, fault: dict[str, Any]
 ) -> None:
     iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [2]}])
@@ -194,7 +200,7 @@ def test_passing_trouble_costs_no_row_and_doubles_no_event(
 @pytest.mark.parametrize(
     "fault", [{"fault": "status", "status": 503}, {"fault": "drop_after"}, {"fault": "html_body"}]
 )
-def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
+def test_an_unavailable_batch_is_not_split_and_the_next_run_sends_it(
     path: Path, iterable: IterableSandbox, fault: dict[str, Any]
 ) -> None:
     iterable.set_faults([{**fault, "endpoint": USERS_BULK_UPDATE, "email": email_of(5)}])
@@ -212,11 +218,13 @@ def test_a_batch_that_stays_unavailable_is_not_split_and_goes_next_time(
 
 @pytest.mark.slow
 @pytest.mark.rate
-def test_the_parts_of_a_batch_keep_to_the_pace(path: Path, iterable: IterableSandbox) -> None:
+def test_the_parts_of_a_split_batch_respect_the_rate_limit(
+    path: Path, iterable: IterableSandbox
+) -> None:
     iterable.set_faults([{**FAILURES, "status": 400, "endpoint": USERS_BULK_UPDATE}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        paces = {**FAST, USERS_BULK_UPDATE: 5}
-        drain(outbox, iterable.url, batch_size=200, paces=paces)
+        rates = {**FAST, USERS_BULK_UPDATE: 5}
+        drain(outbox, iterable.url, batch_size=200, requests_per_second=rates)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
     assert count_calls(iterable, USERS_BULK_UPDATE) == 1 + REQUESTS_FOR_ONE
     assert busiest_second(iterable, USERS_BULK_UPDATE) <= 6

@@ -1,4 +1,4 @@
-"""Rows are delivered in batches: what is in a batch, and whose failure is whose."""
+"""Bulk delivery: what a batch holds, and which row a failure belongs to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import RequestKind
+from records.rows import RequestKind
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.request_schemas import rows_of
@@ -43,7 +43,9 @@ def check_only_these_failed(outcomes: dict[str | None, str], failed: dict[str | 
 # Batches
 
 
-def test_rows_go_in_full_batches_updates_first(path: Path, iterable: IterableSandbox) -> None:
+def test_rows_are_sent_in_full_batches_profiles_first(
+    path: Path, iterable: IterableSandbox
+) -> None:
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         client = drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         check_only_these_failed(outcomes_of(outbox), {})
@@ -74,7 +76,7 @@ def test_the_bodies_are_those_of_single_calls(path: Path, iterable: IterableSand
         ]
 
 
-def test_the_first_row_goes_alone(path: Path) -> None:
+def test_the_first_row_is_sent_alone(path: Path) -> None:
     with (
         IterableSandbox(latency_seconds=0.05) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
@@ -94,7 +96,9 @@ def test_no_request_is_over_iterables_four_megabytes(path: Path, iterable: Itera
     assert statuses == {(USERS_BULK_UPDATE, 200): 4, (EVENTS_TRACK_BULK, 200): 4}
 
 
-def test_halves_that_are_in_place_are_in_no_batch(path: Path, iterable: IterableSandbox) -> None:
+def test_requests_that_were_delivered_before_are_in_no_batch(
+    path: Path, iterable: IterableSandbox
+) -> None:
     with outbox_with(path, rows(1, 2, 3, 4)) as outbox:
         _one, two, three, four = outbox.pending()
         outbox.record(
@@ -112,7 +116,7 @@ def test_halves_that_are_in_place_are_in_no_batch(path: Path, iterable: Iterable
     ]
 
 
-def test_batches_of_events_alone_make_no_updates(path: Path, iterable: IterableSandbox) -> None:
+def test_a_batch_with_events_only_makes_no_update(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         outbox.record(finished(outbox.pending(), RequestKind.PROFILE))
         fill(outbox, rows(*NUMBERS))
@@ -121,10 +125,10 @@ def test_batches_of_events_alone_make_no_updates(path: Path, iterable: IterableS
     assert endpoints_of(iterable.calls) == 6 * [EVENTS_TRACK_BULK]
 
 
-# Rows that Iterable names
+# Rows that the response names
 
 
-@pytest.mark.parametrize("is_sparse", [False, True], ids=["full answers", "sparse answers"])
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["full responses", "sparse responses"])
 @pytest.mark.parametrize(
     ("option", "outcome"),
     [
@@ -134,7 +138,7 @@ def test_batches_of_events_alone_make_no_updates(path: Path, iterable: IterableS
         ("invalid_data_emails", "partial_failure"),
     ],
 )
-def test_a_failure_lands_on_its_own_row(
+def test_a_named_failure_fails_only_its_own_row(
     path: Path, option: str, outcome: str, is_sparse: bool
 ) -> None:
     bad: dict[str | None, str] = {email_of(number): outcome for number in (1, 30, 31, 77)}
@@ -152,7 +156,7 @@ def test_a_failure_lands_on_its_own_row(
             assert len(iterable.calls) <= 12
 
 
-def test_a_person_who_cannot_be_reached_is_in_no_batch_of_events(path: Path) -> None:
+def test_a_user_that_cannot_be_reached_is_in_no_batch_of_events(path: Path) -> None:
     with (
         IterableSandbox(forgotten=[email_of(1), email_of(2)], invalid_emails=[email_of(3)]) as it,
         outbox_with(path, rows(1, 2, 3)) as outbox,
@@ -165,7 +169,7 @@ def test_a_person_who_cannot_be_reached_is_in_no_batch_of_events(path: Path) -> 
     assert (invalid.code, invalid.rows) == ("failedUpdates.invalidEmails", 1)
 
 
-def test_a_name_is_found_though_iterable_writes_it_in_lower_case(path: Path) -> None:
+def test_a_failure_is_matched_although_iterable_lower_cases_the_email(path: Path) -> None:
     odd = "Ann.O'Hara@Example.COM"
     with (
         IterableSandbox(forgotten=[odd]) as iterable,
@@ -176,7 +180,7 @@ def test_a_name_is_found_though_iterable_writes_it_in_lower_case(path: Path) -> 
         assert len(iterable.calls) == 4
 
 
-def test_a_disallowed_event_fails_for_every_row(path: Path) -> None:
+def test_a_disallowed_event_name_fails_the_event_of_every_row(path: Path) -> None:
     with (
         IterableSandbox(disallowed_events=["page_view"]) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
@@ -187,12 +191,10 @@ def test_a_disallowed_event_fails_for_every_row(path: Path) -> None:
     assert (failure.code, failure.rows) == ("disallowedEventNames", 101)
 
 
-# What Iterable says beside the counts
+# Fields that Iterable dropped or created
 
 
-def test_dropped_and_created_fields_are_told_once(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_dropped_fields_are_warned_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sync.bulk")
     with (
         IterableSandbox(drop_unknown_fields=True) as iterable,
@@ -210,7 +212,7 @@ def test_dropped_and_created_fields_are_told_once(
     assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
-def test_new_fields_are_a_notice(
+def test_created_fields_are_logged(
     path: Path, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sync.bulk")
@@ -220,11 +222,11 @@ def test_new_fields_are_a_notice(
     assert caplog.messages[0].startswith("Iterable created fields of the profiles: ")
 
 
-# The ways to end
+# Early ends
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
-def test_when_the_first_batch_is_refused_nothing_else_is_sent(
+def test_nothing_else_is_sent_when_the_first_batch_is_refused(
     path: Path, iterable: IterableSandbox, status: int
 ) -> None:
     kind = {"fault": "redirect"} if status == 302 else {"fault": "status", "status": status}
@@ -236,14 +238,14 @@ def test_when_the_first_batch_is_refused_nothing_else_is_sent(
     assert len(iterable.calls) == 1
 
 
-def test_twenty_batches_in_a_row_that_fail_end_the_run(
+def test_twenty_unavailable_batches_in_a_row_end_the_run(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        paces = {**FAST, USERS_BULK_UPDATE: 50}
+        rates = {**FAST, USERS_BULK_UPDATE: 50}
         with pytest.raises(RunAborted, match="20 calls in a row"):
-            drain(outbox, iterable.url, batch_size=1, paces=paces)
+            drain(outbox, iterable.url, batch_size=1, requests_per_second=rates)
         outcomes = Counter(outcomes_of(outbox).values())
     assert set(outcomes) == {"total_failure", "not_attempted"}
 
@@ -254,7 +256,13 @@ def test_a_stop_between_batches_loses_and_repeats_nothing(path: Path) -> None:
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         stop = stop_when(lambda: len(iterable.project.events) >= 11)
-        drain(outbox, iterable.url, batch_size=10, stop=stop, paces={USERS_BULK_UPDATE: 10})
+        drain(
+            outbox,
+            iterable.url,
+            batch_size=10,
+            stop=stop,
+            requests_per_second={USERS_BULK_UPDATE: 10},
+        )
         outcomes = Counter(outcomes_of(outbox).values())
         assert outcomes["not_attempted"] == 101 - len(iterable.project.users) > 0
         assert outcomes["successful"] == len(iterable.project.events)
@@ -265,7 +273,7 @@ def test_a_stop_between_batches_loses_and_repeats_nothing(path: Path) -> None:
         assert len(iterable.project.events) == 101
 
 
-def test_events_of_a_batch_can_be_held_back(path: Path, iterable: IterableSandbox) -> None:
+def test_events_of_a_batch_can_be_delayed(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=BATCH_SIZE, event_delay_seconds=0.3)
         check_only_these_failed(outcomes_of(outbox), {})
@@ -277,15 +285,15 @@ def test_events_of_a_batch_can_be_held_back(path: Path, iterable: IterableSandbo
 
 @pytest.mark.slow
 @pytest.mark.rate
-def test_bulk_calls_keep_to_their_limits(path: Path, iterable: IterableSandbox) -> None:
+def test_bulk_calls_respect_their_rate_limits(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(*range(200))) as outbox:
         drain(
             outbox,
             iterable.url,
             batch_size=10,
-            paces={USERS_BULK_UPDATE: 5, EVENTS_TRACK_BULK: 10},
+            requests_per_second={USERS_BULK_UPDATE: 5, EVENTS_TRACK_BULK: 10},
         )
         assert set(outcomes_of(outbox).values()) == {"successful"}
-    # One more may arrive that took longer on its way than those behind it.
+    # One more may arrive: a call that took longer than those sent after it.
     assert 3 <= busiest_second(iterable, USERS_BULK_UPDATE) <= 6
     assert 3 <= busiest_second(iterable, EVENTS_TRACK_BULK) <= 11

@@ -1,4 +1,4 @@
-"""What an answer that counts means for each row of its batch."""
+"""The results of rows whose batch got a response with counts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import CallResult, PendingRow, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import PendingRow, RequestKind
 from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
 from tests.support.fake_bulk_client import row
 
-# Answers that count
+# Responses with counts
 
 
-def test_an_answer_with_only_the_two_counts_delivers_every_row() -> None:
+def test_a_response_with_only_the_two_counts_delivers_every_row() -> None:
     reading = read(batch(3), counted(3, 0))
     assert codes(reading) == dict.fromkeys(range(3), (DELIVERED, "Success"))
 
 
-def test_a_rows_result_says_what_the_batchs_answer_said_of_it() -> None:
+def test_a_rows_result_holds_what_the_response_said_of_it() -> None:
     result = read(batch(2), counted(2, 0)).settled[1]
     assert result.to_json() == {
         "success": True,
@@ -40,7 +41,7 @@ def test_a_rows_result_says_what_the_batchs_answer_said_of_it() -> None:
     "name",
     ["invalidEmails", "invalidDataEmails", "conflictEmails", "forgottenEmails", "notFoundEmails"],
 )
-def test_a_row_named_in_a_list_lower_cased_is_rejected_with_the_lists_name(name: str) -> None:
+def test_a_row_named_in_a_list_is_rejected_with_the_name_of_the_list(name: str) -> None:
     call = counted(2, 1, failedUpdates={name: ["person.1@example.com"]})
     assert codes(read(batch(3), call)) == {
         0: (DELIVERED, "Success"),
@@ -50,18 +51,18 @@ def test_a_row_named_in_a_list_lower_cased_is_rejected_with_the_lists_name(name:
 
 
 @pytest.mark.parametrize("name", ["PERSON.1@EXAMPLE.COM", " person.1@example.com "])
-def test_an_address_is_compared_trimmed_and_folded(name: str) -> None:
+def test_emails_are_compared_trimmed_and_case_folded(name: str) -> None:
     call = counted(1, 1, failedUpdates={"invalidEmails": [name]})
     assert codes(read(batch(2), call))[1] == (REJECTED, "failedUpdates.invalidEmails")
 
 
-def test_an_address_beyond_ascii_is_found_again_lower_cased() -> None:
+def test_an_email_with_non_ascii_letters_is_matched_in_lower_case() -> None:
     rows = [row(0), PendingRow(1, 1, "STRASSE.ÅSE@ÖL.de", b"{}", b"{}")]
     call = counted(1, 1, failedUpdates={"conflictEmails": ["strasse.åse@öl.de"]})
     assert codes(read(rows, call))[1] == (REJECTED, "failedUpdates.conflictEmails")
 
 
-def test_the_deprecated_list_alone_is_read_too() -> None:
+def test_the_deprecated_list_is_read_too() -> None:
     call = counted(1, 1, invalidEmails=["person.0@example.com"])
     assert codes(read(batch(2), call)) == {
         0: (REJECTED, "failedUpdates.invalidEmails"),
@@ -69,7 +70,7 @@ def test_the_deprecated_list_alone_is_read_too() -> None:
     }
 
 
-def test_a_row_named_in_two_lists_fails_once_with_the_first_reason() -> None:
+def test_a_row_named_in_two_lists_gets_the_reason_of_the_first() -> None:
     lists = {"forgottenEmails": ["person.0@example.com"], "invalidEmails": []}
     call = counted(1, 1, failedUpdates=lists, invalidEmails=["person.0@example.com"])
     assert codes(read(batch(2), call)) == {
@@ -79,13 +80,13 @@ def test_a_row_named_in_two_lists_fails_once_with_the_first_reason() -> None:
 
 
 @pytest.mark.parametrize("failed", [0, 3])
-def test_a_disallowed_event_name_rejects_every_event_however_it_is_counted(failed: int) -> None:
+def test_a_disallowed_event_name_rejects_every_event_whatever_the_counts(failed: int) -> None:
     call = counted(3 - failed, failed, disallowedEventNames=["page_view"])
     reading = read(batch(3), call, RequestKind.EVENT)
     assert codes(reading) == dict.fromkeys(range(3), (REJECTED, "disallowedEventNames"))
 
 
-def test_with_a_disallowed_event_name_a_named_row_keeps_its_own_reason() -> None:
+def test_a_named_row_keeps_its_own_reason_beside_a_disallowed_event_name() -> None:
     call = counted(
         0,
         2,
@@ -105,14 +106,14 @@ def test_counts_that_do_not_add_up_split_the_batch(counts: tuple[int, int]) -> N
     assert again(reading) == [[0, 1], [2, 3]]
 
 
-def test_where_some_failures_are_named_the_others_are_sent_again_without_them() -> None:
+def test_rows_that_are_not_named_are_sent_again_without_the_named_failures() -> None:
     call = counted(2, 2, failedUpdates={"invalidEmails": ["person.1@example.com"]})
     reading = read(batch(4), call)
     assert codes(reading) == {1: (REJECTED, "failedUpdates.invalidEmails")}
     assert again(reading) == [[0, 2, 3]]
 
 
-def test_a_name_that_was_not_in_the_batch_delivers_nobody() -> None:
+def test_a_name_that_is_not_in_the_batch_delivers_no_row() -> None:
     call = counted(1, 1, failedUpdates={"invalidEmails": ["stranger@example.com"]})
     reading = read(batch(2), call)
     assert codes(reading) == {}
@@ -129,26 +130,26 @@ def test_a_name_that_was_not_in_the_batch_delivers_nobody() -> None:
         ((2, 0), ("unavailable", "NotNamed")),
     ],
 )
-def test_a_row_alone_is_what_the_counts_say(
+def test_a_row_sent_alone_gets_its_verdict_from_the_counts(
     counts: tuple[int, int], expected: tuple[str, str]
 ) -> None:
     assert codes(read(batch(1), counted(*counts))) == {0: expected}
 
 
-# Batches without a word on rows
+# Responses that say nothing about rows
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNAVAILABLE, Verdict.REFUSED])
-def test_every_row_shares_what_befell_the_whole_batch(verdict: Verdict) -> None:
+def test_every_row_of_an_unavailable_or_refused_batch_gets_that_verdict(verdict: Verdict) -> None:
     call = CallResult(verdict, 503, "GenericError", "down", {"huge": "params"}, attempts=5)
     reading = read(batch(3), call)
-    assert reading.again == ()
+    assert reading.to_resend == ()
     for result in reading.settled.values():
         assert (result.verdict, result.http_status, result.code) == (verdict, 503, "GenericError")
         assert (result.attempts, result.params) == (5, None)
 
 
-# Whatever comes
+# Any response
 
 EMAILS = st.sampled_from(["person.0@example.com", "Person.2@Example.com", "stranger@example.com"])
 JUNK = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
@@ -167,10 +168,10 @@ ANSWERS = st.fixed_dictionaries(
 
 
 @given(st.integers(1, 6), ANSWERS, st.sampled_from(RequestKind))
-def test_no_answer_that_counts_is_an_exception(
+def test_no_response_with_counts_raises_an_exception(
     count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:
-    call = CallResult(Verdict.DELIVERED, 200, None, "", body)
+    call = CallResult(Verdict.DELIVERED, 200, None, "", bulk_body=body)
     reading = read(batch(count), call, kind)
     delivered = [seq for seq, result in reading.settled.items() if result.delivered]
     if delivered:

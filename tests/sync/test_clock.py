@@ -1,4 +1,4 @@
-"""A clock that is set while a run is at work, or is wrong: what the run says of itself."""
+"""Runs while the system clock is changed or wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) ->
 
 
 def run_between(runs: Runs, *times: datetime) -> RunReport:
-    """Run while the clock on the wall says these times in turn, the last one until the end.
+    """Run while the system clock has these times in turn, the last one until the end.
 
     Measured, a second passes from one look at the time to the next.
     """
@@ -49,7 +49,7 @@ def _said(times: tuple[datetime, ...]) -> Iterator[datetime]:
 
 
 @pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=-20_000), timedelta(days=99)])
-def test_a_clock_that_is_set_during_a_run_spoils_no_figure(
+def test_setting_the_clock_during_a_run_does_not_falsify_its_figures(
     runs: Runs, iterable: IterableSandbox, step: timedelta
 ) -> None:
     report = run_between(runs, STARTED_AT, STARTED_AT + step)
@@ -62,7 +62,7 @@ def test_a_clock_that_is_set_during_a_run_spoils_no_figure(
     assert "in 1.0 s (3.0 users/s)" in "\n".join(report.lines())
 
 
-def test_a_run_after_the_clock_was_set_back_is_the_newest_and_keeps_its_results(
+def test_after_the_clock_was_set_back_the_last_run_is_still_the_newest(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
     runs.settings["RESULTS_KEEP"] = "1"
@@ -75,10 +75,10 @@ def test_a_run_after_the_clock_was_set_back_is_the_newest_and_keeps_its_results(
     assert [run.started_at[:10] for run in runs.history()] == ["2026-11-24", "2026-11-25"]
 
 
-def test_events_of_the_future_are_told_by_the_clock_of_the_run(
+def test_events_in_the_future_are_counted_by_the_clock_of_the_run(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The views are of January 2026: for a clock that is years behind they are to come."""
+    """The views are of January 2026, which is in the future for a clock that is years behind."""
     report = run_between(runs, datetime(2020, 1, 1, tzinfo=timezone.utc))
     assert counts_of(report) == {"successful": len(NUMBERS)}
     described = [message for message in caplog.messages if "in the future" in message]

@@ -1,4 +1,4 @@
-"""What calls came to is recorded while the delivery goes on, and reported as it goes."""
+"""Results are recorded, and progress is reported, while the delivery runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import Finished, PendingRow
+from records.rows import Finished, PendingRow
 from sandbox.iterable_api import IterableSandbox
 from state.database import StateError
 from state.outbox import Outbox
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class DiskThatIsFullOnce:
-    """An outbox whose disk has no room when results are recorded for the first time."""
+    """An outbox whose disk is full when results are recorded for the first time."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -49,21 +49,21 @@ class DiskThatIsFullOnce:
 
 
 @pytest.mark.slow
-def test_results_that_could_not_be_recorded_are_not_dropped(path: Path) -> None:
+def test_results_that_could_not_be_recorded_are_recorded_at_the_end(path: Path) -> None:
     with (
         IterableSandbox(latency_seconds=0.02) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         disk: Any = DiskThatIsFullOnce(outbox)
         with pytest.raises(StateError, match="The disk is full"):
-            drain(disk, iterable.url, paces={USERS_UPDATE: 100, EVENTS_TRACK: 100})
+            drain(disk, iterable.url, requests_per_second={USERS_UPDATE: 100, EVENTS_TRACK: 100})
         counts = Counter(outcomes_of(outbox).values())
         assert counts["successful"] == len(iterable.project.events) >= 10
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
 @pytest.mark.slow
-def test_results_are_on_the_disk_within_the_second(path: Path, iterable: IterableSandbox) -> None:
+def test_results_are_on_disk_within_a_second(path: Path, iterable: IterableSandbox) -> None:
     late: list[str] = []
     looks: list[int] = []
 
@@ -82,7 +82,7 @@ def test_results_are_on_the_disk_within_the_second(path: Path, iterable: Iterabl
             outbox,
             iterable.url,
             on_progress=look,
-            paces={USERS_UPDATE: 100, EVENTS_TRACK: 100},
+            requests_per_second={USERS_UPDATE: 100, EVENTS_TRACK: 100},
         )
     assert late == []
     assert len(looks) >= 3
@@ -90,7 +90,7 @@ def test_results_are_on_the_disk_within_the_second(path: Path, iterable: Iterabl
     assert looks[-1] == 130
 
 
-def test_progress_hears_of_every_call_once(path: Path, iterable: IterableSandbox) -> None:
+def test_every_call_is_reported_to_progress_once(path: Path, iterable: IterableSandbox) -> None:
     heard: list[CallReport] = []
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, on_progress=lambda calls, _rows_done: heard.extend(calls))

@@ -1,6 +1,6 @@
-"""The dispatcher alone: permits, threads, the first trouble, and a stop.
+"""The dispatcher alone: permits, threads, the first problem, and a stop.
 
-The sender, the calls and what waits are the test's own, so that it says what meets what.
+Sender and outbox are fakes, so that each test decides what happens in which order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.senders import (
     report_of,
 )
 
-# A thread that dies unheard is a failure.
+# An exception that ends a thread unnoticed fails the test.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 REFUSED = call_result(Verdict.REFUSED, http_status=401, code="BadApiKey")
@@ -37,10 +37,10 @@ UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
 # Permits
 
 
-def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None:
+def test_all_rows_but_the_first_and_delayed_ones_start_with_a_permit() -> None:
     sender = ScriptedSender(hold_back)
     Dispatcher(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
-    # The first row, and the ten events, have to ask for theirs: nobody did it for them.
+    # The first row and the ten delayed events take their permits themselves.
     assert sender.permits[0] is False
     assert Counter(sender.permits) == {True: 9, False: 11}
 
@@ -48,8 +48,8 @@ def test_every_row_but_the_first_and_the_held_back_comes_with_a_permit() -> None
 def test_a_row_without_a_permit_waits() -> None:
     stop = threading.Event()
     sender = ScriptedSender(delivered)
-    # Time stands still for this pace: after one permit there is none for half a second.
-    sender.paces[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
+    # The clock of this limiter stands still: after the first permit there is no second one.
+    sender.rate_limiters[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
 
     def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
         if rows_done >= 2:
@@ -59,9 +59,9 @@ def test_a_row_without_a_permit_waits() -> None:
     assert sender.permits == [False, True]
 
 
-def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
+def test_rows_that_wait_long_for_a_permit_are_sent() -> None:
     sender = ScriptedSender(delivered)
-    sender.paces[USERS_UPDATE] = RateLimiter(8)
+    sender.rate_limiters[USERS_UPDATE] = RateLimiter(8)
     Dispatcher(RowsInMemory(5), sender, threading.Event()).run()
     assert len(sender.permits) == 5
 
@@ -69,7 +69,7 @@ def test_rows_whose_permits_take_a_while_are_sent_all_the_same() -> None:
 # A stop
 
 
-def test_after_a_stop_no_row_is_begun() -> None:
+def test_no_row_is_started_after_a_stop() -> None:
     stop = threading.Event()
     sender = ScriptedSender(lambda _unit, _report: stop.set())
     Dispatcher(RowsInMemory(10), sender, stop).run()
@@ -81,7 +81,7 @@ def test_after_a_stop_no_row_is_begun() -> None:
 # Threads
 
 
-def test_threads_are_used_again() -> None:
+def test_worker_threads_are_reused() -> None:
     threads: set[int] = set()
 
     def send(unit: Rows, report: Report) -> None:
@@ -92,7 +92,7 @@ def test_threads_are_used_again() -> None:
     assert len(threads) == 1
 
 
-def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -> None:
+def test_delayed_events_count_towards_the_rows_in_flight() -> None:
     under_way: set[int] = set()
     most: list[int] = []
 
@@ -109,7 +109,7 @@ def test_not_more_rows_are_under_way_than_the_sender_allows_held_back_or_not() -
     assert max(most) <= 3
 
 
-def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
+def test_worker_threads_are_daemons() -> None:
     are_daemons: list[bool] = []
     sender = ScriptedSender(lambda *_: are_daemons.append(threading.current_thread().daemon))
     Dispatcher(RowsInMemory(1), sender, threading.Event()).run()
@@ -119,17 +119,17 @@ def test_a_thread_whose_call_hangs_does_not_keep_the_program_alive() -> None:
 # Recording
 
 
-def test_many_calls_share_a_transaction() -> None:
+def test_many_results_share_a_transaction() -> None:
     outbox = RowsInMemory(300)
     Dispatcher(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
     assert len(outbox.recorded) == 300
     assert outbox.record_count < 100  # one a half second; the rows took three hundred ticks
 
 
-# What ends the run
+# Aborted runs
 
 
-def test_an_answer_that_follows_a_refusal_does_not_hide_it() -> None:
+def test_a_success_after_a_refusal_does_not_hide_it() -> None:
     def send(unit: Rows, report: Report) -> None:
         report(report_of(REFUSED, unit))
         for _ in range(10):
@@ -141,7 +141,7 @@ def test_an_answer_that_follows_a_refusal_does_not_hide_it() -> None:
     assert len(outbox.recorded) == 11
 
 
-def test_a_bug_that_follows_a_refusal_does_not_hide_it() -> None:
+def test_a_bug_after_a_refusal_does_not_hide_it() -> None:
     def send(unit: Rows, report: Report) -> None:
         report(report_of(REFUSED, unit))
         raise ZeroDivisionError
@@ -150,8 +150,8 @@ def test_a_bug_that_follows_a_refusal_does_not_hide_it() -> None:
         Dispatcher(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
 
 
-def run_that_hears(results: Sequence[CallResult], row_count: int = 3) -> None:
-    """Deliver rows of which each brings these results."""
+def deliver_with_results(results: Sequence[CallResult], row_count: int = 3) -> None:
+    """Deliver rows, each of which gets these results."""
 
     def send(unit: Rows, report: Report) -> None:
         for result in results:
@@ -162,9 +162,9 @@ def run_that_hears(results: Sequence[CallResult], row_count: int = 3) -> None:
     assert len(outbox.recorded) == row_count * len(results)
 
 
-def test_a_success_begins_the_error_budget_anew() -> None:
-    run_that_hears([*19 * [UNAVAILABLE], call_result()])
-    run_that_hears([*19 * [UNAVAILABLE], call_result(), *19 * [UNAVAILABLE], call_result()])
+def test_a_success_resets_the_error_budget() -> None:
+    deliver_with_results([*19 * [UNAVAILABLE], call_result()])
+    deliver_with_results([*19 * [UNAVAILABLE], call_result(), *19 * [UNAVAILABLE], call_result()])
 
 
 @pytest.mark.parametrize("before", [[], [call_result()]], ids=["at once", "after a success"])
@@ -176,14 +176,14 @@ def test_twenty_unavailable_calls_end_the_run(
     before: list[CallResult], result: CallResult, said: str
 ) -> None:
     with pytest.raises(RunAborted) as caught:
-        run_that_hears([*before, *20 * [result]], row_count=1)
+        deliver_with_results([*before, *20 * [result]], row_count=1)
     assert str(caught.value) == (
         f"20 calls in a row failed after all their attempts (the last: {said}). "
         "Iterable seems to be down: run again later."
     )
 
 
-def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
+def test_calls_that_a_stop_cut_short_do_not_use_the_error_budget() -> None:
     stop = threading.Event()
 
     def send(unit: Rows, report: Report) -> None:
@@ -198,7 +198,7 @@ def test_calls_that_a_stop_cut_short_spend_no_budget() -> None:
     assert len(outbox.recorded) == 30
 
 
-def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded() -> None:
+def test_a_refusal_ends_the_waits_of_other_workers_and_records_their_results() -> None:
     stop = threading.Event()
     are_waiting = threading.Barrier(5)
     goes_on: list[bool] = []
@@ -220,7 +220,7 @@ def test_a_refusal_ends_the_waits_of_the_others_and_their_results_are_recorded()
     assert goes_on == 4 * [False]
 
 
-def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
+def test_a_refusal_after_a_stop_is_logged_and_the_run_ends_as_stopped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "sync.dispatcher")
@@ -240,7 +240,7 @@ def test_a_refusal_after_a_stop_is_noted_and_the_run_ends_as_stopped(
     assert "while stopping: Iterable refused the API key" in caplog.text
 
 
-def test_a_bug_after_a_stop_surfaces_whatever_comes_home_later() -> None:
+def test_a_bug_after_a_stop_is_raised_although_other_rows_succeed_later() -> None:
     stop = SeenStop()
     are_under_way = threading.Barrier(2)
 

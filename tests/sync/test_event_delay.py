@@ -1,4 +1,4 @@
-"""The dispatcher alone: events that wait for their profiles, and what progress hears of them."""
+"""The dispatcher alone: delayed events, and how progress counts them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from sync.dispatcher import CallReport, DelayedEvents, Dispatcher, Report, Rows
 from tests.support.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
 
-# A thread that dies unheard is a failure.
+# An exception that ends a thread unnoticed fails the test.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
-def test_an_event_goes_when_its_own_time_has_come() -> None:
+def test_a_delayed_event_is_sent_when_it_is_due() -> None:
     has_gone = threading.Event()
 
     def send(unit: Rows, report: Report) -> None:
@@ -23,7 +23,7 @@ def test_an_event_goes_when_its_own_time_has_come() -> None:
             return
         report(DelayedEvents([unit[0].seq]))
         if unit[0].seq:
-            # Others, which come later and later, do not put it off.
+            # Events that are delayed later must not delay it further.
             for _ in range(500):
                 if has_gone.wait(0.01):
                     break
@@ -36,7 +36,7 @@ def test_an_event_goes_when_its_own_time_has_come() -> None:
     assert went_in_time == [True]
 
 
-def test_a_row_whose_event_is_held_back_is_not_done() -> None:
+def test_a_row_with_a_delayed_event_is_not_done() -> None:
     stop = threading.Event()
     heard: list[int] = []
 
@@ -50,7 +50,7 @@ def test_a_row_whose_event_is_held_back_is_not_done() -> None:
 
 
 def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
-    """Deliver some rows; return how many progress heard of at the end."""
+    """Deliver some rows; return the last count of finished rows that progress got."""
     heard: list[int] = []
     Dispatcher(
         RowsInMemory(row_count),
@@ -62,15 +62,15 @@ def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
     return heard[-1]
 
 
-def test_a_row_is_done_once_however_many_calls_it_took() -> None:
+def test_a_row_counts_as_done_once_whatever_the_number_of_calls() -> None:
     assert rows_done(hold_back, threading.Event()) == 10
 
 
-def test_an_event_may_be_all_that_there_is_to_wait_for() -> None:
+def test_the_run_waits_for_the_last_delayed_event() -> None:
     assert rows_done(hold_back, threading.Event(), row_count=1) == 1
 
 
-def test_progress_does_not_count_rows_that_a_stop_left() -> None:
+def test_progress_does_not_count_rows_that_a_stop_left_unsent() -> None:
     stop = threading.Event()
 
     def send(unit: Rows, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Reading ahead in a thread: the order, the errors, and how little is held."""
+"""Prefetching in a thread: order, errors, and how many items are held."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from sync.read_ahead import Prefetcher
+from sync.source_rows import Prefetcher
 from tests.support.rows import wait_until
 
 
 class Counted:
-    """Numbers without end; knows how many were taken and whether it was closed."""
+    """A source of numbers that counts those taken and notes when it is closed."""
 
     def __init__(self, end: int = 1_000_000) -> None:
         self.end = end
@@ -30,7 +30,7 @@ class Counted:
 
 
 def settle(numbers: Counted) -> int:
-    """Wait until no more is taken, and return how much was."""
+    """Wait until no more numbers are taken, and return how many were."""
     before = -1
     while before != numbers.taken:
         before = numbers.taken
@@ -38,15 +38,15 @@ def settle(numbers: Counted) -> int:
     return before
 
 
-def test_items_come_in_their_order() -> None:
+def test_items_keep_their_order() -> None:
     assert list(Prefetcher(Counted(1_000))) == list(range(1_000))
 
 
-def test_nothing_is_nothing() -> None:
+def test_an_empty_source_gives_no_items() -> None:
     assert list(Prefetcher(Counted(0))) == []
 
 
-def test_only_a_few_items_are_read_ahead() -> None:
+def test_only_a_few_items_are_prefetched() -> None:
     numbers = Counted()
     reading = Prefetcher(numbers)
     assert settle(numbers) <= 3
@@ -56,14 +56,14 @@ def test_only_a_few_items_are_read_ahead() -> None:
     reading.close()
 
 
-def test_the_source_is_read_while_nobody_asks() -> None:
+def test_items_are_fetched_before_they_are_asked_for() -> None:
     numbers = Counted()
     reading = Prefetcher(numbers)
     assert wait_until(lambda: numbers.taken >= 2)
     reading.close()
 
 
-def test_an_error_comes_in_its_place() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def breaking() -> Iterator[int]:
         yield 1
         yield 2
@@ -75,7 +75,7 @@ def test_an_error_comes_in_its_place() -> None:
         next(items)
 
 
-def test_an_error_before_the_first_item_is_raised_too() -> None:
+def test_an_error_before_the_first_item_is_raised() -> None:
     def failing() -> Iterator[int]:
         raise LookupError("no source")
 
@@ -84,7 +84,7 @@ def test_an_error_before_the_first_item_is_raised_too() -> None:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_not_even_an_exit_in_the_thread_is_lost(kind: type[BaseException]) -> None:
+def test_a_system_exit_in_the_thread_is_raised(kind: type[BaseException]) -> None:
     def ending() -> Iterator[int]:
         yield 1
         raise kind
@@ -93,7 +93,7 @@ def test_not_even_an_exit_in_the_thread_is_lost(kind: type[BaseException]) -> No
         list(Prefetcher(ending))
 
 
-def test_after_closing_the_source_is_closed_and_its_thread_ends() -> None:
+def test_close_closes_the_source_and_ends_the_thread() -> None:
     numbers = Counted()
     reading = Prefetcher(numbers)
     next(iter(reading))
@@ -104,7 +104,7 @@ def test_after_closing_the_source_is_closed_and_its_thread_ends() -> None:
     assert numbers.taken < 10
 
 
-def test_a_source_that_thinks_for_long_does_not_hold_up_closing() -> None:
+def test_close_does_not_wait_for_a_slow_source() -> None:
     thinking = threading.Event()
 
     def slow() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Progress, on a terminal (a pseudo-terminal), in a pipe, and in the log."""
+"""Progress on a pseudo-terminal, in a pipe and in the log."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from records.outcomes import CallResult, Finished, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import Finished, RequestKind
 from sync.progress import Call, Progress
 from tests.support.terminal import Terminal, screen
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that only the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,7 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
-    """The root logger, which gets back afterwards what it had."""
+    """The root logger; its handlers and level are restored afterwards."""
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
     logger.setLevel(logging.DEBUG)
@@ -58,7 +59,7 @@ def call(
     return outcome, [Finished(seq, kind, outcome, 0.0)]
 
 
-def test_a_terminal_shows_rows_rate_share_of_the_limit_time_left_and_counts(clock: Clock) -> None:
+def test_the_live_line_has_rows_rate_share_of_limit_time_left_and_counts(clock: Clock) -> None:
     terminal = Terminal(columns=140)
     with Progress(10_000, 500, live=True, stream=terminal.stream, clock=clock) as progress:
         clock.now += 2
@@ -72,7 +73,7 @@ def test_a_terminal_shows_rows_rate_share_of_the_limit_time_left_and_counts(cloc
     ]
 
 
-def test_log_lines_appear_whole_above_the_live_line(
+def test_log_lines_appear_unbroken_above_the_live_line(
     clock: Clock, root_logger: logging.Logger
 ) -> None:
     terminal = Terminal(columns=60)
@@ -89,7 +90,7 @@ def test_log_lines_appear_whole_above_the_live_line(
     ]
 
 
-def test_many_threads_may_log_while_the_line_is_drawn(
+def test_many_threads_can_log_while_the_line_is_drawn(
     clock: Clock, root_logger: logging.Logger
 ) -> None:
     terminal = Terminal(columns=60)
@@ -114,7 +115,7 @@ def test_many_threads_may_log_while_the_line_is_drawn(
     assert sorted(lines) == sorted(f"line {n} of {name}" for n in range(20) for name in range(8))
 
 
-def test_the_line_is_gone_at_the_end_and_the_log_has_its_stream_back(
+def test_the_line_is_removed_at_the_end_and_the_log_gets_its_stream_back(
     clock: Clock, root_logger: logging.Logger
 ) -> None:
     terminal = Terminal()
@@ -136,7 +137,7 @@ def test_the_line_is_gone_at_the_end_and_the_log_has_its_stream_back(
 
 
 @pytest.mark.parametrize("columns", [10, 24, 40, 60, 79, 80, 81, 100, 120, 160, 300])
-def test_the_line_never_fills_the_width_of_the_terminal(clock: Clock, columns: int) -> None:
+def test_the_line_is_shorter_than_the_terminal(clock: Clock, columns: int) -> None:
     terminal = Terminal(columns)
     with Progress(1_000_000, 500, live=True, stream=terminal.stream, clock=clock) as progress:
         clock.now += 3600
@@ -145,7 +146,7 @@ def test_the_line_never_fills_the_width_of_the_terminal(clock: Clock, columns: i
         assert len(line) < columns
 
 
-def test_eighty_columns_hold_all_that_matters_of_a_million_rows(clock: Clock) -> None:
+def test_the_important_parts_fit_into_eighty_columns_for_a_million_rows(clock: Clock) -> None:
     terminal = Terminal(columns=80)
     with Progress(1_000_000, 500, live=True, stream=terminal.stream, clock=clock) as progress:
         clock.now += 5
@@ -170,7 +171,7 @@ def test_no_color_is_respected_on_a_terminal(clock: Clock, monkeypatch: pytest.M
     assert "1 / 10" in outputs["1"]
 
 
-def test_a_pipe_gets_nothing_but_a_log_line_a_minute(
+def test_without_a_terminal_progress_is_a_log_line_a_minute(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -192,7 +193,7 @@ def test_a_pipe_gets_nothing_but_a_log_line_a_minute(
     assert {record.name for record in caplog.records} == {"sync.progress"}
 
 
-def test_on_a_terminal_the_minutely_line_is_for_the_file_only(
+def test_on_a_terminal_the_log_line_goes_to_the_file_only(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "sync.progress")
@@ -204,14 +205,14 @@ def test_on_a_terminal_the_minutely_line_is_for_the_file_only(
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
-def test_without_live_a_terminal_gets_nothing(clock: Clock) -> None:
+def test_without_live_nothing_is_drawn_on_a_terminal(clock: Clock) -> None:
     terminal = Terminal()
     with Progress(10, 500, stream=terminal.stream, clock=clock) as progress:
         progress.advance([call(1)], 1)
     assert terminal.output() == ""
 
 
-def test_a_dumb_terminal_gets_no_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dumb_terminal_gets_no_live_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     terminal = Terminal()
     with Progress(10, 500, live=True, stream=terminal.stream, clock=clock) as progress:
@@ -219,9 +220,7 @@ def test_a_dumb_terminal_gets_no_line(clock: Clock, monkeypatch: pytest.MonkeyPa
     assert terminal.output() == ""
 
 
-def test_where_every_call_is_logged_on_the_console_there_is_no_line(
-    clock: Clock, root_logger: logging.Logger
-) -> None:
+def test_at_debug_level_there_is_no_live_line(clock: Clock, root_logger: logging.Logger) -> None:
     terminal = Terminal()
     root_logger.handlers[:] = [logging.StreamHandler(terminal.stream)]  # every level
     with Progress(10, 500, live=True, stream=terminal.stream, clock=clock) as progress:

@@ -1,4 +1,4 @@
-"""One run between MariaDB and the sandbox: what it sends, remembers, leaves behind and says."""
+"""Runs from MariaDB to the sandbox: what they send, remember, write and log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from state.database import RunLock
+from state.lock import RunLock
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import (
@@ -26,16 +26,16 @@ NUMBERS = range(1, 41)
 
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
-    """Runs between a database with forty people and the sandbox."""
+    """Runs between a database with forty users and the sandbox."""
     add_users(mariadb.run_sql, NUMBERS)
     return Runs.between(tmp_path, mariadb, iterable)
 
 
-# Delivering
+# Delivery
 
 
 @pytest.mark.parametrize("mode", ["per-user", "bulk"])
-def test_a_run_delivers_everybody_and_the_next_one_nothing(
+def test_the_first_run_delivers_all_rows_and_the_second_none(
     runs: Runs, iterable: IterableSandbox, mode: str
 ) -> None:
     runs.settings["SYNC_MODE"] = mode
@@ -65,7 +65,9 @@ def test_only_what_changed_is_sent(
     ]
 
 
-def test_bad_rows_and_failures_are_accounted_for(runs: Runs, mariadb: SourceDatabase) -> None:
+def test_the_results_account_for_invalid_rows_and_failures(
+    runs: Runs, mariadb: SourceDatabase
+) -> None:
     add_user(mariadb.run_sql, 50, "nobody")
     add_user(mariadb.run_sql, 51, None)
     add_user(mariadb.run_sql, 52, email_of(3).upper())
@@ -104,11 +106,11 @@ def test_a_full_refresh_sends_everything_again(runs: Runs, iterable: IterableSan
     assert {event.applied_count for event in iterable.project.events.values()} == {2}
 
 
-def test_events_can_be_held_back(runs: Runs, iterable: IterableSandbox) -> None:
+def test_events_can_be_delayed(runs: Runs, iterable: IterableSandbox) -> None:
     runs.settings["EVENT_DELAY_SECONDS"] = "0.2"
     assert counts_of(runs.run()) == {"successful": 40}
     calls = list(iterable.calls)
-    # Other rows go on meanwhile.
+    # Other rows are sent in the meantime.
     assert [call.endpoint for call in calls[:2]] == 2 * ["users/update"]
     updated_at = {call.email: call.at for call in calls if call.endpoint == "users/update"}
     events = [call for call in calls if call.endpoint == "events/track"]
@@ -144,28 +146,28 @@ def test_a_dry_run_with_a_limit_shows_the_payloads(runs: Runs) -> None:
     assert runs.payloads == []
 
 
-def test_a_dry_run_goes_beside_a_real_one(runs: Runs) -> None:
+def test_a_dry_run_is_possible_during_a_real_run(runs: Runs) -> None:
     with RunLock(runs.state_file):
         assert counts_of(runs.run(dry_run=True)) == {"not_attempted": 40}
 
 
-# Words before the first call
+# Log lines before the first call
 
 
-def test_an_empty_result_is_a_warning_that_names_window_and_query(
+def test_an_empty_result_is_warned_of_with_window_and_query_file(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.settings["ENGAGEMENT_WINDOW_DAYS"] = "0.5"
     report = runs.run()
     assert (report.summary.status, report.summary.total_users) == ("completed", 0)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "The query returned nothing for the last 0.5 days: see its plan and pages in "
+        "The query returned nothing for the last 0.5 days: check the plan and the pages in "
         "pro_users_recent_engagement.sql, and ENGAGEMENT_WINDOW_DAYS."
     ]
     assert iterable.calls == []
 
 
-def test_a_changed_mapping_is_told_before_everything_is_sent_again(
+def test_a_changed_mapping_is_warned_of_before_everything_is_sent_again(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.run()
@@ -176,7 +178,7 @@ def test_a_changed_mapping_is_told_before_everything_is_sent_again(
     assert iterable.project.users[email_of(1)].data_fields["plan"] == "pro"
 
 
-def test_events_in_the_future_are_sent_with_a_question(
+def test_events_in_the_future_are_sent_with_a_warning(
     runs: Runs, mariadb: SourceDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
@@ -187,7 +189,7 @@ def test_events_in_the_future_are_sent_with_a_question(
     assert "2 events lie in the future: is DB_TIMEZONE=UTC right?" in caplog.text
 
 
-def test_the_log_tells_the_counts_before_and_after(
+def test_the_log_has_the_counts_before_and_after_delivery(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -201,7 +203,7 @@ def test_the_log_tells_the_counts_before_and_after(
 # History
 
 
-def test_every_run_enters_the_history(runs: Runs, iterable: IterableSandbox) -> None:
+def test_every_run_has_an_entry_in_the_history(runs: Runs, iterable: IterableSandbox) -> None:
     first = runs.run(limit=3)
     iterable.set_faults([{"fault": "status", "status": 500, "email": email_of(9)}])
     second = runs.run()
@@ -212,7 +214,7 @@ def test_every_run_enters_the_history(runs: Runs, iterable: IterableSandbox) -> 
     assert newest.finished_at is not None
 
 
-def test_what_iterable_has_is_what_the_tables_say(runs: Runs, iterable: IterableSandbox) -> None:
+def test_iterable_has_exactly_what_the_tables_hold(runs: Runs, iterable: IterableSandbox) -> None:
     runs.run(limit=1)
     (user,) = iterable.project.users.values()
     (event,) = iterable.project.events.values()

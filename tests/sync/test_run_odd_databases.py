@@ -1,4 +1,4 @@
-"""Whole runs on databases that others have set up: collations, zero dates, modes, odd sizes."""
+"""Runs on unusual databases: collations, zero dates, SQL modes and sizes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY_COLUMN = (
 
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
-    """Runs between a database with five people and the sandbox."""
+    """Runs between a database with five users and the sandbox."""
     add_users(mariadb.run_sql, FEW)
     return Runs.between(tmp_path, mariadb, iterable)
 
@@ -43,7 +43,7 @@ def fields_of(iterable: IterableSandbox, number: int) -> dict[str, Any]:
         *("utf8mb4_bin", "utf8mb4_unicode_ci", "ucs2_general_ci", "utf16_bin"),
     ],
 )
-def test_tables_of_any_collation_give_the_same_people_and_their_letters(
+def test_tables_of_any_collation_give_the_same_users_and_texts(
     runs: Runs, mariadb: SourceDatabase, iterable: IterableSandbox, collation: str
 ) -> None:
     character_set = collation.split("_")[0]
@@ -88,7 +88,7 @@ def test_one_table_of_each_collation_can_be_joined(
 def latin1_server(
     tmp_path_factory: pytest.TempPathFactory, mariadb_server: object
 ) -> Iterator[PrivateMariaDB]:
-    """A MariaDB that wants everybody to speak latin1; skipped where the other one is."""
+    """A MariaDB that forces latin1 on its clients; skipped where MariaDB is not installed."""
     assert mariadb_server
     options = [
         "--skip-character-set-client-handshake",
@@ -101,7 +101,7 @@ def latin1_server(
 
 
 @pytest.mark.slow
-def test_a_server_that_wants_everybody_to_speak_latin1_is_understood(
+def test_a_server_that_forces_latin1_on_connections_gives_correct_texts(
     latin1_server: PrivateMariaDB, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     with fresh_database(latin1_server) as source:
@@ -117,7 +117,7 @@ def test_a_server_that_wants_everybody_to_speak_latin1_is_understood(
     assert fields_of(iterable, 2)["last_name"] == "小龙 🚀 é"
 
 
-# Zero dates, and modes
+# Zero dates and SQL modes
 
 ZERO_DATES = """
     SET sql_mode = 'ALLOW_INVALID_DATES';
@@ -129,7 +129,7 @@ ZERO_DATES = """
 """
 
 
-def test_a_zero_date_in_a_mapped_column_is_left_out_as_null_is(
+def test_a_zero_date_in_a_mapped_column_is_left_out_like_null(
     runs: Runs, mariadb: SourceDatabase, iterable: IterableSandbox
 ) -> None:
     mariadb.run_sql(ZERO_DATES)
@@ -155,7 +155,7 @@ def test_a_zero_date_in_a_mapped_column_is_left_out_as_null_is(
 @pytest.mark.parametrize(
     "zero", ["0000-00-00 00:00:00", "2026-02-31 10:00:00", "2026-00-10 00:00:00"]
 )
-def test_an_event_time_that_is_no_time_makes_the_row_invalid_and_no_other(
+def test_an_impossible_event_time_makes_only_its_own_row_invalid(
     runs: Runs, mariadb: SourceDatabase, zero: str
 ) -> None:
     mariadb.run_sql(ZERO_DATES)
@@ -178,7 +178,7 @@ def test_an_event_time_that_is_no_time_makes_the_row_invalid_and_no_other(
         *("ORACLE", ""),
     ],
 )
-def test_the_query_means_the_same_in_every_sql_mode(
+def test_the_query_gives_the_same_rows_in_every_sql_mode(
     runs: Runs,
     mariadb_server: PrivateMariaDB,
     mariadb: SourceDatabase,
@@ -190,7 +190,7 @@ def test_the_query_means_the_same_in_every_sql_mode(
     try:
         assert counts_of(runs.run()) == {"successful": 5}
         with mariadb.connection(use_pure=use_pure) as database:
-            # A parameter is quoted as this mode has it.
+            # Parameters are quoted in the way of this mode.
             for text in ("it's", 'say "x"', "back\\slash\\", "%s 100%"):
                 assert database.execute_query("SELECT %(a)s AS a", {"a": text}) == [{"a": text}]
     finally:
@@ -202,7 +202,7 @@ def test_the_query_means_the_same_in_every_sql_mode(
 
 
 @pytest.mark.parametrize("mode", ["per-user", "bulk"])
-def test_no_row_one_row_and_a_row_of_a_megabyte(
+def test_zero_rows_one_row_and_a_row_of_one_megabyte_can_be_sent(
     runs: Runs, mariadb: SourceDatabase, mode: str
 ) -> None:
     runs.settings["SYNC_MODE"] = mode
@@ -225,13 +225,13 @@ def test_no_row_one_row_and_a_row_of_a_megabyte(
     )
 
 
-def test_a_row_of_45_megabytes_is_whole(mariadb: SourceDatabase, use_pure: bool) -> None:
+def test_a_row_of_45_megabytes_is_read_completely(mariadb: SourceDatabase, use_pure: bool) -> None:
     of_15_megabytes = "REPEAT('é', 7500000)"
     with mariadb.connection(use_pure=use_pure) as database:
         (row,) = database.execute_query(
             f"SELECT 1 AS first, {of_15_megabytes} AS b, {of_15_megabytes} AS c,"
             f" {of_15_megabytes} AS d, 2 AS last"
         )
-    # More than the server's max_allowed_packet, and in three packets of the protocol.
+    # More than the server's max_allowed_packet: three packets of the protocol.
     assert [len(str(value)) for value in row.values()] == [1, *3 * [7_500_000], 1]
     assert (row["first"], row["last"]) == (1, 2)

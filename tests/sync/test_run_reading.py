@@ -1,4 +1,4 @@
-"""A run whose read breaks: it is begun again, three times at most, and never half believed."""
+"""Runs whose read breaks: up to three reads, and no row of an incomplete read is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = """
     'desktop' AS device, 'Chrome' AS browser, 'Oslo' AS location,
     TIMESTAMP('2026-01-13 14:30:45') AS event_time
 """
-# MariaDB's own table of numbers. The first chunks are out while the server still thinks.
+# MariaDB's own table of numbers. The first chunks arrive while the query still runs.
 SLOW_IN_THE_MIDDLE = f"SELECT {COLUMNS} FROM seq_1_to_7000 WHERE seq <> 6000 OR SLEEP(0.5) = 0"
 
 
@@ -37,7 +37,7 @@ def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> 
 
 
 def hurried_stop() -> StopSignal:
-    """Return a stop signal by which the waits before the next read take no time."""
+    """Return a stop signal whose event ends waits between reads at once."""
     stop = StopSignal()
     stop.event = HurriedTime()
     return stop
@@ -45,7 +45,7 @@ def hurried_stop() -> StopSignal:
 
 @contextlib.contextmanager
 def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]]:
-    """Kill the first so many connections that are in the middle of the query."""
+    """Kill the first `times` connections while they run the query."""
     killed: list[int] = []
     done = threading.Event()
 
@@ -72,7 +72,7 @@ def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]
 
 
 @pytest.mark.slow
-def test_a_read_that_breaks_once_is_begun_again(
+def test_a_read_that_breaks_once_is_repeated(
     runs: Runs,
     mariadb_server: PrivateMariaDB,
     iterable: IterableSandbox,
@@ -82,13 +82,13 @@ def test_a_read_that_breaks_once_is_begun_again(
     with killing_the_reader(mariadb_server, 1) as killed:
         report = runs.run(hurried_stop())
     assert len(killed) == 1
-    assert caplog.text.count("Reading again, from the start.") == 1
+    assert caplog.text.count("Reading again from the first row.") == 1
     assert counts_of(report) == {"successful": 7_000}
     assert len(iterable.project.users) == len(iterable.project.events) == 7_000
 
 
 @pytest.mark.slow
-def test_a_read_that_always_breaks_is_given_up_after_three_times(
+def test_a_read_that_always_breaks_is_given_up_after_three_attempts(
     runs: Runs,
     mariadb_server: PrivateMariaDB,
     iterable: IterableSandbox,
@@ -97,7 +97,7 @@ def test_a_read_that_always_breaks_is_given_up_after_three_times(
     with killing_the_reader(mariadb_server, 10) as killed:
         report = runs.run(hurried_stop())
     assert len(killed) == 3
-    assert caplog.text.count("Reading again, from the start.") == 2
+    assert caplog.text.count("Reading again from the first row.") == 2
     assert "The connection to MySQL" in str(report.error)
     assert "was lost" in str(report.error)
     assert counts_of(report) == {}
@@ -107,7 +107,7 @@ def test_a_read_that_always_breaks_is_given_up_after_three_times(
 
 
 @pytest.mark.slow
-def test_a_broken_read_leaves_what_is_remembered(
+def test_a_broken_read_does_not_change_the_state_file(
     runs: Runs, mariadb_server: PrivateMariaDB, iterable: IterableSandbox
 ) -> None:
     runs.settings["SYNC_MODE"] = "bulk"
@@ -118,7 +118,7 @@ def test_a_broken_read_leaves_what_is_remembered(
     assert len(iterable.project.users) == 4_000
 
 
-def test_a_broken_query_is_not_tried_again(
+def test_a_query_with_an_error_is_not_repeated(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.with_query("SELECT nothing FROM nowhere")
@@ -130,7 +130,7 @@ def test_a_broken_query_is_not_tried_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_database_thinks_ends_the_run_at_once(
+def test_a_signal_while_the_query_runs_ends_the_run_at_once(
     runs: Runs, iterable: IterableSandbox, number: signal.Signals
 ) -> None:
     runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_3 WHERE SLEEP(3) = 0")
@@ -155,7 +155,7 @@ def test_a_signal_while_the_database_thinks_ends_the_run_at_once(
     assert iterable.calls == []
 
 
-def test_a_limit_does_not_read_what_it_does_not_need(runs: Runs) -> None:
+def test_with_a_limit_no_more_rows_are_read_than_needed(runs: Runs) -> None:
     began_at = time.monotonic()
     runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_2000 WHERE seq < 1000 OR SLEEP(0.01) = 0")
     report = runs.run(dry_run=True, limit=4)

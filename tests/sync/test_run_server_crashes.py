@@ -1,4 +1,4 @@
-"""Whole runs whose MySQL dies, or whose network does, before, during and after the read."""
+"""Runs whose MySQL server or network fails before, during or after the read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.users import add_users, check_project
 
 PEOPLE = range(1, 6_001)
 FEW = range(1, 41)
-# Thousands of rows are out while the server still thinks.
+# Thousands of rows arrive while the query still runs.
 SLOW_NEAR_THE_END = (
     "SELECT c.*, v.page, v.device, v.browser, v.location, v.event_time FROM customers AS c"
     " STRAIGHT_JOIN page_views AS v ON v.user_id = c.id"
@@ -34,7 +34,7 @@ SLOW_NEAR_THE_END = (
 def mortal(
     tmp_path_factory: pytest.TempPathFactory, mariadb_server: object
 ) -> Iterator[PrivateMariaDB]:
-    """A MariaDB that only the tests of this module kill; skipped where the other one is."""
+    """A MariaDB that the tests of this module kill; skipped where MariaDB is not installed."""
     assert mariadb_server
     with PrivateMariaDB(
         tmp_path_factory.mktemp("mortal"), ["--innodb-flush-log-at-trx-commit=1"]
@@ -49,7 +49,7 @@ def source(mortal: PrivateMariaDB) -> Iterator[SourceDatabase]:
 
 
 def hurried(runs: Runs) -> RunReport:
-    """Run once; the waits between reads take no time."""
+    """Run once, without waits between reads."""
     stop = StopSignal()
     stop.event = HurriedTime()
     return runs.run(stop)
@@ -64,7 +64,7 @@ def check_that_nothing_was_sent(report: RunReport, iterable: IterableSandbox) ->
 
 
 @pytest.mark.slow
-def test_a_server_killed_before_the_read_stops_the_run_and_the_next_one_delivers(
+def test_a_server_killed_before_the_read_aborts_the_run_and_the_next_one_delivers(
     mortal: PrivateMariaDB, source: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_users(source.run_sql, FEW)
@@ -79,7 +79,7 @@ def test_a_server_killed_before_the_read_stops_the_run_and_the_next_one_delivers
 
 
 @pytest.mark.slow
-def test_a_server_killed_during_the_read_gives_no_row_of_half_a_result(
+def test_no_row_of_an_incomplete_read_is_sent_when_the_server_is_killed(
     mortal: PrivateMariaDB,
     source: SourceDatabase,
     iterable: IterableSandbox,
@@ -108,7 +108,7 @@ def test_a_server_killed_during_the_read_gives_no_row_of_half_a_result(
 
 
 @pytest.mark.slow
-def test_a_server_killed_after_the_read_is_not_missed(
+def test_a_server_killed_after_the_read_does_not_affect_delivery(
     mortal: PrivateMariaDB, source: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_users(source.run_sql, FEW)
@@ -129,7 +129,7 @@ def test_a_server_killed_after_the_read_is_not_missed(
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
-def test_a_connection_lost_in_the_middle_of_a_row_is_begun_again(
+def test_a_read_is_repeated_when_the_connection_is_lost_in_the_middle_of_a_row(
     mariadb: SourceDatabase,
     iterable: IterableSandbox,
     tmp_path: Path,
@@ -138,16 +138,16 @@ def test_a_connection_lost_in_the_middle_of_a_row_is_begun_again(
 ) -> None:
     add_users(mariadb.run_sql, FEW)
     with Proxy(mariadb.port) as proxy:
-        # The read's own connection, and the one that would end its query.
+        # The connection of the read, and the one that would kill its query.
         proxy.cut_at, proxy.resets, proxy.cut_connections = 3_000, resets, 2
         runs = Runs.between(tmp_path, replace(mariadb, port=proxy.port), iterable)
         assert counts_of(hurried(runs)) == {"successful": 40}
         assert proxy.connection_count > 2
-    assert caplog.text.count("Reading again, from the start.") >= 1
+    assert caplog.text.count("Reading again from the first row.") >= 1
     check_project(iterable.project, FEW)
 
 
-def test_a_connection_that_is_always_lost_in_the_middle_of_a_row_is_given_up(
+def test_a_read_is_given_up_when_the_connection_is_always_lost_in_a_row(
     mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
     add_users(mariadb.run_sql, FEW)

@@ -1,4 +1,4 @@
-"""How a delivery ends before its time: a spent budget, a refusal, a stop, a bug; what remains."""
+"""Deliveries that end early: error budget, refusal, stop or bug, and what is recorded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.outcomes import PendingRow
+from records.rows import PendingRow
 from sandbox.iterable_api import IterableSandbox
-from sync.dispatcher import PerUserSender, Report, RunAborted
+from sync.dispatcher import Report, RunAborted
+from sync.per_user import PerUserSender
 from tests.support.drains import (
     calls_by_person,
     check_that_nothing_was_lost_or_repeated,
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class FewAtOnce(PerUserSender):
-    """Few calls are under way when the end comes, however slow the machine is."""
+    """A sender with few calls in flight at the end, however slow the machine is."""
 
     max_in_flight = 5
 
@@ -49,7 +50,7 @@ class FewAtOnce(PerUserSender):
         ({"fault": "html_body", "applied": False}, "200"),
     ],
 )
-def test_twenty_calls_in_a_row_that_fail_end_the_run(
+def test_twenty_unavailable_calls_in_a_row_end_the_run(
     path: Path, iterable: IterableSandbox, fault: dict[str, Any], said: str
 ) -> None:
     iterable.set_faults([fault])
@@ -64,7 +65,7 @@ def test_twenty_calls_in_a_row_that_fail_end_the_run(
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
-def test_nineteen_failures_in_a_row_do_not_end_the_run(
+def test_nineteen_unavailable_calls_in_a_row_do_not_end_the_run(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 500, "times": 19}])
@@ -73,14 +74,14 @@ def test_nineteen_failures_in_a_row_do_not_end_the_run(
         assert "not_attempted" not in outcomes_of(outbox).values()
 
 
-def test_rejections_spend_no_budget(path: Path, iterable: IterableSandbox) -> None:
+def test_rejections_do_not_use_the_error_budget(path: Path, iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 400}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url)
         assert set(outcomes_of(outbox).values()) == {"total_failure"}
 
 
-# A refusal in the middle
+# A refusal after the first row
 
 
 def test_after_a_refusal_no_further_call_is_made(path: Path) -> None:
@@ -106,7 +107,9 @@ SLOW_UPDATES = [
 ]
 
 
-def test_rows_under_way_at_a_refusal_go_no_further(path: Path, iterable: IterableSandbox) -> None:
+def test_rows_in_flight_at_a_refusal_make_no_further_call(
+    path: Path, iterable: IterableSandbox
+) -> None:
     refusal = {"fault": "status", "status": 401, "email": email_of(2)}
     late = {"fault": "delay", "seconds": 0.2, "email": email_of(2)}  # all the others have begun
     iterable.set_faults([refusal, late, *SLOW_UPDATES])
@@ -121,7 +124,7 @@ def test_rows_under_way_at_a_refusal_go_no_further(path: Path, iterable: Iterabl
 # A stop
 
 
-def test_rows_under_way_at_a_stop_are_finished(path: Path, iterable: IterableSandbox) -> None:
+def test_rows_in_flight_at_a_stop_are_finished(path: Path, iterable: IterableSandbox) -> None:
     iterable.set_faults(SLOW_UPDATES)
     with outbox_with(path, rows(*range(1, 9))) as outbox:
         drain(outbox, iterable.url, stop=stop_when(lambda: len(iterable.project.users) == 8))
@@ -129,7 +132,7 @@ def test_rows_under_way_at_a_stop_are_finished(path: Path, iterable: IterableSan
 
 
 @pytest.mark.slow
-def test_a_stop_ends_the_run_soon_and_what_was_under_way_is_recorded(path: Path) -> None:
+def test_a_stop_ends_the_run_soon_and_records_the_calls_in_flight(path: Path) -> None:
     with (
         IterableSandbox(latency_seconds=0.1, jitter_seconds=0.05) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
@@ -141,7 +144,7 @@ def test_a_stop_ends_the_run_soon_and_what_was_under_way_is_recorded(path: Path)
             return len(iterable.project.events) >= 5
 
         pace = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
-        drain(outbox, iterable.url, stop=stop_when(is_time), paces=pace)
+        drain(outbox, iterable.url, stop=stop_when(is_time), requests_per_second=pace)
         assert time.monotonic() - stopped_at[-1] < 1.5
         counts = Counter(outcomes_of(outbox).values())
         assert set(counts) == {"successful", "partial_failure", "not_attempted"} or set(counts) == {
@@ -153,7 +156,7 @@ def test_a_stop_ends_the_run_soon_and_what_was_under_way_is_recorded(path: Path)
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
-def test_a_stop_ends_retries_and_what_they_came_to_is_recorded(
+def test_a_stop_ends_retries_and_records_their_last_result(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503, "retry_after": 60}])
@@ -177,7 +180,7 @@ def test_a_stop_before_the_first_call_sends_nothing(path: Path, iterable: Iterab
     assert iterable.calls == []
 
 
-def test_events_that_are_held_back_when_a_stop_comes_go_with_the_next_run(
+def test_events_still_delayed_at_a_stop_are_sent_by_the_next_run(
     path: Path, iterable: IterableSandbox
 ) -> None:
     stop = stop_when(lambda: len(iterable.project.users) == len(NUMBERS))
@@ -201,7 +204,7 @@ def test_a_stop_does_not_wait_for_calls_that_hang(path: Path, iterable: Iterable
 
 
 class FaultySender(PerUserSender):
-    """A sender with a bug that some rows bring out, before or after their calls."""
+    """A sender that raises an exception before or after the calls of some rows."""
 
     bug: BaseException = ZeroDivisionError("a bug")
     before: frozenset[str] = frozenset()
@@ -216,7 +219,7 @@ class FaultySender(PerUserSender):
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), SystemExit(3)])
-def test_a_bug_in_a_thread_ends_the_run_and_what_finished_is_recorded(
+def test_a_bug_in_a_worker_ends_the_run_and_finished_calls_are_recorded(
     path: Path, iterable: IterableSandbox, bug: BaseException
 ) -> None:
     class Faulty(FaultySender):
@@ -233,7 +236,7 @@ def test_a_bug_in_a_thread_ends_the_run_and_what_finished_is_recorded(
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
-def test_several_bugs_at_once_cost_no_result(path: Path) -> None:
+def test_several_bugs_at_once_lose_no_result(path: Path) -> None:
     class Faulty(FaultySender):
         after = frozenset(email_of(number) for number in range(20, 40))
 
@@ -248,7 +251,7 @@ def test_several_bugs_at_once_cost_no_result(path: Path) -> None:
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
-def test_a_bug_that_a_stop_brings_out_surfaces(path: Path) -> None:
+def test_a_bug_during_a_graceful_shutdown_is_raised(path: Path) -> None:
     class Faulty(FaultySender):
         after = frozenset(email_of(number) for number in range(1, 101))
 

@@ -1,4 +1,4 @@
-"""What it means for each row of a batch that the batch was refused whole."""
+"""The results of rows whose whole batch was rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import CallResult, PendingRow, RequestKind
+from records.outcomes import CallResult
+from records.rows import PendingRow, RequestKind
 from tests.support.bulk_reading import REJECTED, again, batch, codes, read, refused_whole
 from tests.support.fake_bulk_client import row
 
@@ -17,18 +18,18 @@ from tests.support.fake_bulk_client import row
     ("status", "code"),
     [(413, "BatchTooLarge"), (400, "RequestFieldsTypesMismatched"), (400, "GenericError")],
 )
-def test_a_batch_refused_without_a_name_is_split_in_two(status: int, code: str) -> None:
+def test_a_rejected_batch_that_names_no_row_is_split_in_two(status: int, code: str) -> None:
     reading = read(batch(5), refused_whole(code, status=status))
     assert codes(reading) == {}
     assert again(reading) == [[0, 1], [2, 3, 4]]
 
 
-def test_a_row_that_stands_alone_is_rejected_with_the_batchs_reason() -> None:
+def test_a_row_sent_alone_is_rejected_with_the_reason_of_the_response() -> None:
     call = refused_whole("BatchTooLarge", {"a": 1}, 413)
     assert read(batch(1), call).settled[0] == call
 
 
-def test_the_rows_that_a_bad_body_names_are_rejected_and_the_others_sent_again() -> None:
+def test_rows_that_bad_json_body_names_are_rejected_and_the_others_sent_again() -> None:
     params = {
         "obj.users[1].preferUserId": "Boolean value expected",
         "obj.users[1].email": "String value expected",
@@ -40,13 +41,13 @@ def test_the_rows_that_a_bad_body_names_are_rejected_and_the_others_sent_again()
     assert reading.settled[1].params == {"obj.users[1].preferUserId": "Boolean value expected"}
 
 
-def test_events_are_named_by_their_own_word() -> None:
+def test_events_are_named_by_the_events_key() -> None:
     params = {"obj.events[0].createdAt": "Number expected"}
     reading = read(batch(2), refused_whole("BadJsonBody", params), RequestKind.EVENT)
     assert codes(reading) == {0: (REJECTED, "BadJsonBody")}
 
 
-def test_where_every_row_is_named_nothing_is_sent_again() -> None:
+def test_nothing_is_sent_again_when_every_row_is_named() -> None:
     params = {f"obj.users[{n}].email": "String value expected" for n in range(2)}
     assert again(read(batch(2), refused_whole("BadJsonBody", params))) == []
 
@@ -66,7 +67,7 @@ def test_where_every_row_is_named_nothing_is_sent_again() -> None:
         None,
     ],
 )
-def test_names_that_fit_no_row_split_the_batch(params: Any) -> None:
+def test_a_batch_is_split_when_the_named_places_fit_no_row(params: Any) -> None:
     assert again(read(batch(4), refused_whole("BadJsonBody", params))) == [[0, 1], [2, 3]]
 
 
@@ -82,7 +83,7 @@ def holding(*values: str) -> list[PendingRow]:
     return [row(seq, fields=f'{{"since": {value}}}') for seq, value in enumerate(values)]
 
 
-def test_the_rows_that_hold_the_offending_value_are_sent_apart_from_the_others() -> None:
+def test_rows_with_the_offending_value_are_sent_apart_from_the_others() -> None:
     rows = holding('"2026-01-01"', '"GGG"', "null", '"GGG"')
     reading = read(rows, mistyped(since="GGG"))
     assert codes(reading) == {}
@@ -99,7 +100,7 @@ def test_the_rows_that_hold_the_offending_value_are_sent_apart_from_the_others()
         (('"a"', '"b"'), None),
     ],
 )
-def test_an_offending_value_that_tells_no_rows_apart_splits_the_batch(
+def test_a_batch_is_split_when_all_or_no_rows_have_the_offending_value(
     values: tuple[str, ...], offending: Any
 ) -> None:
     assert again(read(holding(*values), mistyped(since=offending))) == [[0], [1]]
@@ -109,12 +110,12 @@ def test_an_offending_value_that_tells_no_rows_apart_splits_the_batch(
     "errors",
     [None, [], "x", {}, {"since": None}, {"since": {}}, {"other": {"offendingValue": "a"}}],
 )
-def test_validation_errors_of_any_shape_split_the_batch(errors: Any) -> None:
+def test_unreadable_validation_errors_split_the_batch(errors: Any) -> None:
     call = refused_whole("RequestFieldsTypesMismatched", {"validationErrors": errors})
     assert again(read(holding('"a"', '"b"'), call)) == [[0], [1]]
 
 
-# Whatever comes
+# Any response
 
 JUNK = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
 PARAMS = st.dictionaries(
@@ -125,6 +126,8 @@ PARAMS = st.dictionaries(
 
 
 @given(st.integers(1, 6), PARAMS | JUNK, st.sampled_from(RequestKind))
-def test_no_refusal_of_a_batch_is_an_exception(count: int, params: Any, kind: RequestKind) -> None:
+def test_no_rejection_of_a_batch_raises_an_exception(
+    count: int, params: Any, kind: RequestKind
+) -> None:
     reading = read(batch(count), refused_whole("BadJsonBody", params), kind)
     assert not [result for result in reading.settled.values() if result.delivered]

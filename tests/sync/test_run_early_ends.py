@@ -1,4 +1,4 @@
-"""Runs that end before their time: what is left behind, and how the next one carries on."""
+"""Runs that end early: which files they leave, and how the next run continues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
-from state.database import RunLock, StateError
+from state.database import StateError
+from state.lock import RunLock
 from state.outbox import Outbox
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
@@ -23,12 +24,12 @@ NUMBERS = range(1, 41)
 
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
-    """Runs between a database with forty people and the sandbox."""
+    """Runs between a database with forty users and the sandbox."""
     add_users(mariadb.run_sql, NUMBERS)
     return Runs.between(tmp_path, mariadb, iterable)
 
 
-# Refusals before the first call
+# Errors before the first call
 
 
 def test_columns_that_the_query_lacks_are_named_before_anything_is_sent(
@@ -44,7 +45,7 @@ def test_columns_that_the_query_lacks_are_named_before_anything_is_sent(
     assert counts_of(runs.run()) == {"successful": 40}
 
 
-def test_a_second_run_is_refused_while_the_first_is_at_work(
+def test_a_second_run_ends_at_once_while_the_first_is_running(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
     with RunLock(runs.state_file), pytest.raises(StateError, match="Another run is at work"):
@@ -53,10 +54,10 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
     assert not runs.state_file.exists()
 
 
-# Endings
+# Early ends
 
 
-def test_a_refusal_aborts_the_run_and_leaves_a_whole_results_file(
+def test_a_refusal_aborts_the_run_and_leaves_a_complete_results_file(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401}])
@@ -74,7 +75,7 @@ def test_a_refusal_aborts_the_run_and_leaves_a_whole_results_file(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_leaves_a_whole_results_file_and_the_next_run_carries_on(
+def test_a_stop_signal_leaves_a_complete_results_file_and_the_next_run_continues(
     runs: Runs, iterable: IterableSandbox, number: signal.Signals
 ) -> None:
     runs.settings |= {"USERS_UPDATE_RPS": "40", "EVENTS_TRACK_RPS": "40"}
@@ -100,7 +101,7 @@ def test_a_stop_signal_leaves_a_whole_results_file_and_the_next_run_carries_on(
     assert {event.applied_count for event in iterable.project.events.values()} == {1}
 
 
-def test_the_rows_of_a_killed_run_are_not_those_of_the_next(
+def test_rows_of_a_killed_run_are_not_in_the_results_of_the_next(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
     left_by_a_kill = Outbox(runs.state_file)

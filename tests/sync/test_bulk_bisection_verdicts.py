@@ -1,4 +1,4 @@
-"""Splitting: whatever a batch answers, each row comes to one verdict, and to a true one."""
+"""Bisection gives each row one true verdict, whatever the responses are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
-from records.outcomes import CallResult, RequestKind, Verdict
+from records.outcomes import CallResult, Verdict
+from records.rows import RequestKind
 from sync.bulk import BulkSender
 from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import TAKEN, FakeBulkClient, Kind, rows_of
@@ -35,7 +36,7 @@ UNREACHABLE = {Kind.INVALID, Kind.DEPRECATED, Kind.NAMED_TWICE, Kind.FORGOTTEN}
 def sent(
     iterable: FakeBulkClient, kinds: Sequence[Kind]
 ) -> tuple[dict[RequestKind, dict[int, CallResult]], list[tuple[RequestKind, int, int]]]:
-    """Send one batch; return each row's result, and (half, row, requests made by then)."""
+    """Send one batch; return each row's result, and (kind, row, requests made by then)."""
     results: dict[RequestKind, dict[int, CallResult]] = {kind: {} for kind in RequestKind}
     order: list[tuple[RequestKind, int, int]] = []
 
@@ -56,9 +57,9 @@ def check_truth(
     results: Mapping[RequestKind, Mapping[int, CallResult]],
     order: Sequence[tuple[RequestKind, int, int]],
 ) -> None:
-    for kind, of_half in results.items():
+    for kind, of_kind in results.items():
         endpoint = ENDPOINT_OF[kind]
-        for seq, result in of_half.items():
+        for seq, result in of_kind.items():
             if result.delivered:
                 assert (endpoint, seq) in iterable.applied, "a false success"
     for kind, seq, requests_by_then in order:
@@ -78,7 +79,7 @@ KINDS = st.lists(
 @example(kinds=[Kind.UNNAMED, Kind.INVALID, Kind.MISCOUNTED], most_rows=50)
 @example(kinds=[Kind.UNNAMED, Kind.MISCOUNTED], most_rows=50)
 @example(kinds=list(Kind)[:-1], most_rows=50)
-def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
+def test_every_row_gets_its_own_reason_whatever_else_is_in_the_batch(
     kinds: list[Kind], most_rows: int
 ) -> None:
     iterable = FakeBulkClient(dict(enumerate(kinds)), most_rows=most_rows)
@@ -90,8 +91,8 @@ def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
     assert {seq: result.code for seq, result in results[RequestKind.EVENT].items()} == {
         seq: CODE_OF[kind] for seq, kind in enumerate(kinds) if kind not in UNREACHABLE
     }
-    for of_half in results.values():
-        for seq, result in of_half.items():
+    for of_kind in results.values():
+        for seq, result in of_kind.items():
             expected = Verdict.DELIVERED if kinds[seq] is Kind.FINE else Verdict.REJECTED
             if kinds[seq] is Kind.MISCOUNTED:
                 expected = Verdict.UNAVAILABLE  # it may be there: the next run will know
@@ -105,7 +106,7 @@ def test_every_row_gets_its_own_reason_whatever_its_neighbours_are(
     most_rows=st.integers(1, 40),
     stranger=st.booleans(),
 )
-def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
+def test_bisection_ends_with_one_true_verdict_for_each_row(
     kinds: list[Kind], event_kinds: list[Kind], most_rows: int, stranger: bool
 ) -> None:
     iterable = FakeBulkClient(
@@ -128,7 +129,7 @@ def test_whatever_is_mixed_splitting_ends_with_one_true_verdict_a_row(
     stops_after=st.integers(0, 40),
     refuses_from=st.integers(0, 40),
 )
-def test_a_stop_or_a_refusal_anywhere_leaves_no_verdict_that_is_not_true(
+def test_a_stop_or_a_refusal_during_bisection_leaves_no_false_verdict(
     kinds: list[Kind], stops_after: int, refuses_from: int
 ) -> None:
     iterable = FakeBulkClient(
@@ -139,8 +140,8 @@ def test_a_stop_or_a_refusal_anywhere_leaves_no_verdict_that_is_not_true(
     assert len(iterable.requests) <= min(stops_after, refuses_from + 1)
     refused = [
         seq
-        for of_half in results.values()
-        for seq, result in of_half.items()
+        for of_kind in results.values()
+        for seq, result in of_kind.items()
         if result.verdict is Verdict.REFUSED
     ]
     assert not refused or set(refused) <= set(iterable.requests[-1][1])
@@ -163,7 +164,7 @@ def test_one_bad_row_in_a_thousand_costs_about_two_log2_n_requests(kind: Kind, p
 @pytest.mark.parametrize(
     ("kind", "requests"), [(Kind.NAMED_POISON, 2), (Kind.MISTYPED, 3), (Kind.INVALID, 1)]
 )
-def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, requests: int) -> None:
+def test_a_bad_row_that_is_named_costs_one_or_two_more_requests(kind: Kind, requests: int) -> None:
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {700: kind}
     iterable = FakeBulkClient(kinds)
     results, _ = sent(iterable, list(kinds.values()))
@@ -174,7 +175,7 @@ def test_a_bad_row_that_is_named_costs_a_request_or_two_more(kind: Kind, request
     assert len(updates) == requests
 
 
-def test_the_documented_batch_of_thirty_bad_rows_among_a_thousand() -> None:
+def test_thirty_bad_rows_among_a_thousand_cost_the_documented_requests() -> None:
     bad = dict(enumerate([Kind.POISON] * 10 + [Kind.INVALID] * 10 + [Kind.FORGOTTEN] * 10))
     kinds = {seq: Kind.FINE for seq in range(1_000)} | {33 * n + 7: bad[n] for n in bad}
     iterable = FakeBulkClient(kinds)

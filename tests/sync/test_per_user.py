@@ -1,10 +1,11 @@
-"""One row's calls, before a client that only notes them: bodies, permits, and what is reported."""
+"""The calls of one row to a client that records them: bodies, permits and reports."""
 
 from __future__ import annotations
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.outcomes import Verdict
-from sync.dispatcher import CallReport, PerUserSender
+from sync.dispatcher import CallReport
+from sync.per_user import PerUserSender
 from tests.support.rows import call_result
 from tests.support.senders import NotedCalls, waiting_row
 
@@ -20,14 +21,14 @@ def test_a_permit_is_for_a_rows_first_call_only() -> None:
     assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8", True)]
 
 
-def test_a_row_takes_the_permit_of_the_call_that_it_begins_with() -> None:
+def test_the_rate_limiter_of_a_row_is_that_of_its_first_call() -> None:
     calls = NotedCalls()
     sender = PerUserSender(calls)
-    assert sender.pace([waiting_row(1)]) is calls.paces[USERS_UPDATE]
-    assert sender.pace([waiting_row(1, None)]) is calls.paces[EVENTS_TRACK]
+    assert sender.rate_limiter([waiting_row(1)]) is calls.rate_limiters[USERS_UPDATE]
+    assert sender.rate_limiter([waiting_row(1, None)]) is calls.rate_limiters[EVENTS_TRACK]
 
 
-def test_a_row_without_an_event_is_not_held_back() -> None:
+def test_a_row_without_an_event_is_not_delayed() -> None:
     reports: list[object] = []
 
     def note(report: object) -> bool:
@@ -41,7 +42,7 @@ def test_a_row_without_an_event_is_not_held_back() -> None:
     assert [call[0] for call in calls.calls] == [USERS_UPDATE]
 
 
-def test_a_call_that_was_never_made_is_not_reported() -> None:
+def test_a_call_that_was_not_made_is_not_reported() -> None:
     calls = NotedCalls(call_result(Verdict.UNAVAILABLE, attempts=0))
 
     def refuse_reports(report: object) -> bool:

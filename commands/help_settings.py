@@ -1,0 +1,28 @@
+"""The list of settings: `--help-settings`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+
+from config.settings import SETTINGS
+
+WIDTH = 100
+
+
+def help_lines() -> Iterator[str]:
+    """Yield every setting in its group: name and default, and below them what it means."""
+    yield "Settings of .env. An environment variable of the same name wins over the file."
+    for group, settings in groupby(SETTINGS, key=lambda setting: setting.group):
+        yield ""
+        yield f"{group}:"
+        for setting in settings:
+            yield f"  {setting.name}" + ("" if setting.required else f"={setting.default}")
+            yield from textwrap.wrap(
+                setting.help,
+                WIDTH,
+                initial_indent="      ",
+                subsequent_indent="      ",
+                break_on_hyphens=False,
+            )

@@ -1,0 +1,40 @@
+"""`--history`: print the past runs, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+from commands.console import print_line
+from config.settings import read_setting
+from errors import ExitStatus
+from state.history import PRINTED_COUNTS, PastRun
+from state.outbox import Outbox
+
+
+def history(environment: Mapping[str, str]) -> int:
+    """Print the past runs of the state file, the newest first, and return the exit status."""
+    with closing(Outbox(read_setting(environment, "STATE_FILE"), read_only=True)) as outbox:
+        runs = outbox.history.runs()
+    for line in history_lines(runs):
+        print_line(line)
+    return ExitStatus.OK
+
+
+def history_lines(runs: Sequence[PastRun]) -> list[str]:
+    """Format the past runs, a line each; counts of zero are left out."""
+    lines = []
+    for run in runs:
+        seconds = run.counts.get("duration_seconds")
+        counts = [
+            f"{run.counts[name]:,} {name.replace('_', ' ')}"
+            for name in PRINTED_COUNTS
+            if run.counts.get(name)
+        ]
+        lines.append(
+            f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"
+            + ("" if seconds is None else f"  {seconds:,.1f} s  ")
+            + ", ".join(counts)
+            + (f"  ({run.reason})" if run.reason else "")
+        )
+    return lines or ["No run yet."]

@@ -1,0 +1,70 @@
+"""Advice for the operator when Iterable refuses the API key or the base URL is wrong.
+
+Used by the run, `--check` and `--verify`. Sources: Iterable's articles "API Keys" and
+"JWT-Enabled API Keys".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from iterable_api.responses import NO_API_RESPONSE, ApiResponse, verdict_of
+from records.outcomes import Verdict
+
+DATA_CENTRES: Mapping[str, str] = {
+    "https://api.iterable.com": "US data centre",
+    "https://api.eu.iterable.com": "EU data centre",
+}
+_CREATE_A_KEY = (
+    "Create a key of type Server-side in Iterable (Integrations > API Keys) and set "
+    "ITERABLE_API_KEY to it."
+)
+
+
+def explain_refusal(status: int | None, code: str | None, message: str) -> str:
+    """Explain a response or error with the verdict `refused` and say what to do.
+
+    The arguments are those of `CallResult`; without a status the certificate was not accepted.
+    """
+    if status is None:
+        return (
+            f"{message}, so the API key was not sent: check ITERABLE_API_BASE_URL. If your network "
+            "has a proxy that reads TLS traffic, set REQUESTS_CA_BUNDLE to its CA file."
+        )
+    if status not in (401, 403) or code == NO_API_RESPONSE:
+        return (
+            f"ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP {status}): set it to "
+            f"{' or '.join(DATA_CENTRES)}."
+        )
+    refused = f"Iterable refused the API key (HTTP {status}{f' {code}' if code else ''})"
+    lower_code = (code or "").lower()
+    if "jwt" in lower_code or lower_code == "badauthorizationheader" or "jwt" in message.lower():
+        return f"{refused}: the key is JWT-enabled, which is for apps and websites. {_CREATE_A_KEY}"
+    if status == 403 or lower_code in ("forbidden", "unauthorized"):
+        return (
+            f"{refused}: it is a client-side key, or its permissions are limited. {_CREATE_A_KEY}"
+        )
+    centres = ", ".join(f"{name}: {url}" for url, name in DATA_CENTRES.items())
+    return (
+        f"{refused}: it is mistyped, disabled, not of type Server-side, or belongs to a project "
+        f"in another data centre. Check ITERABLE_API_KEY and ITERABLE_API_BASE_URL ({centres})."
+    )
+
+
+def explain_problem(endpoint: str, response: ApiResponse, address: str) -> str | None:
+    """Explain what the response to a GET says about address and key, None if both work."""
+    status = response.status
+    if verdict_of(endpoint, response) is Verdict.REFUSED:
+        return explain_refusal(status, response.code, response.message)
+    if status is None:
+        return (
+            f"{address} cannot be reached ({response.problem}): check this machine's network, "
+            "HTTPS_PROXY if it needs a proxy, and ITERABLE_API_BASE_URL."
+        )
+    if status >= 500:
+        return f"{address} has a server error (HTTP {status}): see status.iterable.com, try later."
+    if not isinstance(response.body, dict):
+        return explain_refusal(status, NO_API_RESPONSE, "")
+    if status >= 400:
+        return f"{address} rejected the request (HTTP {status} {response.code})."
+    return None

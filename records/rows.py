@@ -1,0 +1,84 @@
+"""Rows during and after delivery, as the outbox hands them out and takes results in."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+from typing import NamedTuple
+
+from records.outcomes import CallResult, Outcome, Verdict, row_outcome
+
+
+class RequestKind(str, Enum):
+    """The two requests that a record may need."""
+
+    PROFILE = "profile"
+    EVENT = "event"
+
+
+class PendingRow(NamedTuple):
+    """A row that waits to be sent; a body is None where that request is not needed."""
+
+    seq: int  # position in the query's result
+    user_id: int | str | None
+    email: str
+    profile: bytes | None
+    event: bytes | None
+
+
+class Finished(NamedTuple):
+    """The result of one request of one row."""
+
+    seq: int  # `PendingRow.seq`
+    kind: RequestKind
+    result: CallResult
+    finished_at: float  # unix seconds
+
+
+class RowState(NamedTuple):
+    """Everything that decides a row's outcome."""
+
+    kind: str | None  # "unchanged", "invalid", "duplicate"; None for a row that had to be sent
+    profile_in_place: bool  # before this run
+    event_in_place: bool
+    update: str | None  # verdict of the request, None if it was not made
+    event: str | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome if nothing more is sent for the row."""
+        return _outcome_of(self)
+
+
+@cache  # there are a few dozen different states, however many rows
+def _outcome_of(state: RowState) -> Outcome:
+    if state.kind is not None:
+        return Outcome(state.kind)
+    return row_outcome(
+        Verdict(state.update) if state.update else None,
+        Verdict(state.event) if state.event else None,
+        profile_in_place=bool(state.profile_in_place),
+        event_in_place=bool(state.event_in_place),
+    )
+
+
+class SettledRow(NamedTuple):
+    """A row after the run; the results of its requests are JSON text (`CallResult.to_json`)."""
+
+    state: RowState
+    user_id: int | str | None
+    email: str | None
+    reason: str | None
+    update_result: str | None
+    event_result: str | None
+    settled_at: float | None  # unix seconds
+
+
+class Failure(NamedTuple):
+    """The number of rows that failed for the same reason."""
+
+    endpoint: str  # "users/update", "events/track", or "row" for an invalid row
+    verdict: str
+    code: str | None
+    rows: int
+    example_user_id: int | str | None

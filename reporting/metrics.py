@@ -1,0 +1,109 @@
+"""Prometheus metrics of the last run, a file for node_exporter's textfile collector."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from records.outcomes import Outcome
+from reporting.atomic_file import replace_file
+from reporting.summary import RunSummary
+
+logger = logging.getLogger(__name__)
+
+STATUSES = ("completed", "completed_with_failures", "interrupted", "aborted")
+SUCCESS_METRIC = "iterable_sync_last_success_timestamp_seconds"
+MAX_READ_BYTES = 100_000
+
+
+def write_metrics(path: Path, summary: RunSummary) -> None:
+    """Write the run's metrics as Prometheus text.
+
+    Mode 0644, because node_exporter runs as another user; the file contains only numbers. A dry
+    run does not change it. Never raises: a failure is a warning in the log.
+    """
+    if summary.dry_run:
+        return
+    try:
+        if path.exists() and not path.is_file():  # as root, /dev/null would be replaced
+            raise OSError(errno.EINVAL, "not a regular file")
+        text = "".join(_exposition(summary, _previous_success(path)))
+        with replace_file(path, 0o644) as file:
+            file.write(text.encode())
+    except Exception as error:  # noqa: BLE001 - metrics must not fail a run
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        logger.warning("METRICS_FILE %s cannot be written: %s", path, reason)
+
+
+def _exposition(summary: RunSummary, previous_success: float | None) -> Iterator[str]:
+    finished_at = datetime.fromisoformat(summary.finished_at).timestamp()
+    # A run with rejected rows counts: else an alert would not notice runs that really break.
+    is_complete = summary.status in ("completed", "completed_with_failures")
+    success_at: float | None = finished_at
+    if not is_complete:  # min(): a clock that was ahead must not hide failures for years
+        success_at = None if previous_success is None else min(previous_success, finished_at)
+    yield from _gauge(
+        "iterable_sync_last_run_start_timestamp_seconds",
+        "Unix time when the last run started.",
+        {"": datetime.fromisoformat(summary.started_at).timestamp()},
+    )
+    yield from _gauge(
+        "iterable_sync_last_run_end_timestamp_seconds",
+        "Unix time when the last run ended.",
+        {"": finished_at},
+    )
+    if success_at is not None:
+        yield from _gauge(
+            SUCCESS_METRIC,
+            "Unix time when a run last ended as completed or completed_with_failures.",
+            {"": success_at},
+        )
+    yield from _gauge(
+        "iterable_sync_last_run_duration_seconds",
+        "Duration of the last run.",
+        {"": summary.duration_seconds},
+    )
+    yield from _gauge(
+        "iterable_sync_last_run_status",
+        "1 for the status of the last run, 0 for the others.",
+        {f'{{status="{status}"}}': int(status == summary.status) for status in STATUSES},
+    )
+    yield from _gauge(
+        "iterable_sync_last_run_users",
+        "Users of the last run by outcome.",
+        {f'{{outcome="{outcome.value}"}}': summary.counts[outcome] for outcome in Outcome},
+    )
+    yield from _gauge(
+        "iterable_sync_last_run_api_calls",
+        "API calls of the last run, including retries.",
+        {"": summary.api_calls},
+    )
+    yield from _gauge(
+        "iterable_sync_last_run_retries",
+        "Retries of the last run.",
+        {"": summary.retries},
+    )
+
+
+def _gauge(name: str, help_text: str, values: dict[str, float]) -> Iterator[str]:
+    yield f"# HELP {name} {help_text}\n# TYPE {name} gauge\n"
+    for labels, value in values.items():
+        yield f"{name}{labels} {value!r}\n"
+
+
+def _previous_success(path: Path) -> float | None:
+    """Return the time of the last success in the existing file, None if it has none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file.read(MAX_READ_BYTES).splitlines():
+                name, _space, value = line.partition(" ")
+                if name == SUCCESS_METRIC:
+                    at = float(value)
+                    return at if math.isfinite(at) else None
+    except (OSError, ValueError):
+        pass
+    return None

@@ -1,0 +1,35 @@
+"""The types of result columns: the numbers of MySQL's protocol (MYSQL_TYPE_...) and their values.
+
+Source: "Column Types" in the MySQL Internals documentation. MariaDB sends the same numbers, but
+has no JSON type: its JSON columns are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mysql.connector import FieldType
+
+JSON = FieldType.JSON
+
+_INTEGERS = (
+    *(FieldType.TINY, FieldType.SHORT, FieldType.INT24, FieldType.LONG, FieldType.LONGLONG),
+    *(FieldType.YEAR, FieldType.BIT),
+)
+_DATES = (FieldType.DATE, FieldType.NEWDATE, FieldType.DATETIME, FieldType.TIMESTAMP)
+_TEXTS = (
+    *(FieldType.STRING, FieldType.VARCHAR, FieldType.VAR_STRING, FieldType.ENUM, FieldType.SET),
+    # The TEXT types. BLOB types have the same numbers.
+    *(FieldType.TINY_BLOB, FieldType.BLOB, FieldType.MEDIUM_BLOB, FieldType.LONG_BLOB),
+    FieldType.TIME,  # is sent as text
+)
+
+# "decimal" values may or may not be whole numbers. JSON columns, and columns whose values cannot be
+# sent as JSON, are left out.
+VALUE_TYPES: Mapping[int, str] = {
+    **dict.fromkeys(_INTEGERS, "integer"),
+    **dict.fromkeys((FieldType.FLOAT, FieldType.DOUBLE), "double"),
+    **dict.fromkeys((FieldType.DECIMAL, FieldType.NEWDECIMAL), "decimal"),
+    **dict.fromkeys(_DATES, "date"),
+    **dict.fromkeys(_TEXTS, "text"),
+}

@@ -1,0 +1,52 @@
+"""`--history`: the lines that are printed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from commands.history import history_lines
+from state.history import PastRun
+
+BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
+ENDED_AT = BEGAN_AT + timedelta(seconds=90)
+
+
+def past_run(**changes: Any) -> PastRun:
+    usual = PastRun(
+        "run-1", "per-user", BEGAN_AT.isoformat(), ENDED_AT.isoformat(), "completed", None, {}
+    )
+    return usual._replace(**changes)
+
+
+def test_without_a_run_the_output_says_so() -> None:
+    assert history_lines([]) == ["No run yet."]
+
+
+def test_a_line_has_the_start_the_duration_and_the_counts_above_zero() -> None:
+    counts = {
+        "total_users": 12_345,
+        "successful": 12_000,
+        "partial_failures": 0,
+        "invalid": 345,
+        "api_calls": 24_000,
+        "duration_seconds": 1_234.56,
+    }
+    (line,) = history_lines([past_run(status="completed_with_failures", counts=counts)])
+    assert line == (
+        "2026-01-13 14:30:45 UTC  per-user  completed_with_failures  1,234.6 s  "
+        "12,345 total users, 12,000 successful, 345 invalid"
+    )
+
+
+def test_an_unfinished_run_has_no_duration() -> None:
+    run = past_run(finished_at=None, status="killed", reason="it never came to its end")
+    assert history_lines([run]) == [
+        "2026-01-13 14:30:45 UTC  per-user  killed                   (it never came to its end)"
+    ]
+
+
+def test_durations_are_aligned_in_a_column() -> None:
+    counts = {"total_users": 1, "duration_seconds": 0.5}
+    lines = history_lines([past_run(counts=counts), past_run(mode="bulk", counts=counts)])
+    assert len({line.index("0.5 s") for line in lines}) == 1
