@@ -1,4 +1,4 @@
-"""The neighbours of a set-up under test: a database of either kind, an Iterable with one key.
+"""Servers of a set-up under test: a database of either kind, and an Iterable with one key.
 
 A plugin of the modules that name it in `pytest_plugins`.
 """
