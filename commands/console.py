@@ -38,7 +38,9 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     except OSError as error:
         redirect_to_devnull(out)
         if out is sys.stdout and not isinstance(error, BrokenPipeError):
-            say(f"Standard output cannot be written ({error.strerror}): its lines end here.")
+            print_error(
+                f"Standard output cannot be written ({error.strerror}): its lines end here."
+            )
 
 
 def print_text(text: str) -> None:
@@ -52,6 +54,6 @@ def print_payload(out: TextIO, endpoint: str, body: bytes) -> None:
     print_line(f"{endpoint} {body.decode()}", out)
 
 
-def say(line: str) -> None:
-    """Say on standard error what the operator has to know."""
+def print_error(line: str) -> None:
+    """Print a line on standard error."""
     print_line(line, sys.stderr)

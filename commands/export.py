@@ -18,8 +18,12 @@ from typing import Any, Protocol
 
 import orjson
 
-from errors import SyncError
+from commands.console import print_line
+from commands.prepare import stop_signals
+from config.settings import Settings
+from errors import ExitStatus, SyncError
 from reporting.atomic_file import replace_file
+from sync.source_rows import SourceRows
 
 # What begins a formula in a spreadsheet (OWASP, "CSV Injection"), full-width forms and leading
 # blanks included; and the texts that begin so and are nothing but a number.
@@ -41,6 +45,14 @@ class Rows(Protocol):
     def columns(self) -> Sequence[str]: ...
 
     def __iter__(self) -> Iterator[Sequence[Sequence[Any]]]: ...
+
+
+def run_export(settings: Settings, path: Path) -> ExitStatus:
+    """Write the query's rows to a CSV file and print their number."""
+    with stop_signals(), SourceRows(settings) as rows:
+        count = export_rows(rows, path)
+        print_line(f"{count:,} rows written to {path}")
+    return ExitStatus.OK
 
 
 def export_rows(stream: Rows, path: Path) -> int:

@@ -11,10 +11,15 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A stop signal came while nothing was being sent.
+    """A stop signal ended the program; the text, if any, is for the operator.
 
-    Like the interpreter's own, it can be raised anywhere, and is none that libraries handle.
+    Like the interpreter's own KeyboardInterrupt it can be raised anywhere, and no library that
+    handles `Exception` catches it.
     """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class StopSignal:
@@ -35,7 +40,7 @@ class StopSignal:
         self.event.set()
         if self.ends_at_once:
             self.ends_at_once = False
-            raise Interrupted
+            raise Interrupted(number)
 
     @property
     def name(self) -> str:

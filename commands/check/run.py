@@ -6,17 +6,35 @@ Writes nothing to Iterable, to the database or to the state file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from commands.check.database import check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
+from commands.console import print_line
+from commands.prepare import register_secrets
+from config.parsers import PROJECT_FOLDER
 from config.settings import Settings
-from errors import ConfigError
+from errors import ConfigError, ExitStatus
 
-__all__ = ["CheckLine", "check_setup", "settings_problems"]
+
+def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:
+    """Print one line for each thing that a run needs; return BAD_SETTINGS if any line failed."""
+    path = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
+    try:
+        settings = Settings.from_environment(environment)
+    except ConfigError as error:
+        lines = settings_problems(error)
+    else:
+        register_secrets(settings)
+        lines = check_setup(settings, path if path.is_file() else None)
+    all_ok = True
+    for line in lines:
+        print_line(str(line))
+        all_ok = all_ok and line.ok
+    return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS
 
 
 def check_setup(

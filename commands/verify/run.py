@@ -17,15 +17,18 @@ from enum import Enum
 from urllib.parse import quote
 
 from commands.check.iterable import explain_problem
+from commands.console import print_line
+from commands.prepare import stop_signals
 from commands.verify.compare import MAX_EVENTS, NotThere, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
-from errors import SyncError
+from errors import ExitStatus, SyncError
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
 from logger_config import printable
 from records.outcomes import RequestKind, Verdict
+from sync.signals import Interrupted
 from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 to each of the two endpoints; calls that left evenly arrive less so.
@@ -100,6 +103,25 @@ class VerificationTally:
             if parts:
                 described.append(f"{' and '.join(parts)} {found.value}")
         return "; ".join(described) or "nothing was read back"
+
+
+def run_verify(settings: Settings, count: int) -> ExitStatus:
+    """Read delivered users back from Iterable and print what is not as it was sent.
+
+    Returns SOME_FAILED where something differs, STOPPED_EARLY where something could not be read.
+    """
+    tally = VerificationTally()
+    with stop_signals() as stop:
+        for finding in verify(settings, count, stop.event):
+            tally.add(finding)
+            if finding.details:
+                print_line(str(finding))
+        print_line(f"Read back: {tally}")
+    if stop.number is not None:
+        raise Interrupted(stop.number)
+    if tally.has_differences:
+        return ExitStatus.SOME_FAILED
+    return ExitStatus.OK if tally.is_complete else ExitStatus.STOPPED_EARLY
 
 
 def verify(
