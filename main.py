@@ -1,7 +1,6 @@
-"""Keep Iterable in step with MySQL: `python main.py`, by hand or by cron.
+"""Command line of the MySQL to Iterable sync: parse the flags, run one command, exit.
 
-From the flags to one command, and from its end to an exit status. Each command is imported only
-when it is asked for, so that `--help` takes less than 0.1 s.
+Each command is imported only when it runs, so that `--help` takes less than 0.1 s.
 """
 
 from __future__ import annotations
@@ -147,56 +146,61 @@ def _prepare(flags: argparse.Namespace, environment: Mapping[str, str]) -> Setti
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="main.py",
-        description="Read the pro users with their latest engagement from MySQL, update each "
-        "profile in Iterable and track the page view. Safe to repeat at any time.",
-        epilog="Exit status: 0 all delivered or unchanged; 1 stopped early; 2 bad flags or "
-        "settings; 3 finished, but some rows failed or were invalid; 70 a bug; "
-        "130 / 143 interrupted.",
+        description="Read the pro users with their latest page view from MySQL, update each "
+        "profile in Iterable and track the page view as an event. Safe to run again at any time.",
+        epilog="Exit status: 0 every row is delivered or unchanged; 1 ended early; 2 wrong flags "
+        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 130 or 143 "
+        "stopped by a signal.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="build and check every payload, send nothing"
+        "--dry-run", action="store_true", help="build and validate every payload, send nothing"
     )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="the first N rows of the query only"
+        "--limit", type=_positive, metavar="N", help="only the first N rows of the query"
     )
     parser.add_argument(
-        "--mode", choices=("per-user", "bulk"), help="one call a row, or batches (SYNC_MODE)"
+        "--mode", choices=("per-user", "bulk"), help="single calls or batches, instead of SYNC_MODE"
     )
     parser.add_argument(
-        "--full-refresh", action="store_true", help="send even what has not changed"
+        "--full-refresh", action="store_true", help="also send what has not changed"
     )
     parser.add_argument(
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"
     )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("--quiet", action="store_true", help="print only errors")
-    loudness.add_argument("--verbose", action="store_true", help="print everything")
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument("--quiet", action="store_true", help="print errors only")
+    verbosity.add_argument("--verbose", action="store_true", help="print everything that is logged")
     parser.add_argument(
-        "--json", action="store_true", help="print the results file's head on stdout"
+        "--json", action="store_true", help="print the head of the results file on standard output"
     )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {__version__}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
-        "--check", action="store_true", help="try settings, database, query, key and paths"
+        "--check", action="store_true", help="check settings, database, query, API key and paths"
     )
     action.add_argument(
-        "--demo", action="store_true", help="run on sample data against an embedded sandbox"
+        "--demo",
+        action="store_true",
+        help="run twice on sample data, with an embedded database and API",
     )
     action.add_argument(
-        "--help-settings", action="store_true", help="show every setting with its default"
+        "--help-settings", action="store_true", help="list every setting with its default"
     )
-    action.add_argument("--history", action="store_true", help="show the past runs")
+    action.add_argument("--history", action="store_true", help="list the past runs")
     action.add_argument(
-        "--verify", type=_positive, metavar="N", help="read N users back and compare"
+        "--verify",
+        type=_positive,
+        metavar="N",
+        help="read N delivered users back from Iterable and compare them",
     )
-    action.add_argument("--export", metavar="FILE.csv", help="write the query's rows, send nothing")
+    action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
     return parser.parse_args(argv)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print_error(f"{message} (main.py --help lists the flags)")
+        print_error(f"{message} (see main.py --help)")
         self.exit(ExitStatus.BAD_SETTINGS)
 
 

@@ -11,7 +11,7 @@ from errors import ConfigError, ExitStatus
 
 
 def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
-    """Sync twice with the sample data; the second run sends only what failed in the first."""
+    """Call `sync` twice with the settings of the embedded servers, in a new folder."""
     try:
         from sandbox.demo import demo_servers
     except ImportError as error:
@@ -20,21 +20,21 @@ def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
         ) from error
 
     folder = Path(tempfile.mkdtemp(prefix="mysql-to-iterable-demo-"))
-    with demo_servers() as connection_settings:
+    with demo_servers() as server_settings:
         environment = {
-            **connection_settings,
+            **server_settings,
             "STATE_FILE": str(folder / "sync_state.sqlite3"),
             "RESULTS_DIR": str(folder),
             "LOG_FILE": str(folder / "iterable_integration.log"),
             "REPORT": "true",
         }
         print_text(
-            "A MySQL server with sample data and an Iterable that answers like the real one now\n"
-            "run on this machine, for the length of this demo; the program is the real one.\n\n"
-            "FIRST RUN: everything is new, some rows are bad, one call fails once\n"
+            "This demo runs the real program against a MySQL server with sample data and an API\n"
+            "that responds like Iterable's. Both run on this machine until the demo ends.\n\n"
+            "FIRST RUN: every row is new, some are invalid or rejected, one call is retried\n"
         )
         sync(environment)
-        print_text("\nSECOND RUN: nothing is sent twice; what failed is tried again\n")
+        print_text("\nSECOND RUN: only what failed is sent again\n")
         sync(environment)
     print_text(f"\nLog, results and reports of this demo: {folder}")
     return ExitStatus.OK

@@ -1,4 +1,4 @@
-"""One sync: run it, report it to the operator, the health check and the metrics file."""
+"""The sync: one run, its printed summary, health check and metrics file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sync.signals import Interrupted, StopSignal
 def run_sync(
     settings: Settings, options: Options, *, quiet: bool = False, as_json: bool = False
 ) -> ExitStatus:
-    """Run one sync, print its summary, and return OK or SOME_FAILED.
+    """Run one sync and print its summary; return OK or SOME_FAILED.
 
-    Raises what ended the run early, after it is reported: a SyncError, or Interrupted. `as_json`
+    Raises what ended the run early, after it is reported: a SyncError or Interrupted. `as_json`
     prints the head of the results file on standard output, and the summary on standard error.
     """
     out = sys.stderr if as_json else sys.stdout
@@ -52,7 +52,7 @@ def run_sync(
 
 def _ping(health: Healthcheck, report: RunReport, stop: StopSignal) -> None:
     summary = "\n".join(printable(redact(line)) for line in report.lines())
-    if report.summary.status.startswith("completed"):  # with failed rows or without
+    if report.summary.status.startswith("completed"):  # with or without failed rows
         health.succeeded(summary)
     else:
         health.failed(summary, is_hurried=stop.number is not None)
@@ -63,7 +63,7 @@ def status_of_run(report: RunReport, stop: StopSignal, *, quiet: bool) -> ExitSt
     if report.error is not None:
         raise report.error
     if stop.number is not None:
-        raise Interrupted(stop.number, f"Stopped by {stop.name}: run again to carry on.")
+        raise Interrupted(stop.number, f"Stopped by {stop.name}. Run again to continue.")
     if report.summary.status == "completed":
         return ExitStatus.OK
     if quiet:
