@@ -1,1 +1,1 @@
-"""How fast the program is on this machine: `python -m benchmarks --help`."""
+"""Benchmarks of the program on this machine; start with `python -m benchmarks --help`."""

@@ -1,7 +1,4 @@
-"""`python -m benchmarks`: measure this program on this machine, and print a table.
-
-Owns the flags and the order of things. Refuses to know how anything is measured.
-"""
+"""Command line of the benchmarks: measures the program and prints its figures in tables."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startu
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; return 0 when all was measured, 1 when something could not be."""
+    """Run the benchmarks; return 0 if all were measured, 1 if one could not be."""
     arguments = _parser().parse_args(argv)
-    heading = f"{today()}, {commit()}"  # at the start: what is measured is what stood there then
+    heading = f"{today()}, {commit()}"  # taken first: the code may change during the run
     notes = [machine_line(), versions_line()]
     _print([*notes, ""])
     try:
@@ -34,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BenchmarkError, MariaDBUnavailable) as error:
         sys.stderr.write(f"{error}\n")
         if isinstance(error, MariaDBUnavailable):
-            sys.stderr.write("Without MariaDB: --source embedded\n")
+            sys.stderr.write("To measure without MariaDB, add --source embedded.\n")
         return 1
     if arguments.record:
         append_record(heading, notes, sections)
@@ -71,17 +68,49 @@ def _measure_mode(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Run the program as a process against the sandbox and a private MariaDB, on "
-        "this machine, and print what it reaches beside what it must.",
+        description="Measure the program on this machine, with the sandbox as Iterable and a "
+        "private MariaDB as the source, and print each figure beside the required one.",
     )
     defaults = ", ".join(f"{mode} {rows:,}" for mode, rows in DEFAULT_ROWS.items())
     add = parser.add_argument
-    add("--mode", choices=(*DEFAULT_ROWS, "all"), default="all", help="default: all")
-    add("--rows", type=_at_least_one, metavar="N", help=f"default: {defaults} (always)")
-    add("--latency-ms", type=float, default=300.0, metavar="N", help="of a call, default 300")
-    add("--source", choices=tuple(SOURCES), default="mariadb", help="of the rows: see the README")
-    add("--no-baseline", dest="baseline", action="store_false", help="leave the two loops out")
-    add("--baseline-rows", type=_at_least_one, default=200, metavar="N", help="default 200")
+    add(
+        "--mode",
+        choices=(*DEFAULT_ROWS, "all"),
+        default="all",
+        help="what to measure (default: all)",
+    )
+    add(
+        "--rows",
+        type=_at_least_one,
+        metavar="N",
+        help=f"rows of the source (default: {defaults}; startup is fixed)",
+    )
+    add(
+        "--latency-ms",
+        type=float,
+        default=300.0,
+        metavar="N",
+        help="latency of an API call (default: 300)",
+    )
+    add(
+        "--source",
+        choices=tuple(SOURCES),
+        default="mariadb",
+        help="database (default: mariadb); see the README",
+    )
+    add(
+        "--no-baseline",
+        dest="baseline",
+        action="store_false",
+        help="do not measure the two simple loops",
+    )
+    add(
+        "--baseline-rows",
+        type=_at_least_one,
+        default=200,
+        metavar="N",
+        help="rows of each simple loop (default: 200)",
+    )
     add("--record", action="store_true", help="append the figures to benchmarks/RESULTS.md")
     return parser
 

@@ -1,8 +1,7 @@
-"""What the program is compared with: the loops that one would write in five minutes.
+"""Baselines: two simple loops that send the same rows, without rate limiter, retries or state.
 
-Owns both loops, `requests.post` twice a row, and the same with a `requests.Session`; they know
-no pace, no retry, no state. Each runs in a process of its own (`python -m benchmarks.baselines`)
-and both at once: they do little but wait for answers.
+One calls `requests.post` twice per row, the other uses a `requests.Session`. Each runs in its own
+process (`python -m benchmarks.baselines`), both at once: they spend nearly all time waiting.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from benchmarks.users import customers, page_views
 
 @dataclass(frozen=True)
 class Loop:
-    """What a loop came to; CPU without the start of the process."""
+    """Figures of one loop; the CPU time excludes the start of the process."""
 
     users_per_second: float
     cpu_seconds_per_user: float
 
 
 def measure_baselines(rows: int, latency_ms: float) -> tuple[Loop, Loop]:
-    """Run the plain loop and the one with a session, on a sandbox of their own."""
+    """Run the plain loop and the loop with a session, against a separate sandbox."""
     with sandbox(latency_ms) as api:
         running = [
             subprocess.Popen(  # noqa: S603 - our own command
@@ -48,7 +47,7 @@ def measure_baselines(rows: int, latency_ms: float) -> tuple[Loop, Loop]:
             outputs = [process.communicate()[0] for process in running]
         finally:
             for process in running:
-                process.kill()  # nothing, where it has ended
+                process.kill()  # no effect if it has ended
                 process.wait()
         calls = sum(endpoint["received"] for endpoint in api.endpoints().values())
     if calls != 4 * rows:
@@ -91,7 +90,7 @@ def _loop(post: Callable[..., Any], url: str, rows: int) -> None:
 
 
 def main(kind: str, url: str, rows: int) -> None:
-    """Run one loop, and print what it came to."""
+    """Run one loop and print its figures as JSON."""
     post = requests.Session().post if kind == "session" else requests.post
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     _loop(post, url, rows)

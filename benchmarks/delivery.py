@@ -1,7 +1,6 @@
-"""How fast rows are delivered, one by one or in bulk, and what a user costs.
+"""Delivery speed in per-user or bulk mode, and the CPU time per user.
 
-Owns the figures of these two modes and the limits that they are held against. The sustained
-figure leaves out the first and the last tenth of the rows: start and tail.
+The sustained figure excludes the first and the last tenth of the rows (start and tail).
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from config.settings import DEFAULTS
 
 MEGABYTE = 1_000_000
 PEAK_MEGABYTES = 150
-_SUSTAINED_SECONDS = 5.0  # a shorter time says more of the start than of the pace
-_OVER_LIMIT = 1.05  # in no one-second window more than 5 % over the limit
+_SUSTAINED_SECONDS = 5.0  # in less time, the start of the run dominates
+_OVER_LIMIT = 1.05  # tolerated in any one-second window: 5 % above the limit
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What a mode can reach at most, and what it must."""
+    """Highest possible speed of a mode, and the required figures."""
 
     ceiling_per_second: float  # users
     required_share: float
     cpu_ms_per_user: float
-    limits: Mapping[str, str]  # endpoint -> the setting that is its limit
+    limits: Mapping[str, str]  # endpoint -> setting with its rate limit
 
 
 MODES = {
@@ -54,7 +53,7 @@ MODES = {
 def measure_delivery(
     name: str, rows: int, latency_ms: float, source: Source, loops: tuple[Loop, Loop] | None
 ) -> Section:
-    """Deliver all rows of `source` once, with the default settings."""
+    """Deliver all rows of `source` once with the default settings, and return the figures."""
     with TemporaryDirectory() as folder, sandbox(latency_ms) as api:
         settings = {**source.settings, "ITERABLE_API_BASE_URL": api.url}
         run = Program(Path(folder), settings).run("--mode", name)
@@ -64,7 +63,7 @@ def measure_delivery(
     lines = [
         *_speed(mode, rows, run),
         at_most(
-            "CPU a user",
+            "CPU per user",
             run.process.cpu_seconds / rows * 1_000,
             mode.cpu_ms_per_user,
             " ms",
@@ -79,15 +78,15 @@ def measure_delivery(
         Line("wall time", f"{run.process.wall_seconds:.1f} s"),
     ]
     if loops is not None:
-        lines = [_beside(line, loops) for line in lines]
-    return Section(name, f"{rows:,} rows at {latency_ms:g} ms a call, {source.name}", lines)
+        lines = [_with_baselines(line, loops) for line in lines]
+    return Section(name, f"{rows:,} rows at {latency_ms:g} ms per call, {source.name}", lines)
 
 
 def sustained_per_second(settled: Mapping[str, int]) -> float | None:
-    """Return rows a second between the first and the last tenth, None for under five seconds.
+    """Return rows per second between the first and the last tenth; None if under five seconds.
 
-    `settled` is when rows were settled, and how many then. Rows of a batch are settled at the
-    same time: whole batches are counted, from the first moment to before the last.
+    `settled` maps a time (ISO 8601) to the rows settled then. The rows of a batch are settled
+    together, so whole batches are counted: including the first time, excluding the last.
     """
     total = sum(settled.values())
     before, first, last = 0, None, None
@@ -128,11 +127,11 @@ def _busiest(endpoint: str, traffic: Mapping[str, Any], limit: float) -> Line:
     )
 
 
-def _beside(line: Line, loops: tuple[Loop, Loop]) -> Line:
-    """Put what the baselines came to beside the program's figure."""
+def _with_baselines(line: Line, loops: tuple[Loop, Loop]) -> Line:
+    """Add the figures of the baselines to a line that has them."""
     if line.what == "users/s, sustained":
         plain, session = (f"{loop.users_per_second:,.2f}" for loop in loops)
-    elif line.what == "CPU a user":
+    elif line.what == "CPU per user":
         plain, session = (f"{loop.cpu_seconds_per_user * 1_000:.3f} ms" for loop in loops)
     else:
         return line
@@ -141,4 +140,4 @@ def _beside(line: Line, loops: tuple[Loop, Loop]) -> Line:
 
 def _check_delivered(run: ProgramRun, rows: int) -> None:
     if run.counts["successful"] != rows:
-        raise BenchmarkError(f"{run.counts['successful']:,} of {rows:,} rows were delivered")
+        raise BenchmarkError(f"only {run.counts['successful']:,} of {rows:,} rows were delivered")

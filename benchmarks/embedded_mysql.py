@@ -1,6 +1,6 @@
-"""`python -m benchmarks.embedded_mysql ROWS`: the sandbox's MySQL server, filled, until a SIGTERM.
+"""Process with the sandbox's MySQL server: `python -m benchmarks.embedded_mysql ROWS`.
 
-Prints the settings that lead to it, in one line, when it listens.
+It prints its settings in one line when it listens, and ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from sandbox.mysql_server import MySQLSandbox
 
 
 def main(rows: int) -> None:
-    """Serve so many people."""
-    people = {"customers": list(customers(rows)), "page_views": list(page_views(rows))}
-    with MySQLSandbox([PROJECT_FOLDER / "sql" / "schema.sql"], rows=people) as server:
-        sys.stdout.write(
-            f"DB_HOST={server.host} DB_PORT={server.port} DB_USER={server.user} "
-            f"DB_PASSWORD={server.password} DB_NAME={server.database}\n"
-        )
+    """Serve the tables with `rows` users until a signal arrives."""
+    tables = {"customers": list(customers(rows)), "page_views": list(page_views(rows))}
+    with MySQLSandbox([PROJECT_FOLDER / "sql" / "schema.sql"], rows=tables) as server:
+        settings = " ".join(f"{name}={value}" for name, value in server.settings.items())
+        sys.stdout.write(f"{settings}\n")
         sys.stdout.flush()
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
 

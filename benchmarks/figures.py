@@ -1,7 +1,4 @@
-"""How figures are shown: on the console in columns, in `RESULTS.md` as a table.
-
-Owns words and widths. Refuses to know how anything is measured.
-"""
+"""Figures of a benchmark, and their output: columns on the console, a table in `RESULTS.md`."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS_FILE = Path(__file__).resolve().parent / "RESULTS.md"
-_HEAD = ("", "program", "required", "", "plain loop", "loop with session")
+_HEADER = ("", "program", "required", "", "plain loop", "loop with session")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure; `plain` and `session` are what the two baselines came to."""
+    """One figure; `plain` and `session` are those of the two baselines."""
 
     what: str
     measured: str
@@ -25,7 +22,7 @@ class Line:
     session: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """Return the line's cells, in the order of the table's head."""
+        """Return the cells in the order of the table's header."""
         verdict = "" if self.is_met is None else "met" if self.is_met else "MISSED"
         return (self.what, self.measured, self.required, verdict, self.plain, self.session)
 
@@ -40,7 +37,7 @@ class Section:
 
 
 def at_least(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
-    """Make the line of a figure that must reach something."""
+    """Return the line of a figure with a required minimum."""
     return Line(
         what,
         f"{value:,.{digits}f}{unit}",
@@ -50,7 +47,7 @@ def at_least(what: str, value: float, required: float, unit: str = "", digits: i
 
 
 def at_most(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
-    """Make the line of a figure that must not exceed something."""
+    """Return the line of a figure with an allowed maximum."""
     return Line(
         what,
         f"{value:,.{digits}f}{unit}",
@@ -64,19 +61,19 @@ def _digits(number: float) -> int:
 
 
 def console_lines(section: Section) -> list[str]:
-    """Return a section for the console."""
-    rows = [_HEAD, *(line.cells() for line in section.lines)]
-    used = [i for i in range(len(_HEAD)) if any(row[i] for row in rows[1:])]
+    """Return the lines of a section for the console."""
+    rows = [_HEADER, *(line.cells() for line in section.lines)]
+    used = [i for i in range(len(_HEADER)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
-    shown = [f"{section.mode}: {section.title}"]
+    lines = [f"{section.mode}: {section.title}"]
     for row in rows:
         cells = [row[i].ljust(widths[i]) if i in (0, 3) else row[i].rjust(widths[i]) for i in used]
-        shown.append(f"  {'  '.join(cells)}".rstrip())
-    return [*shown, ""]
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    return [*lines, ""]
 
 
 def markdown(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
-    """Return a record of all sections for `RESULTS.md`."""
+    """Return all sections as Markdown for `RESULTS.md`."""
     text = [f"## {heading}", "", *(f"- {note}" for note in notes), ""]
     for section in sections:
         text += [
@@ -91,6 +88,6 @@ def markdown(heading: str, notes: Sequence[str], sections: Sequence[Section]) ->
 
 
 def append_record(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> None:
-    """Add a record to the end of `RESULTS.md`."""
+    """Append the sections to `RESULTS.md`."""
     with RESULTS_FILE.open("a", encoding="utf-8") as file:
         file.write("\n" + markdown(heading, notes, sections))

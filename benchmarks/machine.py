@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine's kind and the versions, nothing that names it."""
+"""Description of the machine and of the versions measured; contains no name of the machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PACKAGES = ("requests", "urllib3", "orjson", "mysql-connector-python", "aiohttp
 
 
 def machine_line() -> str:
-    """Return processor, cores, memory and kernel, and how busy the machine is already."""
+    """Return processor, cores, memory, kernel and the current load."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    kernel = re.match(r"[\d.]*\d", platform.release())  # what follows names a build
+    kernel = re.match(r"[\d.]*\d", platform.release())  # the rest identifies a build
     return (
         f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} "
         f"{kernel.group() if kernel else ''}; load {os.getloadavg()[0]:.1f} at the start"
@@ -27,7 +27,7 @@ def machine_line() -> str:
 
 
 def versions_line() -> str:
-    """Return the versions of Python and of what the measured paths go through."""
+    """Return the versions of Python and of the packages that affect the figures."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     packages = [f"{name} {version(name)}" for name in _PACKAGES]
     return ", ".join([python, *packages, f"SQLite {sqlite3.sqlite_version}"])
@@ -39,7 +39,7 @@ def today() -> str:
 
 
 def commit() -> str:
-    """Return the short name of the commit, with a + where files differ from it."""
+    """Return the short hash of the commit, with a + if files were changed since."""
     try:
         name = _git("rev-parse", "--short", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
@@ -51,7 +51,7 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     done = subprocess.run(  # noqa: S603 - our own arguments
-        ["git", *arguments],  # noqa: S607 - whichever git is installed
+        ["git", *arguments],  # noqa: S607 - the installed git
         cwd=PROJECT_FOLDER,
         capture_output=True,
         text=True,

@@ -1,8 +1,7 @@
-"""The processes of a benchmark: the program, measured, and the sandbox beside it.
+"""Processes of a benchmark: the measured program, and the sandbox.
 
-Owns starting, measuring and stopping them, each by its own id. Refuses to know what the
-figures mean. A child's peak memory begins with that of the process it is forked from, so this
-process has to stay small: it holds no rows, and no server runs in it.
+A child's peak memory starts at that of the process that forked it. So this process must stay small:
+it holds no rows and runs no server.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ _MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 class BenchmarkError(Exception):
-    """A figure cannot be had; the text says why."""
+    """A figure cannot be measured; the text gives the reason."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What a process came to. CPU and peak memory are its own, from the kernel's accounts."""
+class EndedProcess:
+    """Result of a process; CPU time and peak memory as measured by the kernel (`wait4`)."""
 
     exit_status: int
     started_at: float  # unix seconds
@@ -45,8 +44,8 @@ class Ended:
     output: str
 
 
-def run_measured(command: Sequence[str]) -> Ended:
-    """Run a command to its end."""
+def run_measured(command: Sequence[str]) -> EndedProcess:
+    """Run a command until it ends."""
     with TemporaryFile() as output:
         started_at, start = time.time(), time.monotonic()
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -59,9 +58,9 @@ def run_measured(command: Sequence[str]) -> Ended:
             process.wait()
             raise
         wall_seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)  # `wait4` took it from Popen
+        process.returncode = os.waitstatus_to_exitcode(status)  # Popen cannot know it after `wait4`
         output.seek(0)
-        return Ended(
+        return EndedProcess(
             process.returncode,
             started_at,
             wall_seconds,
@@ -73,7 +72,7 @@ def run_measured(command: Sequence[str]) -> Ended:
 
 @contextmanager
 def background(command: Sequence[str]) -> Iterator[str]:
-    """Run a command beside this process, and give the first line that it prints."""
+    """Run a command in the background; yield the first line that it prints."""
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, cwd=PROJECT_FOLDER, stdout=subprocess.PIPE, text=True, env=environment()
     )
@@ -94,15 +93,16 @@ def background(command: Sequence[str]) -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return what a child's environment is: without settings, which stand in a file of their own,
-    and without proxies, which nothing on loopback is to go through.
+    """Return the environment for a child process, without settings and without proxies.
+
+    The settings are in an env file; a proxy must not be used for loopback.
     """
     left_out = {*NAMES, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
     return {name: value for name, value in os.environ.items() if name.upper() not in left_out}
 
 
 class Sandbox:
-    """The sandbox's API in a process of its own."""
+    """Client of a sandbox that runs in a separate process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -110,12 +110,12 @@ class Sandbox:
         self._session.trust_env = False  # no proxy
 
     def endpoints(self) -> dict[str, Any]:
-        """Return what each endpoint received."""
+        """Return the traffic counts by endpoint."""
         found: dict[str, Any] = self._get("state")["endpoints"]
         return found
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return the last calls, as many as are kept."""
+        """Return the recorded calls."""
         found: list[dict[str, Any]] = self._get("calls?limit=1000000")["calls"]
         return found
 
@@ -136,13 +136,13 @@ class Sandbox:
         ).raise_for_status()
 
     def reset(self) -> None:
-        """Forget all calls."""
+        """Remove users, events and recorded calls."""
         self._session.post(f"{self.url}/sandbox/reset", timeout=60).raise_for_status()
 
     def _get(self, what: str) -> dict[str, Any]:
-        answer = self._session.get(f"{self.url}/sandbox/{what}", timeout=60)
-        answer.raise_for_status()
-        content: dict[str, Any] = orjson.loads(answer.content)
+        response = self._session.get(f"{self.url}/sandbox/{what}", timeout=60)
+        response.raise_for_status()
+        content: dict[str, Any] = orjson.loads(response.content)
         return content
 
 
@@ -156,15 +156,15 @@ def sandbox(latency_ms: float, keep_calls: int = 0) -> Iterator[Sandbox]:
 
 @dataclass(frozen=True)
 class ProgramRun:
-    """One run of the program: the process, and what its results file says."""
+    """One run of the program: its process, and the content of its results file."""
 
-    process: Ended
+    process: EndedProcess
     counts: Mapping[str, Any]
-    settled: Mapping[str, int]  # when (ISO 8601, UTC) -> rows settled then
+    settled: Mapping[str, int]  # time (ISO 8601, UTC) -> rows settled then
 
 
 class Program:
-    """The program with its settings in a folder of its own; the state stays between runs."""
+    """The program with its settings and state in one folder; the state is kept between runs."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -177,23 +177,25 @@ class Program:
         }
 
     def run(self, *flags: str, **settings: str) -> ProgramRun:
-        """Run it to its end; `settings` are for this run. Every row must be delivered."""
-        for former in self._folder.glob("integration_results_*"):
-            former.unlink()
+        """Run the program with these settings added; BenchmarkError unless it exits with 0."""
+        for old_file in self._folder.glob("integration_results_*"):
+            old_file.unlink()
         env_file = self._folder / "env"
         lines = [f"{name}='{value}'\n" for name, value in {**self._settings, **settings}.items()]
         env_file.write_text("".join(lines), encoding="utf-8")
         command = [sys.executable, "main.py", "--env-file", str(env_file), *flags]
         ended = run_measured(command)
         if ended.exit_status != 0:
-            said = ended.output[-2_000:]
-            raise BenchmarkError(f"the program ended with exit status {ended.exit_status}:\n{said}")
+            output = ended.output[-2_000:]
+            raise BenchmarkError(
+                f"the program ended with exit status {ended.exit_status}:\n{output}"
+            )
         (results,) = self._folder.glob("integration_results_*.json")
         return ProgramRun(ended, *_read_results(results))
 
 
 def _read_results(path: Path) -> tuple[dict[str, Any], Counter[str]]:
-    """Read the counts, and when rows were settled, a line at a time."""
+    """Return the counts, and the number of rows settled by time; reads line by line."""
     head = b""
     settled: Counter[str] = Counter()
     with path.open("rb") as file:

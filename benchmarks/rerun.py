@@ -1,7 +1,7 @@
-"""How fast a run is that finds nothing changed, and whether it then sends just what did.
+"""Speed of a run that finds nothing changed, and the calls of a run that finds a few changes.
 
-Owns the three runs: the first delivers all rows (in bulk, at twice the limits, no latency, only
-to have it done), the second is the figure, the third follows a change of a thousandth.
+Three runs: the first delivers all rows (bulk, twice the default rate limits, no latency), the
+second is measured, and the third follows a change of one row in a thousand.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from benchmarks.users import email_of
 
 REQUIRED_ROWS_PER_SECOND = 50_000
 _CHANGED_EVERY = 1_000
-# Not a hundred times: batches would pile up in memory faster than one core can send them.
-_HASTE = {"BULK_UPDATE_RPS": "10", "TRACK_BULK_RPS": "20"}
+# At much higher limits, batches would accumulate in memory: one core cannot send them faster.
+_FIRST_RUN_LIMITS = {"BULK_UPDATE_RPS": "10", "TRACK_BULK_RPS": "20"}
 
 
 def measure_rerun(rows: int, source: Source) -> Section:
-    """Run three times over the rows of `source`."""
+    """Run three times with the rows of `source`, and return the figures."""
     every = min(_CHANGED_EVERY, rows)
     with TemporaryDirectory() as folder:
         with sandbox(0) as api:
             program = Program(Path(folder), {**source.settings, "ITERABLE_API_BASE_URL": api.url})
-            first = program.run("--mode", "bulk", **_HASTE)
+            first = program.run("--mode", "bulk", **_FIRST_RUN_LIMITS)
             api.reset()
             second = program.run()
             calls = _call_count(api)
@@ -35,15 +35,17 @@ def measure_rerun(rows: int, source: Source) -> Section:
         with sandbox(0, keep_calls=rows) as api:
             third = program.run("--mode", "per-user", ITERABLE_API_BASE_URL=api.url)
             updated = [call["email"] for call in api.calls() if call["endpoint"] == "users/update"]
-            calls_then = _call_count(api)
+            calls_after_change = _call_count(api)
     expected = [email_of(number) for number in range(every, rows + 1, every)]
     if second.counts["unchanged"] != rows or third.counts["successful"] != len(expected):
-        raise BenchmarkError(f"not as it should be: {second.counts}, {third.counts}")
+        raise BenchmarkError(
+            f"unexpected counts: re-run {second.counts}, after the change {third.counts}"
+        )
     seconds = second.process.wall_seconds
-    is_exact = sorted(updated) == expected and calls_then == len(expected)
+    is_exact = sorted(updated) == expected and calls_after_change == len(expected)
     return Section(
         "rerun",
-        f"{rows:,} rows of which nothing changed, {source.name}",
+        f"{rows:,} unchanged rows, {source.name}",
         [
             at_least("rows/s, end to end", rows / seconds, REQUIRED_ROWS_PER_SECOND, digits=0),
             Line("wall time", f"{seconds:.1f} s"),
@@ -52,8 +54,8 @@ def measure_rerun(rows: int, source: Source) -> Section:
             Line("calls", f"{calls:,}", "0", calls == 0),
             Line(
                 f"calls after {len(expected):,} profiles changed",
-                f"{calls_then:,}",
-                f"these {len(expected):,}",
+                f"{calls_after_change:,}",
+                f"exactly {len(expected):,}",
                 is_exact,
             ),
             Line("wall time of that run", f"{third.process.wall_seconds:.1f} s"),

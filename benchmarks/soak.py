@@ -1,9 +1,8 @@
-"""`python -m benchmarks.soak --minutes 30`: runs back to back under mixed faults.
+"""Soak test: runs the program repeatedly under random faults (`python -m benchmarks.soak`).
 
-Each round changes some people, breaks Iterable or the database in ways that the seed draws, and
-runs the program: in a process that lives as long as the soak, where leaks add up, or in one of
-its own, which may be killed. Prints memory and open files over time, and checks at the end that
-Iterable has what the database has. Linux only (`/proc`). Refuses to know how the program works.
+Each round changes some users, sets random faults of Iterable or the database, and runs the program:
+in one long-lived process, where leaks add up, or in a separate one, which may be killed. It prints
+memory and open files over time; at the end it compares Iterable with the database. Linux only.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from typing import Any
 
 from benchmarks.machine import machine_line, versions_line
 from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, Sandbox, environment, sandbox
-from benchmarks.soak_users import People
+from benchmarks.soak_users import SoakUsers
 from tests.support.mariadb import PrivateMariaDB
 
-# What may go wrong with calls in a round. What hangs costs the program's time-out of 30 s.
+# Faults of which each round draws some. A call that hangs costs the program's time-out of 30 s.
 _FAULTS: Sequence[dict[str, Any]] = (
     {"fault": "status", "status": "any", "probability": 0.1},
     {"fault": "status", "status": "any", "applied": True, "probability": 0.1},
@@ -56,20 +55,20 @@ _FAULTS: Sequence[dict[str, Any]] = (
 )
 _HANG = {"fault": "hang", "nth": 20, "times": 1}
 _HANG_SHARE = 0.02
-_QUIET_SHARE = 0.2  # rounds without a fault: what was left over goes through
+_NO_FAULT_SHARE = 0.2  # rounds without a fault, which deliver what is still open
 _OWN_PROCESS_SHARE = 0.25
-_KILL_SHARE = 0.5  # of these
-_MYSQL_TROUBLE_SHARE = 0.03
-# The tests' MariaDB may forget its last second when it is killed; here it must not.
-_LOSES_NOTHING = ("--innodb-flush-log-at-trx-commit=1",)
-_PATIENCE_SECONDS = 240.0
-_EXPECTED = frozenset({0, 1, 3, 128 + signal.SIGTERM, 128 + signal.SIGKILL})
-_GROWTH = 1.1  # from the second quarter to the last: caches are warm by then
+_KILL_SHARE = 0.5  # of the separate processes
+_DATABASE_KILL_SHARE = 0.03
+# By default the tests' MariaDB may lose its last second when it is killed; here it must not.
+_DURABLE_OPTIONS = ("--innodb-flush-log-at-trx-commit=1",)
+_TIMEOUT_SECONDS = 240.0
+_EXPECTED_STATUSES = frozenset({0, 1, 3, 128 + signal.SIGTERM, 128 + signal.SIGKILL})
+_MAX_GROWTH = 1.1  # from the second quarter, when caches are warm, to the last
 
 
 @dataclass
 class Sample:
-    """What the long-lived process holds after a run."""
+    """Resources of the long-lived process after a run."""
 
     minute: float
     memory_bytes: int
@@ -79,23 +78,23 @@ class Sample:
 
 @dataclass
 class Soak:
-    """What has happened so far."""
+    """Counts and problems so far."""
 
     endings: Counter[int] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-    kills: int = 0
-    database_kills: int = 0
+    problems: list[str] = field(default_factory=list)
+    kill_count: int = 0
+    database_kill_count: int = 0
 
-    def ended(self, status: int, output: str, what: str) -> None:
-        """Take in how a run ended."""
+    def add_run(self, status: int, output: str, what: str) -> None:
+        """Count a run by its exit status, and note an unexpected one."""
         self.endings[status] += 1
-        if status not in _EXPECTED or "Traceback" in output:
-            self.troubles.append(f"{what}: exit status {status}: {output[-1_000:]}")
+        if status not in _EXPECTED_STATUSES or "Traceback" in output:
+            self.problems.append(f"{what}: exit status {status}: {output[-1_000:]}")
 
 
-class Loop:
-    """The process that lives as long as the soak."""
+class LongLivedProcess:
+    """The `soak_process` that runs the program many times."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -108,61 +107,63 @@ class Loop:
         )
 
     def run(self, flags: Sequence[str]) -> dict[str, Any]:
-        """Run once; returns what `soak_loop` replies."""
-        to_it, from_it = self._process.stdin, self._process.stdout
-        if to_it is None or from_it is None:
+        """Run the program once; return the reply of `soak_process`."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
             raise BenchmarkError("the program's process has no pipes")
-        to_it.write(f"{json.dumps(list(flags))}\n")
-        to_it.flush()
-        line = from_it.readline()
+        stdin.write(f"{json.dumps(list(flags))}\n")
+        stdin.flush()
+        line = stdout.readline()
         if not line:
-            raise BenchmarkError(f"the program's process died: {self._process.wait()}")
+            raise BenchmarkError(f"the program's process ended with {self._process.wait()}")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
     def close(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Soak; return 0 when memory and files stayed flat and every row is where it should be."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    """Run the soak; return 0 if no resource grew and Iterable has exactly the right data."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak", description=__doc__.split("\n", 1)[0]
+    )
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--people", type=int, default=400)
+    parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
     _print(machine_line(), versions_line(), f"seed {arguments.seed}", "")
     soak = Soak()
-    with _world(arguments.people) as (people, api, settings):
-        loop = Loop(settings)
+    with _servers(arguments.users) as (users, api, settings):
+        long_lived = LongLivedProcess(settings)
         try:
-            _rounds(soak, loop, people, api, settings, arguments)
-            _last_runs(soak, loop, api)
+            _rounds(soak, long_lived, users, api, settings, arguments)
+            _last_runs(soak, long_lived, api)
         finally:
-            loop.close()
-        soak.troubles += people.differences(api.users(), api.events())
-    soak.troubles += growth(soak.samples)
+            long_lived.close()
+        soak.problems += users.differences(api.users(), api.events())
+    soak.problems += growth(soak.samples)
     _print("", f"runs by exit status: {dict(sorted(soak.endings.items()))}")
-    _print(f"killed in the middle: {soak.kills}; MariaDB killed: {soak.database_kills}")
-    _print(*soak.troubles or ["no trouble: everyone has the right profile and every event once"])
-    return 1 if soak.troubles else 0
+    _print(f"runs killed: {soak.kill_count}; MariaDB killed: {soak.database_kill_count}")
+    _print(*soak.problems or ["no problems: every user has the right profile and each event once"])
+    return 1 if soak.problems else 0
 
 
 @contextlib.contextmanager
-def _world(count: int) -> Iterator[tuple[People, Sandbox, dict[str, str]]]:
+def _servers(count: int) -> Iterator[tuple[SoakUsers, Sandbox, dict[str, str]]]:
     with (
-        PrivateMariaDB(options=_LOSES_NOTHING) as server,
+        PrivateMariaDB(options=_DURABLE_OPTIONS) as server,
         sandbox(latency_ms=5) as api,
         TemporaryDirectory() as folder,
     ):
-        people = People(server, count)
+        users = SoakUsers(server, count)
         yield (
-            people,
+            users,
             api,
             {
-                **people.settings,
+                **users.settings,
                 "ITERABLE_API_KEY": "soak-key",
                 "ITERABLE_API_BASE_URL": api.url,
                 "STATE_FILE": f"{folder}/state.sqlite3",
@@ -181,48 +182,48 @@ def _world(count: int) -> Iterator[tuple[People, Sandbox, dict[str, str]]]:
 
 def _rounds(
     soak: Soak,
-    loop: Loop,
-    people: People,
+    long_lived: LongLivedProcess,
+    users: SoakUsers,
     api: Sandbox,
     settings: dict[str, str],
     arguments: argparse.Namespace,
 ) -> None:
-    draw = random.Random(arguments.seed)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(arguments.seed)  # noqa: S311 - repeatable, not secret
     started_at = time.monotonic()
-    told_at = 0.0
+    printed_at = 0.0
     while (minute := (time.monotonic() - started_at) / 60) < arguments.minutes:
-        people.change(draw)
-        faults = _draw_faults(draw)
+        users.change(rng)
+        faults = _draw_faults(rng)
         api.set_faults(faults)
-        flags = ["--mode", draw.choice(("per-user", "bulk"))]
-        if draw.random() < 0.05:
+        flags = ["--mode", rng.choice(("per-user", "bulk"))]
+        if rng.random() < 0.05:
             flags.append("--full-refresh")
         what = f"minute {minute:.1f}, {flags}, {faults}"
-        if draw.random() < _OWN_PROCESS_SHARE:
-            _run_alone(soak, flags, settings, draw, what)
+        if rng.random() < _OWN_PROCESS_SHARE:
+            _run_separately(soak, flags, settings, rng, what)
             continue
-        with _database_trouble(soak, people, draw):
-            reply = loop.run(flags)
-        soak.ended(reply["status"], reply["output"], what)
-        held = [reply[name] for name in ("memory_bytes", "open_files", "threads")]
-        soak.samples.append(Sample(minute, *held))
-        if minute - told_at >= 1 or len(soak.samples) == 1:
-            told_at = minute
-            _tell(soak)
-    _tell(soak)
+        with _perhaps_killed_database(soak, users, rng):
+            reply = long_lived.run(flags)
+        soak.add_run(reply["status"], reply["output"], what)
+        resources = [reply[name] for name in ("memory_bytes", "open_files", "threads")]
+        soak.samples.append(Sample(minute, *resources))
+        if minute - printed_at >= 1 or len(soak.samples) == 1:
+            printed_at = minute
+            _print_status(soak)
+    _print_status(soak)
 
 
-def _draw_faults(draw: random.Random) -> list[dict[str, Any]]:
-    if draw.random() < _QUIET_SHARE:
+def _draw_faults(rng: random.Random) -> list[dict[str, Any]]:
+    if rng.random() < _NO_FAULT_SHARE:
         return []
-    faults = draw.sample(_FAULTS, draw.randint(1, 4))
-    return [*faults, _HANG] if draw.random() < _HANG_SHARE else faults
+    faults = rng.sample(_FAULTS, rng.randint(1, 4))
+    return [*faults, _HANG] if rng.random() < _HANG_SHARE else faults
 
 
-def _run_alone(
-    soak: Soak, flags: Sequence[str], settings: dict[str, str], draw: random.Random, what: str
+def _run_separately(
+    soak: Soak, flags: Sequence[str], settings: dict[str, str], rng: random.Random, what: str
 ) -> None:
-    """Run in a process of its own, and perhaps end it in the middle."""
+    """Run in a separate process, and perhaps kill it during the run."""
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "main.py", *flags],
         cwd=PROJECT_FOLDER,
@@ -232,62 +233,62 @@ def _run_alone(
         text=True,
     )
     try:
-        if draw.random() < _KILL_SHARE:
-            time.sleep(draw.uniform(0.1, 1.5))
-            process.send_signal(draw.choice((signal.SIGKILL, signal.SIGTERM)))
-            soak.kills += 1
-        output, _ = process.communicate(timeout=_PATIENCE_SECONDS)
+        if rng.random() < _KILL_SHARE:
+            time.sleep(rng.uniform(0.1, 1.5))
+            process.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+            soak.kill_count += 1
+        output, _ = process.communicate(timeout=_TIMEOUT_SECONDS)
     except BaseException:
         process.kill()
         process.communicate()
         raise
     status = process.returncode
-    soak.ended(128 - status if status < 0 else status, output, what)
+    soak.add_run(128 - status if status < 0 else status, output, what)
 
 
 @contextlib.contextmanager
-def _database_trouble(soak: Soak, people: People, draw: random.Random) -> Iterator[None]:
-    """Perhaps kill the database beside the block, and have it back afterwards."""
-    if draw.random() >= _MYSQL_TROUBLE_SHARE:
+def _perhaps_killed_database(soak: Soak, users: SoakUsers, rng: random.Random) -> Iterator[None]:
+    """Perhaps kill the database during the block; it runs again afterwards."""
+    if rng.random() >= _DATABASE_KILL_SHARE:
         yield
         return
-    soak.database_kills += 1
-    with people.killed_after(draw.uniform(0.0, 0.3)):
+    soak.database_kill_count += 1
+    with users.killed_after(rng.uniform(0.0, 0.3)):
         yield
 
 
-def _last_runs(soak: Soak, loop: Loop, api: Sandbox) -> None:
-    """With the faults gone: one run delivers what is left, another finds nothing to do."""
+def _last_runs(soak: Soak, long_lived: LongLivedProcess, api: Sandbox) -> None:
+    """Run twice without faults: the first delivers the rest, the second must find nothing."""
     api.set_faults([])
     for flags in (["--mode", "per-user"], ["--mode", "bulk"]):
-        reply = loop.run([*flags, "--json"])
-        soak.ended(reply["status"], reply["output"], f"the last runs, {flags}")
+        reply = long_lived.run([*flags, "--json"])
+        soak.add_run(reply["status"], reply["output"], f"final run, {flags}")
         if reply["status"] != 0:
-            soak.troubles.append(f"a last run ended with {reply['status']}: {reply['output']}")
+            soak.problems.append(f"a final run ended with {reply['status']}: {reply['output']}")
     if '"api_calls": 0,' not in reply["output"]:
-        soak.troubles.append(f"the very last run had something to send: {reply['output']}")
+        soak.problems.append(f"the final run still had something to send: {reply['output']}")
 
 
 def growth(samples: Sequence[Sample]) -> list[str]:
-    """Compare the second quarter with the last."""
+    """Return the resources that grew from the second quarter of the runs to the last."""
     quarter = len(samples) // 4
     if not quarter:
-        return ["too few runs to say whether anything grows"]
-    troubles = []
+        return ["too few runs to tell whether memory, files or threads grow"]
+    problems = []
     for name in ("memory_bytes", "open_files", "threads"):
         values = [getattr(sample, name) for sample in samples]
         before, after = median(values[quarter : 2 * quarter]), median(values[-quarter:])
-        if after > before * _GROWTH:
-            troubles.append(f"{name} grew from {before:,.0f} to {after:,.0f}")
-    return troubles
+        if after > before * _MAX_GROWTH:
+            problems.append(f"{name} grew from {before:,.0f} to {after:,.0f}")
+    return problems
 
 
-def _tell(soak: Soak) -> None:
+def _print_status(soak: Soak) -> None:
     now = soak.samples[-1]
     _print(
         f"minute {now.minute:5.1f}: {soak.endings.total():5,} runs, "
         f"{now.memory_bytes / 1e6:6.1f} MB, {now.open_files:3} open files, "
-        f"{now.threads} threads, {len(soak.troubles)} troubles"
+        f"{now.threads} threads, {len(soak.problems)} problems"
     )
 
 

@@ -1,7 +1,6 @@
-"""`python -m benchmarks.soak_process`: runs the program again and again, in this one process.
+"""Long-lived process of the soak: runs the program once per line of input, so that leaks add up.
 
-What leaks from run to run adds up here. A line of flags in (JSON), a line out: how the run
-ended and what the process holds after it. Refuses to know what the runs should do.
+Input: a JSON list of flags per line. Output: a JSON object with exit status, output and resources.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _KEPT_CHARACTERS = 4_000
 
 
 def main() -> None:
-    """Run for each line of standard input, until there are no more."""
+    """Run the program for each line of standard input."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with tempfile.TemporaryFile() as printed:
         for number in (1, 2):
@@ -31,7 +30,7 @@ def main() -> None:
             status = _run(json.loads(line))
             printed.seek(0)
             output = printed.read().decode("utf-8", "replace")
-            reply = {"status": status, "output": output[-_KEPT_CHARACTERS:], **holdings()}
+            reply = {"status": status, "output": output[-_KEPT_CHARACTERS:], **resources()}
             replies.write(f"{json.dumps(reply)}\n")
             replies.flush()
 
@@ -46,12 +45,12 @@ def _run(flags: list[str]) -> int:
     raise AssertionError("main() returns nothing")
 
 
-def holdings() -> dict[str, int]:
-    """Return what this process holds now: memory (bytes), open files, threads."""
+def resources() -> dict[str, int]:
+    """Return memory (bytes), open files and threads of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return {
         "memory_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
-        "open_files": len(os.listdir("/proc/self/fd")) - 1,  # one is of the listing itself
+        "open_files": len(os.listdir("/proc/self/fd")) - 1,  # one is the listing itself
         "threads": threading.active_count(),
     }
 

@@ -1,7 +1,4 @@
-"""The people of a soak: changed between runs, and compared at the end with what Iterable has.
-
-Owns their tables in a private MariaDB. Refuses to know how they get to Iterable.
-"""
+"""Users of the soak: changed between runs, and compared with Iterable at the end."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ _DATABASE = "soak"
 _SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
 
 
-class People:
-    """Customers with page views, each view a second after the one before."""
+class SoakUsers:
+    """Customers with page views in a private MariaDB; each view is a second after the previous."""
 
     def __init__(self, server: PrivateMariaDB, count: int) -> None:
         self._server = server
@@ -32,11 +29,11 @@ class People:
         now = datetime.now(timezone.utc).replace(microsecond=0, tzinfo=None)
         self._next_view_at = now - timedelta(days=2)
         server.create_database(_DATABASE, _SCHEMA)
-        self._join(count)
+        self._add_users(count)
 
     @property
     def settings(self) -> dict[str, str]:
-        """What leads the program here."""
+        """Settings with which the program reads these users."""
         return {
             "DB_HOST": self._server.host,
             "DB_PORT": str(self._server.port),
@@ -45,53 +42,59 @@ class People:
             "DB_NAME": _DATABASE,
         }
 
-    def change(self, draw: random.Random) -> None:
-        """Rename a few, have a few view another page, and let one or two more join."""
+    def change(self, rng: random.Random) -> None:
+        """Rename ten users, add a page view for ten, and sometimes add new users."""
         self._round += 1
-        named = draw.sample(range(1, self._count + 1), 10)
+        renamed_ids = rng.sample(range(1, self._count + 1), 10)
         self._run(
             f"UPDATE customers SET first_name = 'Round {self._round}'"  # noqa: S608 - numbers
-            f" WHERE id IN ({', '.join(map(str, named))})"
+            f" WHERE id IN ({', '.join(map(str, renamed_ids))})"
         )
-        self._view(draw.sample(range(1, self._count + 1), 10), draw.choice(("pricing", "settings")))
-        if draw.random() < 0.1:
-            self._join(draw.randint(1, 2))
+        self._add_views(
+            rng.sample(range(1, self._count + 1), 10), rng.choice(("pricing", "settings"))
+        )
+        if rng.random() < 0.1:
+            self._add_users(rng.randint(1, 2))
 
     @contextlib.contextmanager
     def killed_after(self, seconds: float) -> Iterator[None]:
-        """Kill the server so long after the block began, and start it again at the block's end."""
-        killing = threading.Timer(seconds, os.kill, (self._server.pid, signal.SIGKILL))
-        killing.start()
+        """Kill the server this long after the block starts; restart it when the block ends."""
+        timer = threading.Timer(seconds, os.kill, (self._server.pid, signal.SIGKILL))
+        timer.start()
         try:
             yield
         finally:
-            killing.join()
+            timer.join()
             self._server.stop()
             self._server.start()
 
     def differences(
         self, users: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
     ) -> list[str]:
-        """Say where Iterable differs: profiles, latest events, doubled or unknown ones."""
+        """Return the differences between Iterable's data and the database."""
         profiles, latest, views = self.expected()
         found = {user["email"]: user["dataFields"] for user in users}
         wrong = [email for email in profiles if found.get(email) != profiles[email]]
         tracked = Counter(
             (event["email"], event["createdAt"], event["dataFields"]["page"]) for event in events
         )
-        named = {
+        differences = {
             "wrong profiles": wrong,
             "unknown profiles": sorted(set(found) - set(profiles)),
             "latest events missing": sorted(latest - set(tracked)),
             "unknown events": sorted(set(tracked) - views),
-            "doubled events": [event for event, times in tracked.items() if times > 1],
+            "duplicate events": [event for event, times in tracked.items() if times > 1],
         }
-        return [f"{len(list_)} {what}: {list_[:5]}" for what, list_ in named.items() if list_]
+        return [
+            f"{len(found_list)} {what}: {found_list[:5]}"
+            for what, found_list in differences.items()
+            if found_list
+        ]
 
     def expected(
         self,
     ) -> tuple[dict[str, dict[str, Any]], set[tuple[str, int, str]], set[tuple[str, int, str]]]:
-        """Return the profiles by e-mail, everybody's latest view, and all views."""
+        """Return the profiles by e-mail, the latest view of each user, and all views."""
         connection = self._server.root_connection(_DATABASE)
         try:
             cursor = connection.cursor()
@@ -117,7 +120,7 @@ class People:
         latest = {email: (email, at, page) for email, at, page in views}
         return profiles, set(latest.values()), set(views)
 
-    def _join(self, count: int) -> None:
+    def _add_users(self, count: int) -> None:
         numbers = range(self._count + 1, self._count + count + 1)
         self._count += count
         rows = ", ".join(
@@ -125,9 +128,9 @@ class People:
         )
         columns = "id, email, first_name, last_name, plan_type, candidate"
         self._run(f"INSERT INTO customers ({columns}) VALUES {rows}")  # noqa: S608 - our own
-        self._view(numbers, "pricing")
+        self._add_views(numbers, "pricing")
 
-    def _view(self, numbers: Sequence[int], page: str) -> None:
+    def _add_views(self, numbers: Sequence[int], page: str) -> None:
         rows = []
         for number in numbers:
             self._next_view_at += timedelta(seconds=1)

@@ -1,7 +1,6 @@
-"""The database that a benchmark reads: filled, read, changed, and gone at the end.
+"""Source databases of a benchmark: started, filled and removed again.
 
-Owns loading the people and the settings that lead the program to them. Refuses to know what is
-measured. No server runs in this process: its memory would count as the program's (`processes`).
+No server runs in this process, because its memory would be counted as the program's (`processes`).
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from tempfile import TemporaryDirectory
 import mysql.connector
 
 from benchmarks.processes import PROJECT_FOLDER, background
-from benchmarks.users import Row, customers, page_views, query_of_people
+from benchmarks.users import Row, customers, generating_query, page_views
 from tests.support.mariadb import PrivateMariaDB
 
 SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
 _DATABASE = "benchmark"
-# Room for a million rows of both tables and their indexes: what is measured is the program.
+# Enough memory for a million rows with indexes, so that the database is not what is measured.
 _MARIADB_OPTIONS = (
     "--innodb-buffer-pool-size=512M",
     "--innodb-log-file-size=256M",
@@ -32,9 +31,9 @@ _MARIADB_OPTIONS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A database with people in it: what leads the program there, and how to change some.
+    """A database with users; `settings` connect the program to it.
 
-    `change(every)` gives every `every`th person another first name.
+    `change(every)` changes the first name of every `every`th user.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Source:
 
 @contextmanager
 def mariadb(rows: int) -> Iterator[Source]:
-    """Start a private MariaDB with so many people in its tables."""
+    """Start a private MariaDB with this many users in its tables."""
     with _mariadb_server() as (server, settings):
         server.run_sql(SCHEMA.read_text(encoding="utf-8"), _DATABASE)
         _load(server, "customers", customers(rows))
@@ -57,24 +56,24 @@ def mariadb(rows: int) -> Iterator[Source]:
 
 @contextmanager
 def generated(rows: int) -> Iterator[Source]:
-    """Start a private MariaDB that makes the people up as they are read, from no table.
+    """Start a private MariaDB whose query generates the rows, without tables.
 
-    What is left to measure is the program, and there is nothing to load.
+    Nothing has to be loaded, and the figures contain nearly no time of the database.
     """
     with _mariadb_server() as (_server, settings), TemporaryDirectory() as folder:
-        query_file = Path(folder) / "people.sql"
+        query_file = Path(folder) / "users.sql"
         settings["QUERY_FILE"] = str(query_file)
-        query_file.write_text(query_of_people(rows), encoding="utf-8")
+        query_file.write_text(generating_query(rows), encoding="utf-8")
 
         def change(every: int) -> None:
-            query_file.write_text(query_of_people(rows, every), encoding="utf-8")
+            query_file.write_text(generating_query(rows, every), encoding="utf-8")
 
-        yield Source(f"MariaDB {_version(settings)}, rows made up", settings, change)
+        yield Source(f"MariaDB {_version(settings)}, generated rows", settings, change)
 
 
 @contextmanager
 def embedded(rows: int) -> Iterator[Source]:
-    """Start the sandbox's MySQL server with so many people: thousands, not millions."""
+    """Start the sandbox's MySQL server with this many users: thousands, not millions."""
     command = [sys.executable, "-m", "benchmarks.embedded_mysql", str(rows)]
     with background(command) as first_line:
         settings = dict(part.split("=", 1) for part in first_line.split())
@@ -105,7 +104,7 @@ def _mariadb_server() -> Iterator[tuple[PrivateMariaDB, dict[str, str]]]:
 
 
 def _load(server: PrivateMariaDB, table: str, rows: Iterator[Row]) -> None:
-    """Take rows in from a file: a million in ten seconds, a statement each would take minutes."""
+    """Load rows from a file: a million take ten seconds, with INSERT they take minutes."""
     path = server.folder / f"{table}.tsv"
     with path.open("w", encoding="utf-8") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
@@ -131,7 +130,7 @@ def _version(settings: dict[str, str]) -> str:
 
 
 def _run(settings: dict[str, str], statement: str) -> str:
-    """Run a statement, and return the first value of what it finds, if anything."""
+    """Run a statement and return the first value of its result, or an empty text."""
     connection = mysql.connector.connect(
         host=settings["DB_HOST"],
         port=int(settings["DB_PORT"]),

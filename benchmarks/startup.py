@@ -1,7 +1,4 @@
-"""How soon the first request of a run arrives, and how soon `--help` is there.
-
-Owns both figures: the median of a few tries each, after one that is not counted.
-"""
+"""Time until the first request of a run, and time of `--help`: medians, after one uncounted try."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _TRIES = 5
 
 
 def measure_startup(source: Source) -> Section:
-    """Start the program a few times over a small table."""
+    """Start the program several times with a small table, and return the figures."""
     with TemporaryDirectory() as folder, sandbox(0, keep_calls=100) as api:
         program = Program(Path(folder), {**source.settings, "ITERABLE_API_BASE_URL": api.url})
         first_request = _median_of_tries(lambda: _first_request_seconds(program, api))
@@ -35,7 +32,7 @@ def measure_startup(source: Source) -> Section:
 
 
 def _median_of_tries(measure: Callable[[], float]) -> float:
-    measure()  # fills the caches of the file system
+    measure()  # fills the file system's cache
     return median(measure() for _ in range(_TRIES))
 
 

@@ -1,8 +1,6 @@
-"""The people that a benchmark syncs: N pro customers with one qualifying page view each.
+"""Users of a benchmark: N pro customers with one page view each, as rows or as a query.
 
-Owns their columns, in the order of `sql/schema.sql`, and the same people as a query that makes
-them up while it is read. Everything follows from a customer's number, so that two runs meet the
-same rows. Refuses to know where they are stored.
+Everything is derived from the customer's number, so that all runs have the same rows.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ Row = tuple[int | str, ...]
 _FIRST_NAMES = ("Sarah", "Michael", "Zoë", "Siobhán", "小龙", "Amélie", "Noah", "Fatima")
 _LAST_NAMES = ("Johnson", "Chen", "Müller", "O'Brien", "García", "Okafor", "Petrova")
 _LOCATIONS = ("San Francisco, CA", "Austin, TX", "Köln, DE", "上海", "São Paulo, BR")
-_SPREAD_SECONDS = 5 * 86_400  # the views lie in five of the window's seven days
+_SPREAD_SECONDS = 5 * 86_400  # five of the seven days in the query's window
 
 
 def email_of(number: int) -> str:
-    """Return the address of a customer: about as long as addresses are."""
+    """Return the e-mail of a customer; its length is typical."""
     return f"customer.{number:07}@example-mail.com"
 
 
@@ -37,7 +35,7 @@ def customers(count: int) -> Iterator[Row]:
 
 
 def page_views(count: int, now: datetime | None = None) -> Iterator[Row]:
-    """Yield the rows of `page_views`, one a customer; `now` is aware, in UTC."""
+    """Yield the rows of `page_views`, one per customer; `now` is an aware time in UTC."""
     latest = (now or datetime.now(timezone.utc)).replace(microsecond=0, tzinfo=None)
     latest -= timedelta(hours=1)
     for number in range(1, count + 1):
@@ -53,10 +51,10 @@ def page_views(count: int, now: datetime | None = None) -> Iterator[Row]:
         )
 
 
-def query_of_people(count: int, changed_every: int = 0, now: datetime | None = None) -> str:
-    """Return a query, for `QUERY_FILE`, that makes the same people up (MariaDB's `seq_` tables).
+def generating_query(count: int, changed_every: int = 0, now: datetime | None = None) -> str:
+    """Return a query for `QUERY_FILE` that generates the same users (MariaDB's `seq_` tables).
 
-    Every `changed_every`th has another first name. A percent sign is the driver's: hence MOD.
+    Every `changed_every`th has another first name. It uses MOD, as the driver interprets `%`.
     """
     midnight = (now or datetime.now(timezone.utc)).replace(hour=0, minute=0, second=0)
     return f"""

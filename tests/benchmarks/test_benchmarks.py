@@ -1,4 +1,4 @@
-"""The benchmarks: each mode runs on a few rows and prints its figures; no time is asserted."""
+"""Benchmarks: each mode runs with a few rows and prints its figures; no time is asserted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.delivery import sustained_per_second
 from benchmarks.figures import Line, Section, at_least, at_most, console_lines, markdown
 from benchmarks.processes import BenchmarkError, Program, environment
-from benchmarks.users import customers, page_views, query_of_people
+from benchmarks.users import customers, generating_query, page_views
 from tests.conftest import SourceDatabase
 
 NOW = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
@@ -38,72 +38,72 @@ def cells(output: str, what: str) -> list[str]:
     ("mode", "endpoints", "calls"),
     [
         ("per-user", ("users/update", "events/track"), "80"),
-        # The first row goes alone: two batches, two requests each.
+        # The first row is sent alone: two batches, two requests each.
         ("bulk", ("users/bulkUpdate", "events/trackBulk"), "4"),
     ],
 )
-def test_a_delivery_is_measured_at_the_program_and_at_the_sandbox(
+def test_delivery_figures_come_from_the_program_and_the_sandbox(
     capsys: pytest.CaptureFixture[str], mode: str, endpoints: tuple[str, str], calls: str
 ) -> None:
     output = bench(capsys, "--mode", mode, "--baseline-rows", "2", *FEW)
-    assert f"{mode}: 40 rows at 5 ms a call" in output
+    assert f"{mode}: 40 rows at 5 ms per call" in output
     assert "load" in output.splitlines()[0]
     assert "requests 2." in output.splitlines()[1]
     assert cells(output, "calls") == [calls]
     for endpoint in endpoints:
         assert int(cells(output, f"requests in the busiest second, {endpoint}")[0]) >= 1
-    assert len([word for word in cells(output, "CPU a user") if word == "ms"]) == 4
+    assert len([word for word in cells(output, "CPU per user") if word == "ms"]) == 4
     assert "loop with session" in output
 
 
-def test_a_re_run_makes_no_call_and_then_just_those_that_changed(
+def test_a_re_run_makes_no_call_and_then_only_those_for_changed_users(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = bench(capsys, "--mode", "rerun", *FEW)
-    assert "rerun: 40 rows of which nothing changed" in output
+    assert "rerun: 40 unchanged rows" in output
     assert cells(output, "calls  ") == ["0", "0", "met"]
-    assert cells(output, "calls after 1 profiles changed") == ["1", "these", "1", "met"]
+    assert cells(output, "calls after 1 profiles changed") == ["1", "exactly", "1", "met"]
 
 
-def test_the_start_is_measured_to_the_first_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_startup_is_measured_until_the_first_request(capsys: pytest.CaptureFixture[str]) -> None:
     output = bench(capsys, "--mode", "startup", "--source", "embedded")
     assert 0 < float(cells(output, "start to first request")[0]) < 60
     assert 0 < float(cells(output, "--help")[0]) < 60
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("mariadb_server")  # it skips where there is none
+@pytest.mark.usefixtures("mariadb_server")  # skipped if MariaDB is missing
 @pytest.mark.parametrize("source", ["mariadb", "generated"])
 def test_the_rows_can_come_from_a_private_mariadb(
     capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
     flags = ("--mode", "rerun", "--rows", "2000", "--source", source)
     output = bench(capsys, *flags)
-    assert cells(output, "calls after 2 profiles changed") == ["2", "these", "2", "met"]
+    assert cells(output, "calls after 2 profiles changed") == ["2", "exactly", "2", "met"]
 
 
-def test_a_run_that_fails_is_no_figure(tmp_path: Path) -> None:
+def test_a_failed_run_gives_no_figure(tmp_path: Path) -> None:
     program = Program(tmp_path, {"DB_HOST": "127.0.0.1"})
     with pytest.raises(BenchmarkError, match=r"exit status 2:\n(?s:.*)DB_NAME is missing"):
         program.run()
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "USERS_UPDATE_RPS"])
-def test_neither_proxies_nor_settings_of_the_environment_reach_what_is_measured(
+def test_proxies_and_settings_of_the_environment_do_not_reach_the_program(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "1")
     assert name not in environment()
 
 
-def test_the_same_people_come_from_the_tables_and_from_the_query_that_makes_them_up(
+def test_tables_and_generating_query_give_the_same_users(
     mariadb: SourceDatabase,
 ) -> None:
-    query = query_of_people(50, changed_every=10, now=NOW).replace("%(window_start)s", "1")
+    query = generating_query(50, changed_every=10, now=NOW).replace("%(window_start)s", "1")
     with mariadb.connection() as database:
-        made_up = database.execute_query(query)
+        generated = database.execute_query(query)
     views = list(page_views(50, NOW))
-    for row, customer, view in zip(made_up, customers(50), views, strict=True):
+    for row, customer, view in zip(generated, customers(50), views, strict=True):
         number = int(str(customer[0]))
         expected_name = f"{customer[2]} II" if number % 10 == 0 else customer[2]
         assert list(row.values())[:6] == [
@@ -112,10 +112,10 @@ def test_the_same_people_come_from_the_tables_and_from_the_query_that_makes_them
             *customer[3:],
         ]
         assert [row["page"], row["device"], row["browser"], row["location"]] == list(view[2:6])
-    assert {type(row["event_time"]) for row in made_up} == {datetime}
+    assert {type(row["event_time"]) for row in generated} == {datetime}
 
 
-def test_every_view_lies_in_the_window_and_follows_from_the_customers_number() -> None:
+def test_every_view_is_in_the_window_and_is_the_same_in_each_run() -> None:
     times = [datetime.fromisoformat(str(view[6])) for view in page_views(5_000, NOW)]
     latest = NOW.replace(tzinfo=None)
     assert all(latest - timedelta(days=6) < time < latest for time in times)
@@ -128,7 +128,7 @@ def settled_at(seconds: Callable[[int], float], rows: int) -> Counter[str]:
     return Counter(moment.isoformat(timespec="milliseconds") for moment in moments)
 
 
-def test_the_sustained_figure_leaves_out_start_and_tail() -> None:
+def test_the_sustained_figure_excludes_start_and_tail() -> None:
     # 100 rows a second from the tenth second on; the last row comes a minute late.
     late = settled_at(lambda row: 10 + row / 100 if row < 2_999 else 100, 3_000)
     assert sustained_per_second(late) == pytest.approx(100, rel=0.01)
@@ -139,24 +139,24 @@ def test_the_sustained_figure_counts_whole_batches() -> None:
     assert sustained_per_second(batches) == pytest.approx(5_000, rel=0.001)
 
 
-def test_a_run_too_short_has_no_sustained_figure() -> None:
+def test_a_short_run_has_no_sustained_figure() -> None:
     assert sustained_per_second(settled_at(lambda row: row / 500, 2_000)) is None
     assert sustained_per_second(settled_at(lambda _row: 0, 2_000)) is None
     assert sustained_per_second(Counter()) is None
 
 
-def test_a_figure_says_whether_it_is_met() -> None:
+def test_a_figure_shows_whether_it_is_met() -> None:
     lines = [
         at_least("users/s", 474.9, 475),
         at_most("CPU", 0.12, 0.12, " ms", digits=3),
         Line("calls", "7", plain="9"),
     ]
     section = Section("per-user", "7 rows", lines)
-    shown = console_lines(section)
-    assert shown[0] == "per-user: 7 rows"
-    assert shown[2].split() == ["users/s", "474.9", ">=", "475", "MISSED"]
-    assert shown[3].split() == ["CPU", "0.120", "ms", "<=", "0.12", "ms", "met"]
-    assert shown[4].split() == ["calls", "7", "9"]
+    output = console_lines(section)
+    assert output[0] == "per-user: 7 rows"
+    assert output[2].split() == ["users/s", "474.9", ">=", "475", "MISSED"]
+    assert output[3].split() == ["CPU", "0.120", "ms", "<=", "0.12", "ms", "met"]
+    assert output[4].split() == ["calls", "7", "9"]
     record = markdown("2026-01-13, abc1234", ["a machine"], [section])
     assert record.startswith("## 2026-01-13, abc1234\n\n- a machine\n")
     assert "| CPU | 0.120 ms | <= 0.12 ms | met |  |  |" in record
