@@ -1,1 +1,1 @@
-"""What the command line offers, a file each."""
+"""The commands of `main.py`, one file or folder each. Start at `sync`, what runs without a flag."""

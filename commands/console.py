@@ -1,7 +1,6 @@
-"""Lines for people: on standard output what was asked for, on standard error what went wrong.
+"""Printing to the terminal: output on standard output, messages on standard error.
 
-Owns that nothing from outside reaches a terminal as anything but text, and no secret at all.
-Log lines are `logger_config`'s.
+Every line is redacted, and its control characters are escaped. Log lines: `logger_config`.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from logger_config import redact, redirect_to_devnull
 
 
 def open_closed_streams() -> None:
-    """Have what was closed before the program began (`>&-`) lead to nowhere.
+    """Open /dev/null for each standard stream that the shell closed (`>&-`).
 
-    Python then has None in its place, and the next file to be opened would get its number.
+    Python has None in its place, and the next file to be opened would get its descriptor.
     """
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - to the end
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until exit
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def print_line(line: str, out: TextIO | None = None) -> None:
-    """Print a line; a reader that has left (`| head`) ends the printing, not the program.
+    """Print a line; after a line that cannot be written, discard all others and go on.
 
-    So does a full disk behind the stream, which is said on standard error. What the terminal's
-    encoding does not have is spelled out, as Python does on standard error.
+    A closed pipe (`| head`) is no error; any other reason is printed on standard error. Characters
+    that the terminal's encoding lacks are escaped, as Python does on standard error.
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
@@ -38,20 +37,22 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     except OSError as error:
         redirect_to_devnull(out)
         if out is sys.stdout and not isinstance(error, BrokenPipeError):
-            say(f"Standard output cannot be written ({error.strerror}): its lines end here.")
+            print_error(
+                f"Standard output cannot be written ({error.strerror}): printing stops here."
+            )
 
 
 def print_text(text: str) -> None:
-    """Print several lines of our own: a line end in words from outside would forge one."""
+    """Print our own text of several lines; text from outside goes through print_line."""
     for line in text.split("\n"):
         print_line(line)
 
 
 def print_payload(out: TextIO, endpoint: str, body: bytes) -> None:
-    """Print what would be sent."""
+    """Print a request of a dry run."""
     print_line(f"{endpoint} {body.decode()}", out)
 
 
-def say(line: str) -> None:
-    """Say on standard error what the operator has to know."""
+def print_error(line: str) -> None:
+    """Print a line on standard error."""
     print_line(line, sys.stderr)

@@ -6,9 +6,18 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
+from commands.console import print_line
 from config.settings import SETTINGS
+from errors import ExitStatus
 
 WIDTH = 100
+
+
+def print_settings() -> ExitStatus:
+    """Print every setting."""
+    for line in help_lines():
+        print_line(line)
+    return ExitStatus.OK
 
 
 def help_lines() -> Iterator[str]:

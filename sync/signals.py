@@ -8,10 +8,15 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A stop signal came while nothing was being sent.
+    """A stop signal ended the program; the text, if any, is for the operator.
 
-    It can be raised at any line. As a KeyboardInterrupt it passes every `except Exception`.
+    Like the interpreter's own KeyboardInterrupt it can be raised anywhere, and no library that
+    handles `Exception` catches it.
     """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class StopSignal:
@@ -31,7 +36,7 @@ class StopSignal:
         self.event.set()
         if self.ends_at_once:
             self.ends_at_once = False
-            raise Interrupted
+            raise Interrupted(number)
 
     @property
     def name(self) -> str:

@@ -1,1 +1,1 @@
-"""`--check`. Start at `run`."""
+"""`--check`: one line for each thing that a run needs. Start at `run`."""

@@ -1,8 +1,4 @@
-"""The source database, for `--check`: login, driver, the query's plan, columns and first rows.
-
-Owns the looks at MySQL and what is learnt there for the field types. Reads one chunk of rows, never
-all of them, and writes nothing.
-"""
+"""Database checks of `--check`: driver, login, the query's plan, columns and first rows."""
 
 from __future__ import annotations
 
@@ -23,11 +19,11 @@ from records.mapping import InvalidRow
 from source import query_plan
 from sync.source_rows import SourceRows, to_database
 
-LOOKED_AT_ROWS = 1_000
+MAX_CHECKED_ROWS = 1_000
 
 
 def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Look at the source; returns what the profile fields are sent as, None where none came."""
+    """Yield the lines; return the types of the profile fields, None where there are no rows."""
     database = to_database(settings)
     yield _driver_line(database)
     try:
@@ -37,12 +33,11 @@ def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes 
         return None
     with database:
         yield _login_line(database)
-        plan, why_not = _plan_lines(database)
-        yield from plan
+        plan_lines, problem = _plan_lines(database)
+        yield from plan_lines
         types = yield from _check_rows(settings)
-        if why_not is not None and types is not None:
-            # Where the query itself fails, that line says it all.
-            yield warned("query plan", f"cannot be seen: {why_not}")
+        if problem is not None and types is not None:  # else the query itself failed
+            yield warned("query plan", f"not checked: {problem}")
         return types
 
 
@@ -51,8 +46,8 @@ def _driver_line(database: DatabaseConnection) -> CheckLine:
         return passed("driver", "MySQL's C extension is in use")
     return warned(
         "driver",
-        "pure Python, at a fifth of the speed, as MySQL's C extension cannot be loaded: on CPython "
-        "with OpenSSL 3, pip install --force-reinstall -r requirements.txt",
+        "pure Python, at a fifth of the speed, because MySQL's C extension cannot be loaded. On "
+        "CPython with OpenSSL 3: pip install --force-reinstall -r requirements.txt",
     )
 
 
@@ -64,12 +59,12 @@ def _login_line(database: DatabaseConnection) -> CheckLine:
         return failed("database", str(error))
     return passed(
         "database",
-        f"{source.user} may log in to {source.database} at {source.place} (version {version})",
+        f"{source.user} can log in to {source.database} at {source.place} (version {version})",
     )
 
 
 def _plan_lines(database: DatabaseConnection) -> tuple[list[CheckLine], str | None]:
-    """Return the lines on the query's plan, or why there is none to see."""
+    """Return the lines about the query's plan, or why it cannot be checked."""
     name = "query plan"
     try:
         steps = database.explain(
@@ -79,11 +74,11 @@ def _plan_lines(database: DatabaseConnection) -> tuple[list[CheckLine], str | No
     except SourceError as error:
         return [], str(error)
     if not query_plan.is_table_form(steps):
-        return [], "this server tells it in another form than MySQL and MariaDB"
+        return [], "the EXPLAIN of this server is not in the format of MySQL or MariaDB"
     slow = query_plan.slow_steps(steps, text_columns)
     if not slow:
-        return [passed(name, "no table is read whole")], None
-    return [warned(name, f"slow: {what}. Have it mended: {cure}") for what, cure in slow], None
+        return [passed(name, "no full table scan")], None
+    return [warned(name, f"slow: {problem}. To fix it: {fix}") for problem, fix in slow], None
 
 
 def _text_columns(database: DatabaseConnection) -> frozenset[str]:
@@ -95,10 +90,10 @@ def _text_columns(database: DatabaseConnection) -> frozenset[str]:
 
 
 def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Run the query and look at its columns and its first rows."""
+    """Run the query and check its columns and its first rows."""
     started_at = time.monotonic()
     try:
-        with SourceRows(settings, limit=LOOKED_AT_ROWS) as source:
+        with SourceRows(settings, limit=MAX_CHECKED_ROWS) as source:
             rows = [row for chunk in source for row in chunk]
             mapping = source.mapping
     except (SourceError, ConfigError) as error:
@@ -107,7 +102,7 @@ def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | N
     seconds = time.monotonic() - started_at
     yield passed(
         "query",
-        f"{settings.query_file.name} returns the columns that are needed, the first rows after "
+        f"{settings.query_file.name} returns all required columns, the first rows after "
         f"{seconds:.1f} s",
     )
     records = [mapping.to_record(row) for row in rows]
@@ -121,15 +116,15 @@ def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLin
     if not rows:
         return warned(
             "rows",
-            f"the query returns nothing for the last {settings.engagement_window_days:g} days: see "
-            f"its plan and pages in {settings.query_file.name}, and ENGAGEMENT_WINDOW_DAYS",
+            f"the query returns no rows for the last {settings.engagement_window_days:g} days: "
+            f"check plan_type and page in {settings.query_file.name}, and ENGAGEMENT_WINDOW_DAYS",
         )
-    looked_at = f"of the first {rows:,}" if rows == LOOKED_AT_ROWS else f"of {rows:,}"
+    checked = f"the first {rows:,}" if rows == MAX_CHECKED_ROWS else f"{rows:,}"
     if not reasons:
-        return passed("rows", f"{looked_at} all are valid")
-    described = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
+        return passed("rows", f"{checked} rows, all of them valid")
+    top = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
     return warned(
-        "rows", f"{looked_at} {reasons.total():,} are invalid and never sent: {described}"
+        "rows", f"{reasons.total():,} of {checked} rows are invalid and will be skipped: {top}"
     )
 
 
@@ -139,7 +134,7 @@ def _profile_types(
     columns: Sequence[str],
     type_codes: Sequence[int],
 ) -> FieldTypes:
-    """Collect the types of what is sent; where no row has a value, the column's type counts."""
+    """Collect the types of each field's values; without values, that of its column."""
     seen: dict[str, set[str]] = {"recent_page_view": {"boolean"}}
     for profile in profiles:
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
@@ -147,7 +142,7 @@ def _profile_types(
             seen.setdefault(name, set()).add(kind)
     for field in fields:
         if field.target not in seen:
-            kind_of_column = type_of_column(type_codes[columns.index(field.column)], field.cast)
-            if kind_of_column is not None:
-                seen[field.target] = {kind_of_column}
+            column_type = type_of_column(type_codes[columns.index(field.column)], field.cast)
+            if column_type is not None:
+                seen[field.target] = {column_type}
     return {name: frozenset(kinds) for name, kinds in seen.items()}

@@ -1,7 +1,6 @@
-"""The files of a run, for `--check`: who can read the settings, and what can be written.
+"""File checks of `--check`: permissions of `.env`, writable folders, state file, free space.
 
-Owns the looks at modes, folders, the state file and free space. Leaves nothing behind and
-disturbs no run that is at work.
+They leave no file behind and do not disturb a run that is in progress.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from state.database import (
 from state.lock import RunLock
 from state.outbox import Outbox
 
-# 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
-LOW_BYTES = 260_000_000
+# For 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
+MIN_FREE_BYTES = 260_000_000
 
 
 def free_bytes_of(folder: Path) -> int:
@@ -39,7 +38,7 @@ def check_files(
     *,
     free_bytes: Callable[[Path], int] = free_bytes_of,
 ) -> Iterator[CheckLine]:
-    """Look at each file and folder that the settings name; `env_file` None: there is none."""
+    """Check each file and folder of the settings; `env_file` is None where there is none."""
     if env_file is not None:
         yield _env_file_line(env_file)
     yield _state_file_line(settings.state_file)
@@ -54,58 +53,58 @@ def _env_file_line(path: Path) -> CheckLine:
     try:
         found = path.stat()
     except OSError as error:
-        return failed("env file", f"{path} cannot be looked at: {error.strerror}")
+        return failed("env file", f"{path} cannot be checked: {error.strerror}")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o006:
         return failed(
             "env file",
-            f"everybody on this machine can get at the password and the API key in {path} "
+            f"{path} with the password and the API key is open to every user of this machine "
             f"(mode {mode:04o}): chmod 600 {path}",
         )
-    # Where somebody else owns the file, as with a service's own group, the group is meant.
+    # A file of another owner is shared through its group on purpose (a service's own group).
     if mode & 0o060 and found.st_uid == os.geteuid():
         return warned(
             "env file",
-            f"the group of {path} can get at the password and the API key (mode {mode:04o}): "
-            f"chmod 600 {path}, unless that is meant",
+            f"{path} with the password and the API key is open to its group (mode {mode:04o}): "
+            f"chmod 600 {path}, unless this is intended",
         )
-    return passed("env file", f"{path} is closed to others (mode {mode:04o})")
+    return passed("env file", f"{path} is private (mode {mode:04o})")
 
 
 def _state_file_line(path: Path) -> CheckLine:
     name = "state file"
-    trouble = _why_not_writable(path.parent)
-    if trouble:
+    problem = _why_not_writable(path.parent)
+    if problem:
         return failed(
             name,
-            f"the folder of {path} cannot be written ({trouble}): check its owner and mode, or "
+            f"the folder of {path} cannot be written ({problem}): check its owner and mode, or "
             "choose another STATE_FILE",
         )
     try:
         with state_errors(path):
             exists = _can_be_opened(path, os.O_RDWR)
             if exists and not path.stat().st_mode & stat.S_IWUSR:
-                raise PermissionError("Permission denied")  # as a run sees it, root's too
-            people = _count_users(path)
+                raise PermissionError("Permission denied")  # a run refuses it too, even for root
+            user_count = _count_users(path)
             owner = _owner_of_lock(path)
     except OlderStateError as error:
         return passed(name, str(error))
     except StateError as error:
         return failed(name, str(error))
     if not exists:
-        return passed(name, f"{path} does not exist yet: the first run makes it")
-    text = f"{path} remembers {people:,} people"
-    return passed(name, text if owner is None else f"{text}; a run is at work now ({owner})")
+        return passed(name, f"{path} does not exist yet: the first run creates it")
+    text = f"{path} remembers {user_count:,} users"
+    return passed(name, text if owner is None else f"{text}; a run is in progress ({owner})")
 
 
 def _count_users(path: Path) -> int:
-    """Count who is remembered; raises StateError where the file is damaged."""
+    """Count the users in the state file; raises StateError where the file is damaged."""
     with closing(Outbox(path, read_only=True)) as outbox:
         return outbox.delivered.count()
 
 
 def _owner_of_lock(state_path: Path) -> str | None:
-    """Return who holds the lock, None for nobody."""
+    """Return the process that holds the lock, None where there is none."""
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(RunLock(state_path).path, flags)
@@ -122,52 +121,52 @@ def _owner_of_lock(state_path: Path) -> str | None:
 
 
 def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
-    trouble = _why_not_writable(folder)
-    if trouble:
+    problem = _why_not_writable(folder)
+    if problem:
         return failed(
             name,
-            f"{folder} cannot be written ({trouble}): check its owner and mode, or choose another "
+            f"{folder} cannot be written ({problem}): check its owner and mode, or choose another "
             f"{setting}",
         )
     return passed(name, f"{folder} can be written")
 
 
 def _log_line(path: Path) -> CheckLine:
-    """Check that the log can be written and, in its folder, rotated."""
+    """Check that the log can be written and, by its folder's permissions, rotated."""
     try:
         _can_be_opened(path, os.O_WRONLY | os.O_APPEND)
-        trouble = _why_not_writable(path.parent)
+        problem = _why_not_writable(path.parent)
     except OSError as error:
-        trouble = error.strerror
-    if trouble:
+        problem = error.strerror
+    if problem:
         return failed(
             "log",
-            f"{path} cannot be written ({trouble}): check owner and mode of the file and its "
+            f"{path} cannot be written ({problem}): check owner and mode of the file and its "
             "folder, or choose another LOG_FILE",
         )
     return passed("log", f"{path} can be written")
 
 
 def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckLine:
-    """Look at the fullest of the disks that a run writes to."""
+    """Check the disk with the least free space of those that a run writes to."""
     folders = {settings.state_file.parent, settings.results_dir, settings.log_file.parent}
     try:
         free, folder = min((free_bytes(folder), folder) for folder in folders)
     except OSError as error:
-        return warned("disk", f"the free space cannot be told: {error.strerror}")
-    if free < LOW_BYTES:
+        return warned("disk", f"the free space is unknown: {error.strerror}")
+    if free < MIN_FREE_BYTES:
         return warned(
             "disk",
-            f"only {free / 1e6:,.0f} MB free in {folder}: make room; a run of 100,000 rows takes "
-            f"about {LOW_BYTES / 1e6:,.0f} MB",
+            f"only {free / 1e6:,.0f} MB free in {folder}: free some space, as a run of 100,000 "
+            f"rows takes about {MIN_FREE_BYTES / 1e6:,.0f} MB",
         )
     return passed("disk", f"{free / 1e9:,.1f} GB free in {folder}")
 
 
 def _can_be_opened(path: Path, flags: int) -> bool:
-    """Open and close an existing file; False where there is none. Raises OSError.
+    """Open and close an existing file; return False where there is none. Raises OSError.
 
-    A pipe with nobody at its other end is an error, not waited for.
+    A pipe without a reader is an error; the check does not wait for one.
     """
     try:
         os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK))
@@ -177,7 +176,7 @@ def _can_be_opened(path: Path, flags: int) -> bool:
 
 
 def _why_not_writable(folder: Path) -> str | None:
-    """Try to make a file without a name, which is gone at once."""
+    """Create a temporary file without a name in the folder; return the error, None if it worked."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None

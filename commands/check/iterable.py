@@ -1,7 +1,6 @@
-"""Iterable, for `--check`: address, data centre, key, and the types of the project's fields.
+"""Iterable checks of `--check`: address, data centre, API key, types of the project's fields.
 
-Owns the one harmless question (`GET users/getFields`, 3 a second allowed) and what its answers
-mean in the operator's words. Changes nothing in the project.
+All of them come from one read-only request, `GET users/getFields` (rate limit: 3 a second).
 """
 
 from __future__ import annotations
@@ -22,64 +21,69 @@ GET_FIELDS = "users/getFields"
 def check_iterable(
     settings: Settings,
 ) -> Generator[CheckLine, None, Mapping[str, str] | None]:
-    """Ask for the project's fields; returns their types by name, None where none came."""
+    """Yield the line; return the types of the project's fields, None where they are unknown."""
     address = settings.iterable_api_base_url
     with closing(IterableHTTP(settings.iterable_api_key, address, connections=1)) as http:
-        answer = http.get(GET_FIELDS)
-    if answer.status == 429:
+        response = http.get(GET_FIELDS)
+    if response.status == 429:
         yield warned(
             "Iterable",
-            f"{address} is asked too often just now (HTTP 429), so nothing is known of the key: "
-            "check again in a minute",
+            f"{address} is rate limiting requests (HTTP 429), so the key is not checked: try "
+            "again in a minute",
         )
         return None
-    problem = explain_problem(GET_FIELDS, answer, address)
-    types = answer.body.get("fields") if isinstance(answer.body, dict) else None
+    problem = explain_problem(GET_FIELDS, response, address)
+    types = response.body.get("fields") if isinstance(response.body, dict) else None
     if problem is None and not isinstance(types, dict):
-        problem = explain_refusal(answer.status, NO_API_RESPONSE, "")
+        problem = explain_refusal(response.status, NO_API_RESPONSE, "")
     if problem is not None or not isinstance(types, dict):
         yield failed("Iterable", problem or "")
         return None
-    place = DATA_CENTRES.get(address, "not one of Iterable's own two addresses")
+    place = DATA_CENTRES.get(address, "neither of Iterable's two addresses")
     yield passed("Iterable", f"{address} ({place}) accepts the key; {len(types):,} profile fields")
     return {str(name): str(kind) for name, kind in types.items()}
 
 
-def check_field_types(ours: FieldTypes, iterable_types: Mapping[str, str]) -> Iterator[CheckLine]:
-    """Compare the types of the profile fields; a clash is a row that Iterable would reject."""
+def check_field_types(
+    sent_types: FieldTypes, iterable_types: Mapping[str, str]
+) -> Iterator[CheckLine]:
+    """Compare the types of the profile fields; Iterable would reject the rows that clash."""
     name = "field types"
     clashing = new = 0
-    for field, kinds in sorted(ours.items()):
+    for field, kinds in sorted(sent_types.items()):
         expected = iterable_types.get(field)
         if expected is None:
             new += 1
             if len(kinds) > 1 and not _can_share_a_field(kinds):
-                described = " and as ".join(sorted(display_type(kind, "") for kind in kinds))
+                types = " and as ".join(sorted(display_type(kind, "") for kind in kinds))
                 yield warned(
                     name,
-                    f"{field} is new to Iterable and is sent as {described}: the first value that "
-                    "arrives decides which of them is accepted from then on",
+                    f"{field} is new to Iterable and is sent as {types}: the first value that "
+                    "Iterable receives fixes the type, and it rejects the other",
                 )
             continue
         for kind in sorted(kinds):
             if not fits(expected, kind):
                 clashing += 1
+                sent = display_type(kind, expected)
                 yield failed(
                     name,
-                    f"{field} is {expected} in Iterable, and we send "
-                    f"{display_type(kind, expected)}: every such row would be rejected. "
-                    f"{advice(field, expected, kind)}",
+                    f"{field} is {expected} in Iterable but sent as {sent}: "
+                    f"such rows would be rejected. To fix it: {advice(field, expected, kind)}",
                 )
     if not clashing:
-        described = f"the {len(ours):,} profile fields fit, {new:,} of them new to Iterable"
-        yield passed(name, f"{described} (those of events cannot be asked for)")
+        yield passed(
+            name,
+            f"the {len(sent_types):,} profile fields match, {new:,} of them new to Iterable (event "
+            "fields are not checked: the API does not list them)",
+        )
 
 
 def _can_share_a_field(kinds: frozenset[str]) -> bool:
-    """Say whether values of these types fit one field, whichever comes first."""
-    return all(fits(_field_made_by(first), kind) for first in kinds for kind in kinds)
+    """Return whether one field can take values of all these types, whichever comes first."""
+    return all(fits(_type_of_new_field(first), kind) for first in kinds for kind in kinds)
 
 
-def _field_made_by(kind: str) -> str:
-    """Return the type of the field that a first value of this type makes."""
+def _type_of_new_field(kind: str) -> str:
+    """Return the type that a new field gets from a first value of this type."""
     return "string" if kind in ("date", "text") else "double" if kind == "decimal" else kind

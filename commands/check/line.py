@@ -1,7 +1,4 @@
-"""One line of `--check`: what was looked at, how it is, and what to do about it.
-
-Owns the three ways a line can end. Knows nothing of what is checked.
-"""
+"""One line of `--check`: ok, warning or FAILED, the name of the check, and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """What was found of one thing. A warning is `ok`: a run would work all the same."""
+    """The result of one check. A warning is `ok`, since a run works in spite of it."""
 
     name: str
     ok: bool
@@ -18,8 +15,8 @@ class CheckLine:
     is_warning: bool = False
 
     def __str__(self) -> str:
-        ending = "FAILED" if not self.ok else "warning" if self.is_warning else "ok"
-        return f"{ending:<8} {self.name:<14} {self.text}"
+        result = "FAILED" if not self.ok else "warning" if self.is_warning else "ok"
+        return f"{result:<8} {self.name:<14} {self.text}"
 
 
 def passed(name: str, text: str) -> CheckLine:

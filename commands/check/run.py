@@ -1,22 +1,36 @@
-"""`--check`: is everything that a run needs there, in the operator's words, a line each.
-
-Owns the order, cheap looks before dear ones, and what is left out where its ground is missing.
-Writes nothing to Iterable, to the database or to the state file.
-"""
+"""`--check`: check everything that a run needs, the cheap checks first, and change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from commands.check.database import check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
+from commands.console import print_line
+from commands.prepare import register_secrets
+from config.parsers import PROJECT_FOLDER
 from config.settings import Settings
-from errors import ConfigError
+from errors import ConfigError, ExitStatus
 
-__all__ = ["CheckLine", "check_setup", "settings_problems"]
+
+def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:
+    """Print one line for each thing that a run needs; return BAD_SETTINGS if any line failed."""
+    path = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
+    try:
+        settings = Settings.from_environment(environment)
+    except ConfigError as error:
+        lines = settings_problems(error)
+    else:
+        register_secrets(settings)
+        lines = check_setup(settings, path if path.is_file() else None)
+    all_ok = True
+    for line in lines:
+        print_line(str(line))
+        all_ok = all_ok and line.ok
+    return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS
 
 
 def check_setup(
@@ -25,26 +39,29 @@ def check_setup(
     *,
     free_bytes: Callable[[Path], int] = free_bytes_of,
 ) -> Iterator[CheckLine]:
-    """Yield each line as soon as it is known; the set-up works where all are `ok`.
+    """Yield the line of each check as soon as it is done; a run works where all are `ok`.
 
-    `env_file` is the file that was read, None where the settings came from the environment alone.
+    `env_file` is None where the settings came from the environment alone.
     """
     place = "the environment" if env_file is None else f"{env_file} and the environment"
     yield passed(
         "settings",
-        f"complete, read from {place}: {settings.sync_mode} mode, views of the last "
-        f"{settings.engagement_window_days:g} days, stored times in {settings.db_timezone}",
+        f"read from {place}: {settings.sync_mode} mode, page views of the last "
+        f"{settings.engagement_window_days:g} days, event times in {settings.db_timezone}",
     )
     yield from check_files(settings, env_file, free_bytes=free_bytes)
-    ours = yield from check_database(settings)
-    theirs = yield from check_iterable(settings)
-    if ours is not None and theirs is not None:
-        yield from check_field_types(ours, theirs)
+    sent_types = yield from check_database(settings)
+    iterable_types = yield from check_iterable(settings)
+    if sent_types is not None and iterable_types is not None:
+        yield from check_field_types(sent_types, iterable_types)
     else:
-        yield warned("field types", "not compared: that needs the query's rows and Iterable")
+        yield warned(
+            "field types",
+            "not compared: this needs the rows of the query and the field types of Iterable",
+        )
 
 
 def settings_problems(error: ConfigError) -> Iterator[CheckLine]:
-    """Yield the lines for settings that cannot be used; nothing else can be checked then."""
+    """Yield one line for each problem of the settings; no other check is possible then."""
     for problem in error.problems:
         yield failed("settings", problem)

@@ -1,1 +1,1 @@
-"""`--verify`. Start at `run`."""
+"""`--verify`: compare users in Iterable with what was delivered. Start at `run`."""

@@ -1,4 +1,4 @@
-"""`--check`: field types that clash with Iterable's are found before 40,000 rows are rejected."""
+"""`--check`: the types of profile fields compared with those in Iterable."""
 
 from __future__ import annotations
 
@@ -14,113 +14,119 @@ from tests.support.set_up import KEY, Lines, SetUp, has_words
 pytest_plugins = ["tests.support.set_up_fixtures"]
 
 
-class TestFieldTypes:
-    @pytest.fixture
-    def wide(self, tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., Lines]:
-        """Return a check of fields of many types against those that a project has."""
-        mariadb.run_sql(
-            "INSERT INTO customers (id, email, plan_type, candidate)"
-            " VALUES (1, 'a@example.com', 'pro', 'yes')"
+@pytest.fixture
+def check_value(tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., Lines]:
+    """Return a function that checks one value against the field types of a project."""
+    mariadb.run_sql(
+        "INSERT INTO customers (id, email, plan_type, candidate)"
+        " VALUES (1, 'a@example.com', 'pro', 'yes')"
+    )
+    query = tmp_path / "wide.sql"
+
+    def check(
+        iterable_types: dict[str, str], value: str, field: str = "x", *, rows: bool = True
+    ) -> Lines:
+        query.write_text(
+            f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x"
+            f" FROM customers {'' if rows else 'WHERE id = 0'}",
+            encoding="utf-8",
         )
-        query = tmp_path / "wide.sql"
+        with IterableSandbox(api_key=KEY, field_types=iterable_types) as api:
+            set_up = SetUp(tmp_path, mariadb, api)
+            lines = set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
+        return [line for line in lines if line.name == "field types"]
 
-        def check(
-            iterable_types: dict[str, str], value: str, field: str = "x", *, rows: bool = True
-        ) -> Lines:
-            query.write_text(
-                f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x"
-                f" FROM customers {'' if rows else 'WHERE id = 0'}",
-                encoding="utf-8",
-            )
-            with IterableSandbox(api_key=KEY, field_types=iterable_types) as api:
-                set_up = SetUp(tmp_path, mariadb, api)
-                lines = set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
-            return [line for line in lines if line.name == "field types"]
+    return check
 
-        return check
 
-    @pytest.mark.parametrize(
-        ("iterable_type", "value", "words"),
-        [
-            ("string", "5", "x is string in Iterable, and we send long: "),
-            ("long", "'five'", "x is long in Iterable, and we send string"),
-            ("long", "5.25", "we send double"),
-            ("double", "'5'", "we send string"),
-            ("boolean", "1", "write x=COLUMN:bool in USER_FIELDS"),
-            ("boolean", "'yes'", "we send string"),
-            ("date", "'soon'", "string (not in a date format)"),
-            ("date", "CAST(20260113 AS SIGNED)", "we send long"),
-            ("object", "'{}'", "write x=COLUMN:json in USER_FIELDS"),
-        ],
-    )
-    def test_that_clash_fail_and_name_field_and_both_types(
-        self, wide: Callable[..., Lines], iterable_type: str, value: str, words: str
-    ) -> None:
-        (line,) = wide({"x": iterable_type}, value)
-        assert not line.ok
-        has_words(line, f"x is {iterable_type} in Iterable", words)
+@pytest.mark.parametrize(
+    ("iterable_type", "value", "words"),
+    [
+        ("string", "5", "x is string in Iterable but sent as long: "),
+        ("long", "'five'", "x is long in Iterable but sent as string"),
+        ("long", "5.25", "sent as double"),
+        ("double", "'5'", "sent as string"),
+        ("boolean", "1", "write x=COLUMN:bool in USER_FIELDS"),
+        ("boolean", "'yes'", "sent as string"),
+        ("date", "'soon'", "string (not in a date format)"),
+        ("date", "CAST(20260113 AS SIGNED)", "sent as long"),
+        ("object", "'{}'", "write x=COLUMN:json in USER_FIELDS"),
+    ],
+)
+def test_a_clash_fails_and_names_the_field_and_both_types(
+    check_value: Callable[..., Lines], iterable_type: str, value: str, words: str
+) -> None:
+    (line,) = check_value({"x": iterable_type}, value)
+    assert not line.ok
+    has_words(line, f"x is {iterable_type} in Iterable", words)
 
-    @pytest.mark.parametrize(
-        ("iterable_type", "value", "field"),
-        [
-            ("string", "'five'", "x"),
-            ("string", "DATE '2026-01-13'", "x"),
-            ("long", "5", "x"),
-            ("long", "CAST(5 AS DECIMAL(10,0))", "x"),
-            ("double", "5", "x"),
-            ("double", "5.25", "x"),
-            ("boolean", "1", "x=x:bool"),
-            ("date", "DATE '2026-01-13'", "x"),
-            ("date", "TIMESTAMP '2026-01-13 14:30:45'", "x"),
-            ("date", "'2026-01-13 14:30:45'", "x"),
-            ("object", """'{"a": 1}'""", "x=x:json"),
-            ("long", "NULL", "x"),
-        ],
-    )
-    def test_that_fit_pass(
-        self, wide: Callable[..., Lines], iterable_type: str, value: str, field: str
-    ) -> None:
-        (line,) = wide({"x": iterable_type}, value, field)
-        assert line.ok
-        assert not line.is_warning
 
-    @pytest.mark.parametrize(
-        ("iterable_type", "value", "is_ok"),
-        [
-            ("string", "id", False),
-            ("long", "id", True),
-            ("long", "email", False),
-            ("boolean", "NOW()", False),
-            ("date", "NOW()", True),
-            ("date", "email", True),  # a text may hold dates
-            ("long", "CAST(5 AS DECIMAL(10,2))", True),  # a decimal may be whole
-            ("string", "CAST(5 AS DECIMAL(10,2))", False),
-        ],
-    )
-    def test_are_those_of_the_columns_where_there_is_no_row_yet(
-        self, wide: Callable[..., Lines], iterable_type: str, value: str, is_ok: bool
-    ) -> None:
-        (line,) = wide({"x": iterable_type}, value, rows=False)
-        assert line.ok is is_ok
+@pytest.mark.parametrize(
+    ("iterable_type", "value", "field"),
+    [
+        ("string", "'five'", "x"),
+        ("string", "DATE '2026-01-13'", "x"),
+        ("long", "5", "x"),
+        ("long", "CAST(5 AS DECIMAL(10,0))", "x"),
+        ("double", "5", "x"),
+        ("double", "5.25", "x"),
+        ("boolean", "1", "x=x:bool"),
+        ("date", "DATE '2026-01-13'", "x"),
+        ("date", "TIMESTAMP '2026-01-13 14:30:45'", "x"),
+        ("date", "'2026-01-13 14:30:45'", "x"),
+        ("object", """'{"a": 1}'""", "x=x:json"),
+        ("long", "NULL", "x"),
+    ],
+)
+def test_a_value_that_matches_the_type_is_ok(
+    check_value: Callable[..., Lines], iterable_type: str, value: str, field: str
+) -> None:
+    (line,) = check_value({"x": iterable_type}, value, field)
+    assert line.ok
+    assert not line.is_warning
 
-    def test_inside_an_object_are_compared_too(self, wide: Callable[..., Lines]) -> None:
-        (line,) = wide({"x": "object", "x.size": "long"}, """'{"size": "L"}'""", "x=x:json")
-        assert not line.ok
-        has_words(line, "x.size is long in Iterable")
 
-    def test_of_the_constant_field_are_compared_too(self, wide: Callable[..., Lines]) -> None:
-        lines = wide({"recent_page_view": "string"}, "'a'")
-        assert [line.ok for line in lines] == [False]
-        has_words(lines[0], "recent_page_view is string in Iterable, and we send boolean")
+@pytest.mark.parametrize(
+    ("iterable_type", "value", "is_ok"),
+    [
+        ("string", "id", False),
+        ("long", "id", True),
+        ("long", "email", False),
+        ("boolean", "NOW()", False),
+        ("date", "NOW()", True),
+        ("date", "email", True),  # a text may hold dates
+        ("long", "CAST(5 AS DECIMAL(10,2))", True),  # a decimal may be whole
+        ("string", "CAST(5 AS DECIMAL(10,2))", False),
+    ],
+)
+def test_without_rows_the_column_types_are_compared(
+    check_value: Callable[..., Lines], iterable_type: str, value: str, is_ok: bool
+) -> None:
+    (line,) = check_value({"x": iterable_type}, value, rows=False)
+    assert line.ok is is_ok
 
-    def test_that_vary_for_a_field_new_to_iterable_are_a_warning(
-        self, wide: Callable[..., Lines], mariadb: SourceDatabase
-    ) -> None:
-        mariadb.run_sql("INSERT INTO customers (id, email) VALUES (2, 'b@example.com')")
-        lines = wide({}, """IF(id = 1, '5', '"five"')""", "x=x:json")
-        assert [line.is_warning for line in lines] == [True, False]
-        has_words(lines[0], "sent as long and as string")
 
-    def test_say_nothing_of_what_people_have(self, wide: Callable[..., Lines]) -> None:
-        (line,) = wide({"x": "long"}, "'a secret of hers'")
-        assert "secret" not in line.text
+def test_fields_inside_an_object_are_compared(check_value: Callable[..., Lines]) -> None:
+    (line,) = check_value({"x": "object", "x.size": "long"}, """'{"size": "L"}'""", "x=x:json")
+    assert not line.ok
+    has_words(line, "x.size is long in Iterable")
+
+
+def test_the_constant_field_is_compared(check_value: Callable[..., Lines]) -> None:
+    lines = check_value({"recent_page_view": "string"}, "'a'")
+    assert [line.ok for line in lines] == [False]
+    has_words(lines[0], "recent_page_view is string in Iterable but sent as boolean")
+
+
+def test_a_new_field_with_values_of_two_types_is_a_warning(
+    check_value: Callable[..., Lines], mariadb: SourceDatabase
+) -> None:
+    mariadb.run_sql("INSERT INTO customers (id, email) VALUES (2, 'b@example.com')")
+    lines = check_value({}, """IF(id = 1, '5', '"five"')""", "x=x:json")
+    assert [line.is_warning for line in lines] == [True, False]
+    has_words(lines[0], "sent as long and as string")
+
+
+def test_no_value_is_printed(check_value: Callable[..., Lines]) -> None:
+    (line,) = check_value({"x": "long"}, "'a secret of hers'")
+    assert "secret" not in line.text

@@ -1,4 +1,4 @@
-"""`--verify`: what changed behind our back is found, and nothing else is said of anybody."""
+"""`--verify`: differences between Iterable and what was delivered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from commands.verify.run import Found, VerificationTally
+from commands.verify.run import Comparison, VerificationTally
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
@@ -19,9 +19,9 @@ from tests.support.users import add_users, email_of, event_of
 pytest_plugins = ["tests.support.synced"]
 
 
-def test_what_was_delivered_is_found_as_it_was_sent(synced: SyncPair) -> None:
+def test_users_that_nobody_changed_are_as_sent(synced: SyncPair) -> None:
     findings = synced.findings()
-    assert {finding.found for finding in findings} == {Found.AS_SENT}
+    assert {finding.comparison for finding in findings} == {Comparison.AS_SENT}
     assert {f.user_id for f in findings if f.kind is RequestKind.EVENT} == {*range(1, PEOPLE + 1)}
     tally = VerificationTally()
     for finding in findings:
@@ -31,7 +31,7 @@ def test_what_was_delivered_is_found_as_it_was_sent(synced: SyncPair) -> None:
     assert not tally.has_differences
 
 
-def test_reading_back_changes_nothing(synced: SyncPair) -> None:
+def test_verify_writes_neither_to_iterable_nor_to_the_state_file(synced: SyncPair) -> None:
     writes_before = [call for call in synced.iterable.calls if call.body]
     state_before = synced.settings.state_file.read_bytes()
     synced.findings()
@@ -39,16 +39,16 @@ def test_reading_back_changes_nothing(synced: SyncPair) -> None:
     assert synced.settings.state_file.read_bytes() == state_before
 
 
-def test_a_field_changed_behind_our_back_is_found_with_both_values(synced: SyncPair) -> None:
+def test_a_field_changed_in_iterable_is_reported_with_both_values(synced: SyncPair) -> None:
     synced.change_profile(3, first_name="Mallory")
     (finding,) = synced.wrong()
-    assert (finding.user_id, finding.found) == (3, Found.DIFFERENT)
+    assert (finding.user_id, finding.comparison) == (3, Comparison.DIFFERENT)
     assert str(finding) == (
         'user 3: the profile differs: first_name was sent as "First3" and is "Mallory"'
     )
 
 
-def test_every_field_that_differs_is_named_and_none_that_does_not(synced: SyncPair) -> None:
+def test_only_the_fields_that_differ_are_named(synced: SyncPair) -> None:
     synced.change_profile(4, last_name="gone", recent_page_view=1, plan_type="pro ")
     (finding,) = synced.wrong()
     assert str(finding) == (
@@ -58,22 +58,26 @@ def test_every_field_that_differs_is_named_and_none_that_does_not(synced: SyncPa
     assert "First4" not in str(finding)
 
 
-def test_fields_of_others_are_nobodys_business(synced: SyncPair) -> None:
+def test_fields_that_were_not_sent_are_ignored(synced: SyncPair) -> None:
     synced.change_profile(5, favourite_colour="red", phoneNumber="+15550100")
     assert not synced.wrong()
 
 
-def test_a_profile_that_is_gone_is_missing(synced: SyncPair) -> None:
+def test_a_profile_deleted_in_iterable_is_missing(synced: SyncPair) -> None:
     del synced.iterable.project.users[email_of(6)]
     (finding,) = synced.wrong()
-    assert (finding.kind, finding.found) == (RequestKind.PROFILE, Found.MISSING)
+    assert (finding.kind, finding.comparison) == (RequestKind.PROFILE, Comparison.MISSING)
     assert str(finding) == "user 6: the profile is not in Iterable"
 
 
-def test_an_event_that_is_gone_is_missing(synced: SyncPair) -> None:
+def test_an_event_deleted_in_iterable_is_missing(synced: SyncPair) -> None:
     synced.take_event(synced.event(7))
     (finding,) = synced.wrong()
-    assert (finding.user_id, finding.kind, finding.found) == (7, RequestKind.EVENT, Found.MISSING)
+    assert (finding.user_id, finding.kind, finding.comparison) == (
+        7,
+        RequestKind.EVENT,
+        Comparison.MISSING,
+    )
 
 
 def test_an_event_with_another_field_or_time_is_different(synced: SyncPair) -> None:
@@ -81,12 +85,12 @@ def test_an_event_with_another_field_or_time_is_different(synced: SyncPair) -> N
     event.fields_json = orjson.dumps({**event_of(8), "page": "home"}).decode()
     event.created_at += 1
     (finding,) = synced.wrong()
-    assert finding.found is Found.DIFFERENT
+    assert finding.comparison is Comparison.DIFFERENT
     assert finding.details[0].startswith("differs: createdAt was sent as 176831")
     assert finding.details[1] == 'page was sent as "pricing" and is "home"'
 
 
-def test_an_event_beyond_what_iterable_shows_is_said_to_be_so(synced: SyncPair) -> None:
+def test_an_event_older_than_the_200_newest_is_reported_as_such(synced: SyncPair) -> None:
     ours = synced.event(2)
     for number in range(200):
         created_at = ours.created_at + 1 + number
@@ -95,7 +99,7 @@ def test_an_event_beyond_what_iterable_shows_is_said_to_be_so(synced: SyncPair) 
     assert "not among the newest 200" in str(finding)
 
 
-def test_a_person_who_left_or_changed_since_is_not_compared(synced: SyncPair) -> None:
+def test_a_row_that_left_the_query_or_changed_is_not_compared(synced: SyncPair) -> None:
     synced.source.run_sql("DELETE FROM page_views WHERE user_id = 1")
     synced.source.run_sql("UPDATE customers SET first_name = 'New' WHERE id = 2")
     synced.change_profile(1, first_name="Mallory")
@@ -105,7 +109,7 @@ def test_a_person_who_left_or_changed_since_is_not_compared(synced: SyncPair) ->
     assert (2, RequestKind.EVENT) in asked
 
 
-def test_an_event_that_was_never_delivered_is_not_looked_for(
+def test_an_event_that_was_never_delivered_is_not_read(
     tmp_path: Path, embedded: SourceDatabase
 ) -> None:
     add_users(embedded.run_sql, range(1, 4))
@@ -116,12 +120,12 @@ def test_an_event_that_was_never_delivered_is_not_looked_for(
     assert [finding.kind for finding in findings] == [RequestKind.PROFILE] * 3
 
 
-def test_no_more_people_than_asked_are_read_back(synced: SyncPair) -> None:
+def test_no_more_users_than_the_count_are_read(synced: SyncPair) -> None:
     assert len(synced.findings(5)) == 10
     assert len({finding.user_id for finding in synced.findings(5)}) == 5
 
 
-def test_those_of_the_last_run_come_first(synced: SyncPair) -> None:
+def test_users_of_the_last_run_come_first(synced: SyncPair) -> None:
     with sqlite3.connect(synced.settings.state_file) as state:  # as if that had been yesterday
         state.execute("UPDATE delivered SET profile_at = profile_at - 86400, event_at = 1")
     synced.source.run_sql(
@@ -132,7 +136,9 @@ def test_those_of_the_last_run_come_first(synced: SyncPair) -> None:
     assert {finding.user_id for finding in synced.findings(3)} == {3, 5, 9}
 
 
-def test_addresses_of_any_form_are_read_back(tmp_path: Path, embedded: SourceDatabase) -> None:
+def test_addresses_with_special_characters_are_read_back(
+    tmp_path: Path, embedded: SourceDatabase
+) -> None:
     for number, email in enumerate(
         ("a+b@example.com", "o''brien/x@example.com", "50%off?&x=1#y@example.com", "Q@EXAMPLE.com"),
         start=1,
@@ -161,5 +167,5 @@ def test_no_more_than_100_requests_a_second_are_made(
         assert len(synced.findings(150)) == 300
         times = [call.at for call in iterable.calls[before:] if call.endpoint == "events/{email}"]
     busiest = max(sum(start <= at < start + 1 for at in times) for start in times)
-    # Unpaced it is all 150. On a busy machine some that left late arrive together with the next.
+    # Without a rate limiter: 150. On a busy machine a few late ones arrive with the next.
     assert 50 < busiest <= 110

@@ -1,4 +1,4 @@
-"""`--verify`: what comes late is waited for, what fails is asked again, a stop is heard."""
+"""`--verify`: waits for late changes, retries, stop signals and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from commands.verify.run import WAITS_SECONDS, Found, VerificationError, VerificationTally, verify
+from commands.verify.run import (
+    WAITS_SECONDS,
+    Comparison,
+    VerificationError,
+    VerificationTally,
+    verify,
+)
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
@@ -22,16 +28,16 @@ from tests.support.users import add_users, email_of
 pytest_plugins = ["tests.support.synced"]
 
 
-def just_now() -> float:
-    """Everything was delivered a moment ago, however slow the machine is."""
+def just_delivered() -> float:
+    """A clock by which everything was delivered a moment ago."""
     return 0.0
 
 
-WAITS = (0.01, 0.02, 0.03)  # none that a pace would come to
+WAITS = (0.01, 0.02, 0.03)  # none that a rate limiter would ask for
 
 
 class Waits(threading.Event):
-    """The event that ends all waits; in the second wait for Iterable something happens."""
+    """A stop event that calls `happens` in the second wait."""
 
     def __init__(self, happens: Callable[[Waits], None]) -> None:
         super().__init__()
@@ -43,65 +49,67 @@ class Waits(threading.Event):
         return super().wait(timeout)
 
 
-class TestPatience:
-    def test_lasts_the_minute_that_iterable_advises(self) -> None:
-        assert sum(WAITS_SECONDS) == 60
+def test_the_waits_add_up_to_the_minute_that_iterable_advises() -> None:
+    assert sum(WAITS_SECONDS) == 60
 
-    def test_waits_for_what_appears_late(self, synced: SyncPair) -> None:
-        late = synced.event(7)
-        synced.take_event(late)
-        waits = Waits(lambda _waits: synced.put_event(late))
-        findings = list(verify(synced.settings, 100, waits, waits_seconds=WAITS, now=just_now))
-        assert {finding.found for finding in findings} == {Found.AS_SENT}
-        # What had agreed at once was not asked for again, and stands before what came late.
-        assert (findings[-1].user_id, findings[-1].kind) == (7, RequestKind.EVENT)
-        asked = [call.email for call in synced.iterable.calls if call.endpoint == "events/{email}"]
-        assert asked.count(email_of(7)) == 3
-        assert asked.count(email_of(6)) == 1
 
-    def test_ends_and_then_the_difference_is_told(self, synced: SyncPair) -> None:
-        synced.change_profile(3, first_name="Mallory")
-        findings = list(
-            verify(
-                synced.settings,
-                100,
-                threading.Event(),
-                waits_seconds=(0.01, 0.02),
-                now=just_now,
-            )
+def test_an_event_that_appears_late_is_found(synced: SyncPair) -> None:
+    late = synced.event(7)
+    synced.take_event(late)
+    waits = Waits(lambda _waits: synced.put_event(late))
+    findings = list(verify(synced.settings, 100, waits, waits_seconds=WAITS, now=just_delivered))
+    assert {finding.comparison for finding in findings} == {Comparison.AS_SENT}
+    # What was as sent at once was not read again, and is yielded before the late event.
+    assert (findings[-1].user_id, findings[-1].kind) == (7, RequestKind.EVENT)
+    asked = [call.email for call in synced.iterable.calls if call.endpoint == "events/{email}"]
+    assert asked.count(email_of(7)) == 3
+    assert asked.count(email_of(6)) == 1
+
+
+def test_a_difference_is_reported_after_the_last_wait(synced: SyncPair) -> None:
+    synced.change_profile(3, first_name="Mallory")
+    findings = list(
+        verify(
+            synced.settings,
+            100,
+            threading.Event(),
+            waits_seconds=(0.01, 0.02),
+            now=just_delivered,
         )
-        assert findings[-1].found is Found.DIFFERENT
-        asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
-        assert len([call for call in asked if call.email == email_of(3)]) == 3
+    )
+    assert findings[-1].comparison is Comparison.DIFFERENT
+    asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
+    assert len([call for call in asked if call.email == email_of(3)]) == 3
 
-    def test_is_not_spent_on_what_was_delivered_long_ago(self, synced: SyncPair) -> None:
-        synced.change_profile(3, first_name="Mallory")
-        assert len(synced.wrong()) == 1
-        asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
-        assert len([call for call in asked if call.email == email_of(3)]) == 1
 
-    def test_ends_at_once_when_asked_to_stop(self, synced: SyncPair) -> None:
-        synced.change_profile(3, first_name="Mallory")
-        findings = list(
-            verify(synced.settings, 100, Waits(Waits.set), waits_seconds=WAITS, now=just_now)
-        )
-        asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
-        assert len([call for call in asked if call.email == email_of(3)]) == 2
-        assert len(findings) == 2 * PEOPLE - 1
+def test_what_was_delivered_long_ago_is_read_only_once(synced: SyncPair) -> None:
+    synced.change_profile(3, first_name="Mallory")
+    assert len(synced.wrong()) == 1
+    asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
+    assert len([call for call in asked if call.email == email_of(3)]) == 1
 
-    def test_with_an_answer_that_hangs_ends_at_once_too(self, synced: SyncPair) -> None:
-        synced.iterable.set_faults([{"fault": "hang", "endpoint": "users/getByEmail"}])
-        stop = threading.Event()
-        threading.Timer(0.2, stop.set).start()
-        started_at = time.monotonic()
-        list(verify(synced.settings, 1, stop))
-        assert time.monotonic() - started_at < 20  # the time-out is 30 seconds
+
+def test_a_stop_ends_the_waits_at_once(synced: SyncPair) -> None:
+    synced.change_profile(3, first_name="Mallory")
+    findings = list(
+        verify(synced.settings, 100, Waits(Waits.set), waits_seconds=WAITS, now=just_delivered)
+    )
+    asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
+    assert len([call for call in asked if call.email == email_of(3)]) == 2
+    assert len(findings) == 2 * PEOPLE - 1
+
+
+def test_a_stop_does_not_wait_for_a_hanging_response(synced: SyncPair) -> None:
+    synced.iterable.set_faults([{"fault": "hang", "endpoint": "users/getByEmail"}])
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    started_at = time.monotonic()
+    list(verify(synced.settings, 1, stop))
+    assert time.monotonic() - started_at < 20  # the time-out is 30 seconds
 
 
 @pytest.mark.slow
-def test_a_stop_signal_is_heard_while_the_database_still_thinks(
-    tmp_path: Path, mariadb: SourceDatabase
-) -> None:
+def test_a_stop_signal_interrupts_a_slow_query(tmp_path: Path, mariadb: SourceDatabase) -> None:
     add_users(mariadb.run_sql, [1])
     query = tmp_path / "slow.sql"
     query.write_text("SELECT customers.*, SLEEP(2) FROM customers", encoding="utf-8")
@@ -126,65 +134,68 @@ def test_a_stop_signal_is_heard_while_the_database_still_thinks(
     assert time.monotonic() - started_at < 1.5
 
 
-class TestTrouble:
-    def test_that_passes_is_asked_through(self, synced: SyncPair) -> None:
-        synced.iterable.set_faults(
-            [
-                {"fault": "status", "status": 503, "times": 3},
-                {"fault": "drop_before", "times": 1},
-                {"fault": "html_body", "status": 502, "times": 1},
-            ]
-        )
-        findings = list(
-            verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01, 0.01, 0.01))
-        )
-        assert {finding.found for finding in findings} == {Found.AS_SENT}
+def test_temporary_errors_are_retried(synced: SyncPair) -> None:
+    synced.iterable.set_faults(
+        [
+            {"fault": "status", "status": 503, "times": 3},
+            {"fault": "drop_before", "times": 1},
+            {"fault": "html_body", "status": 502, "times": 1},
+        ]
+    )
+    findings = list(
+        verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01, 0.01, 0.01))
+    )
+    assert {finding.comparison for finding in findings} == {Comparison.AS_SENT}
 
-    def test_that_stays_with_one_person_is_told_of_that_one(self, synced: SyncPair) -> None:
-        synced.iterable.set_faults(
-            [
-                {
-                    "fault": "status",
-                    "status": 500,
-                    "endpoint": "users/getByEmail",
-                    "email": email_of(2),
-                }
-            ]
-        )
-        findings = list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
-        (wrong,) = [finding for finding in findings if finding.found is not Found.AS_SENT]
-        assert str(wrong) == "user 2: the profile could not be read back (HTTP 500)"
-        tally = VerificationTally()
-        for finding in findings:
-            tally.add(finding)
-        assert not tally.is_complete
-        assert not tally.has_differences
-        assert str(tally) == "11 profiles and 12 events as sent; 1 profile unanswered"
 
-    def test_with_everything_ends_it_and_asks_no_more(self, synced: SyncPair) -> None:
-        synced.iterable.set_faults([{"fault": "status", "status": 503}])
-        with pytest.raises(VerificationError, match="has a server error"):
-            list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
+def test_a_lasting_error_is_reported_for_its_user_only(synced: SyncPair) -> None:
+    synced.iterable.set_faults(
+        [
+            {
+                "fault": "status",
+                "status": 500,
+                "endpoint": "users/getByEmail",
+                "email": email_of(2),
+            }
+        ]
+    )
+    findings = list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
+    (wrong,) = [finding for finding in findings if finding.comparison is not Comparison.AS_SENT]
+    assert str(wrong) == "user 2: the profile could not be read back (HTTP 500)"
+    tally = VerificationTally()
+    for finding in findings:
+        tally.add(finding)
+    assert not tally.is_complete
+    assert not tally.has_differences
+    assert str(tally) == "11 profiles and 12 events as sent; 1 profile not read back"
 
-    def test_too_many_requests_slow_it_down_and_lose_nothing(self, synced: SyncPair) -> None:
-        synced.iterable.set_faults([{"fault": "rate_limited", "reset": 0.05, "times": 3}])
-        assert not synced.wrong()
 
-    def test_a_refused_key_ends_it_with_the_reason(self, synced: SyncPair) -> None:
-        settings = replace(synced.settings, iterable_api_key="f" * 32)
-        with pytest.raises(VerificationError, match="refused the API key"):
-            list(verify(settings, 100, threading.Event()))
+def test_only_errors_end_the_verification(synced: SyncPair) -> None:
+    synced.iterable.set_faults([{"fault": "status", "status": 503}])
+    with pytest.raises(VerificationError, match="server error"):
+        list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
 
-    def test_nobody_there_ends_it_with_the_reason(self, synced: SyncPair) -> None:
-        nobody = f"http://127.0.0.1:{free_port()}"
-        settings = replace(synced.settings, iterable_api_base_url=nobody)
-        with pytest.raises(VerificationError, match="cannot be reached"):
-            list(verify(settings, 100, threading.Event(), waits_seconds=(0.01,)))
 
-    def test_before_the_first_run_there_is_nothing_to_verify(
-        self, synced: SyncPair, tmp_path: Path
-    ) -> None:
-        settings = replace(synced.settings, state_file=tmp_path / "none.sqlite3")
-        with pytest.raises(VerificationError, match="Run a sync first"):
-            list(verify(settings, 100, threading.Event()))
-        assert not settings.state_file.exists()
+def test_a_429_delays_requests_and_loses_none(synced: SyncPair) -> None:
+    synced.iterable.set_faults([{"fault": "rate_limited", "reset": 0.05, "times": 3}])
+    assert not synced.wrong()
+
+
+def test_a_refused_key_ends_the_verification_with_the_reason(synced: SyncPair) -> None:
+    settings = replace(synced.settings, iterable_api_key="f" * 32)
+    with pytest.raises(VerificationError, match="refused the API key"):
+        list(verify(settings, 100, threading.Event()))
+
+
+def test_an_unreachable_api_ends_the_verification_with_the_reason(synced: SyncPair) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    settings = replace(synced.settings, iterable_api_base_url=nobody)
+    with pytest.raises(VerificationError, match="cannot be reached"):
+        list(verify(settings, 100, threading.Event(), waits_seconds=(0.01,)))
+
+
+def test_before_the_first_run_there_is_nothing_to_verify(synced: SyncPair, tmp_path: Path) -> None:
+    settings = replace(synced.settings, state_file=tmp_path / "none.sqlite3")
+    with pytest.raises(VerificationError, match="Run a sync first"):
+        list(verify(settings, 100, threading.Event()))
+    assert not settings.state_file.exists()

@@ -38,7 +38,7 @@ def test_a_stop_signal_shuts_the_run_down_gracefully(
     running.send(number)
     ending = running.ending(5.0)
     assert ending.status == status, ending.output
-    assert ending.stderr.splitlines()[-1] == f"Stopped by {number.name}: run again to carry on."
+    assert ending.stderr.splitlines()[-1] == f"Stopped by {number.name}. Run again to continue."
     assert program.results["status"] == "interrupted"
     assert program.results["reason"] == f"{number.name} received"
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commands.check.iterable import check_field_types, check_iterable
-from commands.verify.compare import NotThere, event_differences, is_same, profile_differences
+from commands.verify.compare import MissingError, event_differences, is_same, profile_differences
 from config.settings import Settings
 from tests.properties.test_settings import REQUIRED_ONES
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
@@ -56,7 +56,7 @@ def test_any_stored_user_or_event_is_equal_or_its_differences_are_listed(stored:
         (profile_differences, orjson.dumps(SARAHS_PROFILE)),
         (event_differences, SENT_EVENT),
     ):
-        with suppress(NotThere):
+        with suppress(MissingError):
             for line in compare(sent, stored):
                 assert " was sent as " in line
 
@@ -91,5 +91,5 @@ def test_any_response_to_the_check_is_reported_in_lines(document: bytes, status:
 
 @pytest.mark.parametrize("listed", [7, True, "text", {"a": 1}])
 def test_events_that_are_not_a_list_crashed_verify(listed: object) -> None:
-    with pytest.raises(NotThere):
+    with pytest.raises(MissingError):
         event_differences(SENT_EVENT, {"events": listed})

@@ -17,7 +17,6 @@ from reporting.measurements import Measurements
 from reporting.metrics import write_metrics
 from reporting.results_file import write_results
 from state.database import StateError, open_for_reading, open_state
-from tests.commands.test_export import Result
 from tests.reporting.test_html_report import SETTINGS
 from tests.support.run_summaries import SUMMARY, summary_of
 
@@ -35,7 +34,7 @@ def report(folder: Path) -> Path:
 
 
 def export(folder: Path) -> Path:
-    export_rows(Result(["email"], [("ann@example.com",)]), folder / "rows.csv")
+    export_rows([[("email",), ("ann@example.com",)]], folder / "rows.csv")
     return folder / "rows.csv"
 
 

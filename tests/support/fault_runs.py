@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from commands.sync import status_of_run
 from iterable_client import IterableClient
-from main import _status
+from main import exit_status_of
 from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
@@ -200,7 +201,7 @@ def run_once(runs: Runs) -> Ended:
     counts_of(report)  # checks that they add up
     stderr = io.StringIO()
     with redirect_stderr(stderr):
-        status = _status(report, stop, quiet=True)
+        status = exit_status_of(partial(status_of_run, report, stop, quiet=True))
     assert len(stderr.getvalue().splitlines()) == (0 if status == 0 else 1), stderr.getvalue()
     return Ended(status, results_of(report), stderr.getvalue())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from commands.verify.run import Finding, Found, verify
+from commands.verify.run import Comparison, Finding, verify
 from config.settings import Settings
 from sandbox.iterable_api import IterableSandbox
 from sandbox.users_and_events import Event
@@ -51,7 +51,7 @@ class SyncPair:
         return list(verify(self.settings, count, threading.Event(), now=now))
 
     def wrong(self) -> list[Finding]:
-        return [each for each in self.findings() if each.found is not Found.AS_SENT]
+        return [each for each in self.findings() if each.comparison is not Comparison.AS_SENT]
 
     def event(self, number: int) -> Event:
         events = self.iterable.project.events.values()

@@ -141,45 +141,45 @@ def test_deleting_the_state_file_is_safe(program: Program, iterable: IterableSan
     check_project(iterable.project, range(1, 41))
 
 
-def _text(path: Path) -> None:
+def write_text(path: Path) -> None:
     path.write_text("my shopping list\n" * 50)
 
 
-def _damaged(path: Path) -> None:
+def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[100:8192] = b"\xff" * (8192 - 100)  # behind the header
     path.write_bytes(content)
 
 
-def _foreign(path: Path) -> None:
+def write_foreign_database(path: Path) -> None:
     path.unlink()
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE customers (name TEXT)")
     database.close()
 
 
-def _of_the_future(path: Path) -> None:
+def write_newer_version(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("make_unusable", "message"),
     [
-        (_foreign, "is not a state file of this program: choose another STATE_FILE"),
-        (_text, "is not a state file of this program"),
-        (_damaged, "is damaged. Restore it, or move it away"),
-        (_of_the_future, "was made by a newer version"),
+        (write_foreign_database, "is not a state file of this program: choose another STATE_FILE"),
+        (write_text, "is not a state file of this program"),
+        (damage, "is damaged. Restore it, or move it away"),
+        (write_newer_version, "was made by a newer version"),
     ],
     ids=["another database", "a text", "damaged", "a newer version's"],
 )
 def test_an_unusable_state_file_is_refused_and_not_changed(
-    program: Program, iterable: IterableSandbox, damage: object, message: str
+    program: Program, iterable: IterableSandbox, make_unusable: object, message: str
 ) -> None:
-    assert callable(damage)
+    assert callable(make_unusable)
     assert program.run("--limit", "1").status == 0
-    damage(program.state_file)
+    make_unusable(program.state_file)
     before = program.state_file.read_bytes()
     ending = program.run()
     assert ending.status == 1, ending.output
