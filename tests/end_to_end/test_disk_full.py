@@ -155,7 +155,7 @@ def test_a_full_results_folder_loses_the_results_file_and_nothing_else(
     ending = program.run()
     assert ending.status == 1, ending.output
     check_message(ending.stderr, f"The results cannot be written to {disk}")
-    assert "What was delivered is remembered all the same" in ending.stderr
+    assert "The state file still has what was delivered" in ending.stderr
     assert [path.name for path in disk.iterdir()] == ["filler"]
     filler.unlink()
     assert program.run().status == 0
