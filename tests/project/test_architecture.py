@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "sync": "reporting iterable_client iterable_api state db_connection source records config",
     "commands": "sync reporting iterable_client iterable_api state db_connection source records"
     " config sandbox",
-    "main": "commands sync reporting state db_connection config",
+    "main": "commands sync config",
 }
 EVERYWHERE = {"errors", "logger_config"}
 OUTSIDE = ("sandbox", "tests", "tools", "benchmarks")
