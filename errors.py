@@ -39,5 +39,5 @@ class ConfigError(SyncError):
 
     @property
     def lines(self) -> list[str]:
-        """The problems, one a line."""
+        """The problems, one on each line."""
         return self.problems

@@ -22,8 +22,8 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
-FILE_ONLY = {"file_only": True}  # `extra` of records that the console prints in other words
-MIN_SECRET_CHARACTERS = 4  # a shorter one would occur in almost every line
+FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file gets
+MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
 
 _secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets
 # Characters that control a terminal, end a line, change the direction of the text, or are
@@ -32,8 +32,7 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
-# Matches anything around an @ or %40 (its form in web addresses): too much is better than too
-# little.
+# Text around an @, or around %40, its form in URLs. It may match too much, but never too little.
 _EMAIL = re.compile(
     r"""(?: \\?"[^"]{1,254}" | (?: [^\s@"<>()\[\],;:\\] | \\[^\s"'] ){1,254} )
     (?: @ | %40 )
@@ -43,13 +42,13 @@ _EMAIL = re.compile(
 
 
 def register_secret(secret: str, label: str) -> None:
-    """Have `redact` replace `secret` with `[label]` from now on."""
+    """Make `redact` replace `secret` with `[label]` from now on."""
     if len(secret) >= MIN_SECRET_CHARACTERS:
         _secrets.update(dict.fromkeys(_spellings(secret), f"[{label}]"))
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return the secret as logs, Python, JSON and web addresses write it."""
+    """Return the forms that a secret can have in text, in Python and JSON literals and in URLs."""
     as_bytes = secret.encode("utf-8", "surrogateescape")
     spellings = {
         *(secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(as_bytes)[2:-1]),
@@ -84,7 +83,7 @@ def _escape(text: str) -> str:
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """Send the output of a stream that cannot be written, and its buffer, to /dev/null.
+    """Redirect a stream that cannot be written, and what is in its buffer, to /dev/null.
 
     Otherwise Python flushes the buffer once more at exit, fails, and exits with status 120.
     """
@@ -109,16 +108,16 @@ def setup_logger(
     console.setLevel(log_level.upper())
     console.addFilter(lambda record: not getattr(record, "file_only", False))
     logger = logging.getLogger(name)
-    for former in logger.handlers[:]:
-        logger.removeHandler(former)
-        former.close()
-    for handler in (file_handler, console):
-        handler.setFormatter(_RedactingFormatter(emails=redact_emails))
-        logger.addHandler(handler)
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()
+    for new_handler in (file_handler, console):
+        new_handler.setFormatter(_RedactingFormatter(emails=redact_emails))
+        logger.addHandler(new_handler)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    for chatty in ("urllib3", "mysql", "asyncio", "aiohttp", "mysql_mimic", "sqlglot"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for library in ("urllib3", "mysql", "asyncio", "aiohttp", "mysql_mimic", "sqlglot"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     return logger
 
 

@@ -31,9 +31,9 @@ logger = logging.getLogger("main")
 
 
 def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
-    """Return the settings that are set, those of `.env` overruled by environment variables.
+    """Return the settings of the `.env` file and of the environment, which wins.
 
-    Raises ConfigError with every problem that they have.
+    Raises ConfigError with every problem found in them.
     """
     from config.settings import Settings, read_environment
 
@@ -43,9 +43,9 @@ def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
 
 
 def run_integration() -> None:
-    """Run one sync with the settings of the environment; raises what ended it early."""
+    """Run one sync with the settings of `.env` and the environment; raises what ended it early."""
     status = _sync(_parse_flags([]), load_environment_variables())
-    logger.debug("run_integration ended with what would be exit status %s", status)
+    logger.debug("run_integration ended; as a command its exit status would be %s", status)
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def _report_bug(error: Exception) -> ExitStatus:
 
 
 def _log_file() -> str | None:
-    """Return the path of the log, None where it is not set up yet."""
+    """Return the path of the log file, None before logging is set up."""
     handlers = logging.getLogger().handlers
     files = (each.baseFilename for each in handlers if isinstance(each, logging.FileHandler))
     return next(files, None)
@@ -104,9 +104,9 @@ def _run_command(argv: Sequence[str]) -> int:
 
     environment = read_environment(flags.env_file)
     if flags.history:
-        from commands.history import history
+        from commands.history import print_history
 
-        return history(environment)
+        return print_history(environment)
     if flags.check:
         from commands.check.run import run_check
 
@@ -148,36 +148,39 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         prog="main.py",
         description="Read the pro users with their latest page view from MySQL, update each "
         "profile in Iterable and track the page view as an event. Safe to run again at any time.",
-        epilog="Exit status: 0 every row is delivered or unchanged; 1 ended early; 2 wrong flags "
+        epilog="Exit status: 0 success; 1 ended early; 2 wrong flags "
         "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 130 or 143 "
         "stopped by a signal.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="build and validate every payload, send nothing"
+        "--dry-run", action="store_true", help="build and check every payload, but send nothing"
     )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="only the first N rows of the query"
+        "--limit", type=_positive, metavar="N", help="use only the first N rows of the query"
     )
     parser.add_argument(
-        "--mode", choices=("per-user", "bulk"), help="single calls or batches, instead of SYNC_MODE"
+        "--mode", choices=("per-user", "bulk"), help="use this mode instead of SYNC_MODE"
     )
     parser.add_argument(
-        "--full-refresh", action="store_true", help="also send what has not changed"
+        "--full-refresh", action="store_true", help="also send rows that have not changed"
     )
     parser.add_argument(
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"
     )
     verbosity = parser.add_mutually_exclusive_group()
     verbosity.add_argument("--quiet", action="store_true", help="print errors only")
-    verbosity.add_argument("--verbose", action="store_true", help="print everything that is logged")
+    verbosity.add_argument("--verbose", action="store_true", help="also print debug messages")
     parser.add_argument(
-        "--json", action="store_true", help="print the head of the results file on standard output"
+        "--json",
+        action="store_true",
+        help="print the result and its counts as JSON on standard output",
     )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {__version__}")
-    action = parser.add_mutually_exclusive_group()
+    actions = parser.add_argument_group("instead of a sync")
+    action = actions.add_mutually_exclusive_group()
     action.add_argument(
-        "--check", action="store_true", help="check settings, database, query, API key and paths"
+        "--check", action="store_true", help="check settings, files, database, query and API key"
     )
     action.add_argument(
         "--demo",
@@ -187,12 +190,12 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     action.add_argument(
         "--help-settings", action="store_true", help="list every setting with its default"
     )
-    action.add_argument("--history", action="store_true", help="list the past runs")
+    action.add_argument("--history", action="store_true", help="list past runs, the newest first")
     action.add_argument(
         "--verify",
         type=_positive,
         metavar="N",
-        help="read N delivered users back from Iterable and compare them",
+        help="read up to N delivered users back from Iterable and compare them",
     )
     action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
     return parser.parse_args(argv)

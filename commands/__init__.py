@@ -1,1 +1,1 @@
-"""The commands of `main.py`, one file or folder each. Start at `sync`, what runs without a flag."""
+"""The commands of `main.py`, one file or folder each. Start at `sync`: it needs no flag."""

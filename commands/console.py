@@ -1,6 +1,7 @@
 """Printing to the terminal: output on standard output, messages on standard error.
 
-Every line is redacted, and its control characters are escaped. Log lines: `logger_config`.
+Every line is redacted, and its control characters are escaped. The log is
+redacted in `logger_config`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ def open_closed_streams() -> None:
 
 
 def print_line(line: str, out: TextIO | None = None) -> None:
-    """Print a line; after a line that cannot be written, discard all others and go on.
+    """Print a line. Once a line cannot be written, this and all later lines are discarded.
 
-    A closed pipe (`| head`) is no error; any other reason is printed on standard error. Characters
-    that the terminal's encoding lacks are escaped, as Python does on standard error.
+    The reason is printed on standard error, unless it is a closed pipe (`| head`). Characters that
+    the terminal's encoding lacks are escaped.
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"

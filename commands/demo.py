@@ -11,7 +11,7 @@ from errors import ConfigError, ExitStatus
 
 
 def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
-    """Call `sync` twice with the settings of the embedded servers, in a new folder."""
+    """Call `sync` twice with the settings of the embedded servers; its files go to a new folder."""
     try:
         from sandbox.demo import demo_servers
     except ImportError as error:

@@ -44,22 +44,22 @@ def run_export(settings: Settings, path: Path) -> ExitStatus:
 
 
 def _with_header(rows: SourceRows) -> Iterator[Sequence[Sequence[Any]]]:
-    """Yield the column names as the first row; waits for the database only when iterated."""
+    """Yield the column names as a first row, then the rows."""
     yield [rows.columns]
     yield from rows
 
 
 def export_rows(chunks: Iterable[Sequence[Sequence[Any]]], path: Path) -> int:
-    """Write a header and the rows after it to a file of mode 0600; return how many were after it.
+    """Write the header and the rows to a file of mode 0600; return the number of rows.
 
-    An existing file is replaced only after the last row is on disk. Raises ExportError; errors of
-    `chunks` pass through.
+    The first row of the first chunk is the header. An existing file is replaced only after the last
+    row is on disk. Raises ExportError; errors of `chunks` pass through.
     """
     line_count = 0
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():
-            raise ExportError(f"{path} is not a file: choose a file name for --export.")
+            raise ExportError(f"{path} is not a regular file: choose another file for --export.")
         with replace_file(target) as file:
             for chunk in chunks:
                 file.write(b"".join(map(_line, chunk)))
@@ -74,7 +74,7 @@ def export_rows(chunks: Iterable[Sequence[Sequence[Any]]], path: Path) -> int:
 
 def _line(values: Iterable[Any]) -> bytes:
     cells = [_cell(value) for value in values]
-    # CSV readers skip an empty line, so a row of one NULL needs quotes.
+    # CSV readers skip an empty line, so a row whose only value is NULL needs quotes.
     line = ",".join(cells) if cells != [""] else '""'
     return f"{line}\r\n".encode("utf-8", "replace")
 

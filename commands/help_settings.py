@@ -1,4 +1,4 @@
-"""The list of settings: `--help-settings`."""
+"""`--help-settings`: list every setting with its default and its meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def print_settings() -> ExitStatus:
 
 
 def help_lines() -> Iterator[str]:
-    """Yield every setting in its group: name and default, and below them what it means."""
+    """Yield the settings by group: a line with name and default, then the meaning."""
     yield "Settings of .env. An environment variable of the same name wins over the file."
     for group, settings in groupby(SETTINGS, key=lambda setting: setting.group):
         yield ""

@@ -1,4 +1,4 @@
-"""`--history`: print the past runs, a line each."""
+"""`--history`: print the past runs, one on each line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from state.history import PRINTED_COUNTS, PastRun
 from state.outbox import Outbox
 
 
-def history(environment: Mapping[str, str]) -> int:
-    """Print the past runs of the state file, the newest first, and return the exit status."""
+def print_history(environment: Mapping[str, str]) -> ExitStatus:
+    """Print the past runs of the state file, the newest first."""
     with closing(Outbox(read_setting(environment, "STATE_FILE"), read_only=True)) as outbox:
         runs = outbox.history.runs()
     for line in history_lines(runs):
@@ -22,7 +22,7 @@ def history(environment: Mapping[str, str]) -> int:
 
 
 def history_lines(runs: Sequence[PastRun]) -> list[str]:
-    """Format the past runs, a line each; counts of zero are left out."""
+    """Format each run as one line; counts of zero are left out."""
     lines = []
     for run in runs:
         seconds = run.counts.get("duration_seconds")

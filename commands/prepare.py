@@ -21,7 +21,7 @@ _COLLECTION_THRESHOLDS = (50_000, 20, 100)
 def prepare(
     environment: Mapping[str, str], *, mode: str | None = None, console_level: str | None = None
 ) -> Settings:
-    """Return the settings, and log as they say from now on.
+    """Parse the settings, and set up logging and redaction as they say.
 
     `mode` and `console_level` take precedence over SYNC_MODE and LOG_LEVEL. Raises ConfigError.
     """
@@ -59,7 +59,7 @@ def stop_signals() -> Iterator[StopSignal]:
 
 
 def allow_open_files() -> None:
-    """Raise the usual limit of 1,024 open files: each row in flight needs a connection."""
+    """Raise the usual limit of 1,024 open files: each request in flight needs a connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         with contextlib.suppress(ValueError, OSError):

@@ -1,6 +1,6 @@
 """Parsers for the text of a setting: numbers, flags, paths, time zones, web addresses.
 
-Each returns the value, or raises ValueError with words that complete "NAME ...".
+Each returns the value, or raises ValueError whose text completes "NAME ...".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def plain_text(text: str) -> str:
 
 def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("contains characters that an API key cannot have: copy it again")
+        raise ValueError("contains characters that an API key cannot contain: copy it again")
     return text
 
 
@@ -54,7 +54,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
         if math.isnan(value):
             raise ValueError(f"must be a number, not {text!r}")
         if not least <= value <= most:
-            raise ValueError(f"must be between {least:g} and {most:g}, not {text}")
+            raise ValueError(f"must be between {least:,g} and {most:,g}, not {text}")
         return value
 
     return read
@@ -90,7 +90,7 @@ def time_zone(text: str) -> tzinfo:
 
 
 def absolute_path(text: str) -> Path:
-    """Resolve a path against the project folder: cron starts jobs in another one."""
+    """Resolve a path against the project folder, since cron starts jobs in another folder."""
     if "\0" in text:
         raise ValueError("is not a usable path: it contains a NUL character")
     try:
@@ -111,7 +111,7 @@ def file_in_a_folder(text: str) -> Path:
 
 
 def regular_file(text: str) -> Path:
-    """Return the path of a file whose mode is changed or that is replaced: never a device."""
+    """Return the path of a file that a run replaces or whose mode it changes; refuses devices."""
     path = file_in_a_folder(text)
     if path.exists() and not path.is_file():
         raise ValueError(f"is not a regular file: {path}")
@@ -147,10 +147,10 @@ def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
 
 
 def api_url(text: str) -> str:
-    """Return the base URL; plain http is refused unless it stays on this machine."""
+    """Return the base URL; http:// is allowed only to a loopback address."""
     parts = _web_url(text)
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise ValueError("must start with https:// (http is allowed only to this machine)")
+        raise ValueError("must start with https:// (http:// is allowed only for this machine)")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError(
             "must have no user name, query or fragment: https://api.eu.iterable.com, for example"

@@ -55,7 +55,7 @@ class Setting(NamedTuple):
     name: str
     group: str
     default: str | None  # as written in `.env`; None: the setting is required
-    parse: Callable[[str], Any]  # raises ValueError with words that complete "NAME ..."
+    parse: Callable[[str], Any]  # raises ValueError whose text completes "NAME ..."
     help: str
     redacted_as: str  # the label that replaces a secret; empty if the value is not secret
     is_verbatim: bool  # spaces at both ends belong to the value, which may also be empty
@@ -65,16 +65,16 @@ class Setting(NamedTuple):
         return self.default is None
 
     def read(self, environment: Mapping[str, str]) -> Any:
-        """Return the parsed value; raises ConfigError with every problem of this setting."""
+        """Return the parsed value; raises ConfigError with all problems of this setting."""
         text = environment.get(self.name, "")
         text = text if self.is_verbatim else text.strip()
         try:
-            return self._parsed(text, is_set=self.name in environment)
+            return self._parse_text(text, is_set=self.name in environment)
         except ValueError as problem:
             lines = str(problem).splitlines()
             raise ConfigError([f"{self.name} {line}" for line in lines]) from None
 
-    def _parsed(self, text: str, *, is_set: bool) -> Any:
+    def _parse_text(self, text: str, *, is_set: bool) -> Any:
         if text.startswith("your_") and text.endswith("_here"):
             raise ValueError("still holds the template's placeholder: put your own value there")
         if self.default is None:
@@ -112,7 +112,7 @@ def setting(
 
 required = partial(setting, "Required", None)
 database = partial(setting, "Database")
-selection = partial(setting, "Who is sent, and with what")
+selection = partial(setting, "What is sent")
 iterable = partial(setting, "Iterable")
 output = partial(setting, "What a run leaves behind")
 monitoring = partial(setting, "Monitoring")
@@ -155,12 +155,13 @@ class Settings:
     query_file: Path = selection(
         "sql/pro_users_recent_engagement.sql",
         existing_file,
-        "The file with the query; edit plan and pages there.",
+        "The file with the query; change the plan and the pages there.",
     )
     user_fields: tuple[Field, ...] = selection(
         DEFAULT_USER_FIELDS,
         field_list(RESERVED_USER_FIELDS),
-        "Profile fields: field=column, or one name for both; column:bool and column:json convert.",
+        "Profile fields: field=column, or one name for both; column:bool or column:json converts "
+        "the value.",
     )
     event_fields: tuple[Field, ...] = selection(
         DEFAULT_EVENT_FIELDS, field_list(RESERVED_EVENT_FIELDS), "Event fields, in the same form."
@@ -180,7 +181,7 @@ class Settings:
     sync_mode: str = iterable(
         "per-user",
         one_of(SYNC_MODES),
-        "per-user makes one call for each row, bulk one call for up to BULK_BATCH_SIZE rows.",
+        "per-user makes one call for each profile or event, bulk one for up to BULK_BATCH_SIZE.",
     )
     users_update_rps: float = iterable(
         "500",
@@ -199,7 +200,7 @@ class Settings:
     bulk_batch_size: int = iterable(
         "1000",
         whole(1, 10_000),
-        "Rows in one bulk request; a request stays under 4,000,000 bytes in any case.",
+        "Most rows in one bulk call, which also stays under 4,000,000 bytes.",
     )
     max_attempts: int = iterable("5", whole(1, 100), "Attempts before a request counts as failed.")
     event_delay_seconds: float = iterable(
@@ -211,7 +212,7 @@ class Settings:
     state_file: Path = output(
         "sync_state.sqlite3",
         regular_file,
-        "Records what was delivered; use one file for each Iterable project and query.",
+        "Remembers what was delivered; use one file for each Iterable project and query.",
     )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(
@@ -277,12 +278,12 @@ DEFAULTS = {
 
 
 def read_setting(environment: Mapping[str, str], name: str) -> Any:
-    """Return the value of one setting; raises ConfigError with every problem of it."""
+    """Return the parsed value of one setting; raises ConfigError with all its problems."""
     return SETTINGS[NAMES.index(name)].read(environment)
 
 
 def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Return the settings that are set, in the `.env` file or in the environment, which wins.
+    """Return the settings of the `.env` file and of the environment, which wins.
 
     Without `env_file`, `.env` in the project folder is read if it exists. Raises ConfigError if
     the file is missing or cannot be read.
@@ -291,8 +292,11 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str
     try:
         is_file = path.is_file()
         in_file = _read_file(path) if is_file else {}
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path} cannot be read: it is not UTF-8 text"]) from None
     except (OSError, ValueError) as problem:
-        raise ConfigError([f"{path} cannot be read: {problem}"]) from None
+        reason = getattr(problem, "strerror", None) or problem
+        raise ConfigError([f"{path} cannot be read: {reason}"]) from None
     if env_file is not None and not is_file:
         raise ConfigError([f"--env-file {path} is not an existing file"])
     return {
@@ -320,5 +324,5 @@ def _read_file(path: Path) -> dict[str, str | None]:
     bindings = list(parse_stream(text))
     if bad_lines := [binding.original.line for binding in bindings if binding.error]:
         places = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
-        raise ValueError(f"no NAME=value, or a quote that is not closed, starting at line {places}")
+        raise ValueError(f"line {places} is not NAME=value, or has a quote that is not closed")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}

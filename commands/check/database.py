@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from commands.check.field_types import FieldTypes, type_of_column, types_in
+from commands.check.field_types import CONSTANT_FIELD, FieldTypes, type_of_column, types_in
 from commands.check.line import CheckLine, failed, passed, warned
 from config.fields import Field
 from config.settings import Settings
@@ -23,7 +23,7 @@ MAX_CHECKED_ROWS = 1_000
 
 
 def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Yield the lines; return the types of the profile fields, None where there are no rows."""
+    """Yield the lines; return the types of the profile fields, None if the query was not read."""
     database = to_database(settings)
     yield _driver_line(database)
     try:
@@ -46,8 +46,8 @@ def _driver_line(database: DatabaseConnection) -> CheckLine:
         return passed("driver", "MySQL's C extension is in use")
     return warned(
         "driver",
-        "pure Python, at a fifth of the speed, because MySQL's C extension cannot be loaded. On "
-        "CPython with OpenSSL 3: pip install --force-reinstall -r requirements.txt",
+        "MySQL's C extension cannot be loaded, and pure Python reads rows at a fifth of the speed. "
+        "On CPython with OpenSSL 3: pip install --force-reinstall -r requirements.txt",
     )
 
 
@@ -134,8 +134,8 @@ def _profile_types(
     columns: Sequence[str],
     type_codes: Sequence[int],
 ) -> FieldTypes:
-    """Collect the types of each field's values; without values, that of its column."""
-    seen: dict[str, set[str]] = {"recent_page_view": {"boolean"}}
+    """Collect the types of each field's values; of its column if it has no values."""
+    seen: dict[str, set[str]] = {CONSTANT_FIELD: {"boolean"}}
     for profile in profiles:
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
         for name, kind in types_in(data_fields):

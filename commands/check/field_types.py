@@ -14,6 +14,8 @@ from source.column_types import VALUE_TYPES
 # The types of the values that are sent, by field; members of an object have dotted names.
 FieldTypes = Mapping[str, frozenset[str]]
 
+CONSTANT_FIELD = "recent_page_view"  # always true, so no setting can change its type
+
 # Iterable's type of a field -> the types of values that fit. A value's type is one of Iterable's;
 # "date" is a text in a date format. Two types exist for columns only: "text" (may or may not hold
 # dates) and "decimal" (may or may not hold whole numbers).
@@ -88,8 +90,12 @@ def display_type(our_type: str, iterable_type: str) -> str:
 
 
 def advice(field: str, iterable_type: str, our_type: str) -> str:
-    """Return how to make the value fit, by a change of the query or of USER_FIELDS."""
+    """Return what to change so that the value fits: the query, USER_FIELDS or the project."""
     expected = iterable_type.lower()
+    if field == CONSTANT_FIELD:
+        return f"use an Iterable project in which {field} is boolean or does not exist yet"
+    if "." in field:
+        return f"change {field} in the JSON that the query returns"
     if our_type == "boolean":
         return f"remove :bool from {field} in USER_FIELDS"
     if expected == "boolean" and our_type in ("long", "decimal"):

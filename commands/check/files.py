@@ -1,6 +1,6 @@
 """File checks of `--check`: permissions of `.env`, writable folders, state file, free space.
 
-They leave no file behind and do not disturb a run that is in progress.
+They leave no file behind, and are safe during a run.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
-from state.database import (
-    OlderStateError,
-    StateError,
-    state_errors,
-)
+from state.database import OlderStateError, StateError, state_errors
 from state.lock import RunLock
 from state.outbox import Outbox
 
-# For 100,000 rows: 100 MB of outbox, 100 MB of results; and 60 MB of log.
+# For 100,000 rows: 100 MB of outbox and 100 MB of results, plus 60 MB of log.
 MIN_FREE_BYTES = 260_000_000
 
 
@@ -61,7 +57,7 @@ def _env_file_line(path: Path) -> CheckLine:
             f"{path} with the password and the API key is open to every user of this machine "
             f"(mode {mode:04o}): chmod 600 {path}",
         )
-    # A file of another owner is shared through its group on purpose (a service's own group).
+    # With another owner, the group is how the service gets access: no warning.
     if mode & 0o060 and found.st_uid == os.geteuid():
         return warned(
             "env file",
@@ -84,7 +80,7 @@ def _state_file_line(path: Path) -> CheckLine:
         with state_errors(path):
             exists = _can_be_opened(path, os.O_RDWR)
             if exists and not path.stat().st_mode & stat.S_IWUSR:
-                raise PermissionError("Permission denied")  # a run refuses it too, even for root
+                raise PermissionError("Permission denied")  # a run raises it, too, even for root
             user_count = _count_users(path)
             owner = _owner_of_lock(path)
     except OlderStateError as error:
@@ -104,7 +100,7 @@ def _count_users(path: Path) -> int:
 
 
 def _owner_of_lock(state_path: Path) -> str | None:
-    """Return the process that holds the lock, None where there is none."""
+    """Return the process that holds the lock of the state file, None where there is none."""
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(RunLock(state_path).path, flags)

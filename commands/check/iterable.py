@@ -28,7 +28,7 @@ def check_iterable(
     if response.status == 429:
         yield warned(
             "Iterable",
-            f"{address} is rate limiting requests (HTTP 429), so the key is not checked: try "
+            f"{address} is rate limiting requests (HTTP 429), so the key was not checked: try "
             "again in a minute",
         )
         return None
@@ -47,7 +47,7 @@ def check_iterable(
 def check_field_types(
     sent_types: FieldTypes, iterable_types: Mapping[str, str]
 ) -> Iterator[CheckLine]:
-    """Compare the types of the profile fields; Iterable would reject the rows that clash."""
+    """Compare the types of the profile fields; Iterable would reject rows of another type."""
     name = "field types"
     clashing = new = 0
     for field, kinds in sorted(sent_types.items()):
@@ -59,7 +59,7 @@ def check_field_types(
                 yield warned(
                     name,
                     f"{field} is new to Iterable and is sent as {types}: the first value that "
-                    "Iterable receives fixes the type, and it rejects the other",
+                    "Iterable receives fixes the type, and the other type is rejected",
                 )
             continue
         for kind in sorted(kinds):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """The result of one check. A warning is `ok`, since a run works in spite of it."""
+    """The result of one check. A warning is `ok`: a run works despite it."""
 
     name: str
     ok: bool

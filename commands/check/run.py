@@ -1,4 +1,4 @@
-"""`--check`: check everything that a run needs, the cheap checks first, and change nothing."""
+"""`--check`: check everything that a run needs, cheap checks first. Nothing is changed or sent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_setup(
     *,
     free_bytes: Callable[[Path], int] = free_bytes_of,
 ) -> Iterator[CheckLine]:
-    """Yield the line of each check as soon as it is done; a run works where all are `ok`.
+    """Yield the line of each check as soon as it is done; a run works if all are `ok`.
 
     `env_file` is None where the settings came from the environment alone.
     """
@@ -57,7 +57,7 @@ def check_setup(
     else:
         yield warned(
             "field types",
-            "not compared: this needs the rows of the query and the field types of Iterable",
+            "not compared: first solve the problems above",
         )
 
 

@@ -1,6 +1,6 @@
 """Comparison of a profile and an event as sent with the responses of Iterable's GET endpoints.
 
-Only values that differ appear in the result, as they are personal data.
+The result names only values that differ, since values are personal data.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TIME = re.compile(
 
 
 class MissingError(Exception):
-    """Iterable does not return it; the text completes "the profile ..." or "the event ..."."""
+    """Iterable does not return the profile or event; the text completes "the event ..."."""
 
 
 def profile_differences(sent: bytes, response: Any) -> list[str]:
-    """Compare the body of a users/update with the response of users/getByEmail.
+    """Compare the body of users/update with the response of users/getByEmail.
 
     Fields that were not sent are ignored. Raises MissingError for an unknown user.
     """
@@ -38,7 +38,7 @@ def profile_differences(sent: bytes, response: Any) -> list[str]:
 
 
 def event_differences(sent: bytes, response: Any) -> list[str]:
-    """Compare the body of an events/track with the response of events/{email}.
+    """Compare the body of events/track with the response of events/{email}.
 
     Raises MissingError where the response does not have the event.
     """

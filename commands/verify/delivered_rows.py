@@ -1,6 +1,6 @@
-"""The rows that `--verify` reads back, chosen from those delivered with their present values.
+"""A random choice of the query's rows that were delivered with their present values.
 
-A row whose values hash to the remembered hash was delivered with exactly these values.
+A hash equal to the one in the state file shows that a request was delivered with this content.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
-from state.delivered import DeliveredTable, DeliveredUser
+from state.delivered import DeliveredTable
 from state.outbox import Outbox
 from sync.source_rows import SourceRows
 
@@ -24,7 +24,7 @@ from sync.source_rows import SourceRows
 class DeliveredRow(NamedTuple):
     """A record, and when each request was delivered with its present content.
 
-    Times are in unix seconds; None: it was not, or with other content.
+    Times are in unix seconds; None if it was not delivered, or with other content.
     """
 
     record: SyncRecord
@@ -48,10 +48,7 @@ def choose_delivered_rows(
         tie_breakers = numbers()
         # A heap: the first entry is the one to replace.
         chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, delivered_user in _known_rows(settings, outbox.delivered, stop):
-            profile_at, event_at = _delivery_times(row, mapping, delivered_user)
-            if profile_at is None and event_at is None:
-                continue
+        for row, mapping, profile_at, event_at in _delivered(settings, outbox.delivered, stop):
             is_of_last_run = max(profile_at or 0, event_at or 0) >= last_run_at
             rank = (is_of_last_run, random.random())  # noqa: S311 - a sample, not a secret
             if len(chosen) == max_rows and rank <= chosen[0][:2]:
@@ -67,10 +64,10 @@ def choose_delivered_rows(
     return [entry[-1] for entry in sorted(chosen, reverse=True)]
 
 
-def _known_rows(
+def _delivered(
     settings: Settings, delivered: DeliveredTable, stop: threading.Event
-) -> Iterator[tuple[Sequence[Any], RowMapping, DeliveredUser]]:
-    """Yield the rows of the users that are in the table, with the mapping and the table's row."""
+) -> Iterator[tuple[Sequence[Any], RowMapping, int | None, int | None]]:
+    """Yield each row with a delivered request, its mapping, and the times as in DeliveredRow."""
     with SourceRows(settings) as rows:
         mapping = rows.mapping
         for chunk in rows:
@@ -79,18 +76,10 @@ def _known_rows(
             keys = [mapping.key(row) for row in chunk]
             known = delivered.find(key.user_key for key in keys if key)
             for row, key in zip(chunk, keys, strict=True):
-                if key and key.user_key in known:
-                    yield row, mapping, known[key.user_key]
-
-
-def _delivery_times(
-    row: Sequence[Any], mapping: RowMapping, delivered: DeliveredUser
-) -> tuple[int | None, int | None]:
-    """Return when the profile and the event were delivered with their present content."""
-    key = mapping.key(row)
-    if key is None:
-        return None, None
-    return (
-        delivered.profile_at if key.profile_hash == delivered.profile_hash else None,
-        delivered.event_at if key.event_hash == delivered.event_hash else None,
-    )
+                user = known.get(key.user_key) if key else None
+                if key is None or user is None:
+                    continue
+                profile_at = user.profile_at if key.profile_hash == user.profile_hash else None
+                event_at = user.event_at if key.event_hash == user.event_hash else None
+                if profile_at is not None or event_at is not None:
+                    yield row, mapping, profile_at, event_at

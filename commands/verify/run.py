@@ -1,6 +1,6 @@
 """`--verify N`: read delivered users back from Iterable and compare them field by field.
 
-Iterable applies calls asynchronously, so what differs soon after delivery is read again.
+Iterable applies calls asynchronously, so a difference soon after delivery is read again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from records.rows import RequestKind
 from sync.signals import Interrupted
 from sync.worker_pool import WorkerPool
 
-# The limit is 100 for each of the two endpoints; below it, as network delays bunch requests up.
+# Iterable allows 100 a second for each endpoint, but delays in the network can bunch requests up.
 READ_RPS = 90.0
 GET_BY_EMAIL = "users/getByEmail"
 GET_EVENTS = "events/{email}"
-# Their sum is 60 s, which Iterable advises to wait until a call is applied.
+# In total 60 s, the time that Iterable advises to wait until a call is applied.
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _THREADS = 32  # 100 responses a second at 300 ms each
 _TIMEOUT_SECONDS = (5.0, 15.0)
-_MAX_FAILURES_IN_A_ROW = 20  # then wait before reading on
+_MAX_FAILURES_IN_A_ROW = 20  # then end the round and wait
 
 
 class VerificationError(SyncError):
@@ -92,7 +92,7 @@ class VerificationTally:
         return all(comparison is not Comparison.NOT_READ for _, comparison in self.counts)
 
     def __str__(self) -> str:
-        """Return one line such as "10 profiles and 9 events as sent; 1 event missing"."""
+        """Return text such as "10 profiles and 9 events as sent; 1 event missing"."""
         parts = []
         for comparison in Comparison:
             counts = [
@@ -116,7 +116,7 @@ def run_verify(settings: Settings, count: int) -> ExitStatus:
             tally.add(finding)
             if finding.details:
                 print_line(str(finding))
-        print_line(f"Read back: {tally}")
+        print_line(f"Result: {tally}")
     if stop.number is not None:
         raise Interrupted(stop.number)
     if tally.has_differences:

@@ -112,10 +112,13 @@ def test_fields_inside_an_object_are_compared(check_value: Callable[..., Lines])
     has_words(line, "x.size is long in Iterable")
 
 
-def test_the_constant_field_is_compared(check_value: Callable[..., Lines]) -> None:
+def test_the_advice_for_recent_page_view_does_not_name_user_fields(
+    check_value: Callable[..., Lines],
+) -> None:
     lines = check_value({"recent_page_view": "string"}, "'a'")
     assert [line.ok for line in lines] == [False]
     has_words(lines[0], "recent_page_view is string in Iterable but sent as boolean")
+    assert "USER_FIELDS" not in lines[0].text  # this field cannot be listed there
 
 
 def test_a_new_field_with_values_of_two_types_is_a_warning(

@@ -29,11 +29,11 @@ pytest_plugins = ["tests.support.synced"]
 
 
 def just_delivered() -> float:
-    """A clock by which everything was delivered a moment ago."""
+    """A clock by which every delivery is recent."""
     return 0.0
 
 
-WAITS = (0.01, 0.02, 0.03)  # none that a rate limiter would ask for
+WAITS = (0.01, 0.02, 0.03)  # no rate limiter waits for one of these
 
 
 class Waits(threading.Event):
@@ -59,7 +59,7 @@ def test_an_event_that_appears_late_is_found(synced: SyncPair) -> None:
     waits = Waits(lambda _waits: synced.put_event(late))
     findings = list(verify(synced.settings, 100, waits, waits_seconds=WAITS, now=just_delivered))
     assert {finding.comparison for finding in findings} == {Comparison.AS_SENT}
-    # What was as sent at once was not read again, and is yielded before the late event.
+    # What was as sent in the first round is not read again, and comes before the late event.
     assert (findings[-1].user_id, findings[-1].kind) == (7, RequestKind.EVENT)
     asked = [call.email for call in synced.iterable.calls if call.endpoint == "events/{email}"]
     assert asked.count(email_of(7)) == 3
@@ -170,7 +170,7 @@ def test_a_lasting_error_is_reported_for_its_user_only(synced: SyncPair) -> None
     assert str(tally) == "11 profiles and 12 events as sent; 1 profile not read back"
 
 
-def test_only_errors_end_the_verification(synced: SyncPair) -> None:
+def test_a_verification_that_can_read_nothing_ends_with_the_reason(synced: SyncPair) -> None:
     synced.iterable.set_faults([{"fault": "status", "status": 503}])
     with pytest.raises(VerificationError, match="server error"):
         list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
@@ -188,8 +188,8 @@ def test_a_refused_key_ends_the_verification_with_the_reason(synced: SyncPair) -
 
 
 def test_an_unreachable_api_ends_the_verification_with_the_reason(synced: SyncPair) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    settings = replace(synced.settings, iterable_api_base_url=nobody)
+    unused_address = f"http://127.0.0.1:{free_port()}"
+    settings = replace(synced.settings, iterable_api_base_url=unused_address)
     with pytest.raises(VerificationError, match="cannot be reached"):
         list(verify(settings, 100, threading.Event(), waits_seconds=(0.01,)))
 

@@ -48,8 +48,7 @@ def run_twice(program: Program, user_count: int) -> None:
     assert read_back.status == 0, read_back.output
     s = "" if user_count == 1 else "s"
     assert (
-        read_back.stdout
-        == f"Read back: {user_count} profile{s} and {user_count} event{s} as sent\n"
+        read_back.stdout == f"Result: {user_count} profile{s} and {user_count} event{s} as sent\n"
     )
 
 
