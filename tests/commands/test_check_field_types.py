@@ -109,7 +109,7 @@ def test_without_rows_the_column_types_are_compared(
 def test_fields_inside_an_object_are_compared(check_value: Callable[..., Lines]) -> None:
     (line,) = check_value({"x": "object", "x.size": "long"}, """'{"size": "L"}'""", "x=x:json")
     assert not line.ok
-    has_words(line, "x.size is long in Iterable")
+    has_words(line, "x.size is long in Iterable", "change x.size in the JSON")
 
 
 def test_the_advice_for_recent_page_view_does_not_name_user_fields(

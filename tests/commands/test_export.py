@@ -206,7 +206,7 @@ def test_a_path_that_cannot_be_written_is_an_export_error(tmp_path: Path, name: 
 
 
 def test_a_device_is_not_replaced() -> None:
-    with pytest.raises(ExportError, match="is not a file"):
+    with pytest.raises(ExportError, match="is not a regular file"):
         export_rows([[("a",)]], Path("/dev/null"))
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 

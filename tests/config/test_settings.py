@@ -175,7 +175,7 @@ def test_a_key_that_no_http_header_can_hold_is_refused_without_quoting_it(
     key: str,
 ) -> None:
     assert problem_with(ITERABLE_API_KEY=key) == (
-        "ITERABLE_API_KEY contains characters that an API key cannot have: copy it again"
+        "ITERABLE_API_KEY contains characters that an API key cannot contain: copy it again"
     )
 
 
