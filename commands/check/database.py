@@ -134,7 +134,7 @@ def _profile_types(
     columns: Sequence[str],
     type_codes: Sequence[int],
 ) -> FieldTypes:
-    """Collect the types of each field's values. A field without values has its column's type."""
+    """Collect the types of each field's values, or its column's type if it has none."""
     seen: dict[str, set[str]] = {CONSTANT_FIELD: {"boolean"}}
     for profile in profiles:
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]

@@ -77,7 +77,7 @@ def test_a_secret_is_redacted_as_text_repr_and_json(
     assert written[2] == '{"password":"[password]"}'
 
 
-SECRETS = [  # any remainder of one is found by its Xq
+SECRETS = [  # a part that is left after redaction shows an Xq
     "Xq12345",
     'Xq1"Xq2\\Xq3',
     "Xq1'Xq2",

@@ -103,7 +103,9 @@ def program(tmp_path: Path) -> Program:
 @pytest.mark.slow
 def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None:
     """`--export "$UNSET_VARIABLE"` started a run that sent everything."""
-    check_refused(program, 1, ". is not a regular file: choose another file", "--quiet", "--export", "")
+    check_refused(
+        program, 1, ". is not a regular file: choose another file", "--quiet", "--export", ""
+    )
 
 
 @pytest.mark.slow
