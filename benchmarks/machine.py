@@ -1,4 +1,4 @@
-"""Description of the machine and of the versions measured; contains no name of the machine."""
+"""Description of the machine (without its name) and of the versions measured."""
 
 from __future__ import annotations
 

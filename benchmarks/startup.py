@@ -1,4 +1,4 @@
-"""Time until the first request of a run, and time of `--help`: medians, after one uncounted try."""
+"""Time until the first request of a run, and time of `--help`: medians, after one warm-up."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         help="drop fields without a preset type, as an Iterable project can be configured to do",
     )
     add(
-        "--sparse-bulk-answers",
+        "--sparse-bulk-responses",
         action="store_true",
         help="send only the two counts in bulk responses",
     )

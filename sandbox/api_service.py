@@ -55,7 +55,7 @@ class ApiOptions:
     disallowed_events: Collection[str] = ()
     field_types: Mapping[str, str] = field(default_factory=dict)
     drop_unknown_fields: bool = False
-    sparse_bulk_answers: bool = False
+    sparse_bulk_responses: bool = False
     keep_calls: int = 0
 
 
@@ -90,7 +90,7 @@ class ApiService:
             disallowed_events=options.disallowed_events,
             field_types=options.field_types,
             drop_unknown_fields=options.drop_unknown_fields,
-            sparse_bulk_answers=options.sparse_bulk_answers,
+            sparse_bulk_responses=options.sparse_bulk_responses,
         )
         # Repeatable randomness, not a secret.
         self._rng = random.Random(options.seed)  # noqa: S311

@@ -44,7 +44,7 @@ class Project:
         disallowed_events: Iterable[str] = (),
         field_types: Mapping[str, str] | None = None,
         drop_unknown_fields: bool = False,
-        sparse_bulk_answers: bool = False,
+        sparse_bulk_responses: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rejections: dict[str, Rejection] = {}
@@ -58,7 +58,7 @@ class Project:
         self._disallowed_events = frozenset(disallowed_events)
         self._type_presets = dict(field_types or {})
         self._drops_unknown_fields = drop_unknown_fields
-        self._has_sparse_bulk_responses = sparse_bulk_answers
+        self._has_sparse_bulk_responses = sparse_bulk_responses
         self._clock = clock
         self.reset()
 
@@ -244,7 +244,7 @@ class Project:
         ):
             self.repeated_event_count += 1
             return False
-        # Ids are unique in the project, so this id belonged to an event of another user.
+        # Event ids are unique in a project: another user's event with this id is a collision.
         self.event_id_collision_count += known.email.lower() != email.lower()
         known.email, known.event_name = email, event_name
         known.created_at, known.fields_json = at, fields_json

@@ -46,7 +46,7 @@ def error(status: int, code: str, message: str, params: object = None) -> ApiRes
 
 
 def bad_api_key(endpoint: str) -> ApiResponse:
-    """Return the 401 that a missing, wrong or disabled key and one of the other data centre get."""
+    """Return the 401 for a key that is missing, wrong, disabled or of the other data centre."""
     params = {"endpoint": f"/api/{endpoint}"}
     return error(401, "BadApiKey", "Invalid API key", params)
 

@@ -1,1 +1,1 @@
-"""Programs for developers: fuzzing and the table of faults."""
+"""Programs for developers: fuzzing, the table of faults, and the tables of `docs/`."""

@@ -227,8 +227,8 @@ def test_an_empty_batch_is_an_error_for_users_and_a_success_for_events() -> None
     assert (answer.status, answer.body["successCount"], answer.body["failCount"]) == (200, 0, 0)
 
 
-def test_sparse_bulk_answers_carry_the_two_counts_only() -> None:
-    project = project_at(sparse_bulk_answers=True)
+def test_sparse_bulk_responses_carry_the_two_counts_only() -> None:
+    project = project_at(sparse_bulk_responses=True)
     answer = project.bulk_update_users(users(SARAH, "odd", a=1))
     assert answer.body == {"successCount": 1, "failCount": 1}
 

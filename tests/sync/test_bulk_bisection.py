@@ -157,7 +157,7 @@ def test_wrong_counts_beside_a_named_failure_fail_only_that_row(path: Path) -> N
 
 def test_failures_that_are_not_named_are_found_by_bisection(path: Path) -> None:
     with (
-        IterableSandbox(forgotten=[POISONED], sparse_bulk_answers=True) as iterable,
+        IterableSandbox(forgotten=[POISONED], sparse_bulk_responses=True) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         drain(outbox, iterable.url, batch_size=200)

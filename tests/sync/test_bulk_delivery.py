@@ -144,7 +144,7 @@ def test_a_named_failure_fails_only_its_own_row(
     bad: dict[str | None, str] = {email_of(number): outcome for number in (1, 30, 31, 77)}
     options: dict[str, Any] = {option: list(bad)}
     with (
-        IterableSandbox(**options, sparse_bulk_answers=is_sparse) as iterable,
+        IterableSandbox(**options, sparse_bulk_responses=is_sparse) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
