@@ -237,7 +237,7 @@ def test_a_refusal_after_a_stop_is_logged_and_the_run_ends_as_stopped(
     Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert [call.seq for call in outbox.recorded] == [0, 0]
     assert goes_on == [True]  # a row that was begun is finished
-    assert "while stopping: Iterable refused the API key" in caplog.text
+    assert "During shutdown: Iterable refused the API key" in caplog.text
 
 
 def test_a_bug_after_a_stop_is_raised_although_other_rows_succeed_later() -> None:
