@@ -20,13 +20,13 @@ BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
 MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 
-# After a pause of the dispatcher (a commit, garbage collection), late permits are made up for at
-# most this much time.
+# The dispatcher sometimes pauses (a commit, garbage collection). It makes up for at most this much
+# lost time.
 _CATCH_UP_SECONDS = 0.2
 # Network latency varies, so calls sent at five a second could arrive at six. The limiter therefore
 # adds a tenth of an interval, at most this much, to each second.
 _JITTER_SECONDS = 0.02
-# After a 429, the calls in flight bring more of them without new information: ignore those.
+# After a 429, the calls in flight bring more of them, which are ignored for this long.
 _SLOW_DOWN_EVERY_SECONDS = 1.0
 _SLOW_DOWN_FACTOR = 0.8
 _RECOVER_EVERY_SECONDS = 2.0

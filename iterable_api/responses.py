@@ -1,4 +1,4 @@
-"""Iterable's responses: parsed, judged (verdict, requested wait), and as a log line.
+"""Iterable's responses: the parsed body, the verdict, the requested wait, the log line.
 
 Sources: Iterable's API reference (`IterableApiResponse.code`) and its article "API overview and
 sample payloads".

@@ -111,11 +111,11 @@ def row_outcome(
     profile_in_place: bool = False,
     event_in_place: bool = False,
 ) -> Outcome:
-    """Return the outcome of a row once its last request has been made.
+    """Return the outcome of a row if nothing more is sent for it.
 
     `update` and `event` are the verdicts of this run's calls, None if no call was made.
-    `profile_in_place` and `event_in_place` mean that an earlier run delivered that
-    request with the same content.
+    `profile_in_place` and `event_in_place` mean that an earlier run delivered the
+    same request.
     """
     if update is None and event is None:
         return Outcome.NOT_ATTEMPTED

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # unavailable calls in a row that end the run
 COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
-GRACE_SECONDS = 2.5  # that a graceful shutdown waits for the calls in flight
+GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
 _TICK_SECONDS = 0.004  # at 500/s two permits: half as many wake-ups as one a permit
 
@@ -62,7 +62,7 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-# Returns False when no further call may be made.
+# Hands a worker's report to the dispatcher; returns False if no further call may be made.
 Report = Callable[[CallReport | DelayedEvents], bool]
 Rows = Sequence[PendingRow]
 
@@ -111,9 +111,7 @@ class Dispatcher:
         self._rows_done = 0
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
-        self._is_aborted = (
-            False  # workers then make no further call, even for a row they have begun
-        )
+        self._is_aborted = False  # if True, workers make no further call, even for a started row
 
     def run(self) -> None:
         """Send all pending rows; return early if `stop` is set. Raises RunAborted."""

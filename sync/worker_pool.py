@@ -63,9 +63,8 @@ class WorkerPool:
             except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
         with self._lock:
-            self._unfinished_count -= (
-                1  # before the future is done, when this thread counts as free
-            )
+            # Before the future is done: whoever waits for it may then submit to this thread.
+            self._unfinished_count -= 1
         if error is not None:
             future.set_exception(error)
         elif not is_cancelled:
