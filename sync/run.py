@@ -11,9 +11,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 from config.settings import Settings
@@ -253,17 +252,6 @@ class SyncRun:
         files: list[Path] = []
         counts = dict.fromkeys(Outcome, 0)
         failures: Sequence[Failure] = ()
-        summarize_as = partial(
-            summarize,
-            run_id=self._run_id,
-            dry_run=self._options.dry_run,
-            mode=self._settings.sync_mode,
-            started_at=self._started_at,
-            finished_at=finished_at,
-            elapsed_seconds=self._clock() - self._began_at,
-            api_calls=self._client.call_count,
-            retries=self._client.retry_count,
-        )
         try:
             if self._has_rows:
                 counts = outbox.outcome_counts()
@@ -271,7 +259,19 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
             counts, self._has_rows = dict.fromkeys(Outcome, 0), False
-        summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
+        summary = summarize(
+            run_id=self._run_id,
+            status=ending.status,
+            reason=ending.reason,
+            dry_run=self._options.dry_run,
+            mode=self._settings.sync_mode,
+            started_at=self._started_at,
+            finished_at=finished_at,
+            elapsed_seconds=self._clock() - self._began_at,
+            counts=counts,
+            api_calls=self._client.call_count,
+            retries=self._client.retry_count,
+        )
         # Short, because up to a million rows repeat it; the whole reason stands once in the file.
         row_reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
@@ -283,7 +283,7 @@ class SyncRun:
             remove_old_results(folder, self._settings.results_keep, files[0])
         except (ResultsError, StateError) as error:
             ending.abort(error)
-            summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
+            summary = replace(summary, status=ending.status, reason=ending.reason)
         if not self._options.dry_run:
             try:
                 outbox.history.end(
@@ -292,6 +292,7 @@ class SyncRun:
                 outbox.clear()
             except StateError as error:
                 ending.abort(error)
+                summary = replace(summary, status=ending.status, reason=ending.reason)
         logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
         return RunReport(summary, failures, files, ending.error)
 
