@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from typing import NamedTuple
@@ -24,6 +25,9 @@ class PendingRow(NamedTuple):
     email: str
     profile: bytes | None
     event: bytes | None
+
+
+Rows = Sequence[PendingRow]
 
 
 class Finished(NamedTuple):

@@ -10,9 +10,9 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
-from records.rows import Finished, PendingRow, RequestKind
+from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import body_of, to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report
 
 logger = logging.getLogger(__name__)
 

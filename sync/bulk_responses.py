@@ -14,9 +14,7 @@ from typing import Any
 import orjson
 
 from records.outcomes import CallResult, Verdict
-from records.rows import PendingRow, RequestKind
-
-Rows = Sequence[PendingRow]
+from records.rows import PendingRow, RequestKind, Rows
 
 _ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 

@@ -20,7 +20,7 @@ from errors import SyncError
 from iterable_api.advice import explain_refusal
 from iterable_api.rate_limiter import RateLimiter
 from records.outcomes import CallResult, Verdict
-from records.rows import Finished, PendingRow
+from records.rows import Finished, PendingRow, Rows
 from state.outbox import Outbox
 from sync.worker_pool import WorkerPool
 
@@ -64,7 +64,6 @@ class Failed(NamedTuple):
 
 # Hands a worker's report to the dispatcher; returns False if no further call may be made.
 Report = Callable[[CallReport | DelayedEvents], bool]
-Rows = Sequence[PendingRow]
 
 
 class Sender(Protocol):

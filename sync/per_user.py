@@ -9,8 +9,8 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import event_may_follow
-from records.rows import Finished, PendingRow, RequestKind
-from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from records.rows import Finished, PendingRow, RequestKind, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
 

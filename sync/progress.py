@@ -22,7 +22,7 @@ LINE_EVERY_SECONDS = 60.0
 _LIVE_RATE_SECONDS = 10.0  # the live line shows the rate over these last seconds
 _HISTORY_STEPS = 150  # of 0.5 s each: a little more than the minute of a log line
 
-# `dispatcher.CallReport`: a call after its last attempt, and what it means for each of its rows.
+# A `CallReport` of the dispatcher: a call after its last attempt, and the results of its requests.
 Call = tuple[CallResult, Sequence[Finished]]
 
 

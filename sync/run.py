@@ -249,6 +249,7 @@ class SyncRun:
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
         """Write the results file, the report and the history, then clear the outbox."""
         finished_at = self._now()
+        elapsed_seconds = self._clock() - self._began_at
         files: list[Path] = []
         counts = dict.fromkeys(Outcome, 0)
         failures: Sequence[Failure] = ()
@@ -267,7 +268,7 @@ class SyncRun:
             mode=self._settings.sync_mode,
             started_at=self._started_at,
             finished_at=finished_at,
-            elapsed_seconds=self._clock() - self._began_at,
+            elapsed_seconds=elapsed_seconds,
             counts=counts,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,

@@ -16,7 +16,8 @@ import pytest
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import CallResult, Verdict
-from sync.dispatcher import CallReport, Dispatcher, Report, Rows, RunAborted
+from records.rows import Rows
+from sync.dispatcher import CallReport, Dispatcher, Report, RunAborted
 from tests.support.rows import call_result
 from tests.support.senders import (
     RowsInMemory,
