@@ -3,7 +3,7 @@
     client = IterableClient("your server-side key")
     delivered, response = client.update_user("ann@example.com", {"plan_type": "pro"})
 
-What the network or Iterable does is part of the result, never an exception.
+Network errors and error responses are returned as results, never raised.
 """
 
 from __future__ import annotations
@@ -53,18 +53,20 @@ DOCUMENTED_RPS: Mapping[str, float] = {
     EVENTS_TRACK_BULK: 10,
 }
 MAX_RATE_LIMITED_SECONDS = 300.0  # a call gives up after this long on 429s alone
-MAX_LOGGED_BYTES = 20_000
+MAX_LOGGED_BYTES = 20_000  # of each request and response body
 
 
 class IterableClient:
     """Client for one Iterable project. Thread-safe.
 
-    - `api_key`: of type Server-side. `base_url` for EU projects: https://api.eu.iterable.com.
-    - `requests_per_second`: limit by endpoint; `DOCUMENTED_RPS` for endpoints it does not name.
-    - `max_attempts` per call; `timeout_seconds` to connect, and between two bytes of the response.
+    - `api_key`: a key of type Server-side.
+    - `base_url`: for EU projects https://api.eu.iterable.com.
+    - `requests_per_second`: the limit of each endpoint; `DOCUMENTED_RPS` for those it leaves out.
+    - `max_attempts`: attempts per call; a 429 does not count.
+    - `timeout_seconds`: to connect, and between two bytes of the response.
     - `log_payloads`: whether request and response bodies go into the log at level DEBUG.
-    - `connections`: how many are kept open.
-    - `to_mapping`: makes the row mapping for `process_user_record` from the column names.
+    - `connections`: the number of connections to keep open.
+    - `to_mapping`: builds the row mapping of `process_user_record` from the column names.
     - `stop`: an event that ends every wait; a call then returns its last result.
 
     Raises ValueError for a key with spaces or with characters other than printable ASCII.
@@ -111,9 +113,9 @@ class IterableClient:
         """Create or update a user's profile (`POST /api/users/update`).
 
         `data_fields` maps a profile field to a JSON value or a value of MySQL's driver (Decimal,
-        datetime, ...). Returns whether Iterable accepted the update, and a dict of its `code`,
-        `msg` and `params` and of `verdict`, `http_status` and `attempts` (see `CallResult`).
-        Raises ValueError for a value without a JSON form.
+        datetime, ...). Returns whether Iterable accepted the update, and a dict with the `code`,
+        `msg` and `params` of its response and the `verdict`, `http_status` and `attempts` of the
+        call (see `CallResult`). Raises ValueError for a value that JSON cannot represent.
         """
         body = orjson.dumps({"email": email, "dataFields": to_json_value(data_fields)})
         return _to_tuple(self.call(USERS_UPDATE, body))
@@ -129,9 +131,9 @@ class IterableClient:
     ) -> tuple[bool, JSON]:
         """Track a custom event (`POST /api/events/track`).
 
-        `created_at` is in unix seconds; None means when Iterable receives it. With an `event_id`
-        (at most 64 letters, digits and hyphens) a repeated call updates the event; without one it
-        adds a second event. Returns and raises what `update_user` does.
+        `created_at` is in unix seconds; None means the time at which Iterable receives the event.
+        With an `event_id` (at most 64 letters, digits and hyphens) a repeated call updates the
+        event; without one it adds a second event. Returns and raises what `update_user` does.
         """
         body: JSON = {"email": email, "eventName": event_name}
         body["dataFields"] = to_json_value(data_fields)
@@ -191,22 +193,19 @@ class IterableClient:
     def call(
         self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
     ) -> CallResult:
-        """POST a JSON body to an endpoint, with retries; `subject` names the call in the log.
+        """POST a JSON body to an endpoint and retry; `subject` names the call in the log.
 
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
-        `max_attempts`; after 5 minutes of 429s the call gives up. Never raises for what the
-        network or Iterable does. `has_permit`: the caller has taken the rate limiter's permit for
-        the first attempt.
+        `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
+        caller has already taken the rate limiter's permit for the first attempt.
         """
         rate_limiter = self.rate_limiters[endpoint]
         started_at = self._clock()
         limited_at = float("inf")  # when the first 429 came
         attempts = failures = 0
-        response, verdict = (
-            ApiResponse(None, problem="stopped before it was sent"),
-            Verdict.UNAVAILABLE,
-        )
+        response = ApiResponse(None, problem="stopped before it was sent")
+        verdict = Verdict.UNAVAILABLE
         while has_permit or rate_limiter.acquire(self._stop.wait):
             has_permit = False
             attempts += 1
@@ -260,7 +259,7 @@ class IterableClient:
         return wait_seconds if waited_seconds + wait_seconds <= MAX_RATE_LIMITED_SECONDS else None
 
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
-        """Return the verdict on a response of your own request, as `update_user` returns it."""
+        """Log and return the verdict on a response from `requests`, as `update_user` returns it."""
         try:
             body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
         except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
@@ -280,7 +279,7 @@ class IterableClient:
         *,
         is_bulk: bool,
     ) -> None:
-        """Log a request and its response; of a bulk request only the size."""
+        """Log a request and its response, but only the size of a bulk request."""
         request_text, response_text = f"{len(body)} bytes", f"{len(response.content)} bytes"
         if self._log_payloads:
             response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
@@ -339,7 +338,7 @@ def _to_result(
 
 
 def _without_deep_nesting(params: object) -> object:
-    """Return `params`, None if nested too deep: orjson reads deeper JSON than it writes."""
+    """Return `params`, or None if orjson cannot write it: it reads more levels than it writes."""
     try:
         orjson.dumps([[[[params]]]])
     except orjson.JSONEncodeError:

@@ -1,4 +1,4 @@
-"""Advice for the operator when Iterable refuses the API key or the base URL is wrong.
+"""Advice for the operator: why Iterable refuses the API key, or why the base URL does not work.
 
 Used by the run, `--check` and `--verify`. Sources: Iterable's articles "API Keys" and
 "JWT-Enabled API Keys".
@@ -22,9 +22,10 @@ _CREATE_A_KEY = (
 
 
 def explain_refusal(status: int | None, code: str | None, message: str) -> str:
-    """Explain a response or error with the verdict `refused` and say what to do.
+    """Explain a verdict `refused` and say what to do.
 
-    The arguments are those of `CallResult`; without a status the certificate was not accepted.
+    The arguments are fields of `CallResult`. A status of None means that the server's certificate
+    was not accepted.
     """
     if status is None:
         return (
@@ -52,7 +53,7 @@ def explain_refusal(status: int | None, code: str | None, message: str) -> str:
 
 
 def explain_problem(endpoint: str, response: ApiResponse, address: str) -> str | None:
-    """Explain what the response to a GET says about address and key, None if both work."""
+    """Explain what a response to a GET shows to be wrong; None if address and key work."""
     status = response.status
     if verdict_of(endpoint, response) is Verdict.REFUSED:
         return explain_refusal(status, response.code, response.message)
@@ -62,7 +63,10 @@ def explain_problem(endpoint: str, response: ApiResponse, address: str) -> str |
             "HTTPS_PROXY if it needs a proxy, and ITERABLE_API_BASE_URL."
         )
     if status >= 500:
-        return f"{address} has a server error (HTTP {status}): see status.iterable.com, try later."
+        return (
+            f"{address} has a server error (HTTP {status}): see status.iterable.com and try again "
+            "later."
+        )
     if not isinstance(response.body, dict):
         return explain_refusal(status, NO_API_RESPONSE, "")
     if status >= 400:

@@ -1,8 +1,8 @@
 """Deadline and size limit for a whole HTTP response.
 
-urllib3's read time-out only limits the time between two bytes. A response that trickles, headers
-that never end, or repeated `100 Continue` would block a call forever. `http.client` also reads a
-chunk with the length -1 without any limit.
+urllib3's read time-out limits only the time between two bytes. A response that arrives byte by
+byte, headers that never end, or repeated `100 Continue` responses would block a call forever. And
+`http.client` reads a chunk of length -1 without any limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-# A whole response may take this many read time-outs: 2 x 30 s = 60 s.
+# A whole response may take this many read time-outs: with 30 s each, 60 s.
 WHOLE_RESPONSE_TIMEOUTS = 2
 MAX_RESPONSE_BYTES = 16_000_000  # twice `http.MAX_BODY_BYTES`: room for headers
 
@@ -35,7 +35,7 @@ class DeadlineAdapter(HTTPAdapter):
         return manager
 
     def close(self) -> None:
-        """Close the connections now; urllib3 would leave that to the garbage collector."""
+        """Close the connections now; urllib3 would wait for the garbage collector."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - not a dict
                 manager.pools[key].close()
@@ -49,19 +49,21 @@ class _Reader(io.RawIOBase):
         super().__init__()
         self._socket = connected
         self._bytes = connected.makefile("rb", buffering=0)
-        self._silence_seconds = connected.gettimeout()
+        self._read_timeout_seconds = connected.gettimeout()
         self._bytes_left = MAX_RESPONSE_BYTES
-        self._deadline = time.monotonic() + WHOLE_RESPONSE_TIMEOUTS * (self._silence_seconds or 0.0)
+        self._deadline = time.monotonic() + WHOLE_RESPONSE_TIMEOUTS * (
+            self._read_timeout_seconds or 0.0
+        )
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self._silence_seconds is not None:
+        if self._read_timeout_seconds is not None:
             left_seconds = self._deadline - time.monotonic()
             if left_seconds <= 0:
                 raise TimeoutError("the response is not complete in time")
-            if left_seconds < self._silence_seconds:
+            if left_seconds < self._read_timeout_seconds:
                 self._socket.settimeout(left_seconds)
         received: int | None = self._bytes.readinto(buffer)
         self._bytes_left -= received or 0

@@ -1,8 +1,10 @@
 """One HTTP exchange with Iterable: connections, time-outs, reading the response.
 
-A network error is an `ApiResponse` too. `requests.Session` takes about a millisecond per call to
-merge settings, environment and redirects. Here that is done once: each endpoint's request is
-prepared once and copied, and the adapter is called directly (no cookies, hooks or redirects).
+A network error is returned as an `ApiResponse` too.
+
+`requests.Session` spends about a millisecond per call on merging settings with the environment.
+Here the environment is read once, each endpoint's request is prepared once and copied, and the
+adapter is called directly: no cookies, hooks or redirects.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_
 # To connect, and between two bytes of the response; `deadline` limits the whole response.
 TIMEOUT_SECONDS = (5.0, 30.0)
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
-_MIN_KEY_CHARACTERS = 4  # redacting a shorter one would destroy other text
-_CERTIFICATE_ERRORS = {  # part of the error's text: what it means
+_MIN_KEY_CHARACTERS = 4  # replacing a shorter one would damage other text
+_CERTIFICATE_ERRORS = {  # a part of the error's text -> what it means
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
     "TLS CA certificate bundle": "the CA bundle does not exist",
     "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
@@ -33,8 +35,9 @@ _CERTIFICATE_ERRORS = {  # part of the error's text: what it means
 class IterableHTTP:
     """Connections to one Iterable project. Thread-safe.
 
-    `connections` are kept open; more may be in use. Proxies and the CA bundle are read from the
-    environment (`HTTPS_PROXY`, `REQUESTS_CA_BUNDLE`) once. Raises ValueError for a malformed key.
+    `connections` is the number kept open; more may be in use. Proxies and the CA bundle are read
+    once, from the environment (`HTTPS_PROXY`, `REQUESTS_CA_BUNDLE`). Raises ValueError for a
+    malformed key.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class IterableHTTP:
         self._adapter.close()
 
     def post(self, endpoint: str, body: bytes) -> ApiResponse:
-        """Send a JSON body to `/api/{endpoint}`. Never raises for what the network does."""
+        """POST a JSON body to `/api/{endpoint}`. Returns network errors, never raises them."""
         prepared = self._prepared.get(endpoint)
         if prepared is None:
             headers = {**self._headers, "Content-Type": "application/json"}
@@ -87,7 +90,7 @@ class IterableHTTP:
         return self._exchange(request)
 
     def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
-        """GET `/api/{endpoint}`. Never raises for what the network does."""
+        """GET `/api/{endpoint}`. Returns network errors, never raises them."""
         query_string = f"?{urlencode(query)}" if query else ""
         return self._exchange(self._prepare("GET", endpoint + query_string, self._headers))
 
@@ -100,9 +103,12 @@ class IterableHTTP:
         try:
             response = self._adapter.send(request, **self._send_options)
             content = self._read(response)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return _to_network_error(error)
-        except ValueError as error:  # from `http.client`, for a chunk of negative length
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,  # from `http.client`, for a chunk of negative length
+        ) as error:
             return _to_network_error(error)
         status, headers = response.status_code, response.headers
         body = _parsed(content)
@@ -135,9 +141,9 @@ class IterableHTTP:
 
 
 def _parsed(content: bytes) -> Any:
-    """Return the parsed JSON, None if it is invalid or nested too deep.
+    """Return the parsed JSON, None if it is invalid or nested too deep to be written again.
 
-    orjson reads 1,024 levels but writes 254, and Python's `str()` of that many would exceed the
+    orjson reads 1,024 levels but writes only 254; `str()` of 1,024 levels would exceed Python's
     recursion limit.
     """
     try:
@@ -149,7 +155,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _without_escapes(content: bytes) -> bytes:
-    """Return JSON with only the necessary escapes; other content unchanged."""
+    """Return JSON with only the escapes it needs, any other content unchanged."""
     try:
         return orjson.dumps(orjson.loads(content))
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
@@ -157,8 +163,8 @@ def _without_escapes(content: bytes) -> bytes:
 
 
 def _to_network_error(error: Exception) -> ApiResponse:
-    """Return the error's name without its text, which can contain the request."""
-    for sign, problem in _CERTIFICATE_ERRORS.items():
-        if sign in str(error):
+    """Return a response with the error's name. Its text is left out: it can contain the request."""
+    for text, problem in _CERTIFICATE_ERRORS.items():
+        if text in str(error):
             return ApiResponse(None, problem=problem, is_certificate_error=True)
     return ApiResponse(None, problem=type(error).__name__)

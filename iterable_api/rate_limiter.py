@@ -2,10 +2,10 @@
 
 Clock, sleep and random number are arguments, so that tests need no real time.
 
-Why not a library: Iterable limits each endpoint, a 429 must slow all threads at once and let
-them recover step by step, and one call too many in a second is a 429. With 350 threads at 500
-calls/s, pyrate-limiter 4.5 let 655 to 780 calls into one second (its token bucket: 999), this
-class 501.
+Why not a library: a 429 must slow down all threads of an endpoint at once and the rate must then
+recover step by step. And one call too many in a second is a 429: with 350 threads at 500 calls/s,
+the busiest second had 655 to 780 calls with pyrate-limiter 4.5 (999 with its token bucket), and
+501 with this class.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from collections.abc import Callable
 
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
-MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer wait is cut to this
+MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 
-# After a stall of the dispatcher (a commit, garbage collection) it catches up at most this much.
+# The dispatcher sometimes pauses (a commit, garbage collection). It makes up for at most this much
+# lost time.
 _CATCH_UP_SECONDS = 0.2
-# Network latency varies, so calls spaced for five a second could arrive as six. The limiter adds a
-# tenth of an interval, at most this much.
+# Network latency varies, so calls sent at five a second could arrive at six. The limiter therefore
+# adds a tenth of an interval, at most this much, to each second.
 _JITTER_SECONDS = 0.02
-# The calls in flight bring more 429s with no new information; ignore them for a second.
+# After a 429, the calls in flight bring more of them, which are ignored for this long.
 _SLOW_DOWN_EVERY_SECONDS = 1.0
 _SLOW_DOWN_FACTOR = 0.8
 _RECOVER_EVERY_SECONDS = 2.0
@@ -38,7 +39,7 @@ def backoff_seconds(
 ) -> float:
     """Return the wait after failed attempt `attempt` (1, 2, ...): exponential, full jitter.
 
-    `requested_seconds`, the wait that the server asks for, is a minimum, up to 60 s.
+    The wait is at least `requested_seconds`, which the server asks for, but of that at most 60 s.
     """
     doubled = BACKOFF_FIRST_SECONDS * 2.0 ** (attempt - 1)
     jittered = draw() * min(BACKOFF_MAX_SECONDS, doubled)
@@ -48,8 +49,8 @@ def backoff_seconds(
 class RateLimiter:
     """Permits for one endpoint: evenly spread, never more than the limit in any second.
 
-    Thread-safe. The dispatcher calls `try_acquire`, worker threads wait in `acquire`. Each waits
-    for its own time slot, so the cost of waking does not grow with the number of threads.
+    Thread-safe. The dispatcher calls `try_acquire`; worker threads wait in `acquire`, each for its
+    own time slot, so that no thread wakes in vain.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class RateLimiter:
             return 0.0
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
-        """Take a permit, waiting for it with `wait(seconds)`; False where that returned True.
+        """Wait for a permit and take it; return False if the run stops first.
 
-        `wait` is `threading.Event.wait` of the stop event.
+        `wait(seconds)` is the stop event's `wait`, which returns True once the event is set.
         """
         slot, generation = 0.0, -1  # nothing booked yet
         while True:
@@ -129,9 +130,9 @@ class RateLimiter:
             self._due = max(self._due, self._booked[-permits] + _window_seconds(rate))
 
     def _free_at(self) -> float:
-        """Return when another call may start, given the calls that really started.
+        """Return when another call may start, judged by when the last calls really started.
 
-        On a busy machine threads wake late and start closer together than they booked.
+        On a busy machine threads wake late, and so start closer together than their slots.
         """
         if not self._started:
             return 0.0
@@ -142,8 +143,8 @@ class RateLimiter:
             self._due = slot  # no burst at the start
         self._booked.append(slot)
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + 1 / self.rate
-        # By age, not count: bookings of waiting threads would push out calls that just started,
-        # and a 429 cancels those bookings.
+        # Drop by age, not by count: bookings of waiting threads, which a 429 cancels, would push
+        # out calls that have just started.
         while self._booked[0] < now - 1.0 - _JITTER_SECONDS:
             self._booked.popleft()
 

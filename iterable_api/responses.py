@@ -1,4 +1,4 @@
-"""Responses of Iterable: the parsed response, its verdict, the wait it asks for, its log line.
+"""Iterable's responses: the parsed body, the verdict, the requested wait, the log line.
 
 Sources: Iterable's API reference (`IterableApiResponse.code`) and its article "API overview and
 sample payloads".
@@ -22,15 +22,15 @@ BULK_ENDPOINTS = frozenset({USERS_BULK_UPDATE, EVENTS_TRACK_BULK})
 
 _UNKNOWN_USER_CODES = frozenset({"UnknownEmailError", "UnknownUserIdError"})
 _MAX_MESSAGE_CHARACTERS = 2_000
-NO_API_RESPONSE = "not an API response"  # `ApiResponse.problem` of a body that is no JSON object
+NO_API_RESPONSE = "not an API response"  # `ApiResponse.problem` if the body is not a JSON object
 
 
 @dataclass(frozen=True)
 class ApiResponse:
     """The result of one attempt: an HTTP response or, with `status` None, a network error.
 
-    `body` is the parsed JSON, None for anything else; `problem` then names the network error or
-    is `NO_API_RESPONSE`.
+    `body` is the parsed JSON, None if there is none. Unless it is an object, `problem` names the
+    network error or is `NO_API_RESPONSE`.
     """
 
     status: int | None
@@ -84,7 +84,7 @@ def verdict_of(endpoint: str, response: ApiResponse) -> Verdict:
     if endpoint in BULK_ENDPOINTS:
         counts = (body.get("successCount"), body.get("failCount"))
         return Verdict.DELIVERED if all(map(_is_count, counts)) else Verdict.UNAVAILABLE
-    if "is disallowed from tracking" in response.message:
+    if "is disallowed from tracking" in response.message:  # an event name that the project blocks
         return Verdict.REJECTED
     if not isinstance(body.get("code"), str):
         return Verdict.UNAVAILABLE
@@ -94,10 +94,10 @@ def verdict_of(endpoint: str, response: ApiResponse) -> Verdict:
 def requested_wait_seconds(
     retry_after: str | None, body: object, now: datetime | None = None
 ) -> float | None:
-    """Return the seconds that Iterable asks the client to wait, None if it names no wait.
+    """Return the seconds that Iterable asks the client to wait, None if it does not ask.
 
-    Reads the `Retry-After` header (seconds or a date) and `params.rateLimitReset` (seconds) of a
-    429's body, and returns the longer one.
+    That is the longer one of the `Retry-After` header (seconds or a date) and, in a 429's body,
+    `params.rateLimitReset` (seconds).
     """
     waits: list[float] = []
     if retry_after:

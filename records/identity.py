@@ -15,8 +15,8 @@ EVENT_NAME = "page_view"
 MAX_EMAIL_CHARACTERS = 254
 MAX_EVENT_ID_CHARACTERS = 64  # Iterable: letters, digits and hyphens, unique in the project
 
-# Matches the usual address in 0.4 microseconds. The email-validator library takes 20 and also
-# accepts the rest: quoted parts, other alphabets.
+# Matches most addresses in 0.4 microseconds. The email-validator library takes 20, but also knows
+# quoted parts and other alphabets.
 _PLAIN_EMAIL = re.compile(
     r"(?=.{6,254}\Z)(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
@@ -79,7 +79,7 @@ def is_email(text: str) -> bool:
 def to_event_id(user_id: object, event_time: str, page: object, event_id: object = None) -> str:
     """Return the idempotent event id: Iterable updates an event whose `id` it already has.
 
-    It depends on the user, the time and the page, or on `event_id` alone where the query returns
+    The id depends on the user, the time and the page, or only on `event_id` if the query returns
     that column.
     """
     prefix = EVENT_NAME.replace("_", "-")
@@ -95,10 +95,10 @@ def to_event_id(user_id: object, event_time: str, page: object, event_id: object
 
 
 def _to_signed(digest: bytes) -> int:
-    """Return a digest as SQLite stores integers: signed, 64 bits."""
+    """Return a digest as a signed 64-bit integer, the only kind that SQLite stores."""
     return int.from_bytes(digest, "big", signed=True)
 
 
 def _to_stable_text(value: object) -> str:
-    """Return a text for a value that orjson cannot write; a set's order differs by process."""
+    """Return a text for a value that orjson cannot write. A set's order differs by process."""
     return repr(sorted(value) if isinstance(value, set) else value)

@@ -18,10 +18,10 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # the integers that orjson wri
 
 
 def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> Any:
-    """Return the JSON form of a value that MySQL's driver returns.
+    """Return the JSON value for a value from MySQL's driver.
 
     `zone` is the time zone of naive datetimes, `depth` the nesting level. Raises ValueError for a
-    value without a JSON form or over one of Iterable's limits.
+    value that JSON cannot represent or that exceeds one of Iterable's limits.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -53,7 +53,7 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
     if isinstance(value, (set, frozenset)):
         return sorted(to_json_value(item, zone) for item in value)
     if isinstance(value, (list, tuple, dict)) and depth >= MAX_NESTING:
-        raise ValueError(f"is nested more than {MAX_NESTING} deep")
+        raise ValueError(f"is nested more than {MAX_NESTING} levels deep")
     if isinstance(value, (list, tuple)):
         return [to_json_value(item, zone, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -67,28 +67,28 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
 
 
 def cast_value(value: Any, cast: str) -> Any:
-    """Apply the `:bool` or `:json` of a field; "" returns the value unchanged."""
+    """Apply a field's cast, "bool" or "json"; with "" return the value unchanged."""
     if cast == "bool":
         if value not in (0, 1):
-            raise ValueError("is neither 0 nor 1, so it has no :bool form")
+            raise ValueError("is neither 0 nor 1, so :bool cannot convert it")
         return bool(value)
     if cast == "json":
         try:
             return orjson.loads(value) if isinstance(value, (str, bytes, bytearray)) else value
         except orjson.JSONDecodeError:
-            raise ValueError("is not JSON, so it has no :json form") from None
+            raise ValueError("is not valid JSON, so :json cannot convert it") from None
     return value
 
 
 def _checked_text(text: str) -> str:
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise ValueError(f"is a text of over {MAX_TEXT_CHARACTERS:,} characters")
+        raise ValueError(f"is longer than {MAX_TEXT_CHARACTERS:,} characters")
     return text
 
 
 def _checked_integer(number: int) -> int:
     if not _MIN_INTEGER <= number <= _MAX_INTEGER:
-        raise ValueError("is a whole number of over 64 bits")
+        raise ValueError("is a whole number that does not fit into 64 bits")
     return number
 
 

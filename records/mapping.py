@@ -1,10 +1,10 @@
 """Mapping of a row to the JSON bodies of its two requests, or to an `InvalidRow` with the reason.
 
-Pure: no network, no disk. A bad row is a value, never an exception.
+Pure: no network, no disk. An invalid row is returned, not raised.
 
-Every row passes `RowMapping.key`. At 50,000 rows/s a row may take 20 microseconds, MySQL and
-SQLite included. For that reason the results are named tuples (a frozen dataclass takes three
-times as long to create), and only the rows that need a request get their payloads built.
+`RowMapping.key` is called for every row. At 50,000 rows/s a row has 20 microseconds, MySQL and
+SQLite included. So the results are named tuples (a frozen dataclass takes three times as long to
+create), and payloads are built only for the rows that need a request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from records.identity import (
 )
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
 
-# Raise it when a release builds another payload from the same row: all rows are then sent again.
+# Increase it when a release builds a different payload from the same row: it resends all rows.
 PAYLOAD_VERSION = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -47,7 +47,7 @@ class SyncRecord(NamedTuple):
 
 
 class InvalidRow(NamedTuple):
-    """A row that cannot be sent. The reason holds no personal data."""
+    """A row that cannot be sent. The reason contains no personal data."""
 
     user_id: int | str | None
     email: str | None
@@ -57,8 +57,8 @@ class InvalidRow(NamedTuple):
 class RowMapping:
     """The mapping for a query result with these columns.
 
-    Rows are sequences in the order of `columns`. Check `missing_columns` first: to map a row
-    although columns are missing, append one value to it, which then stands for each of them.
+    Rows are sequences in the order of `columns`. Check `missing_columns` first; to map a row all
+    the same, append one value to it, which is used for each missing column.
     `zone` is the time zone of naive datetimes; with `send_nulls` a NULL clears the profile field.
     """
 
@@ -169,7 +169,7 @@ def needed_columns(
     user_fields: Sequence[Field] = USER_FIELDS,
     event_fields: Sequence[Field] = EVENT_FIELDS,
 ) -> list[str]:
-    """Return the columns that the query must return; with an `event_id` it needs no `page`."""
+    """Return the columns that the query must return. With `event_id` it needs no `page`."""
     always = ["id", "email", "event_time", *([] if "event_id" in columns else ["page"])]
     mapped = [field.column for field in (*user_fields, *event_fields)]
     return list(dict.fromkeys([*always, *mapped]))
@@ -200,7 +200,7 @@ def _to_valid_email(value: object) -> str:
 
 
 def _to_reported_email(value: object) -> str | None:
-    """Return the e-mail that is reported for an invalid row: any text, made valid Unicode."""
+    """Return the e-mail to report for an invalid row: any text, as valid Unicode."""
     if not isinstance(value, str):
         return None
     return value[:MAX_EMAIL_CHARACTERS].encode("utf-8", "replace").decode()
@@ -216,7 +216,7 @@ def _to_datetime(value: object, zone: tzinfo) -> datetime:
     if isinstance(value, datetime):
         try:
             return value.astimezone(zone).replace(tzinfo=None) if value.tzinfo else value
-        except OverflowError:  # in year 1 or 9999, moved out of the calendar by its offset
+        except OverflowError:  # the offset moves it out of the years 1 to 9999
             raise ValueError("the event time is not a date and time") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - as stored, without a zone

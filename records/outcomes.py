@@ -12,16 +12,16 @@ JSON = dict[str, Any]
 
 
 class Verdict(str, Enum):
-    """The final state of an API call, decided in `iterable_api.responses.verdict_of`."""
+    """What a response means for a request; see `iterable_api.responses.verdict_of`."""
 
-    DELIVERED = "delivered"  # Iterable confirmed it for this row
-    REJECTED = "rejected"  # will never be accepted with this content
+    DELIVERED = "delivered"  # Iterable accepted the request
+    REJECTED = "rejected"  # Iterable will never accept this content
     UNAVAILABLE = "unavailable"  # a later attempt may succeed
-    REFUSED = "refused"  # no request will be accepted: wrong key, data centre or URL
+    REFUSED = "refused"  # Iterable will accept no request: wrong key, data centre or URL
 
 
 class Outcome(str, Enum):
-    """The final state of a row, as `records[].outcome` of the results file names it."""
+    """What became of a row; the values of `records[].outcome` in the results file."""
 
     SUCCESSFUL = "successful"
     PARTIAL_FAILURE = "partial_failure"
@@ -32,7 +32,7 @@ class Outcome(str, Enum):
     NOT_ATTEMPTED = "not_attempted"
 
 
-# What the results file, the history and the terminal call the number of rows of each outcome.
+# The names of the row counts in the results file, the history and the summary.
 COUNT_NAMES: Mapping[Outcome, str] = {
     Outcome.SUCCESSFUL: "successful",
     Outcome.PARTIAL_FAILURE: "partial_failures",
@@ -82,21 +82,24 @@ class CallResult:
         }
 
 
-# After these responses to users/update no event can reach the user either: Iterable's codes for
-# a single call, and the list of `failedUpdates` that names the row in a bulk response.
+# After one of these results of an update, no event can reach the user either.
 UNREACHABLE_CODES = frozenset(
     {
-        *("InvalidEmailAddressError", "ForgottenUserError"),
-        *("failedUpdates.invalidEmails", "failedUpdates.forgottenEmails"),
+        # Iterable's codes for a single call
+        "InvalidEmailAddressError",
+        "ForgottenUserError",
+        # for a bulk call, the list that names the row
+        "failedUpdates.invalidEmails",
+        "failedUpdates.forgottenEmails",
     }
 )
 
 
 def event_may_follow(update: CallResult) -> bool:
-    """Return whether the row's event is sent after this result of its update.
+    """Return whether to send a row's event after this result of its update.
 
-    It is sent even after a failed update, because the next query may no longer return it. It is
-    not sent when no request will be accepted or the user cannot be reached at all.
+    An event is sent even after a failed update, because the next run's query may no longer return
+    it. It is not sent if Iterable will accept no request or no event can reach the user.
     """
     return update.verdict is not Verdict.REFUSED and update.code not in UNREACHABLE_CODES
 
@@ -108,10 +111,11 @@ def row_outcome(
     profile_in_place: bool = False,
     event_in_place: bool = False,
 ) -> Outcome:
-    """Return the outcome of a row for which nothing more will be sent.
+    """Return the outcome of a row if nothing more is sent for it.
 
     `update` and `event` are the verdicts of this run's calls, None if no call was made.
-    `profile_in_place` and `event_in_place` mean that an earlier run delivered that request.
+    `profile_in_place` and `event_in_place` mean that an earlier run delivered the
+    same request.
     """
     if update is None and event is None:
         return Outcome.NOT_ATTEMPTED

@@ -1,7 +1,8 @@
-"""Rows during and after delivery, as the outbox hands them out and takes results in."""
+"""What goes into and out of the outbox: rows to send, results of requests, rows after the run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from typing import NamedTuple
@@ -17,13 +18,16 @@ class RequestKind(str, Enum):
 
 
 class PendingRow(NamedTuple):
-    """A row that waits to be sent; a body is None where that request is not needed."""
+    """A row to send; a body is None if that request is not needed."""
 
     seq: int  # position in the query's result
     user_id: int | str | None
     email: str
     profile: bytes | None
     event: bytes | None
+
+
+Rows = Sequence[PendingRow]
 
 
 class Finished(NamedTuple):
@@ -38,10 +42,10 @@ class Finished(NamedTuple):
 class RowState(NamedTuple):
     """Everything that decides a row's outcome."""
 
-    kind: str | None  # "unchanged", "invalid", "duplicate"; None for a row that had to be sent
-    profile_in_place: bool  # before this run
+    kind: str | None  # "unchanged", "invalid" or "duplicate"; None for a row to send
+    profile_in_place: bool  # an earlier run delivered it
     event_in_place: bool
-    update: str | None  # verdict of the request, None if it was not made
+    update: str | None  # verdict of this run's request, None if it was not made
     event: str | None
 
     @property
@@ -50,7 +54,7 @@ class RowState(NamedTuple):
         return _outcome_of(self)
 
 
-@cache  # there are a few dozen different states, however many rows
+@cache  # a few dozen states, for any number of rows
 def _outcome_of(state: RowState) -> Outcome:
     if state.kind is not None:
         return Outcome(state.kind)

@@ -1,4 +1,4 @@
-"""Bulk mode: batches by row count and bytes, sent and split until every row has a result."""
+"""Bulk mode: rows in batches, which are sent and split until every request has a result."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
-from records.rows import Finished, PendingRow, RequestKind
+from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import body_of, to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report
 
 logger = logging.getLogger(__name__)
 
-# Iterable's limit is 4 MB; its documentation does not say of which kind of megabyte.
+# Iterable's limit is 4 MB. Its documentation does not define MB, so this is the smaller reading.
 MAX_REQUEST_BYTES = 4_000_000
 _ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two envelopes
 
-# 5 batches a second x 8 seconds a batch; each takes about 0.5 MB of memory.
+# 5 batches a second x 8 seconds each. A batch takes about 0.5 MB of memory.
 MAX_BATCHES_IN_FLIGHT = 40
 
 
 def to_batches(
     rows: Iterator[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Rows]:
-    """Group rows into batches of at most `batch_size` rows and `max_bytes` a request.
+    """Group rows into batches of at most `batch_size` rows and `max_bytes` per request.
 
-    The first row is a batch of its own, and so is a row that is too large for any request:
-    Iterable then rejects that row alone.
+    The first row is sent alone, and so is a row that exceeds `max_bytes`, so that Iterable rejects
+    only that row.
     """
     batch: list[PendingRow] = []
     sizes = [_ENVELOPE_BYTES, _ENVELOPE_BYTES]
@@ -49,9 +49,9 @@ def to_batches(
 
 
 class BulkSender:
-    """Sends a batch: `users/bulkUpdate`, then `events/trackBulk`.
+    """Sends a batch of rows: `users/bulkUpdate`, then `events/trackBulk`.
 
-    With `delays_events` the events of delivered updates follow later.
+    With `delays_events` the events of delivered updates are sent later.
     """
 
     max_in_flight = MAX_BATCHES_IN_FLIGHT
@@ -73,8 +73,8 @@ class BulkSender:
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
-        updates, goes_on = self._deliver(RequestKind.PROFILE, profiles, report, has_permit)
-        if not goes_on:
+        updates, may_continue = self._deliver(RequestKind.PROFILE, profiles, report, has_permit)
+        if not may_continue:
             return
         events = [
             row
@@ -93,9 +93,9 @@ class BulkSender:
     def _deliver(
         self, kind: RequestKind, rows: Rows, report: Report, has_permit: bool
     ) -> tuple[dict[int, CallResult], bool]:
-        """Send a batch's requests of one kind, split as needed, until each has a result.
+        """Send the rows' requests of one kind, in ever smaller batches, until each has a result.
 
-        Return the results by `PendingRow.seq`, and False when no further call may be made.
+        Return the results by `PendingRow.seq`, and whether further calls may be made.
         """
         send = (
             self._client.bulk_update_users
@@ -104,14 +104,14 @@ class BulkSender:
         )
         settled: dict[int, CallResult] = {}
         parts: list[Rows] = [rows] if rows else []
-        goes_on = True
-        while parts and goes_on:
+        may_continue = True
+        while parts and may_continue:
             part = parts.pop()
             bodies = [body_of(kind, row) for row in part]
             subject = f"{len(part)} rows from user {part[0].user_id}"
             call = send(bodies, subject, has_permit=has_permit)
             has_permit = False
-            if not call.attempts:
+            if not call.attempts:  # the run stopped before it was sent
                 return settled, False
             batch_result = to_batch_result(kind, part, call)
             self._log_fields(kind, call)
@@ -121,20 +121,22 @@ class BulkSender:
             ]
             settled.update(batch_result.settled)
             parts.extend(reversed(batch_result.to_resend))
-            goes_on = report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
-        return settled, goes_on
+            may_continue = (
+                report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
+            )
+        return settled, may_continue
 
     def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
-        """Log the fields that Iterable dropped or created, each set of them once."""
+        """Log the fields that Iterable dropped or created, the same list only once."""
         response = call.bulk_body or {}
-        for key, level, what in (
+        for key, level, action in (
             ("filteredOutFields", logging.WARNING, "dropped unknown fields"),
             ("createdFields", logging.INFO, "created fields"),
         ):
             fields = response.get(key)
             listed = fields if isinstance(fields, list) else []
             names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
-            line = f"Iterable {what} of the {kind.value}s: {names}"
+            line = f"Iterable {action} of the {kind.value}s: {names}"
             if names and line not in self._logged_lines:
                 self._logged_lines.add(line)
                 logger.log(level, "%s", line)

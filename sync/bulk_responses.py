@@ -1,6 +1,6 @@
-"""A batch's response -> one result a record, and the parts of the batch to send again.
+"""Mapping of a batch's response to a result for each row, or to smaller batches to send again.
 
-Pure. Reads the responses of `users/bulkUpdate` and `events/trackBulk` (Iterable's schemas
+Pure. Knows the responses of `users/bulkUpdate` and `events/trackBulk` (Iterable's schemas
 `UserBulkUpdateListResponse` and `BulkTrackResponse`).
 """
 
@@ -14,26 +14,24 @@ from typing import Any
 import orjson
 
 from records.outcomes import CallResult, Verdict
-from records.rows import PendingRow, RequestKind
-
-Rows = Sequence[PendingRow]
+from records.rows import PendingRow, RequestKind, Rows
 
 _ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a response says: results of rows, and parts of the batch to send again."""
+    """The results that a response gives for rows, and the parts of the batch to send again."""
 
     settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
     to_resend: Sequence[Rows] = ()
 
 
 def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
-    """Return what a batch's response means for each of its rows.
+    """Return what a batch's response means for its rows.
 
-    Every row is either settled or in exactly one part to send again. Each part is smaller than
-    the batch, so splitting ends. A row that the response names as failed is not sent again.
+    Each row is either settled or in exactly one part to send again. A part is always smaller than
+    the batch, so the splitting ends. A row that the response names as failed is not sent again.
     """
     if result.verdict in (Verdict.UNAVAILABLE, Verdict.REFUSED):
         same_for_all = replace(result, params=None)
@@ -44,6 +42,7 @@ def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchR
 
 
 def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
+    """Settle the rows of a processed batch if its counts agree with the failures that it names."""
     response = result.bulk_body or {}
     succeeded, failed = response["successCount"], response["failCount"]
     by_email = {row.email.casefold(): row for row in rows}
@@ -66,7 +65,7 @@ def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
         return BatchResult(settled)
     if len(rows) > 1 and rest:
         return BatchResult(settled, _split_in_two(rest) if len(rest) == len(rows) else [rest])
-    for row in rest:  # sent alone, and the response still does not name it
+    for row in rest:  # sent alone, and the response does not name it
         verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
         settled[row.seq] = _row_result(result, verdict, "NotNamed", counts)
     return BatchResult(settled)
@@ -120,7 +119,7 @@ def _rows_with_offending_value(kind: RequestKind, rows: Rows, params: Any) -> Ro
 
 
 def _is_same_value(ours: Any, theirs: Any) -> bool:
-    """Compare types too: in Python 1 == True."""
+    """Compare types, too: in Python 1 == True."""
     return type(ours) is type(theirs) and bool(ours == theirs)
 
 
@@ -130,8 +129,8 @@ def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, emails in lists.items() if isinstance(lists, dict) else ():
         if name.endswith("Emails") and isinstance(emails, list):
             yield from ((f"failedUpdates.{name}", e) for e in emails if isinstance(e, str))
-    deprecated = response.get("invalidEmails")
-    for email in deprecated if isinstance(deprecated, list) else ():
+    invalid_emails = response.get("invalidEmails")  # deprecated, but still sent
+    for email in invalid_emails if isinstance(invalid_emails, list) else ():
         if isinstance(email, str):
             yield "failedUpdates.invalidEmails", email
 

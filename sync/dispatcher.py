@@ -1,8 +1,8 @@
-"""Dispatcher: delivers the outbox in worker threads, the first request alone.
+"""Dispatcher: delivers the outbox in worker threads, after the first row alone.
 
 The calling thread takes a permit from the endpoint's rate limiter before it submits work to the
-pool, so the number of threads follows rate x latency and needs no setting. It is the only thread
-that touches the outbox, and records what the workers report in short transactions.
+pool, so the number of threads adapts to rate x latency and needs no setting. It is the only thread
+that touches the outbox; it records what the workers report, in short transactions.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from errors import SyncError
 from iterable_api.advice import explain_refusal
 from iterable_api.rate_limiter import RateLimiter
 from records.outcomes import CallResult, Verdict
-from records.rows import Finished, PendingRow
+from records.rows import Finished, PendingRow, Rows
 from state.outbox import Outbox
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # this many unavailable calls in a row end the run
-COMMIT_EVERY_SECONDS = 0.5  # a crash may repeat this much finished work; allowed is 1 s
-GRACE_SECONDS = 2.5  # how long a graceful shutdown waits for the calls in flight
+ERROR_BUDGET = 20  # unavailable calls in a row that end the run
+COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
+GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
-_TICK_SECONDS = 0.004  # two permits at 500/s: half as many wake-ups as one permit each
+_TICK_SECONDS = 0.004  # at 500/s two permits: half as many wake-ups as one a permit
 
 
 class RunAborted(SyncError):
-    """The run has to end early; the message says why and what to do next."""
+    """The delivery has to end early."""
 
 
 class CallReport(NamedTuple):
-    """A finished call, and what it means for each of its rows."""
+    """A finished call, and the results of the requests in it."""
 
     call: CallResult
     finished: Sequence[Finished]
@@ -57,20 +57,19 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A worker raised an exception, which is a bug."""
+    """A worker raised an exception: a bug."""
 
     error: BaseException
 
 
-# Returns False when no further call may be made.
+# Hands a worker's report to the dispatcher; returns False if no further call may be made.
 Report = Callable[[CallReport | DelayedEvents], bool]
-Rows = Sequence[PendingRow]
 
 
 class Sender(Protocol):
-    """How records become calls. A unit is what one worker sends: one row, or one batch."""
+    """How rows become calls. A unit is what one worker sends: a row or a batch."""
 
-    max_in_flight: int  # units at the same time, each in a worker thread
+    max_in_flight: int  # units sent at the same time, each in a worker thread
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         """Group the rows into units; the first unit is the first row alone."""
@@ -83,9 +82,10 @@ class Sender(Protocol):
 
 
 class Dispatcher:
-    """One delivery of an outbox; setting `stop` starts a graceful shutdown.
+    """One delivery of an outbox. Setting `stop` starts a graceful shutdown.
 
-    `on_progress` gets the calls since its last call, and the number of rows finished so far.
+    `on_progress(calls, rows_done)` gets the calls that finished since the last time, and the number
+    of rows done so far.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class Dispatcher:
         self._rows_done = 0
         self._recorded_at = time.monotonic()
         self._unavailable_in_a_row = 0
-        self._is_aborted = False  # workers then make no further call, even for a started row
+        self._is_aborted = False  # if True, workers make no further call, even for a started row
 
     def run(self) -> None:
-        """Send all pending rows, or return early after `stop`. Raises RunAborted."""
+        """Send all pending rows; return early if `stop` is set. Raises RunAborted."""
         units = self._sender.units(self._outbox.pending())
         try:
             first = next(units, None)
@@ -135,7 +135,7 @@ class Dispatcher:
         while not self._stop.is_set():
             self._start_delayed_events()
             wait_seconds = _TICK_SECONDS
-            tick_ends_at = time.monotonic() + _TICK_SECONDS  # even if more permits are left
+            tick_ends_at = time.monotonic() + _TICK_SECONDS  # even if permits are left
             while unit is not None and self._in_flight < self._sender.max_in_flight:
                 wait_seconds = self._sender.rate_limiter(unit).try_acquire()
                 if wait_seconds > 0:
@@ -175,12 +175,12 @@ class Dispatcher:
             self._start(self._outbox.events_of(seqs), has_permit=False)
 
     def _check_reports(self) -> None:
-        """Process the workers' reports and raise what has to end the run."""
+        """Process the workers' reports; raise the first problem that has to end the run."""
         if (problem := self._process_reports()) is not None:
             raise problem
 
     def _process_reports(self) -> BaseException | None:
-        """Process the workers' reports, record results when due, return the first problem."""
+        """Process the workers' reports, record them when due, and return the first problem."""
         problem: BaseException | None = None
         while not self._reports.empty():
             report = self._reports.get()
@@ -204,7 +204,7 @@ class Dispatcher:
     def _record(self) -> None:
         self._recorded_at = time.monotonic()
         self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
-        # Only now: if recording failed, `_shut_down` tries once more.
+        # Emptied only now: if recording fails, `_shut_down` tries once more.
         calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
 
@@ -232,7 +232,7 @@ class Dispatcher:
                 time.sleep(_TICK_SECONDS)
                 problem = self._process_reports()
                 if isinstance(problem, RunAborted):
-                    logger.debug("while stopping: %s", problem)
+                    logger.debug("During shutdown: %s", problem)
                 else:
                     bug = bug or problem
         finally:

@@ -1,4 +1,4 @@
-"""Per-user mode: one `users/update` and one `events/track` for each row, in this order."""
+"""Per-user mode: for each row a call of `users/update`, then one of `events/track`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import event_may_follow
-from records.rows import Finished, PendingRow, RequestKind
-from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from records.rows import Finished, PendingRow, RequestKind, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
 
 
 class PerUserSender:
-    """Sends one row at a time. With `delays_events` the event follows a delivered update later."""
+    """Sends a row. With `delays_events` the event of a delivered update is sent later."""
 
     max_in_flight = MAX_ROWS_IN_FLIGHT
 

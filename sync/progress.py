@@ -1,4 +1,4 @@
-"""Progress of a delivery: a live line on a terminal, else a log line a minute."""
+"""Progress of a delivery: a live line on a terminal, otherwise a log line every minute."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from sync.progress_bar import LiveProgressBar, can_be_live
 logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 60.0
-_LIVE_RATE_SECONDS = 10.0  # the live line has the rate of these last seconds
+_LIVE_RATE_SECONDS = 10.0  # the live line shows the rate over these last seconds
 _HISTORY_STEPS = 150  # of 0.5 s each: a little more than the minute of a log line
 
-# `dispatcher.CallReport`: a call after its last attempt, and what it means for each of its rows.
+# A `CallReport` of the dispatcher: a call after its last attempt, and the results of its requests.
 Call = tuple[CallResult, Sequence[Finished]]
 
 
 def ceiling_rows_per_second(settings: Settings) -> float:
-    """Return the rows/s that the rate limits allow: a row or batch takes a call of each kind."""
+    """Return the rows/s that the rate limits allow: each row or batch takes two calls."""
     if settings.sync_mode == "bulk":
         return min(settings.bulk_update_rps, settings.track_bulk_rps) * settings.bulk_batch_size
     return min(settings.users_update_rps, settings.events_track_rps)
@@ -37,8 +37,8 @@ class Progress:
     """The progress of one delivery; a context manager around it.
 
     The dispatcher calls `advance` twice a second. With `live`, and if `stream` (None: standard
-    error) is a terminal, a line there shows the progress until the end, with log lines above it.
-    Otherwise a line is logged once a minute.
+    error) is a terminal, its bottom line shows the progress. Otherwise a line is logged once a
+    minute.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Progress:
         self._began_at = self._logged_at = clock()
         self._history = deque([(self._began_at, 0)], maxlen=_HISTORY_STEPS)
         self._rows_done = self._retries = self._rows_failed = 0
-        self._failed = bytearray()  # a bit for each row: two failed requests count as one row
+        self._failed = bytearray()  # a bit per row, so that two failed requests count as one row
         self._throughput, self._latencies = Throughput(), Latencies()
 
     def __enter__(self) -> Progress:
@@ -79,7 +79,7 @@ class Progress:
             self._line = None
 
     def advance(self, calls: Sequence[Call], rows_done: int) -> None:
-        """Count the calls since the last time; `rows_done` counts all finished rows so far."""
+        """Add the calls since the last time; `rows_done` is the number of all rows done so far."""
         now = self._clock()
         retries = 0
         count_latency = self._latencies.add
@@ -98,9 +98,8 @@ class Progress:
             self._line.show(self.snapshot(_LIVE_RATE_SECONDS))
         if now - self._logged_at >= LINE_EVERY_SECONDS:
             self._logged_at = now
-            level = (
-                logging.DEBUG if self._line else logging.INFO
-            )  # the log file gets it in both cases
+            # DEBUG goes only into the log file: the terminal has the live line.
+            level = logging.DEBUG if self._line else logging.INFO
             logger.log(level, "%s", progress_line(self.snapshot(LINE_EVERY_SECONDS)))
 
     def snapshot(self, over_seconds: float = LINE_EVERY_SECONDS) -> ProgressSnapshot:

@@ -1,6 +1,6 @@
 """Live progress bar: the bottom line of a terminal, redrawn in place below the log lines.
 
-`rich` is imported only when a bar is drawn: its import takes time that cron jobs need not spend.
+`rich` is imported only when a bar is drawn, because importing it slows down the start.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from reporting.measurements import ProgressSnapshot, clock_time
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-# A terminal that is gone (a closed window) must not end the run.
+# A terminal that no longer exists (a closed window) must not end the run.
 _TERMINAL_ERRORS_IGNORED = contextlib.suppress(OSError, ValueError)
 
 
 class LiveProgressBar:
     """The bottom line of a terminal. Errors of the terminal are ignored.
 
-    Until `close`, log handlers that write to the same stream write above the line.
+    Until `close`, log handlers of the same stream write above the line.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -75,7 +75,7 @@ class _StreamAboveLine:
 
 
 def _to_line(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
-    """Return the line; parts that do not fit are left out, the least important first."""
+    """Return the line, without the least important parts if it would be too long."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -113,7 +113,7 @@ def _to_line(snapshot: ProgressSnapshot, console: Console) -> RenderableType:
 
 
 def can_be_live(stream: TextIO) -> bool:
-    """Return whether `stream` is a terminal that can redraw a line and gets no DEBUG lines.
+    """Return whether `stream` is a terminal that can redraw a line and shows no DEBUG lines.
 
     At DEBUG every call logs a line, which would push the progress bar away.
     """

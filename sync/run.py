@@ -1,7 +1,7 @@
 """One run: fill the outbox from MySQL, deliver it to Iterable, report.
 
-Once the state file is locked, every run ends with a results file that accounts for all rows, and
-with an entry in the history, even if a phase fails.
+A run that an expected error or a stop signal ends early still writes a results file, which accounts
+for all rows, and an entry in the history. The exceptions are the errors that `execute` raises.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 from config.settings import Settings
@@ -53,12 +52,12 @@ class Options:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run ended. `error` is what ended it early, None if nothing did."""
+    """How a run ended."""
 
     summary: RunSummary
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
-    error: Exception | None
+    error: Exception | None  # what ended the run early
 
     @property
     def results_path(self) -> Path | None:
@@ -103,9 +102,9 @@ class SyncRun:
         self._show_payload = show_payload
         self._now, self._clock = now, clock
         self._started_at, self._began_at = now(), clock()
-        # Replaced when delivery starts.
+        # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
-        self._has_rows = False  # rows found in the outbox at the start are of a run that was killed
+        self._has_rows = False  # of this run; a killed run may have left its rows in the outbox
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -125,8 +124,8 @@ class SyncRun:
     def execute(self) -> RunReport:
         """Run all phases and return how the run ended.
 
-        Raises ConfigError when the query lacks columns, and StateError when the state file cannot
-        be used or another run has locked it: nothing was sent then.
+        Raises ConfigError if the query lacks columns, and StateError if the state file cannot be
+        used or another run has locked it. Nothing has been sent then.
         """
         dry_run = self._options.dry_run
         with contextlib.ExitStack() as stack:
@@ -159,14 +158,14 @@ class SyncRun:
         except (SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
-            pass  # `self._stop.number` says so
+            pass  # handled below, by `self._stop.number`
         finally:
             self._stop.ends_at_once = False
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
 
     def _fill(self, outbox: Outbox) -> FillSummary:
-        """Read all rows into the outbox, again from the first row after a transient error."""
+        """Read all rows into the outbox; after a transient error start again with the first row."""
         reads = 0
         while True:
             try:
@@ -233,40 +232,27 @@ class SyncRun:
             )
         else:
             sender = PerUserSender(self._client, delays_events=delays_events)
-        with self._start_progress(rows_to_send) as progress:
+        self._progress = Progress(
+            rows_to_send,
+            ceiling_rows_per_second(settings),
+            live=self._options.shows_progress,
+        )
+        with self._progress:
             Dispatcher(
                 outbox,
                 sender,
                 self._stop.event,
                 event_delay_seconds=settings.event_delay_seconds,
-                on_progress=progress.advance,
+                on_progress=self._progress.advance,
             ).run()
 
-    def _start_progress(self, rows_to_send: int) -> Progress:
-        self._progress = Progress(
-            rows_to_send,
-            ceiling_rows_per_second(self._settings),
-            live=self._options.shows_progress,
-        )
-        return self._progress
-
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
-        """Write results, report and history, then delete the personal data in the outbox."""
+        """Write the results file, the report and the history, then clear the outbox."""
         finished_at = self._now()
+        elapsed_seconds = self._clock() - self._began_at
         files: list[Path] = []
         counts = dict.fromkeys(Outcome, 0)
         failures: Sequence[Failure] = ()
-        summarize_as = partial(
-            summarize,
-            run_id=self._run_id,
-            dry_run=self._options.dry_run,
-            mode=self._settings.sync_mode,
-            started_at=self._started_at,
-            finished_at=finished_at,
-            elapsed_seconds=self._clock() - self._began_at,
-            api_calls=self._client.call_count,
-            retries=self._client.retry_count,
-        )
         try:
             if self._has_rows:
                 counts = outbox.outcome_counts()
@@ -274,8 +260,20 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
             counts, self._has_rows = dict.fromkeys(Outcome, 0), False
-        summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
-        # Kept short, as up to a million rows carry it; the file's head has the whole reason.
+        summary = summarize(
+            run_id=self._run_id,
+            status=ending.status,
+            reason=ending.reason,
+            dry_run=self._options.dry_run,
+            mode=self._settings.sync_mode,
+            started_at=self._started_at,
+            finished_at=finished_at,
+            elapsed_seconds=elapsed_seconds,
+            counts=counts,
+            api_calls=self._client.call_count,
+            retries=self._client.retry_count,
+        )
+        # Short, because up to a million rows repeat it; the whole reason stands once in the file.
         row_reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         try:
             folder = self._settings.results_dir
@@ -286,7 +284,7 @@ class SyncRun:
             remove_old_results(folder, self._settings.results_keep, files[0])
         except (ResultsError, StateError) as error:
             ending.abort(error)
-            summary = summarize_as(status=ending.status, reason=ending.reason, counts=counts)
+            summary = replace(summary, status=ending.status, reason=ending.reason)
         if not self._options.dry_run:
             try:
                 outbox.history.end(
@@ -295,6 +293,7 @@ class SyncRun:
                 outbox.clear()
             except StateError as error:
                 ending.abort(error)
+                summary = replace(summary, status=ending.status, reason=ending.reason)
         logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
         return RunReport(summary, failures, files, ending.error)
 

@@ -1,4 +1,4 @@
-"""Handler of SIGINT and SIGTERM: graceful shutdown, or an immediate end before delivery."""
+"""Handler of SIGINT and SIGTERM: graceful shutdown during delivery, immediate end before it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A stop signal ended the program; the text, if any, is for the operator.
+    """A stop signal ended the program; the message, if any, is for the operator.
 
-    Like the interpreter's own KeyboardInterrupt it can be raised anywhere, and no library that
-    handles `Exception` catches it.
+    A KeyboardInterrupt, because it can be raised anywhere, and a library that catches `Exception`
+    must not catch it.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
@@ -20,10 +20,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """The signal handler. It sets `event`, and raises `Interrupted` once if `ends_at_once`.
+    """The signal handler. It sets `event` and, if `ends_at_once`, raises `Interrupted` once.
 
-    `ends_at_once` is true while rows are read. During delivery an exception could interrupt a
-    transaction or a library, and the graceful shutdown takes a few seconds only.
+    `ends_at_once` is true until all rows are read. During delivery an exception could interrupt a
+    transaction or a library, and a graceful shutdown takes only a few seconds.
     """
 
     def __init__(self) -> None:

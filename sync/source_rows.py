@@ -1,7 +1,7 @@
 """The query's rows: column names, column types, the row mapping, then the rows in chunks.
 
-A thread of its own connects, runs the query and fetches, so that the main thread can react to a
-stop signal while the server works, and writes rows to the outbox while the next ones arrive. That
+A separate thread connects, runs the query and fetches rows. So the main thread can react to a stop
+signal while the server works, and can write rows to the outbox while the next ones arrive. The
 thread closes the connection after the last row, or soon after `SourceRows` is closed.
 """
 
@@ -42,7 +42,7 @@ def to_database(settings: Settings) -> DatabaseConnection:
 
 
 class Columns(NamedTuple):
-    """The columns of the query's result, in their order."""
+    """The columns of the query's result, in order."""
 
     names: Sequence[str]
     type_codes: Sequence[int]  # MYSQL_TYPE_... of MySQL's protocol
@@ -82,7 +82,7 @@ class SourceRows:
 
     @property
     def mapping(self) -> RowMapping:
-        """The mapping of these rows; raises ConfigError when the query lacks a needed column."""
+        """The mapping of these rows. Raises ConfigError if the query lacks a needed column."""
         settings = self._settings
         mapping = RowMapping(
             self.columns,
@@ -102,7 +102,7 @@ class SourceRows:
         return mapping
 
     def __iter__(self) -> Iterator[Chunk]:
-        self._result_columns()  # comes before the rows
+        self._result_columns()  # the columns come before the rows
         yield from self._items
 
     def _result_columns(self) -> Columns:
@@ -129,10 +129,10 @@ class SourceRows:
 
 
 class Prefetcher(Generic[Item]):
-    """Iterates `source()` in a daemon thread, a few items ahead of its user.
+    """Iterates `source()` in a daemon thread, a few items ahead of the consumer.
 
-    An exception of the source is raised here, after the items that came before it. `close` does
-    not wait for the thread, which ends once the source returns from what it is doing.
+    An exception of the source is raised in the consumer, after the items that came before it.
+    `close` does not wait for the thread, which ends once the source yields its next item.
     """
 
     def __init__(self, source: Callable[[], Iterator[Item]]) -> None:
@@ -177,6 +177,6 @@ class Prefetcher(Generic[Item]):
 
 
 class _End(NamedTuple):
-    """The end of the items, with the exception that caused it, if any."""
+    """The end of the items, with the exception that ended them, if any."""
 
     error: BaseException | None

@@ -1,7 +1,7 @@
-"""Worker pool: daemon threads that are started as the work needs them.
+"""Worker pool of daemon threads, which are started on demand.
 
-Why not `ThreadPoolExecutor`: the interpreter waits for its threads at exit, so a call that hangs
-would keep a stopped program alive until its time-out.
+Why not `ThreadPoolExecutor`: at exit the interpreter waits for its threads, so a hanging call would
+keep a stopped program alive until the time-out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ Result = TypeVar("Result")
 class WorkerPool:
     """Runs functions in up to `max_threads` threads, in the order in which they are submitted.
 
-    A thread is started only when all others are busy, so that there are as many threads as
-    functions ever ran at the same time. `submit` and `close` belong to one thread.
+    A thread is started only when all others are busy. Call `submit` and `close` from one thread.
     """
 
     def __init__(self, name: str, max_threads: int) -> None:
@@ -28,11 +27,11 @@ class WorkerPool:
         self._max_threads = max_threads
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread_count = 0
-        self._unfinished_count = 0  # functions that wait or run
+        self._unfinished_count = 0  # functions that are queued or running
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Have `function(*arguments)` called; the future gets its result or its exception."""
+        """Queue `function(*arguments)`; the future gets its result or exception."""
         future: Future[Result] = Future()
         with self._lock:
             self._unfinished_count += 1
@@ -44,7 +43,7 @@ class WorkerPool:
         return future
 
     def close(self) -> None:
-        """Let each thread end when the functions submitted so far are done; does not wait."""
+        """Let the threads end after the functions submitted so far, without waiting for them."""
         for _ in range(self._thread_count):
             self._tasks.put(None)
 
@@ -64,7 +63,8 @@ class WorkerPool:
             except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
         with self._lock:
-            self._unfinished_count -= 1  # before the result is known: this thread is free then
+            # Before the future is done: whoever waits for it may then submit to this thread.
+            self._unfinished_count -= 1
         if error is not None:
             future.set_exception(error)
         elif not is_cancelled:

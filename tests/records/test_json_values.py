@@ -90,12 +90,12 @@ def test_a_datetime_that_utc_cannot_tell_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("x" * (MAX_TEXT_CHARACTERS + 1), "is a text of over 32,000 characters"),
-        (["x" * (MAX_TEXT_CHARACTERS + 1)], "is a text of over 32,000 characters"),
-        ({"x" * (MAX_TEXT_CHARACTERS + 1): 1}, "is a text of over 32,000 characters"),
-        (2**64, "is a whole number of over 64 bits"),
-        (-(2**63) - 1, "is a whole number of over 64 bits"),
-        (Decimal(2**64), "is a whole number of over 64 bits"),
+        ("x" * (MAX_TEXT_CHARACTERS + 1), "is longer than 32,000 characters"),
+        (["x" * (MAX_TEXT_CHARACTERS + 1)], "is longer than 32,000 characters"),
+        ({"x" * (MAX_TEXT_CHARACTERS + 1): 1}, "is longer than 32,000 characters"),
+        (2**64, "is a whole number that does not fit into 64 bits"),
+        (-(2**63) - 1, "is a whole number that does not fit into 64 bits"),
+        (Decimal(2**64), "is a whole number that does not fit into 64 bits"),
         (math.nan, "is nan, which JSON cannot represent"),
         (-math.inf, "is -inf, which JSON cannot represent"),
         (Decimal("Infinity"), "is Infinity, which JSON cannot represent"),
@@ -115,8 +115,8 @@ def test_nesting_has_an_end(depth: int) -> None:
     nested: Any = 1
     for _ in range(depth):
         nested = [nested]
-    assert refusal_of(nested) == "is nested more than 100 deep"
-    assert refusal_of({"a": nested}) == "is nested more than 100 deep"
+    assert refusal_of(nested) == "is nested more than 100 levels deep"
+    assert refusal_of({"a": nested}) == "is nested more than 100 levels deep"
 
 
 @pytest.mark.parametrize("wrap", [lambda value: {"a": value}, lambda value: [value]])
@@ -140,7 +140,7 @@ def test_bool_takes_one_and_nought(value: Any, expected: bool) -> None:
 
 @pytest.mark.parametrize("value", [2, -1, "1", "", b"\x01", "yes", math.nan, [], {}])
 def test_bool_takes_nothing_else(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^is neither 0 nor 1, so it has no :bool form$"):
+    with pytest.raises(ValueError, match=r"^is neither 0 nor 1, so :bool cannot convert it$"):
         cast_value(value, "bool")
 
 
@@ -163,7 +163,7 @@ def test_json_text_is_parsed_and_what_is_no_text_is_taken_as_it_is(
 
 @pytest.mark.parametrize("value", ["", "{", "{'a': 1}", "NaN", b"\xff", "[" * 2_000])
 def test_what_is_not_json_has_no_json_form(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^is not JSON, so it has no :json form$"):
+    with pytest.raises(ValueError, match=r"^is not valid JSON, so :json cannot convert it$"):
         cast_value(value, "json")
 
 

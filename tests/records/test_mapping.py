@@ -74,10 +74,10 @@ def test_any_text_arrives_as_it_is(name: str) -> None:
 def test_a_text_may_have_32000_characters_and_no_more(letter: str) -> None:
     assert profile_of(sarah(first_name=letter * 32_000))["dataFields"]["first_name"][-1] == letter
     assert reason_of(sarah(first_name=letter * 32_001)) == (
-        "field 'first_name' is a text of over 32,000 characters"
+        "field 'first_name' is longer than 32,000 characters"
     )
     assert reason_of(sarah(location=letter * 32_001)) == (
-        "field 'location' is a text of over 32,000 characters"
+        "field 'location' is longer than 32,000 characters"
     )
 
 
@@ -127,7 +127,7 @@ def test_json_text_becomes_an_object_where_the_mapping_says_so() -> None:
         (float("nan"), "is nan, which JSON cannot represent"),
         (float("inf"), "is inf, which JSON cannot represent"),
         (Decimal("NaN"), "is NaN, which JSON cannot represent"),
-        (2**64, "is a whole number of over 64 bits"),
+        (2**64, "is a whole number that does not fit into 64 bits"),
         (object(), "is of type object, which JSON cannot represent"),
     ],
 )
@@ -144,7 +144,7 @@ def test_text_that_is_not_unicode_makes_the_row_invalid() -> None:
 @pytest.mark.parametrize("depth", [101, 300, 990, 1_000])
 def test_json_nested_too_deep_is_an_invalid_row_not_a_crash(depth: int) -> None:
     row = sarah(deep="[" * depth + "]" * depth)
-    assert reason_of(row, "deep:json") == "field 'deep' is nested more than 100 deep"
+    assert reason_of(row, "deep:json") == "field 'deep' is nested more than 100 levels deep"
 
 
 def test_json_as_deep_as_mysql_allows_is_sent() -> None:

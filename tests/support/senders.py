@@ -9,9 +9,9 @@ from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult
-from records.rows import Finished, PendingRow, RequestKind
+from records.rows import Finished, PendingRow, RequestKind, Rows
 from state.outbox import Outbox
-from sync.dispatcher import CallReport, DelayedEvents, Report, Rows
+from sync.dispatcher import CallReport, DelayedEvents, Report
 from sync.per_user import PerUserSender
 from tests.support.rows import call_result, email_of
 

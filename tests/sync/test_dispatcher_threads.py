@@ -16,7 +16,8 @@ import pytest
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import CallResult, Verdict
-from sync.dispatcher import CallReport, Dispatcher, Report, Rows, RunAborted
+from records.rows import Rows
+from sync.dispatcher import CallReport, Dispatcher, Report, RunAborted
 from tests.support.rows import call_result
 from tests.support.senders import (
     RowsInMemory,
@@ -237,7 +238,7 @@ def test_a_refusal_after_a_stop_is_logged_and_the_run_ends_as_stopped(
     Dispatcher(outbox, ScriptedSender(send), stop).run()
     assert [call.seq for call in outbox.recorded] == [0, 0]
     assert goes_on == [True]  # a row that was begun is finished
-    assert "while stopping: Iterable refused the API key" in caplog.text
+    assert "During shutdown: Iterable refused the API key" in caplog.text
 
 
 def test_a_bug_after_a_stop_is_raised_although_other_rows_succeed_later() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sync.dispatcher import CallReport, DelayedEvents, Dispatcher, Report, Rows
+from records.rows import Rows
+from sync.dispatcher import CallReport, DelayedEvents, Dispatcher, Report
 from tests.support.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
 
 # An exception that ends a thread unnoticed fails the test.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,25 @@ def test_results_that_cannot_be_written_do_not_undo_the_delivery(
     assert counts_of(report) == {"successful": 40}
     folder.mkdir()
     assert counts_of(runs.run()) == {"unchanged": 40}
+
+
+@pytest.mark.parametrize("event", ["UPDATE ON runs", "DELETE ON outbox"])
+def test_a_state_file_that_fails_at_the_very_end_makes_the_summary_aborted(
+    runs: Runs, iterable: IterableSandbox, event: str
+) -> None:
+    iterable.set_faults([{"fault": "delay", "seconds": 0.2, "nth": [1]}])
+
+    def add_the_trigger() -> None:
+        wait_until(lambda: iterable.calls)
+        with closing(sqlite3.connect(runs.state_file)) as database:
+            database.execute(
+                f"CREATE TRIGGER fails BEFORE {event} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            )
+
+    adding = threading.Thread(target=add_the_trigger)
+    adding.start()
+    report = runs.run()
+    adding.join()
+    assert "is full: make room and run again" in str(report.error)
+    assert (report.summary.status, report.summary.reason) == ("aborted", str(report.error))
+    assert counts_of(report) == {"successful": 40}

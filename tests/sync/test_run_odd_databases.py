@@ -221,7 +221,7 @@ def test_zero_rows_one_row_and_a_row_of_one_megabyte_can_be_sent(
     assert counts_of(report) == {"successful": 4, "invalid": 1}
     assert (
         results_of(report)["records"][0]["reason"]
-        == "field 'notes' is a text of over 32,000 characters"
+        == "field 'notes' is longer than 32,000 characters"
     )
 
 
