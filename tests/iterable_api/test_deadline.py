@@ -1,4 +1,4 @@
-"""An answer that comes a byte at a time, for ever: each byte in time, the whole never."""
+"""An response that comes a byte at a time, for ever: each byte in time, the whole never."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Server:
 
 @contextlib.contextmanager
 def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
-    """Serve one answer, a piece at a time, until the client has had enough."""
+    """Serve one response, a piece at a time, until the client has had enough."""
     left = threading.Event()
 
-    def answer() -> None:
+    def response() -> None:
         connection, _address = listener.accept()
         with connection, contextlib.suppress(OSError):
             connection.recv(65_536)
@@ -59,7 +59,7 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=response)
         thread.start()
         try:
             yield server
@@ -72,10 +72,10 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
 def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
     with trickling(TRICKLES[name]) as server:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
-        answer = http.post(USERS_UPDATE, USER)
+        response = http.post(USERS_UPDATE, USER)
         http.close()
-    assert answer.status is None
-    assert answer.problem in TIME_OUTS
+    assert response.status is None
+    assert response.problem in TIME_OUTS
 
 
 def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
@@ -108,7 +108,7 @@ def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
     with website(certificate) as site:
         http = IterableHTTP(API_KEY, site.url, timeout_seconds=(5.0, 0.4))
         waiting = threading.Event()
-        for _ in range(4):  # longer in all than one answer may take
+        for _ in range(4):  # longer in all than one response may take
             assert http.post(USERS_UPDATE, USER).status == 200
             waiting.wait(0.3)
         assert site.connection_count == 1

@@ -47,8 +47,8 @@ def secure_site(certificate: Path) -> Iterator[Website]:
 
 
 def test_a_post_is_json_with_the_key_in_its_header(site: Website) -> None:
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.status, answer.code) == (200, "Success")
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.status, response.code) == (200, "Success")
     (request,) = site.requests
     assert request.line == "POST /api/users/update HTTP/1.1"
     assert request.body == USER
@@ -92,7 +92,7 @@ def test_calls_share_a_connection(site: Website) -> None:
 
 
 def test_a_connection_that_the_server_let_go_is_replaced(site: Website) -> None:
-    site.closes_after_answer = True
+    site.closes_after_response = True
     http = IterableHTTP(API_KEY, site.url)
     for _ in range(3):
         assert http.post(USERS_UPDATE, USER).status == 200
@@ -101,7 +101,7 @@ def test_a_connection_that_the_server_let_go_is_replaced(site: Website) -> None:
 
 
 def test_cookies_are_not_kept(site: Website) -> None:
-    site.answer_headers = {"Set-Cookie": "tracked=yes; Path=/"}
+    site.response_headers = {"Set-Cookie": "tracked=yes; Path=/"}
     http = IterableHTTP(API_KEY, site.url)
     for _ in range(2):
         http.post(USERS_UPDATE, USER)
@@ -109,60 +109,60 @@ def test_cookies_are_not_kept(site: Website) -> None:
 
 
 def test_an_answer_names_the_request(site: Website) -> None:
-    site.answer_headers = {"Iterable-Request-Id": "request-1"}
+    site.response_headers = {"Iterable-Request-Id": "request-1"}
     assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).request_id == "request-1"
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"null", b'"text"', b"1", b"\xff", b"{" * 10_000])
 def test_only_an_object_is_an_answer_of_the_api(site: Website, content: bytes) -> None:
-    site.answer = content
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.status, answer.code) == (200, "not an API response")
+    site.response = content
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.status, response.code) == (200, "not an API response")
 
 
-# The key in an answer
+# The key in an response
 
 
 def test_a_key_that_comes_back_is_taken_out_of_everything(site: Website) -> None:
-    site.answer = b'{"code":"%(key)b","msg":"key %(key)b","params":{"%(key)b":"%(key)b"}}' % {
+    site.response = b'{"code":"%(key)b","msg":"key %(key)b","params":{"%(key)b":"%(key)b"}}' % {
         b"key": API_KEY.encode()
     }
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert API_KEY not in repr(answer)
-    assert answer.message == "key [api key]"
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert API_KEY not in repr(response)
+    assert response.message == "key [api key]"
 
 
 def test_a_key_with_quotes_is_recognised_as_json_writes_it(site: Website) -> None:
     key = 'very"odd\\key'
-    site.answer = b'{"code":"GenericError","msg":"Api-Key: very\\"odd\\\\key."}'
-    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
-    assert answer.message == "Api-Key: [api key]."
+    site.response = b'{"code":"GenericError","msg":"Api-Key: very\\"odd\\\\key."}'
+    response = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert response.message == "Api-Key: [api key]."
 
 
 def test_a_key_is_recognised_however_json_spells_its_letters(site: Website) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in API_KEY[:3]) + API_KEY[3:]
-    site.answer = (
+    site.response = (
         b'{"code":"Bad","msg":"Api-Key: %b \\u5c0f","params":{"n":1.5}}' % escaped.encode()
     )
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.message, answer.params) == ("Api-Key: [api key] 小", {"n": 1.5})
-    assert API_KEY[3:].encode() not in answer.content
-    site.answer = b"<p>\\u0041 is no JSON</p>"
-    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.answer
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.message, response.params) == ("Api-Key: [api key] 小", {"n": 1.5})
+    assert API_KEY[3:].encode() not in response.content
+    site.response = b"<p>\\u0041 is no JSON</p>"
+    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.response
 
 
 def test_a_key_is_recognised_with_its_slashes_escaped(site: Website) -> None:
-    site.answer = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
-    answer = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
-    assert answer.message == "Api-Key: [api key]."
-    assert b"odd" not in answer.content
+    site.response = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
+    response = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
+    assert response.message == "Api-Key: [api key]."
+    assert b"odd" not in response.content
 
 
 @pytest.mark.parametrize("key", ["", "c", "key"])
 def test_a_key_of_a_few_letters_does_not_spoil_answers(site: Website, key: str) -> None:
-    site.answer = b'{"code":"Success","msg":"a monkey","params":null}'
-    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
-    assert (answer.code, answer.message) == ("Success", "a monkey")
+    site.response = b'{"code":"Success","msg":"a monkey","params":null}'
+    response = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert (response.code, response.message) == ("Success", "a monkey")
 
 
 # TLS

@@ -1,4 +1,4 @@
-"""The client's public calls at the sandbox: what is sent, and what is said of the answer."""
+"""The client's public calls at the sandbox: what is sent, and what is said of the response."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def client(iterable: IterableSandbox) -> Iterator[IterableClient]:
     made.close()
 
 
-def answer_of(status: int, body: bytes) -> requests.Response:
-    """Make a real answer of `requests`."""
-    answer = requests.Response()
-    answer.status_code = status
-    answer._content = body
-    return answer
+def response_of(status: int, body: bytes) -> requests.Response:
+    """Make a real response of `requests`."""
+    response = requests.Response()
+    response.status_code = status
+    response._content = body
+    return response
 
 
-class StandIn:
-    """The least that a test of somebody else's would make up as an answer."""
+class FakeResponse:
+    """The least that a test of somebody else's would make up as an response."""
 
     def __init__(self, status_code: int, body: Any) -> None:
         self.status_code = status_code
@@ -262,10 +262,10 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
     verdict: str,
     is_real: bool,
 ) -> None:
-    answer: Any = StandIn(status, ValueError("no JSON") if body is None else body)
+    response: Any = FakeResponse(status, ValueError("no JSON") if body is None else body)
     if is_real:
-        answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
-    delivered, said = client._handle_response(answer, "events/track")
+        response = response_of(status, json.dumps(body).encode() if body else b"<html>")
+    delivered, said = client._handle_response(response, "events/track")
     assert delivered == (verdict == "delivered") == (caplog.messages == [])
     assert (said["verdict"], said["http_status"], said["attempts"]) == (verdict, status, 1)
     assert said["code"] == (body["code"] if body else "not an API response")
@@ -281,17 +281,17 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
 def test_an_answer_without_a_body_is_logged_in_the_documented_words(
     client: IterableClient, caplog: pytest.LogCaptureFixture, status: int, line: str
 ) -> None:
-    client._handle_response(answer_of(status, b"{}"), "users/update")
+    client._handle_response(response_of(status, b"{}"), "users/update")
     assert caplog.messages == [line]
     assert caplog.records[0].levelname == "ERROR"
 
 
 def test_a_stand_in_whose_body_has_no_json_form_is_no_answer(client: IterableClient) -> None:
-    answer: Any = StandIn(200, {"code": "Success", "params": object()})
-    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API response"
+    response: Any = FakeResponse(200, {"code": "Success", "params": object()})
+    assert client._handle_response(response, "users/update")[1]["code"] == "not an API response"
 
 
 def test_an_answer_from_elsewhere_loses_the_key(client: IterableClient) -> None:
     body = b'{"code":"GenericError","msg":"your request: Api-Key: %b"}' % API_KEY.encode()
-    _delivered, said = client._handle_response(answer_of(400, body), "users/update")
+    _delivered, said = client._handle_response(response_of(400, body), "users/update")
     assert said["msg"] == "your request: Api-Key: [api key]"

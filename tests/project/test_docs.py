@@ -345,8 +345,8 @@ def test_a_response_gets_the_verdict_that_the_table_says() -> None:
             response = requests.Response()
             response.status_code = int(status)
             response._content = content
-            _, told = client._handle_response(response, "users/update")
-            assert f"`{told['verdict']}`" == verdict, (status, body)
+            _, outcome = client._handle_response(response, "users/update")
+            assert f"`{outcome['verdict']}`" == verdict, (status, body)
 
 
 # Own tables

@@ -198,15 +198,15 @@ def test_every_datetime_is_the_moment_that_it_says(value: datetime, zone: str) -
     except ValueError:
         assert value.year in (1, 9999)
     else:
-        described = datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
+        parsed = datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
         aware = value.replace(tzinfo=ZoneInfo(zone))
-        assert timedelta(0) <= aware.astimezone(timezone.utc) - described < timedelta(seconds=1)
+        assert timedelta(0) <= aware.astimezone(timezone.utc) - parsed < timedelta(seconds=1)
 
 
 @given(st.timedeltas(min_value=timedelta(hours=-838), max_value=timedelta(hours=838)))
 def test_every_time_column_reads_back_as_the_same_span(span: timedelta) -> None:
     text = to_json_value(span)
     hours, minutes, seconds = (int(part) for part in text.lstrip("-").split(":"))
-    described = timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    assert timedelta(0) <= abs(span) - described < timedelta(seconds=1)
+    parsed = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    assert timedelta(0) <= abs(span) - parsed < timedelta(seconds=1)
     assert text.startswith("-") == (span < timedelta(0))

@@ -93,7 +93,7 @@ def check_that_nothing_was_lost_or_repeated(
     assert len(iterable.project.users) == len(iterable.project.events) == len(numbers)
 
 
-def calls_by_person(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
+def calls_by_user(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
     """Return each person's calls in the order in which they arrived."""
     calls: dict[str | None, list[CallRecord]] = defaultdict(list)
     for call in iterable.calls:

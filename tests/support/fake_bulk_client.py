@@ -89,7 +89,7 @@ class FakeBulkClient(IterableClient):
             EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
         }
         self._most_rows = most_rows
-        self._stranger = stranger  # every answer names someone who was not asked for
+        self._stranger = stranger  # every response names someone who was not asked for
         self._stops_after = stops_after
         self._refuses_from = refuses_from
 
@@ -113,14 +113,19 @@ class FakeBulkClient(IterableClient):
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
         self.permits.append(has_permit)
-        answer = self._answer(endpoint, noun, seqs)
-        verdict = verdict_of(endpoint, answer)
-        body = answer.body if verdict is Verdict.DELIVERED else None
+        response = self._respond(endpoint, noun, seqs)
+        verdict = verdict_of(endpoint, response)
+        body = response.body if verdict is Verdict.DELIVERED else None
         return CallResult(
-            verdict, answer.status, answer.code, answer.message, answer.params, bulk_body=body
+            verdict,
+            response.status,
+            response.code,
+            response.message,
+            response.params,
+            bulk_body=body,
         )
 
-    def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
+    def _respond(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]
 
         def those(*wanted: Kind) -> list[int]:

@@ -1,4 +1,4 @@
-"""What Iterable, or whoever answers in its place, may send: documents, status lines, headers.
+"""What Iterable, or whoever responses in its place, may send: documents, status lines, headers.
 
 Owns the strategies of `test_any_answer.py`. Refuses to know what should become of any of it.
 """
@@ -119,8 +119,8 @@ CHUNK_SIZES = st.sampled_from(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """Give the bytes of an answer: one like HTTP's, or anything at all."""
+def responses(draw: st.DrawFn) -> bytes:
+    """Give the bytes of an response: one like HTTP's, or anything at all."""
     if draw(st.integers(0, 9)) == 9:
         return draw(st.binary(max_size=200))
     body = draw(DOCUMENTS)

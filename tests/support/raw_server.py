@@ -14,10 +14,10 @@ from functools import cache
 
 
 class RawServer:
-    """`answer` and `resets` may be changed between requests."""
+    """`response` and `resets` may be changed between requests."""
 
     def __init__(self) -> None:
-        self.answer = b""
+        self.response = b""
         self.resets = False  # the connection then breaks, instead of ending
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -29,7 +29,7 @@ class RawServer:
             with contextlib.suppress(OSError), connection:
                 connection.settimeout(10)
                 self._read_request(connection)
-                connection.sendall(self.answer)
+                connection.sendall(self.response)
                 if self.resets:
                     at_once = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)

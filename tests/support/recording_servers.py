@@ -31,16 +31,16 @@ class Request:
 
 @dataclass
 class Website:
-    """A running server; `answer` may be replaced between requests."""
+    """A running server; `response` may be replaced between requests."""
 
     url: str
     requests: list[Request] = field(default_factory=list)
     connection_count: int = 0
     open_count: int = 0
-    answer: bytes = SUCCESS
-    answer_headers: dict[str, str] = field(default_factory=dict)
-    closes_after_answer: bool = False  # without having said so
-    before_answer: Callable[[], object] = lambda: None
+    response: bytes = SUCCESS
+    response_headers: dict[str, str] = field(default_factory=dict)
+    closes_after_response: bool = False  # without having said so
+    before_response: Callable[[], object] = lambda: None
 
 
 @contextlib.contextmanager
@@ -69,14 +69,14 @@ def website(
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             site.requests.append(Request(self.requestline, dict(self.headers), body))
-            site.before_answer()
+            site.before_response()
             self.send_response_only(200)
-            for name, value in site.answer_headers.items():
+            for name, value in site.response_headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(site.answer)))
+            self.send_header("Content-Length", str(len(site.response)))
             self.end_headers()
-            self.wfile.write(site.answer)
-            if site.closes_after_answer:
+            self.wfile.write(site.response)
+            if site.closes_after_response:
                 self.close_connection = True
 
         do_GET = do_POST

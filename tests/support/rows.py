@@ -38,8 +38,8 @@ def email_of(number: int) -> str:
 
 def row(number: int, **changes: Any) -> Row:
     """Return user n's row, with these columns changed."""
-    person = {"id": number, "email": email_of(number), "first_name": f"Name{number}"}
-    return tuple({**SARAH, **person, **changes}.values())
+    values = {"id": number, "email": email_of(number), "first_name": f"Name{number}"}
+    return tuple({**SARAH, **values, **changes}.values())
 
 
 def rows(*numbers: int) -> list[Row]:

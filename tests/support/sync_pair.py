@@ -22,7 +22,7 @@ from tests.conftest import SourceDatabase
 from tests.support.users import WINDOW, email_of
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
-PEOPLE = 12
+USER_COUNT = 12
 LATER = 10**10  # long after the delivery: nothing is waited for
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from records.outcomes import CallResult, Verdict
 from records.rows import PendingRow, RequestKind
-from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
+from tests.support.batch_results import DELIVERED, REJECTED, again, batch, codes, counted, read
 from tests.support.fake_bulk_client import row
 
 # Responses with counts
@@ -157,7 +157,7 @@ LISTS = st.dictionaries(
     st.sampled_from(["invalidEmails", "forgottenEmails", "invalidUserIds", "Emails"]),
     st.lists(EMAILS | JUNK, max_size=4) | JUNK,
 )
-ANSWERS = st.fixed_dictionaries(
+RESPONSES = st.fixed_dictionaries(
     {"successCount": st.integers(0, 6), "failCount": st.integers(0, 6)},
     optional={
         "failedUpdates": LISTS | JUNK,
@@ -167,7 +167,7 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-@given(st.integers(1, 6), ANSWERS, st.sampled_from(RequestKind))
+@given(st.integers(1, 6), RESPONSES, st.sampled_from(RequestKind))
 def test_no_response_with_counts_raises_an_exception(
     count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:

@@ -17,7 +17,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import Report, RunAborted
 from sync.per_user import PerUserSender
 from tests.support.drains import (
-    calls_by_person,
+    calls_by_user,
     check_that_nothing_was_lost_or_repeated,
     drain,
     outbox_with,
@@ -97,7 +97,7 @@ def test_after_a_refusal_no_further_call_is_made(path: Path) -> None:
         assert counts["successful"] > 5
         assert len(iterable.calls) <= 30 + 4 * FewAtOnce.max_in_flight
         (refused,) = [call for call in iterable.calls if call.status == 401]
-        assert calls_by_person(iterable)[refused.email][-1] is refused
+        assert calls_by_user(iterable)[refused.email][-1] is refused
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 

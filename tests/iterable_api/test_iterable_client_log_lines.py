@@ -60,7 +60,7 @@ def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> 
         clock.now_seconds += 7.5
 
     with website() as site:
-        site.before_answer = take_a_while
+        site.before_response = take_a_while
         result = IterableClient(API_KEY, site.url, clock=clock).call(USERS_UPDATE, USER)
     assert " in 7500 ms, " in log.messages[0]
     assert result.elapsed_seconds == 7.5
@@ -72,7 +72,7 @@ def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
 ) -> None:
     body = f'{{"first_name":"{filling}{"小龙" * 5_000}"}}'
     with website() as site:
-        site.answer = b'{"msg":"caf\xc3\xa9, caf\xe9"}'
+        site.response = b'{"msg":"caf\xc3\xa9, caf\xe9"}'
         IterableClient(API_KEY, site.url, max_attempts=1).call(USERS_UPDATE, body.encode())
     assert log.messages[0].endswith(f'龙{end}, response {{"msg":"café, caf\ufffd"}}')
 
@@ -81,7 +81,7 @@ def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> 
     with website() as site:
         IterableClient(API_KEY, site.url, log_payloads=False).call(USERS_UPDATE, USER)
     assert log.messages[0].endswith(
-        f", request {len(USER)} bytes, response {len(site.answer)} bytes"
+        f", request {len(USER)} bytes, response {len(site.response)} bytes"
     )
 
 

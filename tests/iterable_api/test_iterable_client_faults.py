@@ -1,4 +1,4 @@
-"""Everything that Iterable or the network may answer: its verdict, its attempts, its log line."""
+"""Everything that Iterable or the network may response: its verdict, its attempts, its log line."""
 
 from __future__ import annotations
 

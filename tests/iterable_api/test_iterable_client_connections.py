@@ -22,7 +22,7 @@ def test_as_many_connections_are_kept_as_are_asked_for() -> None:
             connections=calls_at_once,
             requests_per_second={USERS_UPDATE: 100_000},
         )
-        site.before_answer = threading.Barrier(calls_at_once, timeout=30).wait
+        site.before_response = threading.Barrier(calls_at_once, timeout=30).wait
         for _ in range(3):
             results = threads.map(
                 client.call, [USERS_UPDATE] * calls_at_once, [USER] * calls_at_once
