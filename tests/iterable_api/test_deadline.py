@@ -69,7 +69,7 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("name", TRICKLES)
-def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
+def test_a_response_that_never_ends_times_out(name: str) -> None:
     with trickling(TRICKLES[name]) as server:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
         response = http.post(USERS_UPDATE, USER)
@@ -78,7 +78,7 @@ def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
     assert response.problem in TIME_OUTS
 
 
-def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
+def test_a_response_that_times_out_before_its_last_byte_is_unavailable() -> None:
     head = [HEAD, b"Content-Length: 41\r\n\r\n", SUCCESS[:-1]]  # all but the last byte
     with trickling(itertools.chain(head, itertools.repeat(b""))) as server:
         client, _stop = unwaiting_client(
@@ -89,7 +89,7 @@ def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
     assert result.code in TIME_OUTS
 
 
-def test_connections_are_closed_at_once_and_not_by_the_garbage_collector() -> None:
+def test_close_closes_connections_that_are_still_referenced() -> None:
     with trickling(iter([HEAD + b"Content-Length: 2\r\n\r\n{}"])) as server:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
         http.post(USERS_UPDATE, USER)
@@ -100,7 +100,7 @@ def test_connections_are_closed_at_once_and_not_by_the_garbage_collector() -> No
         assert held.pool is None
 
 
-def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
+def test_each_response_on_a_connection_has_its_own_deadline(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = make_self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")

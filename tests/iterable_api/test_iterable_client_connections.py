@@ -13,7 +13,7 @@ from tests.support.rows import API_KEY, wait_until
 USER = b'{"email":"user1@example.com"}'
 
 
-def test_as_many_connections_are_kept_as_are_asked_for() -> None:
+def test_as_many_connections_are_kept_open_as_requested() -> None:
     calls_at_once = 20
     with website() as site, ThreadPoolExecutor(calls_at_once) as threads:
         client = IterableClient(
@@ -32,7 +32,7 @@ def test_as_many_connections_are_kept_as_are_asked_for() -> None:
         client.close()
 
 
-def test_a_client_that_is_closed_holds_no_connection() -> None:
+def test_a_closed_client_has_no_open_connection() -> None:
     with website() as site:
         client = IterableClient(API_KEY, site.url)
         assert client.call(USERS_UPDATE, USER).delivered

@@ -35,7 +35,7 @@ def everything_in(log: pytest.LogCaptureFixture) -> str:
 # Every call
 
 
-def test_each_attempt_is_there_with_request_answer_and_iterables_own_id(
+def test_each_attempt_is_logged_with_request_response_and_request_id(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 502, "times": 1}])
@@ -53,7 +53,7 @@ def test_each_attempt_is_there_with_request_answer_and_iterables_own_id(
     assert '"code":"Success"' in attempts[1]
 
 
-def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> None:
+def test_the_time_that_a_response_took_is_logged(log: pytest.LogCaptureFixture) -> None:
     clock = PassingTime()
 
     def take_a_while() -> None:
@@ -67,7 +67,7 @@ def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize(("filling", "end"), [("", "小\ufffd"), ("--", "小")])
-def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
+def test_invalid_utf_8_and_a_cut_off_character_are_logged_as_replacement_characters(
     log: pytest.LogCaptureFixture, filling: str, end: str
 ) -> None:
     body = f'{{"first_name":"{filling}{"小龙" * 5_000}"}}'
@@ -77,7 +77,7 @@ def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
     assert log.messages[0].endswith(f'龙{end}, response {{"msg":"café, caf\ufffd"}}')
 
 
-def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> None:
+def test_without_payloads_the_sizes_are_logged(log: pytest.LogCaptureFixture) -> None:
     with website() as site:
         IterableClient(API_KEY, site.url, log_payloads=False).call(USERS_UPDATE, USER)
     assert log.messages[0].endswith(
@@ -85,7 +85,7 @@ def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> 
     )
 
 
-def test_of_a_bulk_call_there_are_size_id_and_answer(
+def test_a_bulk_call_is_logged_with_size_request_id_and_response(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     client, _stop = unwaiting_client(iterable.url)
@@ -101,7 +101,7 @@ def test_of_a_bulk_call_there_are_size_id_and_answer(
     assert EMAIL not in line
 
 
-def test_both_calls_of_a_row_name_it(
+def test_both_calls_of_a_row_are_logged_with_its_user_id(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     client, _stop = unwaiting_client(iterable.url)
@@ -112,7 +112,7 @@ def test_both_calls_of_a_row_name_it(
     ]
 
 
-def test_an_attempt_that_got_no_answer_says_what_came_instead(
+def test_an_attempt_without_a_response_is_logged_with_the_error(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "drop_after", "times": 1}])
@@ -124,7 +124,7 @@ def test_an_attempt_that_got_no_answer_says_what_came_instead(
     )
 
 
-def test_a_huge_answer_does_not_fill_the_log(
+def test_a_huge_response_is_cut_in_the_log(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "huge_body", "bytes": 3_000_000}])
@@ -133,7 +133,7 @@ def test_a_huge_answer_does_not_fill_the_log(
     assert len(log.text) < 25_000
 
 
-def test_without_the_debug_level_a_success_is_silent(
+def test_a_success_is_not_logged_at_level_info(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "iterable_client")
@@ -145,7 +145,7 @@ def test_without_the_debug_level_a_success_is_silent(
 # Failures
 
 
-def test_a_failure_names_the_row_the_code_and_iterables_words(
+def test_a_failure_is_logged_with_user_id_code_and_message(
     log: pytest.LogCaptureFixture,
 ) -> None:
     with IterableSandbox(forgotten=[EMAIL]) as iterable:
@@ -157,7 +157,7 @@ def test_a_failure_names_the_row_the_code_and_iterables_words(
     )
 
 
-def test_of_what_iterable_says_to_a_failure_200_characters_are_there(
+def test_an_error_message_of_iterable_is_logged_up_to_200_characters(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "msg": "-" * 300}])
@@ -166,7 +166,7 @@ def test_of_what_iterable_says_to_a_failure_200_characters_are_there(
     assert caplog.messages[0].endswith(f"; {'-' * 200})")
 
 
-def test_a_failed_bulk_call_that_names_no_rows_says_the_rest(
+def test_a_failed_bulk_call_without_a_label_is_logged_with_code_and_message(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "msg": "Not so"}])
@@ -193,7 +193,7 @@ def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(
     assert last.getMessage() == f"{said}attempt 2, the last)"
 
 
-def test_after_a_stop_no_other_attempt_is_announced(
+def test_after_a_stop_the_log_announces_no_retry(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 502, "msg": "Bad gateway"}])
@@ -205,7 +205,7 @@ def test_after_a_stop_no_other_attempt_is_announced(
     ]
 
 
-def test_what_is_no_answer_of_the_api_is_said_once(
+def test_a_response_that_is_not_from_the_api_is_logged_once(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "html_body"}])
@@ -233,7 +233,7 @@ def test_what_is_no_answer_of_the_api_is_said_once(
     ids=str,
 )
 @pytest.mark.parametrize("options", [{}, {"forgotten": [EMAIL]}, {"invalid_emails": [EMAIL]}])
-def test_without_payloads_nobody_can_be_recognised(
+def test_without_payloads_the_log_has_no_personal_data(
     log: pytest.LogCaptureFixture, fault: dict[str, Any] | None, options: dict[str, Any]
 ) -> None:
     with IterableSandbox(**options) as iterable:
@@ -253,7 +253,7 @@ def test_without_payloads_nobody_can_be_recognised(
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_key_that_iterable_echoes_is_nowhere(
+def test_a_key_that_iterable_echoes_is_not_in_log_or_results(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture, status: int
 ) -> None:
     iterable.set_faults([{"fault": "echo_request", "status": status}])
@@ -266,7 +266,7 @@ def test_a_key_that_iterable_echoes_is_nowhere(
         assert API_KEY not in text
 
 
-def test_a_key_is_not_in_what_the_client_raises(iterable: IterableSandbox) -> None:
+def test_no_exception_of_the_client_holds_the_key(iterable: IterableSandbox) -> None:
     client = IterableClient(API_KEY, iterable.url)
     with pytest.raises(ValueError, match="JSON cannot represent") as caught:
         client.update_user(EMAIL, {"what": object()})

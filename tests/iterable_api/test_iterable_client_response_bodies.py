@@ -18,7 +18,7 @@ def deeply_nested_response(levels: int) -> bytes:
     return b'{"msg":"","code":"Success","params":%b%b}' % (b"[" * levels, b"]" * levels)
 
 
-def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
+def test_a_response_of_any_depth_can_be_written_to_the_results_file() -> None:
     """JSON may be read 1,024 levels deep, and written 254: what is deeper is no response."""
     kept = set()
     with website() as site:

@@ -33,7 +33,7 @@ def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> 
 @pytest.mark.parametrize(
     ("rate", "clear_seconds"), [(1, 0.02), (5, 0.02), (10, 0.01), (100, 0.001)]
 )
-def test_a_tenth_of_an_interval_is_kept_clear_for_calls_that_are_late(
+def test_a_second_is_a_tenth_of_an_interval_longer_to_allow_for_latency(
     rate: int, clear_seconds: float
 ) -> None:
     limiter, time = limiter_and_time(rate)
@@ -42,7 +42,7 @@ def test_a_tenth_of_an_interval_is_kept_clear_for_calls_that_are_late(
 
 
 @pytest.mark.parametrize(("rate", "seconds_apart"), [(0.5, 2.0), (0.01, 100.0)])
-def test_a_pace_under_one_a_second_waits_longer_than_a_second(
+def test_a_rate_under_one_a_second_waits_longer_than_a_second(
     rate: float, seconds_apart: float
 ) -> None:
     limiter, time = limiter_and_time(rate)
@@ -53,14 +53,14 @@ def test_a_pace_under_one_a_second_waits_longer_than_a_second(
 
 
 @pytest.mark.parametrize("rate", [1.5, 2.5, 7.3])
-def test_a_fractional_pace_is_held_over_ten_seconds(rate: float) -> None:
+def test_a_fractional_rate_is_kept_over_ten_seconds(rate: float) -> None:
     limiter, time = limiter_and_time(rate)
     starts = starts_of_dispatcher(limiter, time, 10.0)
     assert most_in_a_second(starts) <= rate + 1
     assert 0.95 * rate * 10 <= len(starts) <= rate * 10 + 1
 
 
-def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
+def test_after_a_stall_at_most_a_fifth_of_a_second_is_caught_up() -> None:
     limiter, time = limiter_and_time(100)
     assert limiter.try_acquire() == 0.0
     time.now += 3_600.0
@@ -70,7 +70,7 @@ def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
     assert 20 <= at_once <= 21
 
 
-def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> None:
+def test_a_burst_after_a_stall_was_repeated_every_second() -> None:
     """It did: the rest that the full second forced was taken for a stall, and so on for ever."""
     limiter, time = limiter_and_time(100)
     assert limiter.try_acquire() == 0.0
@@ -83,20 +83,20 @@ def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> Non
     assert len(starts) > 480
 
 
-def test_the_start_is_no_stall_to_be_made_up_for() -> None:
+def test_the_time_before_the_first_permit_is_not_caught_up() -> None:
     limiter, time = limiter_and_time(100)
     time.now = 3_600.0
     starts = starts_of_dispatcher(limiter, time, 1.0)
     assert min(gaps_of(starts)) > 0.0099
 
 
-def test_the_first_permit_is_there_at_once() -> None:
+def test_the_first_permit_is_given_at_once() -> None:
     limiter, _ = limiter_and_time(0.01)
     assert limiter.try_acquire() == 0.0
     assert limiter.try_acquire() > 99.0
 
 
-def test_the_named_wait_is_exactly_until_the_next_permit() -> None:
+def test_try_acquire_returns_the_exact_wait_for_the_next_permit() -> None:
     limiter, time = limiter_and_time(5)
     assert limiter.try_acquire() == 0.0
     wait_seconds = limiter.try_acquire()
@@ -129,7 +129,7 @@ def test_threads_together_stay_under_the_limit(rate: int, threads: int) -> None:
     assert starts[-1] <= 1.05 * len(starts) / rate
 
 
-def test_each_thread_waits_once_for_a_time_of_its_own_from_the_start_on() -> None:
+def test_each_thread_waits_once_for_its_own_permit() -> None:
     limiter, time = limiter_and_time(100)
     time.now = 3_600.0
     waits_seconds: list[float] = []
@@ -160,7 +160,7 @@ def test_a_dispatcher_and_threads_share_one_limit() -> None:
     assert most_in_a_second(starts) <= 20
 
 
-def test_real_threads_never_book_the_same_permit() -> None:
+def test_threads_never_get_the_same_permit() -> None:
     limiter = RateLimiter(100, clock=lambda: 0.0)
     slots: list[float] = []
 
@@ -183,7 +183,7 @@ def test_real_threads_never_book_the_same_permit() -> None:
 
 
 @pytest.mark.parametrize(("rate", "late_seconds"), [(1, 0.7), (5, 0.7), (20, 0.3), (100, 0.05)])
-def test_threads_that_wake_late_do_not_crowd_the_next_second(
+def test_threads_that_wake_late_exceeded_the_limit_of_the_next_second(
     rate: int, late_seconds: float
 ) -> None:
     """They did: a busy machine held them up, and then they started on top of the others."""
@@ -204,7 +204,7 @@ def test_threads_that_wake_late_do_not_crowd_the_next_second(
     assert most_in_a_second(starts) <= rate
 
 
-def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
+def test_threads_that_wake_late_keep_a_rate_under_one_a_second() -> None:
     limiter, time = limiter_and_time(0.5)
     starts: list[float] = []
     lateness = cycle((1.5, 0.0))
@@ -221,7 +221,7 @@ def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
     assert min(gaps_of(starts)) > 2.0 - ROUNDING
 
 
-def test_a_thread_that_wakes_late_keeps_clear_of_what_the_dispatcher_started() -> None:
+def test_a_thread_that_wakes_late_keeps_its_distance_from_the_dispatchers_calls() -> None:
     limiter, time = limiter_and_time(1)
     assert limiter.try_acquire() == 0.0
     dispatched_at: list[float] = []
@@ -239,7 +239,7 @@ def test_a_thread_that_wakes_late_keeps_clear_of_what_the_dispatcher_started() -
     assert time.now >= dispatched_at[0] + 1.0
 
 
-def test_a_wait_that_ends_early_is_waited_out() -> None:
+def test_a_wait_that_ends_early_is_continued() -> None:
     limiter, time = limiter_and_time(1)
     assert limiter.acquire(time.wait)
     waited: list[float] = []

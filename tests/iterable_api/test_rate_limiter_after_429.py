@@ -15,7 +15,7 @@ from tests.support.rate_limited_calls import (
 )
 
 
-def test_a_429_takes_a_fifth_off_the_pace_and_it_is_won_back_step_by_step() -> None:
+def test_a_429_lowers_the_rate_by_a_fifth_and_it_recovers_step_by_step() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down()
     rates = []
@@ -28,7 +28,7 @@ def test_a_429_takes_a_fifth_off_the_pace_and_it_is_won_back_step_by_step() -> N
     assert max(rates) == 100
 
 
-def test_the_calls_in_flight_at_a_429_do_not_slow_the_pace_again() -> None:
+def test_several_429s_within_a_second_lower_the_rate_once() -> None:
     limiter, time = limiter_and_time(100)
     for hundredths in range(100):
         time.now = hundredths / 100
@@ -39,7 +39,7 @@ def test_the_calls_in_flight_at_a_429_do_not_slow_the_pace_again() -> None:
     assert limiter.rate == pytest.approx(64)
 
 
-def test_however_many_429s_come_a_hundredth_of_the_pace_is_left() -> None:
+def test_the_rate_never_falls_below_a_hundredth_of_the_limit() -> None:
     limiter, time = limiter_and_time(500)
     for _ in range(200):
         limiter.slow_down()
@@ -48,7 +48,7 @@ def test_however_many_429s_come_a_hundredth_of_the_pace_is_left() -> None:
     assert len(starts_of_dispatcher(limiter, time, 2.0)) >= 9
 
 
-def test_nothing_starts_during_the_pause_that_a_429_names() -> None:
+def test_no_permit_is_given_during_the_pause_that_a_429_requests() -> None:
     limiter, time = limiter_and_time(100)
     assert limiter.try_acquire() == 0.0
     limiter.slow_down(7.0)
@@ -59,7 +59,7 @@ def test_nothing_starts_during_the_pause_that_a_429_names() -> None:
     assert limiter.try_acquire() == 0.0
 
 
-def test_a_shorter_pause_does_not_cut_a_longer_one_short() -> None:
+def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(7.0)
     time.now += 2.0
@@ -69,13 +69,13 @@ def test_a_shorter_pause_does_not_cut_a_longer_one_short() -> None:
     assert limiter.try_acquire() == pytest.approx(9.0)
 
 
-def test_a_pause_of_hours_is_not_believed() -> None:
+def test_a_pause_is_capped_at_a_minute() -> None:
     limiter, _ = limiter_and_time(100)
     limiter.slow_down(36_000.0)
     assert limiter.try_acquire() == pytest.approx(60.0)
 
 
-def test_threads_that_already_wait_are_held_back_too() -> None:
+def test_a_pause_also_applies_to_threads_that_already_wait() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
@@ -89,7 +89,7 @@ def test_threads_that_already_wait_are_held_back_too() -> None:
     assert not [moment for moment in starts if 0.25 <= moment < 5.25]
 
 
-def test_the_calls_that_waited_out_a_pause_do_not_start_all_at_once() -> None:
+def test_calls_that_waited_for_the_end_of_a_pause_started_all_at_once() -> None:
     """They did: each booked the end of the pause itself, as many as the limit of a second."""
     limiter, time = limiter_and_time(50)
     starts: list[float] = []
@@ -99,7 +99,7 @@ def test_the_calls_that_waited_out_a_pause_do_not_start_all_at_once() -> None:
     assert min(gaps_of(starts)) > 0.9 / 50
 
 
-def test_the_pace_neither_falls_nor_rises_during_a_pause() -> None:
+def test_the_rate_does_not_change_during_a_pause() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(30.0)
     for _ in range(6):
@@ -108,7 +108,7 @@ def test_the_pace_neither_falls_nor_rises_during_a_pause() -> None:
         time.now += 5.0
 
 
-def test_a_429_amid_a_longer_pause_slows_those_who_wait_for_its_end() -> None:
+def test_a_429_during_a_pause_slows_the_threads_that_wait_for_its_end() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
@@ -125,7 +125,7 @@ def test_a_429_amid_a_longer_pause_slows_those_who_wait_for_its_end() -> None:
     assert min(gaps_of(after)) > 1 / 7  # 80 % of 80 % of ten a second, and a little won back
 
 
-def test_those_who_wait_at_a_429_keep_no_places_that_they_will_not_use() -> None:
+def test_permits_booked_before_a_429_are_given_back() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
@@ -138,7 +138,7 @@ def test_those_who_wait_at_a_429_keep_no_places_that_they_will_not_use() -> None
     assert starts[-1] < 2.6  # three until the 429, the others at eight a second
 
 
-def test_the_calls_of_the_second_before_a_429_count_at_the_slower_pace() -> None:
+def test_calls_of_the_second_before_a_429_count_towards_the_lower_rate() -> None:
     limiter, time = limiter_and_time(5)
     for number in range(5):
         time.now = 0.21 * number
@@ -147,7 +147,7 @@ def test_the_calls_of_the_second_before_a_429_count_at_the_slower_pace() -> None
     assert time.now + limiter.try_acquire() == pytest.approx(0.21 + 1.02)  # four a second
 
 
-def test_a_429_is_no_stall_to_be_made_up_for() -> None:
+def test_idle_time_before_a_429_is_not_caught_up() -> None:
     limiter, time = limiter_and_time(100)
     assert limiter.try_acquire() == 0.0
     time.now += 5.0
@@ -157,7 +157,7 @@ def test_a_429_is_no_stall_to_be_made_up_for() -> None:
     assert min(gaps_of(starts)) > 0.0124
 
 
-def test_the_pace_after_a_pause_is_as_slow_as_before_it() -> None:
+def test_the_rate_after_a_pause_is_as_low_as_before_it() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(30.0)
     time.now += 30.0
@@ -178,7 +178,7 @@ REPLIES = st.lists(
     replies=REPLIES,
 )
 @example(rate=5, threads=[[0.0] * 4] * 10, replies=[(0.7, 0.0), (0.3, 0.0)])
-def test_no_second_ever_holds_more_calls_than_the_limit(
+def test_no_second_has_more_calls_than_the_limit_whatever_429s_come(
     rate: int, threads: list[list[float]], replies: list[tuple[float, float]]
 ) -> None:
     limiter, time = limiter_and_time(rate)

@@ -71,25 +71,25 @@ def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_status_that_may_pass_is_unavailable_whatever_the_body_says(endpoint: str) -> None:
+def test_a_transient_status_is_unavailable_whatever_the_body(endpoint: str) -> None:
     statuses = {*range(100, 200), *RATE_LIMITED_OR_DOWN}
     assert verdicts_of(endpoint, statuses) == {Verdict.UNAVAILABLE: statuses}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_status_that_no_row_can_pass_is_refused_whatever_the_body_says(endpoint: str) -> None:
+def test_a_status_that_every_row_would_get_is_refused_whatever_the_body(endpoint: str) -> None:
     assert verdicts_of(endpoint, STOPS_THE_RUN) == {Verdict.REFUSED: STOPS_THE_RUN}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_any_other_4xx_is_rejected_even_where_the_code_is_success(endpoint: str) -> None:
+def test_any_other_4xx_is_rejected_even_if_the_code_is_success(endpoint: str) -> None:
     statuses = set(range(400, 500)) - STOPS_THE_RUN - RATE_LIMITED_OR_DOWN - {404}
     assert verdicts_of(endpoint, statuses) == {Verdict.REJECTED: statuses}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("code", CODES)
-def test_404_is_this_rows_where_the_user_is_unknown_and_else_the_endpoints(
+def test_a_404_is_rejected_if_the_user_is_unknown_and_refused_otherwise(
     code: str, endpoint: str
 ) -> None:
     of_the_user = code in ("UnknownEmailError", "UnknownUserIdError")
@@ -98,13 +98,13 @@ def test_404_is_this_rows_where_the_user_is_unknown_and_else_the_endpoints(
 
 
 @pytest.mark.parametrize("body", NOT_THE_API)
-def test_404_of_something_else_than_the_api_is_refused(body: object) -> None:
+def test_a_404_that_is_not_from_the_api_is_refused(body: object) -> None:
     assert verdict_of(USERS_UPDATE, ApiResponse(404, body, NO_API_RESPONSE)) is Verdict.REFUSED
 
 
 @pytest.mark.parametrize("endpoint", SINGLE)
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_a_single_call_is_delivered_on_the_word_success_alone(status: int, endpoint: str) -> None:
+def test_a_single_call_is_delivered_only_if_the_code_is_success(status: int, endpoint: str) -> None:
     verdicts = {code: verdict_of(endpoint, response_with(status, code)) for code in CODES}
     assert verdicts.pop("Success") is Verdict.DELIVERED
     assert set(verdicts.values()) == {Verdict.REJECTED}
@@ -114,17 +114,17 @@ def test_a_single_call_is_delivered_on_the_word_success_alone(status: int, endpo
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("body", NOT_THE_API)
-def test_2xx_with_another_body_than_the_apis_is_unavailable(endpoint: str, body: object) -> None:
+def test_a_2xx_that_is_not_from_the_api_is_unavailable(endpoint: str, body: object) -> None:
     assert verdict_of(endpoint, ApiResponse(200, body, NO_API_RESPONSE)) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("code", [None, True, 1, ["Success"], {"Success": 1}])
-def test_2xx_with_a_code_that_is_no_text_is_unavailable(code: object) -> None:
+def test_a_2xx_whose_code_is_not_text_is_unavailable(code: object) -> None:
     assert verdict_of(USERS_UPDATE, response_with(200, code)) is Verdict.UNAVAILABLE
     assert verdict_of(USERS_UPDATE, ApiResponse(200, {})) is Verdict.UNAVAILABLE
 
 
-def test_an_event_name_that_is_disallowed_is_rejected_though_the_code_is_success() -> None:
+def test_a_disallowed_event_name_is_rejected_although_the_code_is_success() -> None:
     said = "Event name page_view is disallowed from tracking"
     assert verdict_of(EVENTS_TRACK, response_with(200, "Success", said)) is Verdict.REJECTED
     assert verdict_of(EVENTS_TRACK, response_with(200, "Success", ["odd"])) is Verdict.DELIVERED
@@ -132,27 +132,29 @@ def test_an_event_name_that_is_disallowed_is_rejected_though_the_code_is_success
 
 @pytest.mark.parametrize("endpoint", BULK)
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 3), (2, 1), (10**9, 10**9)])
-def test_a_bulk_answer_is_one_that_counts(endpoint: str, counts: tuple[int, int]) -> None:
+def test_a_bulk_response_with_both_counts_is_delivered(
+    endpoint: str, counts: tuple[int, int]
+) -> None:
     assert verdict_of(endpoint, counted(*counts)) is Verdict.DELIVERED
     assert verdict_of(endpoint, counted(*counts, code="GenericError")) is Verdict.DELIVERED
 
 
 @pytest.mark.parametrize("endpoint", BULK)
 @pytest.mark.parametrize("count", [None, "3", -1, 1.0, True, [3]])
-def test_a_bulk_answer_that_does_not_count_is_unavailable(endpoint: str, count: object) -> None:
+def test_a_bulk_response_without_valid_counts_is_unavailable(endpoint: str, count: object) -> None:
     assert verdict_of(endpoint, counted(3, count)) is Verdict.UNAVAILABLE
     assert verdict_of(endpoint, counted(count, 3)) is Verdict.UNAVAILABLE
     assert verdict_of(endpoint, response_with(200)) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("problem", ["ConnectTimeout", "ReadTimeout", "ConnectionError"])
-def test_no_answer_at_all_is_unavailable(problem: str) -> None:
+def test_no_response_is_unavailable(problem: str) -> None:
     response = ApiResponse(None, problem=problem)
     assert verdict_of(USERS_UPDATE, response) is Verdict.UNAVAILABLE
     assert (response.code, response.message, response.params) == (problem, problem, None)
 
 
-def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
+def test_an_untrusted_certificate_is_refused() -> None:
     response = ApiResponse(None, problem="not trusted", is_certificate_error=True)
     assert verdict_of(USERS_UPDATE, response) is Verdict.REFUSED
 
@@ -160,7 +162,7 @@ def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
 # What the response says
 
 
-def test_code_message_and_params_are_iterables_own() -> None:
+def test_code_message_and_params_are_those_of_the_body() -> None:
     response = ApiResponse(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
     assert (response.code, response.message, response.params) == ("BadParams", "no", {"a": 1})
 
@@ -174,7 +176,7 @@ def test_a_message_nested_a_thousand_deep_ended_the_run(said: object) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"code": None, "msg": None}, {"code": 7, "msg": ""}])
-def test_what_is_missing_in_an_answer_reads_as_nothing(body: dict[str, object]) -> None:
+def test_missing_parts_of_a_response_are_empty(body: dict[str, object]) -> None:
     response = ApiResponse(400, body)
     assert (response.code, response.message, response.params) == (None, "", None)
 
@@ -200,12 +202,12 @@ def test_a_huge_code_or_message_is_cut() -> None:
         (None, "No response from users/update: ReadTimeout"),
     ],
 )
-def test_a_failure_is_logged_in_the_documented_words(status: int | None, line: str) -> None:
+def test_a_failure_is_logged_as_documented(status: int | None, line: str) -> None:
     assert error_line("users/update", ApiResponse(status, problem="ReadTimeout")) == line
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.REFUSED, Verdict.UNAVAILABLE])
-def test_only_what_is_tried_again_is_a_mere_warning(verdict: Verdict) -> None:
+def test_only_a_failure_that_is_retried_is_a_warning(verdict: Verdict) -> None:
     assert log_level(verdict, is_last=True) == logging.ERROR
     again = logging.WARNING if verdict is Verdict.UNAVAILABLE else logging.ERROR
     assert log_level(verdict, is_last=False) == again
@@ -229,7 +231,7 @@ JSON = st.recursive(
 
 @given(JSON, st.integers(100, 999) | st.none(), st.sampled_from(ENDPOINTS), st.text(max_size=30))
 @example({"msg": {"a": 1}, "code": ["x"]}, 200, USERS_UPDATE, "")
-def test_any_json_gives_a_verdict(
+def test_any_json_body_gets_a_verdict(
     body: object, status: int | None, endpoint: str, header: str
 ) -> None:
     response = ApiResponse(status, body, "problem")

@@ -62,7 +62,7 @@ def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
     return heard[-1]
 
 
-def test_a_row_counts_as_done_once_whatever_the_number_of_calls() -> None:
+def test_a_row_counts_as_done_once_whatever_its_number_of_calls() -> None:
     assert rows_done(hold_back, threading.Event()) == 10
 
 
