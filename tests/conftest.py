@@ -29,7 +29,7 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SCHEMA = SQL_FOLDER / "schema.sql"
 SAMPLE_DATA = SQL_FOLDER / "sample_data.sql"
 REAL_SERVERS = ("mariadb", "mysql") if os.environ.get("MYSQLD") else ("mariadb",)
-# Three users whose texts hold an apostrophe, Chinese, an emoji and NULL.
+# Three users whose columns have an apostrophe, Chinese, an emoji and NULL.
 INSERT_THREE_USERS = (
     "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES "
     "(1, 'Ann@Example.com', 'Ann', 'O''Hara', 'pro', NULL),"

@@ -1,4 +1,4 @@
-"""One HTTP exchange: what goes over the wire, to whom, through which proxy, and under which TLS."""
+"""One HTTP exchange: bytes on the wire, redaction of the key, TLS and proxies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @pytest.fixture(autouse=True)
-def _environment_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may sit behind a proxy."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the proxy and CA settings of this machine."""
     for name in (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES), *CA_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
@@ -96,7 +96,7 @@ def test_a_connection_that_the_server_closed_is_replaced(site: Website) -> None:
     http = IterableHTTP(API_KEY, site.url)
     for _ in range(3):
         assert http.post(USERS_UPDATE, USER).status == 200
-        time.sleep(0.1)  # the server's goodbye takes its way
+        time.sleep(0.1)  # until the close has arrived
     assert site.connection_count == 3
 
 
@@ -120,7 +120,7 @@ def test_only_a_json_object_is_an_api_response(site: Website, content: bytes) ->
     assert (response.status, response.code) == (200, "not an API response")
 
 
-# The key in an response
+# Redaction of the key
 
 
 def test_a_key_that_the_server_echoes_is_redacted_in_the_whole_response(site: Website) -> None:

@@ -1,4 +1,4 @@
-"""The client's public calls at the sandbox: what is sent, and what is said of the response."""
+"""Public methods of the client against the sandbox: what they send and return."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client(iterable: IterableSandbox) -> Iterator[IterableClient]:
 
 
 def response_of(status: int, body: bytes) -> requests.Response:
-    """Make a real response of `requests`."""
+    """Return a real response of `requests`."""
     response = requests.Response()
     response.status_code = status
     response._content = body
@@ -35,7 +35,7 @@ def response_of(status: int, body: bytes) -> requests.Response:
 
 
 class FakeResponse:
-    """The least that a test of somebody else's would make up as an response."""
+    """A minimal fake, such as a user's own test might pass in."""
 
     def __init__(self, status_code: int, body: Any) -> None:
         self.status_code = status_code
@@ -47,7 +47,7 @@ class FakeResponse:
         return self._body
 
 
-# The surface
+# Methods and defaults
 
 
 def test_the_client_has_the_documented_methods_and_arguments() -> None:
@@ -67,7 +67,7 @@ def test_the_default_base_url_is_iterables() -> None:
 
 def test_the_default_rate_limits_are_iterables_documented_ones() -> None:
     rate_limiters = IterableClient(API_KEY).rate_limiters
-    assert {endpoint: pace.full_rate for endpoint, pace in rate_limiters.items()} == {
+    assert {endpoint: limiter.full_rate for endpoint, limiter in rate_limiters.items()} == {
         "users/update": 500,
         "events/track": 2000,
         "users/bulkUpdate": 5,
@@ -238,10 +238,10 @@ def test_a_client_accepts_a_mapping_of_its_own(iterable: IterableSandbox) -> Non
     assert iterable.calls[0].body["dataFields"]["candidate"] is None
 
 
-# Answers that were got elsewhere
+# Responses passed in
 
 
-@pytest.mark.parametrize("is_real", [True, False], ids=["requests.Response", "stand-in"])
+@pytest.mark.parametrize("is_real", [True, False], ids=["requests.Response", "fake"])
 @pytest.mark.parametrize(
     ("status", "body", "verdict"),
     [

@@ -1,4 +1,4 @@
-"""The client's connections: as many are kept as are asked for, and none after the end."""
+"""The client's connection pool: its size, and that closing the client empties it."""
 
 from __future__ import annotations
 

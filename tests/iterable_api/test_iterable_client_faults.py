@@ -1,4 +1,4 @@
-"""Everything that Iterable or the network may response: its verdict, its attempts, its log line."""
+"""Faults of Iterable and the network: verdict, number of attempts and log line of each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BODIES = {
     USERS_BULK_UPDATE: b'{"users":[%b]}' % USER,
     EVENTS_TRACK_BULK: b'{"events":[%b]}' % EVENT,
 }
-# No wait is for the rate limiter. A retry's wait has full jitter, so it may be as short as nothing:
-# at 10,000 calls a second one in 5,000 was followed by a second wait, for the next permit.
+# So high that no call waits for a permit. Backoff with full jitter can be close to 0 s: at 10,000
+# calls a second, one retry in 5,000 also had to wait for a permit.
 ENOUGH = dict.fromkeys(BODIES, 1e9)
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
@@ -45,7 +45,7 @@ def endpoint(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def iterable(shared: IterableSandbox) -> IterableSandbox:
-    """One sandbox for the module, as good as new for each test."""
+    """The sandbox of the module, reset for each test."""
     shared.set_faults([])
     shared.reset()
     return shared

@@ -1,4 +1,4 @@
-"""Log lines of the client: enough to find a call, never the key, no personal data if so set."""
+"""Log lines of the client: one for each attempt; no API key, and no payload if so set."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.support.golden import SARAH
 from tests.support.recording_servers import website
 from tests.support.rows import API_KEY, PassingTime, unwaiting_client
 
-EMAIL = "canary.person@example.com"
+EMAIL = "canary.user@example.com"
 USER = b'{"email":"%b","dataFields":{"first_name":"Sarah"}}' % EMAIL.encode()
 EVENT = b'{"email":"%b","eventName":"page_view"}' % EMAIL.encode()
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log as the file has it: from DEBUG up."""
+    """The log from level DEBUG, as in the log file."""
     caplog.set_level(logging.DEBUG, "iterable_client")
     return caplog
 
 
 def everything_in(log: pytest.LogCaptureFixture) -> str:
-    """Return all that any handler could write of these records."""
+    """Return everything that any handler could write about these records."""
     return log.text + "".join(repr(record.__dict__) for record in log.records)
 
 
@@ -216,7 +216,7 @@ def test_a_response_that_is_not_from_the_api_is_logged_once(
     ]
 
 
-# People
+# Personal data
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_without_payloads_the_log_has_no_personal_data(
         client.bulk_update_users([USER], "1 rows from user 7")
         client.bulk_track_events([EVENT], "1 rows from user 7")
         client.process_user_record({**SARAH, "email": EMAIL})
-    assert log.text.count("Iterable-Request-Id") >= 5  # they were made, and written down
+    assert log.text.count("Iterable-Request-Id") >= 5  # the calls were logged
     for word in (EMAIL, "canary", "Sarah"):
         assert word not in everything_in(log)
 

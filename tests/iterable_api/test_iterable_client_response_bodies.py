@@ -1,4 +1,4 @@
-"""What the client hands on of an response: the part that says something, if it can be written."""
+"""Parts of a response that the client returns: `params` or the bulk body, if JSON can hold them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def deeply_nested_response(levels: int) -> bytes:
 
 
 def test_a_response_of_any_depth_can_be_written_to_the_results_file() -> None:
-    """JSON may be read 1,024 levels deep, and written 254: what is deeper is no response."""
+    """orjson reads 1,024 levels and writes 254; a deeper response is not an API response."""
     kept = set()
     with website() as site:
         client = IterableClient(API_KEY, site.url, max_attempts=1)

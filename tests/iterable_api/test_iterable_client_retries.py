@@ -1,4 +1,4 @@
-"""When a call is tried again, after which wait, and when it is given up: with time that passes."""
+"""Retries of the client in virtual time: when, after which wait, and when it gives up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.rows import API_KEY, unwaiting_client
 
 USER = b'{"email":"user1@example.com"}'
 EVENT = b'{"email":"user1@example.com","eventName":"page_view"}'
-ENOUGH = {USERS_UPDATE: 1e9}  # no wait is for the rate limiter
+ENOUGH = {USERS_UPDATE: 1e9}  # no call waits for a permit
 RATE_LIMITED: dict[str, Any] = {"fault": "rate_limited", "reset": None}
 
 
@@ -195,7 +195,7 @@ def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> Non
     assert users.rate == users.full_rate
 
 
-# Pace
+# Rate limit
 
 
 def test_retries_count_towards_the_rate_limit(iterable: IterableSandbox) -> None:

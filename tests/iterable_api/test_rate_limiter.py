@@ -1,4 +1,4 @@
-"""How fast: evenly, never over the limit, however many threads ask, and no real time spent."""
+"""Rate limiter in virtual time: even spacing, and never over the limit with many threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.rate_limited_calls import (
     starts_of_dispatcher,
 )
 
-# The limiter
+# One thread
 
 
 @pytest.mark.parametrize("rate", [1, 2, 5, 10, 100, 500])
@@ -71,7 +71,7 @@ def test_after_a_stall_at_most_a_fifth_of_a_second_is_caught_up() -> None:
 
 
 def test_a_burst_after_a_stall_was_repeated_every_second() -> None:
-    """It did: the rest that the full second forced was taken for a stall, and so on for ever."""
+    """The pause after a burst was taken for another stall."""
     limiter, time = limiter_and_time(100)
     assert limiter.try_acquire() == 0.0
     time.now = 3_600.0
@@ -116,7 +116,7 @@ def test_only_the_last_second_is_remembered() -> None:
     assert remembered_bytes < 100_000  # 32 a start
 
 
-# Threads that wait
+# Many threads
 
 
 @pytest.mark.parametrize(("rate", "threads"), [(1, 5), (5, 3), (5, 40), (50, 20), (20, 1)])
@@ -186,7 +186,7 @@ def test_threads_never_get_the_same_permit() -> None:
 def test_threads_that_wake_late_exceeded_the_limit_of_the_next_second(
     rate: int, late_seconds: float
 ) -> None:
-    """They did: a busy machine held them up, and then they started on top of the others."""
+    """On a busy machine they started in addition to the calls of that second."""
     limiter, time = limiter_and_time(rate)
     starts: list[float] = []
 

@@ -1,4 +1,4 @@
-"""After a 429: slower for every thread at once, then step by step as fast as before."""
+"""Rate limiter after a 429: the rate drops for all threads, then recovers step by step."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ def test_a_pause_also_applies_to_threads_that_already_wait() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
-    def answer_with_429() -> None:
+    def respond_with_429() -> None:
         time.wait(0.25)
         limiter.slow_down(5.0)
 
-    time.run(answer_with_429, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
+    time.run(respond_with_429, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
     assert len(starts) == 20
     assert len([moment for moment in starts if moment < 0.25]) == 3
     assert not [moment for moment in starts if 0.25 <= moment < 5.25]
 
 
 def test_calls_that_waited_for_the_end_of_a_pause_started_all_at_once() -> None:
-    """They did: each booked the end of the pause itself, as many as the limit of a second."""
+    """Each booked the end of the pause itself, as many as the limit of a second."""
     limiter, time = limiter_and_time(50)
     starts: list[float] = []
     limiter.slow_down(10.0)
@@ -112,14 +112,14 @@ def test_a_429_during_a_pause_slows_the_threads_that_wait_for_its_end() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
-    def answer_with_429s() -> None:
+    def respond_with_429s() -> None:
         limiter.slow_down()
         time.wait(0.5)
         limiter.slow_down(10.0)
         time.wait(1.5)
         limiter.slow_down()
 
-    time.run(answer_with_429s, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
+    time.run(respond_with_429s, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
     after = [moment for moment in starts if moment >= 10.5]
     assert len(after) > 10
     assert min(gaps_of(after)) > 1 / 7  # 80 % of 80 % of ten a second, and a little won back
@@ -129,11 +129,11 @@ def test_permits_booked_before_a_429_are_given_back() -> None:
     limiter, time = limiter_and_time(10)
     starts: list[float] = []
 
-    def answer_with_429() -> None:
+    def respond_with_429() -> None:
         time.wait(0.25)
         limiter.slow_down()
 
-    time.run(answer_with_429, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
+    time.run(respond_with_429, *(calls(limiter, time, starts, [0.0]) for _ in range(20)))
     assert len(starts) == 20
     assert starts[-1] < 2.6  # three until the 429, the others at eight a second
 

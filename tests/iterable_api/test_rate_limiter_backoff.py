@@ -1,4 +1,4 @@
-"""When again: the wait before a retry."""
+"""Exponential backoff with full jitter: the wait before a retry."""
 
 from __future__ import annotations
 

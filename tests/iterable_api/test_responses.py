@@ -1,4 +1,4 @@
-"""What an response of Iterable's means: every status, every code, every shape of body."""
+"""The verdict on a response: every status, every code, every shape of body."""
 
 from __future__ import annotations
 
@@ -52,15 +52,11 @@ def counted(succeeded: object, failed: object, **more: Any) -> ApiResponse:
     return ApiResponse(200, {"successCount": succeeded, "failCount": failed, **more})
 
 
-# The table
-
-
-def test_the_endpoints_are_iterables() -> None:
-    assert ENDPOINTS == ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
+# Verdicts
 
 
 def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int]]:
-    """Judge every code and every other body under these statuses: the statuses by verdict."""
+    """Return the statuses by verdict, each with every code and with bodies not from the API."""
     judged: dict[Verdict, set[int]] = {}
     for status in statuses:
         responses = [response_with(status, code) for code in CODES]
@@ -92,8 +88,8 @@ def test_any_other_4xx_is_rejected_even_if_the_code_is_success(endpoint: str) ->
 def test_a_404_is_rejected_if_the_user_is_unknown_and_refused_otherwise(
     code: str, endpoint: str
 ) -> None:
-    of_the_user = code in ("UnknownEmailError", "UnknownUserIdError")
-    expected = Verdict.REJECTED if of_the_user else Verdict.REFUSED
+    is_unknown_user = code in ("UnknownEmailError", "UnknownUserIdError")
+    expected = Verdict.REJECTED if is_unknown_user else Verdict.REFUSED
     assert verdict_of(endpoint, response_with(404, code)) is expected
 
 
@@ -159,7 +155,7 @@ def test_an_untrusted_certificate_is_refused() -> None:
     assert verdict_of(USERS_UPDATE, response) is Verdict.REFUSED
 
 
-# What the response says
+# Parts of a response
 
 
 def test_code_message_and_params_are_those_of_the_body() -> None:
@@ -169,7 +165,7 @@ def test_code_message_and_params_are_those_of_the_body() -> None:
 
 @pytest.mark.parametrize("said", [{"a": ["b"]}, 7, True, orjson.loads("[" * 1_000 + "]" * 1_000)])
 def test_a_message_nested_a_thousand_deep_ended_the_run(said: object) -> None:
-    """It was written out level by level, until the stack was full."""
+    """Converting it to text overflowed the stack."""
     for status, verdict in ((200, Verdict.DELIVERED), (400, Verdict.REJECTED)):
         response = ApiResponse(status, {"code": "Success", "msg": said})
         assert (response.message, verdict_of(USERS_UPDATE, response)) == ("", verdict)
@@ -213,7 +209,7 @@ def test_only_a_failure_that_is_retried_is_a_warning(verdict: Verdict) -> None:
     assert log_level(verdict, is_last=False) == again
 
 
-# Whatever comes
+# Any body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),

@@ -1,4 +1,4 @@
-"""How long Iterable asks to wait: a `Retry-After` header, or `rateLimitReset` in the body."""
+"""Waits that Iterable requests: a `Retry-After` header, or `rateLimitReset` in the body."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_a_key_holds_user_id_email_user_key_and_event_time() -> None:
 
 
 def test_hashes_are_the_same_in_every_release() -> None:
-    """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
+    """A release that changes payloads must raise PAYLOAD_VERSION."""
     key = key_of(SARAH)
     assert key.user_key == SARAHS_USER_KEY
     assert to_user_key("Müller@München.de") == 2961268501871219294
@@ -139,7 +139,7 @@ def test_a_row_that_cannot_be_valid_has_no_key(row: Mapping[str, Any]) -> None:
 
 
 def test_a_set_column_hashes_the_same_in_every_process() -> None:
-    """It did not: a set's order follows Python's seed, and every run sent such rows again."""
+    """The order of a set depends on Python's hash seed: every run sent such rows again."""
     program = (
         "from tests.support.golden import key_of, sarah\n"
         "print(key_of(sarah(tags={'a', 'b', 'c', 'd', 'e'}), 'tags').profile_hash)"
@@ -155,7 +155,7 @@ def test_a_set_column_hashes_the_same_in_every_process() -> None:
     assert len(hashes) == 1
 
 
-# Whatever the driver returns
+# Any value that the driver returns
 
 ADDRESSES = st.sampled_from(
     ["ann@example.com", " Ann@Example.com", "bo@", "", "ü@ü.de", "a" * 70 + "@b.de"]

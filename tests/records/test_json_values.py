@@ -170,7 +170,7 @@ def test_without_a_cast_a_value_is_unchanged() -> None:
     assert cast_value(value, "") is value
 
 
-# Whatever comes
+# Any value
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals(),

@@ -1,8 +1,7 @@
-"""What a row becomes: the two payloads, the event's name, and the reasons why it is invalid."""
+"""Mapping a row: the two payloads, the event id, and the reasons why a row is invalid."""
 
 from __future__ import annotations
 
-import re
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -10,7 +9,6 @@ import orjson
 import pytest
 
 from config.fields import EVENT_FIELDS, parse_fields
-from records.identity import to_event_id
 from records.mapping import RowMapping, needed_columns
 from tests.support.golden import (
     SARAH,
@@ -154,23 +152,7 @@ def test_json_as_deep_as_mysql_allows_is_sent() -> None:
     )
 
 
-# Event ids
-
-
-def test_event_ids_are_the_same_in_every_release() -> None:
-    assert to_event_id(1, "2026-01-13 14:30:45", "pricing") == SARAHS_EVENT_ID
-    hashed = to_event_id(1, "2026-01-13 14:30:45", "pricing", "a b")
-    assert hashed == "page-view-3f9ffc4809d3525dda89f1a8667d20b2"
-
-
-def test_event_ids_differ_in_user_time_and_page() -> None:
-    ids = {
-        to_event_id(user_id, moment, page)
-        for user_id in (1, 12, "1", None)
-        for moment in ("2026-01-13 14:30:45", "2026-01-13 14:30:46")
-        for page in ("pricing", "settings", "2026", None)
-    }
-    assert len(ids) == 4 * 2 * 4
+# The column event_id
 
 
 @pytest.mark.parametrize(
@@ -184,18 +166,6 @@ def test_event_ids_differ_in_user_time_and_page() -> None:
 )
 def test_the_column_event_id_becomes_part_of_the_event_id(event_id: object, expected: str) -> None:
     assert event_of(sarah(event_id=event_id))["id"] == expected
-
-
-@pytest.mark.parametrize("event_id", ["a_b", "a b", "ü", "", "x" * 52, "a\n", b"\x00\xff", 1.5])
-def test_a_column_event_id_with_other_characters_is_hashed(event_id: object) -> None:
-    named = to_event_id(1, "2026-01-13 14:30:45", "pricing", event_id)
-    assert re.fullmatch(r"page-view-[0-9a-f]{32}", named)
-    assert named != SARAHS_EVENT_ID
-
-
-def test_hashed_event_ids_differ() -> None:
-    ids = {to_event_id(1, "", None, event_id) for event_id in ("a b", "a  b", "a_b", 1.5, "x" * 52)}
-    assert len(ids) == 5
 
 
 def test_with_a_column_event_id_neither_page_nor_user_change_the_event_id() -> None:
@@ -239,7 +209,7 @@ def test_a_row_without_a_mapped_column_raises_an_exception() -> None:
 
 
 def test_a_query_without_any_mapped_column_crashed() -> None:
-    """It was a TypeError, exit 70: there was nothing to pick out of the row."""
+    """It was a TypeError and exit status 70."""
     assert RowMapping(("uid", "mail")).missing_columns == needed_columns(())
 
 

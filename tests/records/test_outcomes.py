@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
 from datetime import datetime, timezone
-from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +16,6 @@ from records.outcomes import (
     row_entry,
     row_outcome,
 )
-from records.rows import RowState
 
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
@@ -30,7 +27,7 @@ def result(verdict: Verdict, code: str | None = None, status: int | None = 400) 
     return CallResult(verdict, status, code, "a message")
 
 
-# Words
+# Names
 
 
 def test_verdicts_and_outcomes_have_the_documented_names() -> None:
@@ -41,10 +38,6 @@ def test_verdicts_and_outcomes_have_the_documented_names() -> None:
         *("successful", "partial_failure", "total_failure", "unchanged", "invalid"),
         *("duplicate", "not_attempted"),
     ]
-
-
-def test_a_result_is_that_of_one_attempt_unless_it_says_otherwise() -> None:
-    assert (result(REJECTED).attempts, result(REJECTED).elapsed_seconds) == (1, 0.0)
 
 
 # A row's outcome
@@ -94,26 +87,6 @@ def test_the_outcome_of_a_row_whose_event_was_delivered_before(
     update: Verdict | None, expected: Outcome
 ) -> None:
     assert row_outcome(update, NO_CALL, event_in_place=True) is expected
-
-
-@pytest.mark.parametrize("kind", ["unchanged", "invalid", "duplicate"])
-def test_the_outcome_of_a_row_that_is_not_sent_is_decided_by_the_fill(kind: str) -> None:
-    assert RowState(kind, True, True, None, None).outcome is Outcome(kind)
-
-
-@pytest.mark.parametrize(("update", "event", "expected"), THIS_RUN_ALONE)
-def test_a_state_as_the_outbox_stores_it_gives_the_same_outcome(
-    update: Verdict | None, event: Verdict | None, expected: Outcome
-) -> None:
-    stored = (verdict and verdict.value for verdict in (update, event))
-    assert RowState(None, False, False, *stored).outcome is expected
-
-
-def test_a_request_delivered_before_counts_in_the_form_that_sqlite_stores() -> None:
-    one: Any = 1  # SQLite's booleans
-    nought: Any = 0
-    assert RowState(None, one, nought, None, "delivered").outcome is Outcome.SUCCESSFUL
-    assert RowState(None, nought, one, "rejected", None).outcome is Outcome.PARTIAL_FAILURE
 
 
 # Whether the event follows
@@ -197,8 +170,3 @@ def test_an_entry_without_a_time_has_the_current_time_in_utc() -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
     settled_at = datetime.fromisoformat(row_entry(None, None, Outcome.INVALID)["timestamp"])
     assert before <= settled_at <= datetime.now(timezone.utc)
-
-
-def test_a_result_cannot_be_changed_once_made() -> None:
-    with pytest.raises(FrozenInstanceError):
-        result(REJECTED).verdict = DELIVERED  # type: ignore[misc]

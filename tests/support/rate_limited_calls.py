@@ -1,4 +1,4 @@
-"""Calls that ask a `RateLimiter` for permits in virtual time, and what their starts look like."""
+"""Calls that wait for permits of a `RateLimiter` in virtual time, and figures of their starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUNDING = 1e-6
 
 
 def most_in_a_second(starts: Sequence[float]) -> int:
-    """Return how many calls the fullest second holds, wherever it begins."""
+    """Return the most calls in any period of one second."""
     most = first = 0
     for last, moment in enumerate(starts):
         while starts[first] <= moment - 1.0 + ROUNDING:
@@ -50,7 +50,7 @@ def limiter_and_time(rate: float) -> tuple[RateLimiter, VirtualTime]:
 def calls(
     limiter: RateLimiter, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
 ) -> Callable[[], None]:
-    """Return a job that makes one call after the other, so many seconds apart."""
+    """Return a function that makes calls one after the other, with these pauses after them."""
 
     def job() -> None:
         for seconds in seconds_apart:
