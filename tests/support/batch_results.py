@@ -33,7 +33,7 @@ def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResul
 def read(
     rows: Sequence[PendingRow], call: CallResult, kind: RequestKind = RequestKind.PROFILE
 ) -> BatchResult:
-    """Return the result of a batch; every row must be settled or in one smaller part, never both."""
+    """Return a batch's result; each row must be either settled or in one smaller part."""
     reading = to_batch_result(kind, rows, call)
     again = [row.seq for part in reading.to_resend for row in part]
     assert sorted([*reading.settled, *again]) == [row.seq for row in rows]

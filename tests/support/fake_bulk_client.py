@@ -89,7 +89,7 @@ class FakeBulkClient(IterableClient):
             EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
         }
         self._most_rows = most_rows
-        self._stranger = stranger  # every response names someone who was not asked for
+        self._stranger = stranger  # each response names a user not in the batch
         self._stops_after = stops_after
         self._refuses_from = refuses_from
 

@@ -1,6 +1,6 @@
-"""What Iterable, or whoever responses in its place, may send: documents, status lines, headers.
+"""Hypothesis strategies for hostile responses: bodies, status lines, headers.
 
-Owns the strategies of `test_any_answer.py`. Refuses to know what should become of any of it.
+Used by `tests/properties/test_responses.py` and `tests/properties/test_source_reading.py`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _Self = TypeVar("_Self", bound="PrivateServer")
 
 
 class ServerUnavailable(RuntimeError):
-    """The server cannot be started here; the text says why."""
+    """The server cannot be started; the text gives the reason."""
 
 
 def free_port() -> int:
@@ -109,7 +109,7 @@ class PrivateServer(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Start the server on the same port and data as before, and wait until it accepts connections."""
+        """Start the server on the same port and data as before; return when it can be used."""
         command = [
             self.program(),
             "--no-defaults",
