@@ -15,7 +15,7 @@ DELIVERED = "delivered"
 
 
 def batch(count: int) -> list[PendingRow]:
-    """Return rows 0 to count-1: Person.0@Example.com and so on."""
+    """Return rows 0 to count-1: User.0@Example.com and so on."""
     return [row(seq) for seq in range(count)]
 
 

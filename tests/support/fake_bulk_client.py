@@ -47,7 +47,7 @@ TAKEN = frozenset({Kind.FINE, Kind.MISCOUNTED})
 
 def email_of(seq: int) -> str:
     """Return the address of a row, with capital letters that Iterable changes."""
-    return f"Person.{seq}@Example.com"
+    return f"User.{seq}@Example.com"
 
 
 def row(seq: int, *, profile: bool = True, event: bool = True, fields: str = "{}") -> PendingRow:

@@ -1,7 +1,7 @@
 """A private MySQL server, from the program that the environment variable MYSQLD names.
 
-The part of `tests/support/private_server.py` that only MySQL has. The defaults of an installation are
-kept: TLS with certificates that the server makes, `caching_sha2_password`, `utf8mb4_0900_ai_ci`.
+The part of `tests/support/private_server.py` that only MySQL has. It keeps MySQL's defaults: TLS
+with certificates that the server makes, `caching_sha2_password`, `utf8mb4_0900_ai_ci`.
 `tests/README.md` explains how to get a `mysqld` without installing it.
 """
 

@@ -284,4 +284,4 @@ def test_a_bulk_request_holds_the_bodies_of_single_calls() -> None:
             return super().bulk_update_users(users, subject, has_permit=has_permit)
 
     send(Looking({7: Kind.FINE}), [row(7, fields='{"a": 1}')])
-    assert seen == [{"email": "Person.7@Example.com", "dataFields": {"a": 1}}]
+    assert seen == [{"email": "User.7@Example.com", "dataFields": {"a": 1}}]

@@ -143,8 +143,8 @@ def test_a_stop_ends_the_run_soon_and_records_the_calls_in_flight(path: Path) ->
             stopped_at.append(time.monotonic())
             return len(iterable.project.events) >= 5
 
-        pace = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
-        drain(outbox, iterable.url, stop=stop_when(is_time), requests_per_second=pace)
+        rates = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
+        drain(outbox, iterable.url, stop=stop_when(is_time), requests_per_second=rates)
         assert time.monotonic() - stopped_at[-1] < 1.5
         counts = Counter(outcomes_of(outbox).values())
         assert set(counts) == {"successful", "partial_failure", "not_attempted"} or set(counts) == {
