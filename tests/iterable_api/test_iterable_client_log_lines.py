@@ -266,7 +266,9 @@ def test_a_key_that_iterable_echoes_is_not_in_log_or_results(
         assert API_KEY not in text
 
 
-def test_no_exception_of_the_client_holds_the_key(iterable: IterableSandbox) -> None:
+def test_an_exception_about_an_unsendable_value_does_not_hold_the_key(
+    iterable: IterableSandbox,
+) -> None:
     client = IterableClient(API_KEY, iterable.url)
     with pytest.raises(ValueError, match="JSON cannot represent") as caught:
         client.update_user(EMAIL, {"what": object()})
