@@ -29,8 +29,8 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 SCHEMA = SQL_FOLDER / "schema.sql"
 SAMPLE_DATA = SQL_FOLDER / "sample_data.sql"
 REAL_SERVERS = ("mariadb", "mysql") if os.environ.get("MYSQLD") else ("mariadb",)
-# Three users whose texts hold an apostrophe, Chinese, an emoji and NULL.
-PEOPLE = (
+# Three users whose columns have an apostrophe, Chinese, an emoji and NULL.
+INSERT_THREE_USERS = (
     "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES "
     "(1, 'Ann@Example.com', 'Ann', 'O''Hara', 'pro', NULL),"
     "(2, 'li@example.com', '小龙', 'Amélie 🚀', 'free', 'yes'),"
@@ -206,8 +206,8 @@ def use_pure(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def database(source: SourceDatabase, use_pure: bool) -> Iterator[DatabaseConnection]:
-    """An open connection to a database with `PEOPLE`: each server, each driver."""
-    source.run_sql(PEOPLE)
+    """An open connection to a database with `INSERT_THREE_USERS`: each server, each driver."""
+    source.run_sql(INSERT_THREE_USERS)
     with source.connection(use_pure=use_pure) as connection:
         yield connection
 

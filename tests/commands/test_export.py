@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from commands.export import ExportError, export_rows
 from db_connection import SourceError
-from tests.conftest import PEOPLE, SourceDatabase
+from tests.conftest import INSERT_THREE_USERS, SourceDatabase
 
 FORMULA_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four: full-width
 
@@ -220,7 +220,7 @@ def test_the_target_of_a_symbolic_link_is_replaced_and_the_link_kept(tmp_path: P
 
 
 def test_the_rows_of_a_real_query_are_exported(source: SourceDatabase, tmp_path: Path) -> None:
-    source.run_sql(PEOPLE)
+    source.run_sql(INSERT_THREE_USERS)
     with (
         source.connection() as database,
         database.stream("SELECT * FROM customers ORDER BY id", chunk_rows=2) as stream,

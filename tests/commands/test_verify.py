@@ -13,7 +13,7 @@ from commands.verify.run import Comparison, VerificationTally
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.sync_pair import KEY, PEOPLE, SyncPair
+from tests.support.sync_pair import KEY, USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of, event_of
 
 pytest_plugins = ["tests.support.synced"]
@@ -22,7 +22,9 @@ pytest_plugins = ["tests.support.synced"]
 def test_users_that_nobody_changed_are_as_sent(synced: SyncPair) -> None:
     findings = synced.findings()
     assert {finding.comparison for finding in findings} == {Comparison.AS_SENT}
-    assert {f.user_id for f in findings if f.kind is RequestKind.EVENT} == {*range(1, PEOPLE + 1)}
+    assert {f.user_id for f in findings if f.kind is RequestKind.EVENT} == {
+        *range(1, USER_COUNT + 1)
+    }
     tally = VerificationTally()
     for finding in findings:
         tally.add(finding)

@@ -22,7 +22,7 @@ from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
-from tests.support.sync_pair import PEOPLE, SyncPair
+from tests.support.sync_pair import USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of
 
 pytest_plugins = ["tests.support.synced"]
@@ -96,7 +96,7 @@ def test_a_stop_ends_the_waits_at_once(synced: SyncPair) -> None:
     )
     asked = [call for call in synced.iterable.calls if call.endpoint == "users/getByEmail"]
     assert len([call for call in asked if call.email == email_of(3)]) == 2
-    assert len(findings) == 2 * PEOPLE - 1
+    assert len(findings) == 2 * USER_COUNT - 1
 
 
 def test_a_stop_does_not_wait_for_a_hanging_response(synced: SyncPair) -> None:

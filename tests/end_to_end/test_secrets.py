@@ -26,7 +26,7 @@ from tests.support.users import WINDOW, add_user, add_users
 
 KEY = "c4nary0key0c4nary0key0c4nary0key"
 PASSWORD = 'c4nary pässword\'s "$HOME" \\ #1'
-EMAIL = "c4nary.person@example.com"
+EMAIL = "c4nary.user@example.com"
 CANARY_ID = 77
 
 

@@ -66,7 +66,7 @@ def run_twice(program: Program, user_count: int) -> None:
             ],
             [1774745999, 1774747800, 1774746000, 1761436799, 1761438600, 1761444000],
         ),
-        (  # half an hour, in the other half of the year
+        (  # clocks change by half an hour, in the southern year
             "Australia/Lord_Howe",
             ["2026-04-05 01:29:59", "2026-04-05 01:45:00", "2026-04-05 02:00:00"],
             [1775312999, 1775313900, 1775316600],

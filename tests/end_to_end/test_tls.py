@@ -165,7 +165,7 @@ def test_a_server_with_tls_1_1_is_refused_before_the_key_is_sent(
                 with old_tls(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(plain) as client:
                     assert client.version() == "TLSv1.1"
             except ssl.SSLError as error:
-                pytest.skip(f"this machine's OpenSSL knows no TLS 1.1: {error}")
+                pytest.skip(f"OpenSSL on this machine does not support TLS 1.1: {error}")
         ending = run_against(program, site, certificates.ca)
     assert ending.status == 3
     assert program.results["total_failures"] == 2

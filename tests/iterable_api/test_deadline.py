@@ -1,4 +1,4 @@
-"""An answer that comes a byte at a time, for ever: each byte in time, the whole never."""
+"""Total time-out of a response that arrives byte by byte without end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = (1.0, 0.2)
 TIME_OUTS = ("ReadTimeout", "ReadTimeoutError")  # before and after the headers
 BETWEEN_BYTES_SECONDS = 0.02
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-TRICKLES = {
+ENDLESS_RESPONSES = {
     "a status line": itertools.repeat(b"H"),
     "headers": itertools.chain([HEAD, b"X: "], itertools.repeat(b"x")),
     "a body": itertools.chain([HEAD, b"Content-Length: 9999\r\n\r\n"], itertools.repeat(b" ")),
@@ -30,22 +30,22 @@ TRICKLES = {
     "chunks": itertools.chain(
         [HEAD, b"Transfer-Encoding: chunked\r\n\r\n"], itertools.repeat(b"1\r\n \r\n")
     ),
-    "go on, go on": itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "100 Continue": itertools.repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
 
 
 @dataclass
 class Server:
     url: str
-    saw_it_closed: threading.Event = field(default_factory=threading.Event)
+    client_closed: threading.Event = field(default_factory=threading.Event)
 
 
 @contextlib.contextmanager
-def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
-    """Serve one answer, a piece at a time, until the client has had enough."""
+def slow_server(pieces: Iterator[bytes]) -> Iterator[Server]:
+    """Serve one response piece by piece, until the client closes the connection."""
     left = threading.Event()
 
-    def answer() -> None:
+    def response() -> None:
         connection, _address = listener.accept()
         with connection, contextlib.suppress(OSError):
             connection.recv(65_536)
@@ -55,11 +55,11 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
                     return
             while connection.recv(65_536):
                 pass
-            server.saw_it_closed.set()
+            server.client_closed.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=response)
         thread.start()
         try:
             yield server
@@ -68,19 +68,19 @@ def trickling(pieces: Iterator[bytes]) -> Iterator[Server]:
             thread.join()
 
 
-@pytest.mark.parametrize("name", TRICKLES)
-def test_an_answer_that_trickles_for_ever_is_given_up(name: str) -> None:
-    with trickling(TRICKLES[name]) as server:
+@pytest.mark.parametrize("name", ENDLESS_RESPONSES)
+def test_a_response_that_never_ends_times_out(name: str) -> None:
+    with slow_server(ENDLESS_RESPONSES[name]) as server:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
-        answer = http.post(USERS_UPDATE, USER)
+        response = http.post(USERS_UPDATE, USER)
         http.close()
-    assert answer.status is None
-    assert answer.problem in TIME_OUTS
+    assert response.status is None
+    assert response.problem in TIME_OUTS
 
 
-def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
+def test_a_response_that_times_out_before_its_last_byte_is_unavailable() -> None:
     head = [HEAD, b"Content-Length: 41\r\n\r\n", SUCCESS[:-1]]  # all but the last byte
-    with trickling(itertools.chain(head, itertools.repeat(b""))) as server:
+    with slow_server(itertools.chain(head, itertools.repeat(b""))) as server:
         client, _stop = unwaiting_client(
             server.url, max_attempts=1, timeout_seconds=TIMEOUT_SECONDS
         )
@@ -89,18 +89,18 @@ def test_a_trickling_answer_is_no_success_and_is_tried_again() -> None:
     assert result.code in TIME_OUTS
 
 
-def test_connections_are_closed_at_once_and_not_by_the_garbage_collector() -> None:
-    with trickling(iter([HEAD + b"Content-Length: 2\r\n\r\n{}"])) as server:
+def test_close_closes_connections_that_are_still_referenced() -> None:
+    with slow_server(iter([HEAD + b"Content-Length: 2\r\n\r\n{}"])) as server:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
         http.post(USERS_UPDATE, USER)
-        # What a call in flight, or a traceback, still holds on to.
+        # A call in flight or a traceback may still hold a reference.
         held = http._adapter.poolmanager.connection_from_url(server.url)
         http.close()
-        assert server.saw_it_closed.wait(10), "it stays open"
+        assert server.client_closed.wait(10), "the connection stays open"
         assert held.pool is None
 
 
-def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
+def test_each_response_on_a_connection_has_its_own_deadline(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = make_self_signed(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
@@ -108,7 +108,7 @@ def test_each_answer_of_a_connection_has_a_deadline_of_its_own(
     with website(certificate) as site:
         http = IterableHTTP(API_KEY, site.url, timeout_seconds=(5.0, 0.4))
         waiting = threading.Event()
-        for _ in range(4):  # longer in all than one answer may take
+        for _ in range(4):  # together longer than the time-out of one response
             assert http.post(USERS_UPDATE, USER).status == 200
             waiting.wait(0.3)
         assert site.connection_count == 1

@@ -1,4 +1,4 @@
-"""One HTTP exchange: what goes over the wire, to whom, through which proxy, and under which TLS."""
+"""One HTTP exchange: bytes on the wire, redaction of the key, TLS and proxies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @pytest.fixture(autouse=True)
-def _environment_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may sit behind a proxy."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the proxy and CA settings of this machine."""
     for name in (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES), *CA_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
@@ -46,9 +46,9 @@ def secure_site(certificate: Path) -> Iterator[Website]:
 # On the wire
 
 
-def test_a_post_is_json_with_the_key_in_its_header(site: Website) -> None:
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.status, answer.code) == (200, "Success")
+def test_a_post_sends_json_with_the_key_in_a_header(site: Website) -> None:
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.status, response.code) == (200, "Success")
     (request,) = site.requests
     assert request.line == "POST /api/users/update HTTP/1.1"
     assert request.body == USER
@@ -62,7 +62,7 @@ def test_a_post_is_json_with_the_key_in_its_header(site: Website) -> None:
     }
 
 
-def test_a_get_asks_with_its_query_and_sends_no_body(site: Website) -> None:
+def test_a_get_sends_query_parameters_and_no_body(site: Website) -> None:
     email = "a+b&c@example.com"
     IterableHTTP(API_KEY, site.url).get("users/getByEmail", {"email": email, "n": 1})
     (request,) = site.requests
@@ -71,7 +71,7 @@ def test_a_get_asks_with_its_query_and_sends_no_body(site: Website) -> None:
     assert "Content-Type" not in request.headers
 
 
-def test_bytes_arrive_as_they_are(site: Website) -> None:
+def test_a_body_is_sent_unchanged(site: Website) -> None:
     body = '{"first_name":"小龙 🚀 Amélie"}'.encode()
     IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, body)
     assert site.requests[0].body == body
@@ -91,84 +91,84 @@ def test_calls_share_a_connection(site: Website) -> None:
     http.close()
 
 
-def test_a_connection_that_the_server_let_go_is_replaced(site: Website) -> None:
-    site.closes_after_answer = True
+def test_a_connection_that_the_server_closed_is_replaced(site: Website) -> None:
+    site.closes_after_response = True
     http = IterableHTTP(API_KEY, site.url)
     for _ in range(3):
         assert http.post(USERS_UPDATE, USER).status == 200
-        time.sleep(0.1)  # the server's goodbye takes its way
+        time.sleep(0.1)  # until the close has arrived
     assert site.connection_count == 3
 
 
 def test_cookies_are_not_kept(site: Website) -> None:
-    site.answer_headers = {"Set-Cookie": "tracked=yes; Path=/"}
+    site.response_headers = {"Set-Cookie": "tracked=yes; Path=/"}
     http = IterableHTTP(API_KEY, site.url)
     for _ in range(2):
         http.post(USERS_UPDATE, USER)
     assert "Cookie" not in site.requests[1].headers
 
 
-def test_an_answer_names_the_request(site: Website) -> None:
-    site.answer_headers = {"Iterable-Request-Id": "request-1"}
+def test_a_response_has_iterables_request_id(site: Website) -> None:
+    site.response_headers = {"Iterable-Request-Id": "request-1"}
     assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).request_id == "request-1"
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"null", b'"text"', b"1", b"\xff", b"{" * 10_000])
-def test_only_an_object_is_an_answer_of_the_api(site: Website, content: bytes) -> None:
-    site.answer = content
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.status, answer.code) == (200, "not an API response")
+def test_only_a_json_object_is_an_api_response(site: Website, content: bytes) -> None:
+    site.response = content
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.status, response.code) == (200, "not an API response")
 
 
-# The key in an answer
+# Redaction of the key
 
 
-def test_a_key_that_comes_back_is_taken_out_of_everything(site: Website) -> None:
-    site.answer = b'{"code":"%(key)b","msg":"key %(key)b","params":{"%(key)b":"%(key)b"}}' % {
+def test_a_key_that_the_server_echoes_is_redacted_in_the_whole_response(site: Website) -> None:
+    site.response = b'{"code":"%(key)b","msg":"key %(key)b","params":{"%(key)b":"%(key)b"}}' % {
         b"key": API_KEY.encode()
     }
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert API_KEY not in repr(answer)
-    assert answer.message == "key [api key]"
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert API_KEY not in repr(response)
+    assert response.message == "key [api key]"
 
 
-def test_a_key_with_quotes_is_recognised_as_json_writes_it(site: Website) -> None:
+def test_a_key_with_quotes_is_redacted_in_json(site: Website) -> None:
     key = 'very"odd\\key'
-    site.answer = b'{"code":"GenericError","msg":"Api-Key: very\\"odd\\\\key."}'
-    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
-    assert answer.message == "Api-Key: [api key]."
+    site.response = b'{"code":"GenericError","msg":"Api-Key: very\\"odd\\\\key."}'
+    response = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert response.message == "Api-Key: [api key]."
 
 
-def test_a_key_is_recognised_however_json_spells_its_letters(site: Website) -> None:
+def test_a_key_with_unicode_escapes_is_redacted_in_json(site: Website) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in API_KEY[:3]) + API_KEY[3:]
-    site.answer = (
+    site.response = (
         b'{"code":"Bad","msg":"Api-Key: %b \\u5c0f","params":{"n":1.5}}' % escaped.encode()
     )
-    answer = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
-    assert (answer.message, answer.params) == ("Api-Key: [api key] 小", {"n": 1.5})
-    assert API_KEY[3:].encode() not in answer.content
-    site.answer = b"<p>\\u0041 is no JSON</p>"
-    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.answer
+    response = IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER)
+    assert (response.message, response.params) == ("Api-Key: [api key] 小", {"n": 1.5})
+    assert API_KEY[3:].encode() not in response.content
+    site.response = b"<p>\\u0041 is no JSON</p>"
+    assert IterableHTTP(API_KEY, site.url).post(USERS_UPDATE, USER).content == site.response
 
 
-def test_a_key_is_recognised_with_its_slashes_escaped(site: Website) -> None:
-    site.answer = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
-    answer = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
-    assert answer.message == "Api-Key: [api key]."
-    assert b"odd" not in answer.content
+def test_a_key_with_escaped_slashes_is_redacted_in_json(site: Website) -> None:
+    site.response = b'{"code":"GenericError","msg":"Api-Key: odd\\/key\\/."}'
+    response = IterableHTTP("odd/key/", site.url).post(USERS_UPDATE, USER)
+    assert response.message == "Api-Key: [api key]."
+    assert b"odd" not in response.content
 
 
 @pytest.mark.parametrize("key", ["", "c", "key"])
-def test_a_key_of_a_few_letters_does_not_spoil_answers(site: Website, key: str) -> None:
-    site.answer = b'{"code":"Success","msg":"a monkey","params":null}'
-    answer = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
-    assert (answer.code, answer.message) == ("Success", "a monkey")
+def test_a_key_of_a_few_letters_is_not_redacted(site: Website, key: str) -> None:
+    site.response = b'{"code":"Success","msg":"a monkey","params":null}'
+    response = IterableHTTP(key, site.url).post(USERS_UPDATE, USER)
+    assert (response.code, response.message) == ("Success", "a monkey")
 
 
 # TLS
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
+def test_a_self_signed_certificate_is_refused(
     secure_site: Website, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, stop = unwaiting_client(secure_site.url)
@@ -207,7 +207,7 @@ def test_a_certificate_for_another_name_is_refused(
         ("no certificate", "the CA bundle holds no certificate"),
     ],
 )
-def test_a_ca_bundle_that_is_none_is_refused_by_name(
+def test_an_unusable_ca_bundle_is_refused_with_the_reason(
     secure_site: Website,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -223,7 +223,7 @@ def test_a_ca_bundle_that_is_none_is_refused_by_name(
     assert (result.verdict, result.message) == (Verdict.REFUSED, problem)
 
 
-def test_a_server_that_speaks_no_tls_is_unavailable(site: Website) -> None:
+def test_a_server_without_tls_is_unavailable(site: Website) -> None:
     client, _stop = unwaiting_client(site.url.replace("http:", "https:"), max_attempts=2)
     result = client.call(USERS_UPDATE, USER)
     assert (result.verdict, result.attempts) == (Verdict.UNAVAILABLE, 2)
@@ -233,7 +233,7 @@ def test_a_server_that_speaks_no_tls_is_unavailable(site: Website) -> None:
 # Proxies
 
 
-def test_https_goes_through_the_proxy_which_sees_no_key(
+def test_https_is_tunnelled_through_the_proxy_without_showing_it_the_key(
     secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
@@ -249,7 +249,7 @@ def test_https_goes_through_the_proxy_which_sees_no_key(
     assert len(secure_site.requests) == 2
 
 
-def test_no_proxy_is_heeded(
+def test_no_proxy_is_respected(
     secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
@@ -262,7 +262,7 @@ def test_no_proxy_is_heeded(
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_plain_http_stays_on_this_machine_and_shows_no_proxy_the_key(
+def test_plain_http_is_never_sent_through_a_proxy(
     site: Website, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     with proxy() as between:
@@ -272,7 +272,7 @@ def test_plain_http_stays_on_this_machine_and_shows_no_proxy_the_key(
     assert between.requests == []
 
 
-def test_a_proxy_that_is_gone_is_unavailable(
+def test_an_unreachable_proxy_is_unavailable(
     secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with proxy() as gone:

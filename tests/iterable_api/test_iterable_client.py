@@ -1,4 +1,4 @@
-"""The client's public calls at the sandbox: what is sent, and what is said of the answer."""
+"""Public methods of the client against the sandbox: what they send and return."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def client(iterable: IterableSandbox) -> Iterator[IterableClient]:
     made.close()
 
 
-def answer_of(status: int, body: bytes) -> requests.Response:
-    """Make a real answer of `requests`."""
-    answer = requests.Response()
-    answer.status_code = status
-    answer._content = body
-    return answer
+def response_of(status: int, body: bytes) -> requests.Response:
+    """Return a real response of `requests`."""
+    response = requests.Response()
+    response.status_code = status
+    response._content = body
+    return response
 
 
-class StandIn:
-    """The least that a test of somebody else's would make up as an answer."""
+class FakeResponse:
+    """A minimal fake, such as a user's own test might pass in."""
 
     def __init__(self, status_code: int, body: Any) -> None:
         self.status_code = status_code
@@ -47,10 +47,10 @@ class StandIn:
         return self._body
 
 
-# The surface
+# Methods and defaults
 
 
-def test_the_documented_names_and_arguments_are_there() -> None:
+def test_the_client_has_the_documented_methods_and_arguments() -> None:
     def arguments(call: Any) -> list[str]:
         return list(inspect.signature(call).parameters)
 
@@ -61,13 +61,13 @@ def test_the_documented_names_and_arguments_are_there() -> None:
     assert arguments(IterableClient._handle_response)[1:] == ["response", "endpoint"]
 
 
-def test_without_a_base_url_it_speaks_to_iterables_own() -> None:
+def test_the_default_base_url_is_iterables() -> None:
     assert repr(IterableClient(API_KEY)) == "IterableClient('https://api.iterable.com')"
 
 
-def test_without_settings_each_endpoint_has_iterables_documented_pace() -> None:
+def test_the_default_rate_limits_are_iterables_documented_ones() -> None:
     rate_limiters = IterableClient(API_KEY).rate_limiters
-    assert {endpoint: pace.full_rate for endpoint, pace in rate_limiters.items()} == {
+    assert {endpoint: limiter.full_rate for endpoint, limiter in rate_limiters.items()} == {
         "users/update": 500,
         "events/track": 2000,
         "users/bulkUpdate": 5,
@@ -85,7 +85,7 @@ def test_a_malformed_key_is_refused_without_appearing_in_the_error(key: str) -> 
 # Single calls
 
 
-def test_an_update_sends_email_and_fields_and_tells_what_iterable_said(
+def test_an_update_sends_email_and_fields_and_returns_the_response(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
     fields: Any = SARAHS_PROFILE["dataFields"]
@@ -110,7 +110,7 @@ def test_an_event_sends_email_name_and_fields_only(
     assert call.body == {"email": SARAHS_EMAIL, "eventName": "page_view", "dataFields": fields}
 
 
-def test_an_event_with_an_id_is_there_once_however_often_it_is_sent(
+def test_an_event_with_an_id_that_is_sent_twice_exists_once(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_a_rejected_call_returns_iterables_code_and_the_verdict(client: Iterable
     assert said["verdict"] == "rejected"
 
 
-def test_bulk_calls_send_the_bodies_of_single_ones(
+def test_bulk_calls_send_the_bodies_of_single_calls(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
     users = client.bulk_update_users([b'{"email":"a@x.io"}', b'{"email":"B@x.io"}'])
@@ -159,7 +159,7 @@ def test_calls_and_retries_are_counted(iterable: IterableSandbox) -> None:
 # One row
 
 
-def test_a_row_becomes_exactly_the_two_documented_payloads(
+def test_a_row_is_sent_as_the_two_documented_payloads(
     client: IterableClient, iterable: IterableSandbox
 ) -> None:
     entry = client.process_user_record(dict(SARAH))
@@ -197,14 +197,14 @@ def test_columns_that_a_row_lacks_count_as_null(
     assert client.process_user_record({})["reason"] == "no e-mail address"
 
 
-def test_a_row_with_one_half_in_place_is_a_partial_failure() -> None:
+def test_a_row_whose_event_is_rejected_is_a_partial_failure() -> None:
     with IterableSandbox(disallowed_events=["page_view"]) as iterable:
         entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
     assert (entry["outcome"], entry["overall_success"]) == ("partial_failure", False)
     assert (entry["users_update"]["success"], entry["events_track"]["success"]) == (True, False)
 
 
-def test_the_event_is_sent_though_the_update_failed(iterable: IterableSandbox) -> None:
+def test_the_event_is_sent_although_the_update_was_rejected(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "endpoint": "users/update"}])
     entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
     assert entry["outcome"] == "partial_failure"
@@ -219,7 +219,9 @@ def test_the_event_is_sent_though_the_update_failed(iterable: IterableSandbox) -
         ({"api_key": "another-key"}, "BadApiKey"),
     ],
 )
-def test_no_event_follows_where_nobody_can_be_reached(options: dict[str, Any], code: str) -> None:
+def test_no_event_is_sent_to_a_user_that_cannot_be_reached(
+    options: dict[str, Any], code: str
+) -> None:
     with IterableSandbox(**options) as iterable:
         entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
         assert [call.endpoint for call in iterable.calls] == ["users/update"]
@@ -228,7 +230,7 @@ def test_no_event_follows_where_nobody_can_be_reached(options: dict[str, Any], c
     assert entry["events_track"] is None
 
 
-def test_a_row_can_be_mapped_in_another_way(iterable: IterableSandbox) -> None:
+def test_a_client_accepts_a_mapping_of_its_own(iterable: IterableSandbox) -> None:
     client = IterableClient(
         API_KEY, iterable.url, to_mapping=lambda columns: RowMapping(columns, send_nulls=True)
     )
@@ -236,10 +238,10 @@ def test_a_row_can_be_mapped_in_another_way(iterable: IterableSandbox) -> None:
     assert iterable.calls[0].body["dataFields"]["candidate"] is None
 
 
-# Answers that were got elsewhere
+# Responses passed in
 
 
-@pytest.mark.parametrize("is_real", [True, False], ids=["requests.Response", "stand-in"])
+@pytest.mark.parametrize("is_real", [True, False], ids=["requests.Response", "fake"])
 @pytest.mark.parametrize(
     ("status", "body", "verdict"),
     [
@@ -254,7 +256,7 @@ def test_a_row_can_be_mapped_in_another_way(iterable: IterableSandbox) -> None:
         (200, None, "unavailable"),
     ],
 )
-def test_an_answer_is_judged_as_if_the_client_had_got_it(
+def test_a_response_passed_in_gets_the_verdict_of_a_received_one(
     client: IterableClient,
     caplog: pytest.LogCaptureFixture,
     status: int,
@@ -262,10 +264,10 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
     verdict: str,
     is_real: bool,
 ) -> None:
-    answer: Any = StandIn(status, ValueError("no JSON") if body is None else body)
+    response: Any = FakeResponse(status, ValueError("no JSON") if body is None else body)
     if is_real:
-        answer = answer_of(status, json.dumps(body).encode() if body else b"<html>")
-    delivered, said = client._handle_response(answer, "events/track")
+        response = response_of(status, json.dumps(body).encode() if body else b"<html>")
+    delivered, said = client._handle_response(response, "events/track")
     assert delivered == (verdict == "delivered") == (caplog.messages == [])
     assert (said["verdict"], said["http_status"], said["attempts"]) == (verdict, status, 1)
     assert said["code"] == (body["code"] if body else "not an API response")
@@ -278,20 +280,22 @@ def test_an_answer_is_judged_as_if_the_client_had_got_it(
         (502, "5xx Server Error from users/update: Status 502"),
     ],
 )
-def test_an_answer_without_a_body_is_logged_in_the_documented_words(
+def test_an_error_without_a_message_is_logged_as_documented(
     client: IterableClient, caplog: pytest.LogCaptureFixture, status: int, line: str
 ) -> None:
-    client._handle_response(answer_of(status, b"{}"), "users/update")
+    client._handle_response(response_of(status, b"{}"), "users/update")
     assert caplog.messages == [line]
     assert caplog.records[0].levelname == "ERROR"
 
 
-def test_a_stand_in_whose_body_has_no_json_form_is_no_answer(client: IterableClient) -> None:
-    answer: Any = StandIn(200, {"code": "Success", "params": object()})
-    assert client._handle_response(answer, "users/update")[1]["code"] == "not an API response"
+def test_a_fake_response_whose_body_is_not_json_is_not_an_api_response(
+    client: IterableClient,
+) -> None:
+    response: Any = FakeResponse(200, {"code": "Success", "params": object()})
+    assert client._handle_response(response, "users/update")[1]["code"] == "not an API response"
 
 
-def test_an_answer_from_elsewhere_loses_the_key(client: IterableClient) -> None:
+def test_the_key_is_redacted_in_a_response_passed_in(client: IterableClient) -> None:
     body = b'{"code":"GenericError","msg":"your request: Api-Key: %b"}' % API_KEY.encode()
-    _delivered, said = client._handle_response(answer_of(400, body), "users/update")
+    _delivered, said = client._handle_response(response_of(400, body), "users/update")
     assert said["msg"] == "your request: Api-Key: [api key]"

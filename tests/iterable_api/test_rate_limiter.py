@@ -1,4 +1,4 @@
-"""How fast: evenly, never over the limit, however many threads ask, and no real time spent."""
+"""Rate limiter in virtual time: even spacing, and never over the limit with many threads."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from itertools import cycle
 import pytest
 
 from iterable_api.rate_limiter import RateLimiter
-from tests.support.paced_calls import (
+from tests.support.rate_limited_calls import (
     ROUNDING,
     calls,
     gaps_of,
+    limiter_and_time,
     most_in_a_second,
-    paced,
-    starts_of_a_dispatcher,
+    starts_of_dispatcher,
 )
 
-# The pace
+# One thread
 
 
 @pytest.mark.parametrize("rate", [1, 2, 5, 10, 100, 500])
 def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> None:
-    pace, time = paced(rate)
-    starts = starts_of_a_dispatcher(pace, time, 10.0)
+    limiter, time = limiter_and_time(rate)
+    starts = starts_of_dispatcher(limiter, time, 10.0)
     assert min(gaps_of(starts)) > 0.99 / rate
     assert most_in_a_second(starts) <= rate
     assert len(starts) >= 0.97 * rate * 10
@@ -33,49 +33,49 @@ def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> 
 @pytest.mark.parametrize(
     ("rate", "clear_seconds"), [(1, 0.02), (5, 0.02), (10, 0.01), (100, 0.001)]
 )
-def test_a_tenth_of_an_interval_is_kept_clear_for_calls_that_are_late(
+def test_a_second_is_a_tenth_of_an_interval_longer_to_allow_for_latency(
     rate: int, clear_seconds: float
 ) -> None:
-    pace, time = paced(rate)
-    starts = starts_of_a_dispatcher(pace, time, 3.0)
+    limiter, time = limiter_and_time(rate)
+    starts = starts_of_dispatcher(limiter, time, 3.0)
     assert starts[rate] - starts[0] == pytest.approx(1.0 + clear_seconds)
 
 
 @pytest.mark.parametrize(("rate", "seconds_apart"), [(0.5, 2.0), (0.01, 100.0)])
-def test_a_pace_under_one_a_second_waits_longer_than_a_second(
+def test_a_rate_under_one_a_second_waits_longer_than_a_second(
     rate: float, seconds_apart: float
 ) -> None:
-    pace, time = paced(rate)
-    starts = starts_of_a_dispatcher(pace, time, 10 * seconds_apart)
+    limiter, time = limiter_and_time(rate)
+    starts = starts_of_dispatcher(limiter, time, 10 * seconds_apart)
     gaps = gaps_of(starts)
     assert len(starts) == 10
     assert gaps == pytest.approx([seconds_apart + 0.02] * 9)
 
 
 @pytest.mark.parametrize("rate", [1.5, 2.5, 7.3])
-def test_a_fractional_pace_is_held_over_ten_seconds(rate: float) -> None:
-    pace, time = paced(rate)
-    starts = starts_of_a_dispatcher(pace, time, 10.0)
+def test_a_fractional_rate_is_kept_over_ten_seconds(rate: float) -> None:
+    limiter, time = limiter_and_time(rate)
+    starts = starts_of_dispatcher(limiter, time, 10.0)
     assert most_in_a_second(starts) <= rate + 1
     assert 0.95 * rate * 10 <= len(starts) <= rate * 10 + 1
 
 
-def test_a_stall_is_made_up_for_by_no_more_than_a_fifth_of_a_second() -> None:
-    pace, time = paced(100)
-    assert pace.try_acquire() == 0.0
+def test_after_a_stall_at_most_a_fifth_of_a_second_is_caught_up() -> None:
+    limiter, time = limiter_and_time(100)
+    assert limiter.try_acquire() == 0.0
     time.now += 3_600.0
     at_once = 0
-    while pace.try_acquire() == 0.0:
+    while limiter.try_acquire() == 0.0:
         at_once += 1
     assert 20 <= at_once <= 21
 
 
-def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> None:
-    """It did: the rest that the full second forced was taken for a stall, and so on for ever."""
-    pace, time = paced(100)
-    assert pace.try_acquire() == 0.0
+def test_a_burst_after_a_stall_was_repeated_every_second() -> None:
+    """The pause after a burst was taken for another stall."""
+    limiter, time = limiter_and_time(100)
+    assert limiter.try_acquire() == 0.0
     time.now = 3_600.0
-    starts = starts_of_a_dispatcher(pace, time, 5.0)
+    starts = starts_of_dispatcher(limiter, time, 5.0)
     assert starts[19] == 3_600.0
     assert most_in_a_second(starts) <= 100
     later = [moment for moment in starts if moment > 3_600.9]
@@ -83,54 +83,54 @@ def test_what_was_made_up_for_does_not_come_back_as_a_wave_every_second() -> Non
     assert len(starts) > 480
 
 
-def test_the_start_is_no_stall_to_be_made_up_for() -> None:
-    pace, time = paced(100)
+def test_the_time_before_the_first_permit_is_not_caught_up() -> None:
+    limiter, time = limiter_and_time(100)
     time.now = 3_600.0
-    starts = starts_of_a_dispatcher(pace, time, 1.0)
+    starts = starts_of_dispatcher(limiter, time, 1.0)
     assert min(gaps_of(starts)) > 0.0099
 
 
-def test_the_first_permit_is_there_at_once() -> None:
-    pace, _ = paced(0.01)
-    assert pace.try_acquire() == 0.0
-    assert pace.try_acquire() > 99.0
+def test_the_first_permit_is_given_at_once() -> None:
+    limiter, _ = limiter_and_time(0.01)
+    assert limiter.try_acquire() == 0.0
+    assert limiter.try_acquire() > 99.0
 
 
-def test_the_named_wait_is_exactly_until_the_next_permit() -> None:
-    pace, time = paced(5)
-    assert pace.try_acquire() == 0.0
-    wait_seconds = pace.try_acquire()
+def test_try_acquire_returns_the_exact_wait_for_the_next_permit() -> None:
+    limiter, time = limiter_and_time(5)
+    assert limiter.try_acquire() == 0.0
+    wait_seconds = limiter.try_acquire()
     time.now += wait_seconds - 0.001
-    assert pace.try_acquire() > 0.0
+    assert limiter.try_acquire() > 0.0
     time.now += 0.001 + ROUNDING
-    assert pace.try_acquire() == 0.0
+    assert limiter.try_acquire() == 0.0
 
 
 def test_only_the_last_second_is_remembered() -> None:
-    pace, time = paced(500)
-    starts_of_a_dispatcher(pace, time, 2.0)
+    limiter, time = limiter_and_time(500)
+    starts_of_dispatcher(limiter, time, 2.0)
     tracemalloc.start()
-    assert len(starts_of_a_dispatcher(pace, time, 20.0)) > 9_700
+    assert len(starts_of_dispatcher(limiter, time, 20.0)) > 9_700
     remembered_bytes = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert remembered_bytes < 100_000  # 32 a start
 
 
-# Threads that wait
+# Many threads
 
 
 @pytest.mark.parametrize(("rate", "threads"), [(1, 5), (5, 3), (5, 40), (50, 20), (20, 1)])
 def test_threads_together_stay_under_the_limit(rate: int, threads: int) -> None:
-    pace, time = paced(rate)
+    limiter, time = limiter_and_time(rate)
     starts: list[float] = []
-    time.run(*(calls(pace, time, starts, [0.01] * 10) for _ in range(threads)))
+    time.run(*(calls(limiter, time, starts, [0.01] * 10) for _ in range(threads)))
     assert len(starts) == 10 * threads
     assert most_in_a_second(starts) <= rate
     assert starts[-1] <= 1.05 * len(starts) / rate
 
 
-def test_each_thread_waits_once_for_a_time_of_its_own_from_the_start_on() -> None:
-    pace, time = paced(100)
+def test_each_thread_waits_once_for_its_own_permit() -> None:
+    limiter, time = limiter_and_time(100)
     time.now = 3_600.0
     waits_seconds: list[float] = []
 
@@ -139,29 +139,29 @@ def test_each_thread_waits_once_for_a_time_of_its_own_from_the_start_on() -> Non
         return time.wait(seconds)
 
     def job() -> None:
-        assert pace.acquire(noted_wait)
+        assert limiter.acquire(noted_wait)
 
     time.run(*(job for _ in range(20)))
     assert sorted(waits_seconds) == pytest.approx([number / 100 for number in range(1, 20)])
 
 
 def test_a_dispatcher_and_threads_share_one_limit() -> None:
-    pace, time = paced(20)
+    limiter, time = limiter_and_time(20)
     starts: list[float] = []
 
     def dispatch() -> None:
         while time.now < 5.0:
-            wait_seconds = pace.try_acquire()
+            wait_seconds = limiter.try_acquire()
             if not wait_seconds:
                 starts.append(time.now)
             time.wait(max(wait_seconds, 0.001))
 
-    time.run(dispatch, *(calls(pace, time, starts, [0.3] * 5) for _ in range(6)))
+    time.run(dispatch, *(calls(limiter, time, starts, [0.3] * 5) for _ in range(6)))
     assert most_in_a_second(starts) <= 20
 
 
-def test_real_threads_never_book_the_same_permit() -> None:
-    pace = RateLimiter(100, clock=lambda: 0.0)
+def test_threads_never_get_the_same_permit() -> None:
+    limiter = RateLimiter(100, clock=lambda: 0.0)
     slots: list[float] = []
 
     def stop_waiting(seconds: float) -> bool:
@@ -170,7 +170,7 @@ def test_real_threads_never_book_the_same_permit() -> None:
 
     def work() -> None:
         for _ in range(50):
-            pace.acquire(stop_waiting)
+            limiter.acquire(stop_waiting)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -183,11 +183,11 @@ def test_real_threads_never_book_the_same_permit() -> None:
 
 
 @pytest.mark.parametrize(("rate", "late_seconds"), [(1, 0.7), (5, 0.7), (20, 0.3), (100, 0.05)])
-def test_threads_that_wake_late_do_not_crowd_the_next_second(
+def test_threads_that_wake_late_exceeded_the_limit_of_the_next_second(
     rate: int, late_seconds: float
 ) -> None:
-    """They did: a busy machine held them up, and then they started on top of the others."""
-    pace, time = paced(rate)
+    """On a busy machine they started in addition to the calls of that second."""
+    limiter, time = limiter_and_time(rate)
     starts: list[float] = []
 
     def wait_too_long(seconds: float) -> bool:
@@ -196,7 +196,7 @@ def test_threads_that_wake_late_do_not_crowd_the_next_second(
 
     def job() -> None:
         for _ in range(5):
-            assert pace.acquire(wait_too_long)
+            assert limiter.acquire(wait_too_long)
             starts.append(time.now)
 
     time.run(*(job for _ in range(2 * rate)))
@@ -204,8 +204,8 @@ def test_threads_that_wake_late_do_not_crowd_the_next_second(
     assert most_in_a_second(starts) <= rate
 
 
-def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
-    pace, time = paced(0.5)
+def test_threads_that_wake_late_keep_a_rate_under_one_a_second() -> None:
+    limiter, time = limiter_and_time(0.5)
     starts: list[float] = []
     lateness = cycle((1.5, 0.0))
 
@@ -213,7 +213,7 @@ def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
         return time.wait(seconds + next(lateness))
 
     def job() -> None:
-        assert pace.acquire(wait_too_long)
+        assert limiter.acquire(wait_too_long)
         starts.append(time.now)
 
     time.run(*(job for _ in range(10)))
@@ -221,27 +221,27 @@ def test_threads_that_wake_late_keep_a_pace_under_one_a_second() -> None:
     assert min(gaps_of(starts)) > 2.0 - ROUNDING
 
 
-def test_a_thread_that_wakes_late_keeps_clear_of_what_the_dispatcher_started() -> None:
-    pace, time = paced(1)
-    assert pace.try_acquire() == 0.0
+def test_a_thread_that_wakes_late_keeps_its_distance_from_the_dispatchers_calls() -> None:
+    limiter, time = limiter_and_time(1)
+    assert limiter.try_acquire() == 0.0
     dispatched_at: list[float] = []
 
     def wait_too_long(seconds: float) -> bool:
         time.now += seconds
         if not dispatched_at:  # it sleeps through its own turn and the next, which is given away
-            time.now += pace.try_acquire()
-            assert pace.try_acquire() == 0.0
+            time.now += limiter.try_acquire()
+            assert limiter.try_acquire() == 0.0
             dispatched_at.append(time.now)
             time.now += 0.5
         return False
 
-    assert pace.acquire(wait_too_long)
+    assert limiter.acquire(wait_too_long)
     assert time.now >= dispatched_at[0] + 1.0
 
 
-def test_a_wait_that_ends_early_is_waited_out() -> None:
-    pace, time = paced(1)
-    assert pace.acquire(time.wait)
+def test_a_wait_that_ends_early_is_continued() -> None:
+    limiter, time = limiter_and_time(1)
+    assert limiter.acquire(time.wait)
     waited: list[float] = []
 
     def wait_half(seconds: float) -> bool:
@@ -249,19 +249,19 @@ def test_a_wait_that_ends_early_is_waited_out() -> None:
         time.now += seconds / 2 if len(waited) < 3 else seconds
         return False
 
-    assert pace.acquire(wait_half)
+    assert limiter.acquire(wait_half)
     assert time.now == pytest.approx(1.02)
     assert len(waited) == 3
 
 
 def test_a_stop_ends_the_wait_and_gives_no_permit() -> None:
-    pace, _ = paced(0.01)
-    assert pace.acquire(lambda _seconds: pytest.fail("the first needs no wait"))
+    limiter, _ = limiter_and_time(0.01)
+    assert limiter.acquire(lambda _seconds: pytest.fail("the first needs no wait"))
     waited: list[float] = []
 
     def stopped(seconds: float) -> bool:
         waited.append(seconds)
         return True
 
-    assert pace.acquire(stopped) is False
+    assert limiter.acquire(stopped) is False
     assert len(waited) == 1

@@ -1,4 +1,4 @@
-"""What an answer of Iterable's means: every status, every code, every shape of body."""
+"""The verdict on a response: every status, every code, every shape of body."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RATE_LIMITED_OR_DOWN = {408, 425, 429, *range(500, 600)}
 STOPS_THE_RUN = {401, 403, *range(300, 400)}
 
 
-def answered(status: int | None, code: object = "Success", msg: object = "ok") -> ApiResponse:
+def response_with(status: int | None, code: object = "Success", msg: object = "ok") -> ApiResponse:
     return ApiResponse(status, {"code": code, "msg": msg, "params": None})
 
 
@@ -52,136 +52,134 @@ def counted(succeeded: object, failed: object, **more: Any) -> ApiResponse:
     return ApiResponse(200, {"successCount": succeeded, "failCount": failed, **more})
 
 
-# The table
-
-
-def test_the_endpoints_are_iterables() -> None:
-    assert ENDPOINTS == ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
+# Verdicts
 
 
 def verdicts_of(endpoint: str, statuses: Iterable[int]) -> dict[Verdict, set[int]]:
-    """Judge every code and every other body under these statuses: the statuses by verdict."""
+    """Return the statuses by verdict, each with every code and with bodies not from the API."""
     judged: dict[Verdict, set[int]] = {}
     for status in statuses:
-        answers = [answered(status, code) for code in CODES]
-        answers += [ApiResponse(status, body, NO_API_RESPONSE) for body in NOT_THE_API]
-        for answer in answers:
-            judged.setdefault(verdict_of(endpoint, answer), set()).add(status)
+        responses = [response_with(status, code) for code in CODES]
+        responses += [ApiResponse(status, body, NO_API_RESPONSE) for body in NOT_THE_API]
+        for response in responses:
+            judged.setdefault(verdict_of(endpoint, response), set()).add(status)
     return judged
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_status_that_may_pass_is_unavailable_whatever_the_body_says(endpoint: str) -> None:
+def test_a_transient_status_is_unavailable_whatever_the_body(endpoint: str) -> None:
     statuses = {*range(100, 200), *RATE_LIMITED_OR_DOWN}
     assert verdicts_of(endpoint, statuses) == {Verdict.UNAVAILABLE: statuses}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_status_that_no_row_can_pass_is_refused_whatever_the_body_says(endpoint: str) -> None:
+def test_a_status_that_every_row_would_get_is_refused_whatever_the_body(endpoint: str) -> None:
     assert verdicts_of(endpoint, STOPS_THE_RUN) == {Verdict.REFUSED: STOPS_THE_RUN}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_any_other_4xx_is_rejected_even_where_the_code_is_success(endpoint: str) -> None:
+def test_any_other_4xx_is_rejected_even_if_the_code_is_success(endpoint: str) -> None:
     statuses = set(range(400, 500)) - STOPS_THE_RUN - RATE_LIMITED_OR_DOWN - {404}
     assert verdicts_of(endpoint, statuses) == {Verdict.REJECTED: statuses}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("code", CODES)
-def test_404_is_this_rows_where_the_user_is_unknown_and_else_the_endpoints(
+def test_a_404_is_rejected_if_the_user_is_unknown_and_refused_otherwise(
     code: str, endpoint: str
 ) -> None:
-    of_the_user = code in ("UnknownEmailError", "UnknownUserIdError")
-    expected = Verdict.REJECTED if of_the_user else Verdict.REFUSED
-    assert verdict_of(endpoint, answered(404, code)) is expected
+    is_unknown_user = code in ("UnknownEmailError", "UnknownUserIdError")
+    expected = Verdict.REJECTED if is_unknown_user else Verdict.REFUSED
+    assert verdict_of(endpoint, response_with(404, code)) is expected
 
 
 @pytest.mark.parametrize("body", NOT_THE_API)
-def test_404_of_something_else_than_the_api_is_refused(body: object) -> None:
+def test_a_404_that_is_not_from_the_api_is_refused(body: object) -> None:
     assert verdict_of(USERS_UPDATE, ApiResponse(404, body, NO_API_RESPONSE)) is Verdict.REFUSED
 
 
 @pytest.mark.parametrize("endpoint", SINGLE)
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_a_single_call_is_delivered_on_the_word_success_alone(status: int, endpoint: str) -> None:
-    verdicts = {code: verdict_of(endpoint, answered(status, code)) for code in CODES}
+def test_a_single_call_is_delivered_only_if_the_code_is_success(status: int, endpoint: str) -> None:
+    verdicts = {code: verdict_of(endpoint, response_with(status, code)) for code in CODES}
     assert verdicts.pop("Success") is Verdict.DELIVERED
     assert set(verdicts.values()) == {Verdict.REJECTED}
     for almost in ("success", "SUCCESS", " Success", "Success ", ""):
-        assert verdict_of(endpoint, answered(status, almost)) is Verdict.REJECTED
+        assert verdict_of(endpoint, response_with(status, almost)) is Verdict.REJECTED
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("body", NOT_THE_API)
-def test_2xx_with_another_body_than_the_apis_is_unavailable(endpoint: str, body: object) -> None:
+def test_a_2xx_that_is_not_from_the_api_is_unavailable(endpoint: str, body: object) -> None:
     assert verdict_of(endpoint, ApiResponse(200, body, NO_API_RESPONSE)) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("code", [None, True, 1, ["Success"], {"Success": 1}])
-def test_2xx_with_a_code_that_is_no_text_is_unavailable(code: object) -> None:
-    assert verdict_of(USERS_UPDATE, answered(200, code)) is Verdict.UNAVAILABLE
+def test_a_2xx_whose_code_is_not_text_is_unavailable(code: object) -> None:
+    assert verdict_of(USERS_UPDATE, response_with(200, code)) is Verdict.UNAVAILABLE
     assert verdict_of(USERS_UPDATE, ApiResponse(200, {})) is Verdict.UNAVAILABLE
 
 
-def test_an_event_name_that_is_disallowed_is_rejected_though_the_code_is_success() -> None:
+def test_a_disallowed_event_name_is_rejected_although_the_code_is_success() -> None:
     said = "Event name page_view is disallowed from tracking"
-    assert verdict_of(EVENTS_TRACK, answered(200, "Success", said)) is Verdict.REJECTED
-    assert verdict_of(EVENTS_TRACK, answered(200, "Success", ["odd"])) is Verdict.DELIVERED
+    assert verdict_of(EVENTS_TRACK, response_with(200, "Success", said)) is Verdict.REJECTED
+    assert verdict_of(EVENTS_TRACK, response_with(200, "Success", ["odd"])) is Verdict.DELIVERED
 
 
 @pytest.mark.parametrize("endpoint", BULK)
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 3), (2, 1), (10**9, 10**9)])
-def test_a_bulk_answer_is_one_that_counts(endpoint: str, counts: tuple[int, int]) -> None:
+def test_a_bulk_response_with_both_counts_is_delivered(
+    endpoint: str, counts: tuple[int, int]
+) -> None:
     assert verdict_of(endpoint, counted(*counts)) is Verdict.DELIVERED
     assert verdict_of(endpoint, counted(*counts, code="GenericError")) is Verdict.DELIVERED
 
 
 @pytest.mark.parametrize("endpoint", BULK)
 @pytest.mark.parametrize("count", [None, "3", -1, 1.0, True, [3]])
-def test_a_bulk_answer_that_does_not_count_is_unavailable(endpoint: str, count: object) -> None:
+def test_a_bulk_response_without_valid_counts_is_unavailable(endpoint: str, count: object) -> None:
     assert verdict_of(endpoint, counted(3, count)) is Verdict.UNAVAILABLE
     assert verdict_of(endpoint, counted(count, 3)) is Verdict.UNAVAILABLE
-    assert verdict_of(endpoint, answered(200)) is Verdict.UNAVAILABLE
+    assert verdict_of(endpoint, response_with(200)) is Verdict.UNAVAILABLE
 
 
 @pytest.mark.parametrize("problem", ["ConnectTimeout", "ReadTimeout", "ConnectionError"])
-def test_no_answer_at_all_is_unavailable(problem: str) -> None:
-    answer = ApiResponse(None, problem=problem)
-    assert verdict_of(USERS_UPDATE, answer) is Verdict.UNAVAILABLE
-    assert (answer.code, answer.message, answer.params) == (problem, problem, None)
+def test_no_response_is_unavailable(problem: str) -> None:
+    response = ApiResponse(None, problem=problem)
+    assert verdict_of(USERS_UPDATE, response) is Verdict.UNAVAILABLE
+    assert (response.code, response.message, response.params) == (problem, problem, None)
 
 
-def test_a_certificate_that_is_not_trusted_stops_the_run() -> None:
-    answer = ApiResponse(None, problem="not trusted", is_certificate_error=True)
-    assert verdict_of(USERS_UPDATE, answer) is Verdict.REFUSED
+def test_an_untrusted_certificate_is_refused() -> None:
+    response = ApiResponse(None, problem="not trusted", is_certificate_error=True)
+    assert verdict_of(USERS_UPDATE, response) is Verdict.REFUSED
 
 
-# What the answer says
+# Parts of a response
 
 
-def test_code_message_and_params_are_iterables_own() -> None:
-    answer = ApiResponse(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
-    assert (answer.code, answer.message, answer.params) == ("BadParams", "no", {"a": 1})
+def test_code_message_and_params_are_those_of_the_body() -> None:
+    response = ApiResponse(400, {"code": "BadParams", "msg": "no", "params": {"a": 1}})
+    assert (response.code, response.message, response.params) == ("BadParams", "no", {"a": 1})
 
 
 @pytest.mark.parametrize("said", [{"a": ["b"]}, 7, True, orjson.loads("[" * 1_000 + "]" * 1_000)])
 def test_a_message_nested_a_thousand_deep_ended_the_run(said: object) -> None:
-    """It was written out level by level, until the stack was full."""
+    """Converting it to text overflowed the stack."""
     for status, verdict in ((200, Verdict.DELIVERED), (400, Verdict.REJECTED)):
-        answer = ApiResponse(status, {"code": "Success", "msg": said})
-        assert (answer.message, verdict_of(USERS_UPDATE, answer)) == ("", verdict)
+        response = ApiResponse(status, {"code": "Success", "msg": said})
+        assert (response.message, verdict_of(USERS_UPDATE, response)) == ("", verdict)
 
 
 @pytest.mark.parametrize("body", [{}, {"code": None, "msg": None}, {"code": 7, "msg": ""}])
-def test_what_is_missing_in_an_answer_reads_as_nothing(body: dict[str, object]) -> None:
-    answer = ApiResponse(400, body)
-    assert (answer.code, answer.message, answer.params) == (None, "", None)
+def test_missing_parts_of_a_response_are_empty(body: dict[str, object]) -> None:
+    response = ApiResponse(400, body)
+    assert (response.code, response.message, response.params) == (None, "", None)
 
 
 def test_a_huge_code_or_message_is_cut() -> None:
-    answer = ApiResponse(400, {"code": "x" * 1_000_000, "msg": "y" * 1_000_000})
-    assert (len(str(answer.code)), len(answer.message)) == (100, 2_000)
+    response = ApiResponse(400, {"code": "x" * 1_000_000, "msg": "y" * 1_000_000})
+    assert (len(str(response.code)), len(response.message)) == (100, 2_000)
 
 
 @pytest.mark.parametrize(
@@ -200,18 +198,18 @@ def test_a_huge_code_or_message_is_cut() -> None:
         (None, "No response from users/update: ReadTimeout"),
     ],
 )
-def test_a_failure_is_logged_in_the_documented_words(status: int | None, line: str) -> None:
+def test_a_failure_is_logged_as_documented(status: int | None, line: str) -> None:
     assert error_line("users/update", ApiResponse(status, problem="ReadTimeout")) == line
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.REFUSED, Verdict.UNAVAILABLE])
-def test_only_what_is_tried_again_is_a_mere_warning(verdict: Verdict) -> None:
+def test_only_a_failure_that_is_retried_is_a_warning(verdict: Verdict) -> None:
     assert log_level(verdict, is_last=True) == logging.ERROR
     again = logging.WARNING if verdict is Verdict.UNAVAILABLE else logging.ERROR
     assert log_level(verdict, is_last=False) == again
 
 
-# Whatever comes
+# Any body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -229,14 +227,14 @@ JSON = st.recursive(
 
 @given(JSON, st.integers(100, 999) | st.none(), st.sampled_from(ENDPOINTS), st.text(max_size=30))
 @example({"msg": {"a": 1}, "code": ["x"]}, 200, USERS_UPDATE, "")
-def test_any_json_gives_a_verdict(
+def test_any_json_body_gets_a_verdict(
     body: object, status: int | None, endpoint: str, header: str
 ) -> None:
-    answer = ApiResponse(status, body, "problem")
-    verdict = verdict_of(endpoint, answer)
+    response = ApiResponse(status, body, "problem")
+    verdict = verdict_of(endpoint, response)
     assert isinstance(verdict, Verdict)
-    assert answer.code is None or isinstance(answer.code, str)
-    assert isinstance(error_line(endpoint, answer), str)
+    assert response.code is None or isinstance(response.code, str)
+    assert isinstance(error_line(endpoint, response), str)
     wait = requested_wait_seconds(header, body)
     assert wait is None or 0 <= wait < float("inf")
     if verdict is Verdict.DELIVERED:

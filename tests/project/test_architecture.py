@@ -30,7 +30,7 @@ MAY_IMPORT = {
 EVERYWHERE = {"errors", "logger_config"}
 OUTSIDE = ("sandbox", "tests", "tools", "benchmarks")
 
-# Nobody else imports these libraries.
+# No other unit imports these libraries.
 ONLY_USED_BY = {
     "requests": {"iterable_api", "iterable_client", "reporting"},
     "urllib3": {"iterable_api"},

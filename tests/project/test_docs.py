@@ -30,7 +30,7 @@ from sandbox.project import Project
 from tests.conftest import SAMPLE_DATA, SCHEMA, SourceDatabase
 from tests.support.documents import Document, agrees, codes, documents_in, masked
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.messages import says
+from tests.support.messages import has_message
 from tests.support.program import PATIENCE_SECONDS, Program, copy_of_project
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES
 from tests.support.quick_start import Reader
@@ -423,13 +423,13 @@ def quoted_messages() -> list[str]:
 
 @pytest.mark.parametrize("message", quoted_messages())
 def test_a_quoted_message_is_one_of_the_program(message: str) -> None:
-    assert says(message)
+    assert has_message(message)
 
 
 def test_a_message_that_the_program_does_not_have_would_be_found() -> None:
     assert len(quoted_messages()) > 15
-    assert not says("MySQL at ... cannot be reached")
-    assert not says("4xx Client Error at users/update: Status 400")
+    assert not has_message("MySQL at ... cannot be reached")
+    assert not has_message("4xx Client Error at users/update: Status 400")
 
 
 def test_the_tree_names_every_module_and_folder_at_the_top() -> None:

@@ -33,7 +33,7 @@ from sync.dispatcher import CallReport, DelayedEvents
 from tests.support.fake_bulk_client import email_of
 from tests.support.fake_bulk_client import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
-from tests.support.hostile_responses import DOCUMENTS, PARAMS, WAITS, answers
+from tests.support.hostile_responses import DOCUMENTS, PARAMS, WAITS, responses
 from tests.support.raw_server import raw_server
 from tests.support.rows import API_KEY, fill, rows, unwaiting_client
 
@@ -42,20 +42,20 @@ SUCCESS = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"code":"Success"}'
 
 
 @FEW
-@given(answers(), ENDPOINTS, st.booleans())
+@given(responses(), ENDPOINTS, st.booleans())
 @example(SUCCESS, USERS_UPDATE, False)
 def test_any_response_gets_a_verdict_and_is_delivered_only_if_it_says_so(
-    answer: bytes, endpoint: str, resets: bool
+    content: bytes, endpoint: str, resets: bool
 ) -> None:
     server = raw_server()
-    server.answer, server.resets = answer, resets
+    server.response, server.resets = content, resets
     client, _stop = unwaiting_client(server.url, max_attempts=2)
     result = client.call(endpoint, b"{}", "user 1")
     client.close()
     assert API_KEY not in repr(result)
     if result.delivered:
         assert result.http_status is not None
-        assert result.http_status in map(int, re.findall(rb"HTTP/\S* +\+?([0-9]+)", answer))
+        assert result.http_status in map(int, re.findall(rb"HTTP/\S* +\+?([0-9]+)", content))
         assert 200 <= result.http_status < 300
         response = last_object_of(server.url, endpoint)
         is_bulk = endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK)
@@ -100,7 +100,7 @@ def test_any_bulk_response_settles_each_row_or_sends_it_again_in_a_smaller_batch
     batch = [bulk_row(seq, fields='{"score": 1}') for seq in range(count)]
     endpoint = USERS_BULK_UPDATE if kind is RequestKind.PROFILE else EVENTS_TRACK_BULK
     server = raw_server()
-    server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
+    server.response, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     call = client.call(endpoint, b"{}")
     client.close()
@@ -160,7 +160,7 @@ def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
     """It was rejected as unreadable after it had been counted as a response."""
     body = b'{"successCount":1,"failCount":0,"%b":[%b]}' % (key.encode(), DEEP)
     server = raw_server()
-    server.answer, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
+    server.response, server.resets = b"HTTP/1.1 200 OK\r\n\r\n" + body, False
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     reports: list[CallReport] = []
 
@@ -180,7 +180,7 @@ def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
 @pytest.mark.parametrize("size", [b"-2", b"-c", b"-ffffffff"])
 def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    server.answer, server.resets = head + size + b'\r\n{"code":"Success"}\r\n0\r\n\r\n', False
+    server.response, server.resets = head + size + b'\r\n{"code":"Success"}\r\n0\r\n\r\n', False
     client, _stop = unwaiting_client(server.url, max_attempts=2)
     result = client.call(USERS_UPDATE, b"{}")
     client.close()
@@ -190,14 +190,14 @@ def test_a_chunk_of_negative_length_ended_the_run(size: bytes) -> None:
 def test_a_chunk_of_minus_one_byte_was_read_without_a_limit() -> None:
     """It was read past the limit of 8 MB, until the memory was full."""
     server, head = raw_server(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    server.answer, server.resets = head + b"-1\r\n" + b" " * 2 * MAX_RESPONSE_BYTES, False
+    server.response, server.resets = head + b"-1\r\n" + b" " * 2 * MAX_RESPONSE_BYTES, False
     http = IterableHTTP(API_KEY, server.url)
     tracemalloc.start()
-    answer = http.post(USERS_UPDATE, b"{}")
+    response = http.post(USERS_UPDATE, b"{}")
     _now, most_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     http.close()
-    assert (answer.status, answer.problem) == (None, "ProtocolError")
+    assert (response.status, response.problem) == (None, "ProtocolError")
     assert most_bytes < 2 * MAX_RESPONSE_BYTES
 
 

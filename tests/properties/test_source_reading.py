@@ -74,7 +74,7 @@ def test_any_two_values_can_be_compared(one: Any, other: Any, text: str, again: 
 @example(b'{"fields":{"x":%b}}' % (b"[" * 1_000 + b"]" * 1_000), 200)
 def test_any_response_to_the_check_is_reported_in_lines(document: bytes, status: int) -> None:
     server = raw_server()
-    server.answer, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
+    server.response, server.resets = b"HTTP/1.1 %d x\r\n\r\n%b" % (status, document), False
     settings = Settings.from_environment({**REQUIRED_ONES, "ITERABLE_API_BASE_URL": server.url})
     lines, types = [], None
     asking = check_iterable(settings)

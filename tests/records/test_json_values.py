@@ -75,14 +75,14 @@ def test_a_value_has_one_json_form(value: Any, expected: Any) -> None:
          "2026-01-01 05:00:00 +00:00"),
     ],
 )  # fmt: skip
-def test_a_datetime_is_told_in_utc_in_the_form_that_iterable_takes(
+def test_a_datetime_is_written_in_utc_in_iterables_format(
     value: datetime, zone: str, expected: str
 ) -> None:
     assert to_json_value(value, ZoneInfo(zone)) == expected
     assert to_json_value([value], ZoneInfo(zone)) == [expected]
 
 
-def test_a_datetime_that_utc_cannot_tell_is_refused() -> None:
+def test_a_datetime_outside_the_years_of_utc_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^is outside the years 1 to 9999 in UTC$"):
         to_json_value(stored(1, 1, 1), ZoneInfo("Europe/Berlin"))
 
@@ -111,7 +111,7 @@ def test_a_value_without_json_form_is_refused_with_the_reason(value: Any, why: s
 
 
 @pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5_000])
-def test_nesting_has_an_end(depth: int) -> None:
+def test_values_nested_too_deep_are_refused(depth: int) -> None:
     nested: Any = 1
     for _ in range(depth):
         nested = [nested]
@@ -120,7 +120,7 @@ def test_nesting_has_an_end(depth: int) -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda value: {"a": value}, lambda value: [value]])
-def test_what_just_fits_is_written_by_the_json_library_too(wrap: Callable[[Any], Any]) -> None:
+def test_the_deepest_allowed_value_can_be_written_as_json(wrap: Callable[[Any], Any]) -> None:
     nested: Any = 1
     for _ in range(MAX_NESTING):
         nested = wrap(nested)
@@ -134,12 +134,12 @@ def test_what_just_fits_is_written_by_the_json_library_too(wrap: Callable[[Any],
 @pytest.mark.parametrize(
     ("value", "expected"), [(1, True), (0, False), (True, True), (Decimal(1), True)]
 )
-def test_bool_takes_one_and_nought(value: Any, expected: bool) -> None:
+def test_the_cast_bool_accepts_zero_and_one(value: Any, expected: bool) -> None:
     assert cast_value(value, "bool") is expected
 
 
 @pytest.mark.parametrize("value", [2, -1, "1", "", b"\x01", "yes", math.nan, [], {}])
-def test_bool_takes_nothing_else(value: Any) -> None:
+def test_the_cast_bool_refuses_anything_else(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^is neither 0 nor 1, so :bool cannot convert it$"):
         cast_value(value, "bool")
 
@@ -155,9 +155,7 @@ def test_bool_takes_nothing_else(value: Any) -> None:
         (7, 7),
     ],
 )
-def test_json_text_is_parsed_and_what_is_no_text_is_taken_as_it_is(
-    value: Any, expected: Any
-) -> None:
+def test_the_cast_json_parses_text_and_keeps_other_values(value: Any, expected: Any) -> None:
     assert cast_value(value, "json") == expected
 
 
@@ -167,12 +165,12 @@ def test_what_is_not_json_has_no_json_form(value: Any) -> None:
         cast_value(value, "json")
 
 
-def test_without_a_cast_a_value_stays_as_it_is() -> None:
+def test_without_a_cast_a_value_is_unchanged() -> None:
     value = object()
     assert cast_value(value, "") is value
 
 
-# Whatever comes
+# Any value
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals(),
@@ -182,7 +180,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_every_value_is_json_or_refused_in_words(value: Any) -> None:
+def test_every_value_is_converted_to_json_or_refused_with_a_reason(value: Any) -> None:
     try:
         converted = to_json_value(value)
     except ValueError:
@@ -192,21 +190,21 @@ def test_every_value_is_json_or_refused_in_words(value: Any) -> None:
 
 
 @given(st.datetimes(), st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Lima"]))
-def test_every_datetime_is_the_moment_that_it_says(value: datetime, zone: str) -> None:
+def test_every_datetime_is_written_as_the_same_moment(value: datetime, zone: str) -> None:
     try:
         text = to_json_value(value, ZoneInfo(zone))
     except ValueError:
         assert value.year in (1, 9999)
     else:
-        described = datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
+        parsed = datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
         aware = value.replace(tzinfo=ZoneInfo(zone))
-        assert timedelta(0) <= aware.astimezone(timezone.utc) - described < timedelta(seconds=1)
+        assert timedelta(0) <= aware.astimezone(timezone.utc) - parsed < timedelta(seconds=1)
 
 
 @given(st.timedeltas(min_value=timedelta(hours=-838), max_value=timedelta(hours=838)))
 def test_every_time_column_reads_back_as_the_same_span(span: timedelta) -> None:
     text = to_json_value(span)
     hours, minutes, seconds = (int(part) for part in text.lstrip("-").split(":"))
-    described = timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    assert timedelta(0) <= abs(span) - described < timedelta(seconds=1)
+    parsed = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    assert timedelta(0) <= abs(span) - parsed < timedelta(seconds=1)
     assert text.startswith("-") == (span < timedelta(0))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
 from datetime import datetime, timezone
-from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +16,6 @@ from records.outcomes import (
     row_entry,
     row_outcome,
 )
-from records.rows import RowState
 
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
@@ -30,10 +27,10 @@ def result(verdict: Verdict, code: str | None = None, status: int | None = 400) 
     return CallResult(verdict, status, code, "a message")
 
 
-# Words
+# Names
 
 
-def test_the_words_are_those_of_the_results_file() -> None:
+def test_verdicts_and_outcomes_have_the_documented_names() -> None:
     assert [verdict.value for verdict in Verdict] == [
         *("delivered", "rejected", "unavailable", "refused"),
     ]
@@ -41,10 +38,6 @@ def test_the_words_are_those_of_the_results_file() -> None:
         *("successful", "partial_failure", "total_failure", "unchanged", "invalid"),
         *("duplicate", "not_attempted"),
     ]
-
-
-def test_a_result_is_that_of_one_attempt_unless_it_says_otherwise() -> None:
-    assert (result(REJECTED).attempts, result(REJECTED).elapsed_seconds) == (1, 0.0)
 
 
 # A row's outcome
@@ -62,7 +55,7 @@ THIS_RUN_ALONE = [
 
 
 @pytest.mark.parametrize(("update", "event", "expected"), THIS_RUN_ALONE)
-def test_a_row_with_nothing_in_place_before(
+def test_the_outcome_of_a_row_with_nothing_delivered_before(
     update: Verdict | None, event: Verdict | None, expected: Outcome
 ) -> None:
     assert row_outcome(update, event) is expected
@@ -76,7 +69,9 @@ def test_a_row_with_nothing_in_place_before(
         (NO_CALL, Outcome.NOT_ATTEMPTED),
     ],
 )
-def test_a_row_whose_profile_was_in_place(event: Verdict | None, expected: Outcome) -> None:
+def test_the_outcome_of_a_row_whose_profile_was_delivered_before(
+    event: Verdict | None, expected: Outcome
+) -> None:
     assert row_outcome(NO_CALL, event, profile_in_place=True) is expected
 
 
@@ -88,40 +83,22 @@ def test_a_row_whose_profile_was_in_place(event: Verdict | None, expected: Outco
         (NO_CALL, Outcome.NOT_ATTEMPTED),
     ],
 )
-def test_a_row_whose_event_was_in_place(update: Verdict | None, expected: Outcome) -> None:
-    assert row_outcome(update, NO_CALL, event_in_place=True) is expected
-
-
-@pytest.mark.parametrize("kind", ["unchanged", "invalid", "duplicate"])
-def test_a_row_that_was_never_to_be_sent_is_what_the_fill_said(kind: str) -> None:
-    assert RowState(kind, True, True, None, None).outcome is Outcome(kind)
-
-
-@pytest.mark.parametrize(("update", "event", "expected"), THIS_RUN_ALONE)
-def test_a_state_as_the_outbox_stores_it_gives_the_same_outcome(
-    update: Verdict | None, event: Verdict | None, expected: Outcome
+def test_the_outcome_of_a_row_whose_event_was_delivered_before(
+    update: Verdict | None, expected: Outcome
 ) -> None:
-    stored = (verdict and verdict.value for verdict in (update, event))
-    assert RowState(None, False, False, *stored).outcome is expected
-
-
-def test_a_request_delivered_before_counts_in_the_form_that_sqlite_stores() -> None:
-    one: Any = 1  # SQLite's booleans
-    nought: Any = 0
-    assert RowState(None, one, nought, None, "delivered").outcome is Outcome.SUCCESSFUL
-    assert RowState(None, nought, one, "rejected", None).outcome is Outcome.PARTIAL_FAILURE
+    assert row_outcome(update, NO_CALL, event_in_place=True) is expected
 
 
 # Whether the event follows
 
 
 @pytest.mark.parametrize("verdict", [DELIVERED, REJECTED, UNAVAILABLE])
-def test_an_event_is_sent_whatever_became_of_the_update(verdict: Verdict) -> None:
+def test_the_event_follows_whatever_the_verdict_on_the_update(verdict: Verdict) -> None:
     assert event_may_follow(result(verdict, "RequestFieldsTypesMismatched"))
     assert event_may_follow(result(verdict, None))
 
 
-def test_nothing_follows_a_refusal() -> None:
+def test_no_event_follows_a_refusal() -> None:
     assert not event_may_follow(result(REFUSED, "BadApiKey", 401))
 
 
@@ -132,7 +109,7 @@ def test_nothing_follows_a_refusal() -> None:
         *("failedUpdates.invalidEmails", "failedUpdates.forgottenEmails"),
     ],
 )
-def test_no_event_is_sent_to_a_user_who_cannot_be_reached(code: str) -> None:
+def test_no_event_follows_if_the_user_cannot_be_reached(code: str) -> None:
     assert not event_may_follow(result(REJECTED, code))
 
 
@@ -140,14 +117,14 @@ def test_no_event_is_sent_to_a_user_who_cannot_be_reached(code: str) -> None:
     "code",
     ["failedUpdates.invalidDataEmails", "failedUpdates.conflictEmails", "NotNamed", "BadParams"],
 )
-def test_a_profile_that_was_not_taken_does_not_hold_the_event_back(code: str) -> None:
+def test_the_event_follows_a_profile_that_was_rejected_for_another_reason(code: str) -> None:
     assert event_may_follow(result(REJECTED, code))
 
 
 # The results file
 
 
-def test_a_call_is_written_with_what_iterable_said() -> None:
+def test_a_call_is_written_with_iterables_response() -> None:
     call = CallResult(REJECTED, 400, "BadParams", "no", {"a": 1}, attempts=2, elapsed_seconds=0.5)
     assert call.to_json() == {
         "success": False,
@@ -189,12 +166,7 @@ def test_overall_success_means_that_profile_and_event_are_in_iterable(outcome: O
     assert (entry["users_update"], entry["events_track"]) == (None, None)
 
 
-def test_an_entry_without_a_time_is_settled_now_in_utc() -> None:
+def test_an_entry_without_a_time_has_the_current_time_in_utc() -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
     settled_at = datetime.fromisoformat(row_entry(None, None, Outcome.INVALID)["timestamp"])
     assert before <= settled_at <= datetime.now(timezone.utc)
-
-
-def test_a_result_cannot_be_changed_once_made() -> None:
-    with pytest.raises(FrozenInstanceError):
-        result(REJECTED).verdict = DELIVERED  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, RowStream, SourceError
-from tests.conftest import PEOPLE, SourceDatabase
+from tests.conftest import INSERT_THREE_USERS, SourceDatabase
 from tests.support.private_server import PrivateServer
 
 EVERY_PERSON = "SELECT id, email, first_name, last_name, candidate FROM customers ORDER BY id"
@@ -175,7 +175,7 @@ class TestErrorsWhenReading:
             assert not caught.value.transient
 
     def test_one_stream_at_a_time(self, real: SourceDatabase, use_pure: bool) -> None:
-        real.run_sql(PEOPLE)
+        real.run_sql(INSERT_THREE_USERS)
         with real.connection(use_pure=use_pure) as database:
             with database.stream(EVERY_PERSON, chunk_rows=1) as rows:
                 next(rows)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from db_connection import DatabaseConnection, SourceError
-from tests.conftest import PEOPLE, SourceDatabase
+from tests.conftest import INSERT_THREE_USERS, SourceDatabase
 from tests.support.tcp_proxy import Proxy
 
 EVERY_PERSON = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
@@ -31,7 +31,7 @@ def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
 
     MariaDB before 11.4 uses no TLS by default, so the proxy sees the plain protocol.
     """
-    mariadb.run_sql(PEOPLE)
+    mariadb.run_sql(INSERT_THREE_USERS)
     with Proxy(mariadb.port) as passing:
         yield passing
 

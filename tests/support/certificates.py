@@ -1,7 +1,4 @@
-"""Certificates as real ones are: a CA, and what it issues for a server, good or expired.
-
-Owns the calls of `openssl`. Knows not who shows them, and to whom.
-"""
+"""Make a CA and server certificates, valid or expired, with `openssl`."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def make_ca(folder: Path) -> Path:
 
 
 def make_certificate(ca: Path, name: str, *, days: int = 2) -> tuple[Path, Path]:
-    """Have the CA issue a certificate (`DNS:localhost`, `IP:127.0.0.1`); return it and its key.
+    """Issue a certificate of the CA (`DNS:localhost`, `IP:127.0.0.1`); return it and its key.
 
     With `days` -1 it expired yesterday.
     """

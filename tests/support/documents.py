@@ -1,7 +1,7 @@
-"""Our Markdown files, read for what can be compared with the program.
+"""Parse the Markdown documents, so that tests can compare them with the program.
 
 An indented line is a command, a fenced block is an output or an example. In an output, a line
-`...` stands for any number of lines that were left out.
+`...` replaces any number of lines.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
-HOME = "/opt/mysql-to-iterable"  # where the documents have the project
+HOME = "/opt/mysql-to-iterable"  # the project folder in the documents
 
-# What differs from run to run; everything else has to be the same.
+# Values that differ between runs; everything else must be equal.
 _DIFFERING = (
     (r"/\S*/mysql-to-iterable-demo-\w+", "DEMO_FOLDER"),
     (r"integration_results_\d{8}_\d{6}(_\d+)?", "integration_results_TIME"),
@@ -42,7 +42,7 @@ class Document:
 
     @property
     def commands(self) -> list[str]:
-        """The indented lines, in their order; one that goes on in the next line is one."""
+        """The indented lines in order; continuation lines are joined."""
         blocks = re.findall(r"(?m)(?:^\n)((?: {4}\S.*\n(?: {8}.*\n)*)+)", self.prose)
         joined = re.sub(r"\n {8,}", " ", "".join(blocks))
         return [line.strip() for line in joined.splitlines()]
@@ -53,18 +53,18 @@ class Document:
         return re.findall(r"`([^`\n]+)`", self.prose)
 
     def blocks(self, language: str = "") -> list[str]:
-        """Return the fenced blocks of a language, in their order."""
+        """Return the fenced blocks of a language in order."""
         found = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", self.text)
         return [text for name, text in found if name == language]
 
     def shown_after(self, words: str) -> str:
-        """Return the first fenced block behind these words."""
+        """Return the first fenced block after these words."""
         found = re.search(r"(?ms)^```.*?\n(.*?)^```$", self.text.split(words, 1)[1])
-        assert found, f"{self} shows no output behind {words!r}"
+        assert found, f"{self} has no fenced block after {words!r}"
         return found.group(1)
 
     def table(self, heading: str) -> list[list[str]]:
-        """Return the rows of the table whose first heading this is; none where there is none."""
+        """Return the rows of the table with this first heading, or an empty list."""
         found = re.search(
             rf"(?m)^\| {re.escape(heading)} \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", self.text
         )
@@ -83,24 +83,24 @@ class Document:
 
 
 def documents_in(*folders: str) -> list[Document]:
-    """Return every document of these folders, "." for the project's own."""
+    """Return every document in these folders ("." is the project folder)."""
     paths = [path for folder in folders for path in sorted((PROJECT_FOLDER / folder).glob("*.md"))]
     return [Document(str(path.relative_to(PROJECT_FOLDER))) for path in paths]
 
 
 def codes(cell: str) -> list[str]:
-    """Return what stands between backticks in a cell."""
+    """Return the texts between backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Say whether this was printed, apart from what differs from run to run."""
+    """Return whether this was printed, apart from values that differ between runs."""
     parts = re.split(r"(?m)^\.\.\.\n", masked(shown))
     return re.fullmatch("(?:.*\n)*?".join(map(re.escape, parts)), masked(printed)) is not None
 
 
 def masked(text: str) -> str:
-    """Return a text with a word in place of everything that differs from run to run."""
+    """Replace every value that differs between runs by a word."""
     for differing, mask in _DIFFERING:
         text = re.sub(differing, mask, text)
     return text.strip("\n") + "\n"

@@ -1,4 +1,4 @@
-"""An outbox, a client and the sandbox, put together as a run does, for tests of the delivery."""
+"""An outbox, a client and the sandbox, connected as in a run, for tests of the delivery."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sync.dispatcher import CallReport, Dispatcher, Sender
 from sync.per_user import PerUserSender
 from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 
-# Fast enough that no test waits for the pace unless it means to.
+# So high that only tests of the rate limiter wait for it.
 FAST = {USERS_UPDATE: 2_000, EVENTS_TRACK: 2_000, USERS_BULK_UPDATE: 500, EVENTS_TRACK_BULK: 500}
 
 
@@ -45,7 +45,7 @@ def drain(
     batch_size: int | None = None,
     **client_options: Any,
 ) -> IterableClient:
-    """Deliver what waits in an outbox, in bulk where a batch size is given."""
+    """Deliver the pending rows of an outbox, in bulk if a batch size is given."""
     stop = stop or threading.Event()
     usual: dict[str, Any] = {"requests_per_second": FAST, "max_attempts": 1, "connections": 200}
     client = IterableClient(API_KEY, url, stop=stop, **{**usual, **client_options})
@@ -69,7 +69,7 @@ def drain(
 
 
 def stop_when(holds: Callable[[], object]) -> threading.Event:
-    """Return a stop event that is set as soon as something holds."""
+    """Return a stop event that is set as soon as a condition holds."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -83,7 +83,7 @@ def stop_when(holds: Callable[[], object]) -> threading.Event:
 def check_that_nothing_was_lost_or_repeated(
     outbox: Outbox, iterable: IterableSandbox, numbers: Sequence[int]
 ) -> None:
-    """Deliver the rest with a run of its own: every call is then made once."""
+    """Deliver the rest with another run; then every call must have been made once."""
     iterable.set_faults([])
     fill(outbox, rows(*numbers))
     drain(outbox, iterable.url)
@@ -93,8 +93,8 @@ def check_that_nothing_was_lost_or_repeated(
     assert len(iterable.project.users) == len(iterable.project.events) == len(numbers)
 
 
-def calls_by_person(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
-    """Return each person's calls in the order in which they arrived."""
+def calls_by_user(iterable: IterableSandbox) -> dict[str | None, list[CallRecord]]:
+    """Return the calls of each user in order of arrival."""
     calls: dict[str | None, list[CallRecord]] = defaultdict(list)
     for call in iterable.calls:
         calls[call.email].append(call)

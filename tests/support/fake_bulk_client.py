@@ -1,4 +1,4 @@
-"""A small Iterable for bulk calls: what each row is decides what every batch with it answers.
+"""A fake client for bulk calls: the kinds of its rows decide the response to a batch.
 
 No sockets and no waiting. It remembers every request and every row that it has applied, so that
 a test can compare what the program believes with what is true.
@@ -20,7 +20,7 @@ from records.rows import PendingRow
 
 
 class Kind(Enum):
-    """What is the matter with a row."""
+    """How Iterable treats a row."""
 
     FINE = "taken"
     INVALID = "named in failedUpdates.invalidEmails"
@@ -33,7 +33,7 @@ class Kind(Enum):
     NAMED_POISON = "no batch with it is taken; BadJsonBody names its place"
     MISTYPED = "no batch with it is taken; RequestFieldsTypesMismatched names its value"
     MISCOUNTED = "taken, but no count of a batch with it is right"
-    DOWN = "no batch with it is answered"
+    DOWN = "no batch with it gets a response"
 
 
 LISTED = {
@@ -46,12 +46,12 @@ TAKEN = frozenset({Kind.FINE, Kind.MISCOUNTED})
 
 
 def email_of(seq: int) -> str:
-    """Return the address of a row: in a letter case that Iterable does not keep."""
-    return f"Person.{seq}@Example.com"
+    """Return the address of a row, with capital letters that Iterable changes."""
+    return f"User.{seq}@Example.com"
 
 
 def row(seq: int, *, profile: bool = True, event: bool = True, fields: str = "{}") -> PendingRow:
-    """Return a row that is to be sent."""
+    """Return a pending row."""
     body = b'{"email":"%b","dataFields":%b}' % (email_of(seq).encode(), fields.encode())
     return PendingRow(seq, seq, email_of(seq), body if profile else None, body if event else None)
 
@@ -65,7 +65,7 @@ def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
 
 
 class FakeBulkClient(IterableClient):
-    """A client whose two bulk calls are answered by the kinds of the rows."""
+    """A client whose bulk responses depend on the kinds of the rows."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class FakeBulkClient(IterableClient):
             EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
         }
         self._most_rows = most_rows
-        self._stranger = stranger  # every answer names someone who was not asked for
+        self._stranger = stranger  # each response names a user not in the batch
         self._stops_after = stops_after
         self._refuses_from = refuses_from
 
@@ -113,14 +113,19 @@ class FakeBulkClient(IterableClient):
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
         self.permits.append(has_permit)
-        answer = self._answer(endpoint, noun, seqs)
-        verdict = verdict_of(endpoint, answer)
-        body = answer.body if verdict is Verdict.DELIVERED else None
+        response = self._respond(endpoint, noun, seqs)
+        verdict = verdict_of(endpoint, response)
+        body = response.body if verdict is Verdict.DELIVERED else None
         return CallResult(
-            verdict, answer.status, answer.code, answer.message, answer.params, bulk_body=body
+            verdict,
+            response.status,
+            response.code,
+            response.message,
+            response.params,
+            bulk_body=body,
         )
 
-    def _answer(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
+    def _respond(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]
 
         def those(*wanted: Kind) -> list[int]:
@@ -169,7 +174,7 @@ def _error(status: int, code: str, params: object = None) -> ApiResponse:
 def _counts(
     succeeded: int, failed: int, lists: Mapping[str, list[str]], deprecated: list[str]
 ) -> ApiResponse:
-    """Answer as Iterable does: every key but the two counts may be missing."""
+    """Return a body like Iterable's: every key but the two counts may be missing."""
     body: dict[str, Any] = {"successCount": succeeded, "failCount": failed}
     if lists:
         body["failedUpdates"] = lists

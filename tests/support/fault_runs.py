@@ -41,9 +41,9 @@ Request = tuple[str, str]  # "profile" or "event", e-mail
 class HurriedTime(threading.Event):
     """The stop event of a run, whose waits take a fraction of their time, and the run's clock.
 
-    A wait moves the clock by its whole length; between waits it runs with real time. So where a
-    busy machine lets a thread stand still for a second, that is one of the 300 seconds for which a
-    call may wait on 429s. (It was 500 of them when the whole clock ran 500 times as fast.)
+    A wait moves the clock by its whole length; between waits it runs with real time. If a
+    busy machine delays a thread by a second, that is one of the 300 seconds for which a call may
+    wait on 429s. (With a clock that ran 500 times as fast it was 500 seconds.)
     """
 
     def __init__(self) -> None:
@@ -59,13 +59,13 @@ class HurriedTime(threading.Event):
             return super().wait()
         due_at = self.clock() + timeout
         is_set = super().wait(timeout / HURRY)
-        with self._lock:  # of waits side by side the longest counts, not their sum
+        with self._lock:  # of simultaneous waits the longest counts, not the sum
             self._skipped_seconds = max(self._skipped_seconds, due_at - time.monotonic())
         return is_set
 
 
 def hurried_client(*arguments: Any, stop: HurriedTime, **options: Any) -> IterableClient:
-    """Return a client that goes by the clock of its stop event."""
+    """Return a client that uses the clock of its stop event."""
     return IterableClient(*arguments, stop=stop, clock=stop.clock, **options)
 
 

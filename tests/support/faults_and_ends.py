@@ -242,7 +242,7 @@ def all_cases() -> list[Case]:
 
 
 def cases_by_turns() -> list[Case]:
-    """Return half of the table: where both modes have to end alike, they take turns."""
+    """Return half of the cases; those that must end alike in both modes alternate between them."""
     return [
         case
         for number, case in enumerate(all_cases())

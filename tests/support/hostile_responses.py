@@ -1,6 +1,6 @@
-"""What Iterable, or whoever answers in its place, may send: documents, status lines, headers.
+"""Hypothesis strategies for hostile responses: bodies, status lines, headers.
 
-Owns the strategies of `test_any_answer.py`. Refuses to know what should become of any of it.
+Used by `tests/properties/test_responses.py` and `tests/properties/test_source_reading.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.fake_bulk_client import email_of
 from tests.support.hostile import DEEP_JSON, JSON_TEXTS, JSON_VALUES, TEXTS
 from tests.support.rows import API_KEY
 
-# What the API says, and what it might say in every place
+# Bodies: documented ones, and unexpected values in every place
 
 COUNTS = st.integers(0, 4) | st.sampled_from([-1, True, 1.0, "1", None, 2**64 - 1, [1]])
 NAMED = st.sampled_from([*(email_of(seq).lower() for seq in range(4)), "who@example.com", "", 7])
@@ -24,7 +24,7 @@ LIST_NAMES = ["invalidEmails", "forgottenEmails", "conflictEmails", "invalidUser
 CODES: st.SearchStrategy[Any] = st.sampled_from(
     ["Success", "BadParams", "success", "RateLimitExceeded", "", 7, None, {}]
 )
-SAYINGS = st.sampled_from(["Done", 'Event "x" is disallowed from tracking', "", 7, None])
+MESSAGES = st.sampled_from(["Done", 'Event "x" is disallowed from tracking', "", 7, None])
 PARAMS = st.one_of(
     st.dictionaries(
         st.sampled_from(["obj.users[1].x", "users[0]", "events[99999999999]", "rateLimitReset"]),
@@ -41,7 +41,7 @@ BODIES = st.fixed_dictionaries(
     {},
     optional={
         "code": CODES | JSON_VALUES,
-        "msg": SAYINGS | JSON_VALUES,
+        "msg": MESSAGES | JSON_VALUES,
         "params": PARAMS,
         "successCount": COUNTS,
         "failCount": COUNTS,
@@ -72,7 +72,7 @@ DOCUMENTS = st.one_of(
     st.sampled_from([b"", b" ", API_KEY.encode(), b"\xef\xbb\xbf{}", b'{"code":"Success"}garbage']),
 )
 
-# HTTP, and what is none
+# HTTP, valid and invalid
 
 STATUSES = [*(200, 201, 204, 299, 300, 301, 304, 400, 401, 403, 404, 408, 409, 413, 425, 429)]
 STATUSES += [500, 503, 599, 600, 999, 1000, 99, 0, -1, 100, 101, 103]
@@ -119,8 +119,8 @@ CHUNK_SIZES = st.sampled_from(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """Give the bytes of an answer: one like HTTP's, or anything at all."""
+def responses(draw: st.DrawFn) -> bytes:
+    """Draw the bytes of a response: similar to HTTP, or anything."""
     if draw(st.integers(0, 9)) == 9:
         return draw(st.binary(max_size=200))
     body = draw(DOCUMENTS)

@@ -1,6 +1,6 @@
 """A private MariaDB server, from the programs that the system's packages install.
 
-Owns what is MariaDB's own in `tests/support/private_server.py`: names of programs, options.
+The part of `tests/support/private_server.py` that only MariaDB has: programs and options.
 """
 
 from __future__ import annotations

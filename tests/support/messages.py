@@ -1,4 +1,4 @@
-"""Find out whether the program has a message that a document quotes, by reading its source code."""
+"""Search the source code for a message that a document quotes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def texts_of_the_program() -> tuple[str, ...]:
     return tuple(texts)
 
 
-def says(message: str) -> bool:
-    """Say whether the program has this message.
+def has_message(message: str) -> bool:
+    """Return whether the program has this message.
 
     In the message `...` stands for any words, and each word may be a value that the program fills
     in. At least three consecutive words must come from the source code.

@@ -1,8 +1,8 @@
 """A private MySQL server, from the program that the environment variable MYSQLD names.
 
-The part of `tests/support/private_server.py` that only MySQL has. A plain installation's defaults
-stay: TLS with certificates that the server makes, `caching_sha2_password`, `utf8mb4_0900_ai_ci`.
-`tests/README.md` says how to come by a `mysqld` without installing it.
+The part of `tests/support/private_server.py` that only MySQL has. It keeps MySQL's defaults: TLS
+with certificates that the server makes, `caching_sha2_password`, `utf8mb4_0900_ai_ci`.
+`tests/README.md` explains how to get a `mysqld` without installing it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parse an HTML page, and check that every element that is opened is closed."""
+"""Parse an HTML page, and check that every element is closed."""
 
 from __future__ import annotations
 

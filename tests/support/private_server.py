@@ -1,9 +1,8 @@
 """A private database server: its own data folder, socket and port; gone when the block ends.
 
-Owns installing, starting and stopping one server for tests and benchmarks, as whoever runs them
-(root too), without a service and without touching any server that is already there. What differs
-between MariaDB and MySQL stands in `tests/support/mariadb.py` and `tests/support/mysql_server.py`.
-Refuses to know what the tables hold; `tests/conftest.py` loads the schema.
+It runs as the current user (also root), needs no service and does not affect other servers on the
+machine. What differs between MariaDB and MySQL is in `tests/support/mariadb.py` and
+`tests/support/mysql_server.py`; `tests/conftest.py` loads the schema.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ _Self = TypeVar("_Self", bound="PrivateServer")
 
 
 class ServerUnavailable(RuntimeError):
-    """The server cannot be started here; the text says why."""
+    """The server cannot be started; the text gives the reason."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -75,7 +74,7 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def own_options(self) -> list[str]:
-        """Return the options that this kind of server has and others have not."""
+        """Return the options that only this kind of server has."""
 
     def __enter__(self: _Self) -> _Self:
         try:
@@ -110,7 +109,7 @@ class PrivateServer(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Start the server on the same port and data as before, and wait until it answers."""
+        """Start the server on the same port and data as before; return when it can be used."""
         command = [
             self.program(),
             "--no-defaults",
@@ -125,7 +124,7 @@ class PrivateServer(ABC):
             "--skip-name-resolve",
             "--skip-log-bin",
             "--innodb-buffer-pool-size=32M",
-            # The data lives as long as the tests: nothing is lost by not waiting for the disk.
+            # The data is deleted after the tests, so nothing has to wait for the disk.
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--innodb-doublewrite=0",
@@ -152,7 +151,7 @@ class PrivateServer(ABC):
                 time.sleep(0.05)
             else:
                 return
-        raise ServerUnavailable(f"{command[0]} did not answer in time: {self._log_tail()}")
+        raise ServerUnavailable(f"{command[0]} accepted no connection in time: {self._log_tail()}")
 
     def stop(self) -> None:
         """Stop the server; harmless when it is not running."""
@@ -198,14 +197,14 @@ class PrivateServer(ABC):
             connection.close()
 
     def create_database(self, name: str, *sql_files: Path) -> None:
-        """Make a database, dropping one of that name, and run the files in it."""
+        """Create a database, replacing one of that name, and run the files in it."""
         self.run_sql(f"DROP DATABASE IF EXISTS `{name}`; CREATE DATABASE `{name}`")
         for path in sql_files:
             self.run_sql(path.read_text(encoding="utf-8"), name)
 
     def _install(self) -> None:
         command = self.install_command()
-        # Two installations that share /tmp take each other's temporary tables away.
+        # Two installations that share /tmp delete each other's temporary tables.
         environment = {**os.environ, "TMPDIR": str(self.folder)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
@@ -226,5 +225,5 @@ class PrivateServer(ABC):
 
 
 def account() -> str:
-    """Return the name of the user that the tests run as, as which the server shall run too."""
+    """Return the name of the system user that runs the tests, and so the server."""
     return pwd.getpwuid(os.geteuid()).pw_name

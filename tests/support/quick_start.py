@@ -1,7 +1,7 @@
-"""A reader who types the commands of a document, in a copy of the project of their own.
+"""Run the commands of a document as a reader would, in a copy of the project.
 
-The copy's `.venv` gets the packages of the tests' own environment, because tests ask no package
-index.
+The copy's `.venv` gets the packages of the tests' own environment, because tests do not use a
+package index.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.support.program import PATIENCE_SECONDS, Ending
 
 
 class Reader:
-    """Types one line at a time. `own` are the values that this reader enters into settings files.
+    """Runs one line at a time. `own` are the values that this reader enters into settings files.
 
-    `places` says where the reader has the paths that a document names.
+    `places` maps paths in the document to paths of this reader.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Reader:
         self.endings: dict[str, Ending] = {}
 
     def do(self, line: str) -> Ending:
-        """Type a line in the project's folder, and do what the document says beside it.
+        """Run a line in the project folder, and make the edits that the document asks for.
 
-        `endings` keeps how each line ended when it was typed for the first time.
+        `endings` has the result of each line when it was first run.
         """
         line_here = f"{line} --without-pip" if line.startswith("python3 -m venv") else line
         ending = self.run(line_here)
@@ -61,7 +61,7 @@ class Reader:
         return Ending(done.returncode, printed, done.stderr)
 
     def edit(self, name: str, values: Mapping[str, str]) -> None:
-        """Put values in the place of those in a settings file, as with an editor."""
+        """Replace values in a settings file, as with an editor."""
         path = self.folder / self._here(name)
         text = path.read_text(encoding="utf-8")
         for setting, value in values.items():
@@ -75,7 +75,7 @@ class Reader:
         return text
 
     def _bring_packages(self) -> None:
-        """Put our own environment where a new one is, and a pip that asks no network."""
+        """Fill a new `.venv` from the tests' environment, with a pip that uses no network."""
         pip = '-m pip --disable-pip-version-check "$@" --dry-run --no-index'
         for name, arguments in {"python": '"$@"', "pip": pip}.items():
             path = self.folder / ".venv/bin" / name

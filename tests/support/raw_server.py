@@ -1,6 +1,6 @@
-"""A server that answers every request with the bytes that it is told, and then hangs up.
+"""A server on loopback that sends the bytes of a test to every request, then closes the connection.
 
-Owns its socket, on loopback, and one thread. Refuses to know HTTP beyond where a request ends.
+One thread; of HTTP it reads only where a request ends.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import cache
 
 
 class RawServer:
-    """`answer` and `resets` may be changed between requests."""
+    """`response` and `resets` may be changed between requests."""
 
     def __init__(self) -> None:
-        self.answer = b""
-        self.resets = False  # the connection then breaks, instead of ending
+        self.response = b""
+        self.resets = False  # end the connection with a reset
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -29,7 +29,7 @@ class RawServer:
             with contextlib.suppress(OSError), connection:
                 connection.settimeout(10)
                 self._read_request(connection)
-                connection.sendall(self.answer)
+                connection.sendall(self.response)
                 if self.resets:
                     at_once = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
@@ -51,5 +51,5 @@ class RawServer:
 
 @cache
 def raw_server() -> RawServer:
-    """The server of this process; it ends with it."""
+    """Return the server of this process, which runs until the process ends."""
     return RawServer()

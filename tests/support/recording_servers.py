@@ -1,7 +1,6 @@
-"""Two small servers that write down what reaches them: a website, with or without TLS, and a proxy.
+"""Two servers on loopback that record requests: a website, with or without TLS, and a proxy.
 
-Own their sockets and threads, on loopback. Refuse to know Iterable: the answer is what they are
-told to give.
+The website sends the response that a test sets.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ class Request:
 
 @dataclass
 class Website:
-    """A running server; `answer` may be replaced between requests."""
+    """A running server; `response` may be replaced between requests."""
 
     url: str
     requests: list[Request] = field(default_factory=list)
     connection_count: int = 0
     open_count: int = 0
-    answer: bytes = SUCCESS
-    answer_headers: dict[str, str] = field(default_factory=dict)
-    closes_after_answer: bool = False  # without having said so
-    before_answer: Callable[[], object] = lambda: None
+    response: bytes = SUCCESS
+    response_headers: dict[str, str] = field(default_factory=dict)
+    closes_after_response: bool = False  # without `Connection: close`
+    before_response: Callable[[], object] = lambda: None
 
 
 @contextlib.contextmanager
 def website(
     certificate: Path | None = None, *, context: ssl.SSLContext | None = None
 ) -> Iterator[Website]:
-    """Serve on a free port; over TLS where there is a certificate (PEM, with its key).
+    """Serve on a free port, over TLS if a certificate is given (PEM, with its key).
 
-    `context` is for TLS of another kind.
+    `context` is for other TLS settings.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,24 +68,24 @@ def website(
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             site.requests.append(Request(self.requestline, dict(self.headers), body))
-            site.before_answer()
+            site.before_response()
             self.send_response_only(200)
-            for name, value in site.answer_headers.items():
+            for name, value in site.response_headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(site.answer)))
+            self.send_header("Content-Length", str(len(site.response)))
             self.end_headers()
-            self.wfile.write(site.answer)
-            if site.closes_after_answer:
+            self.wfile.write(site.response)
+            if site.closes_after_response:
                 self.close_connection = True
 
         do_GET = do_POST
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Write no log."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_arguments: object) -> None:
-            """A client that does not trust us leaves in the middle: nothing to report."""
+            """Ignore errors: a client that does not trust the certificate disconnects."""
 
         def get_request(self) -> tuple[socket.socket, object]:
             connection, address = super().get_request()
@@ -109,7 +108,7 @@ def website(
 
 @contextlib.contextmanager
 def proxy() -> Iterator[Website]:
-    """Run a proxy that tunnels (`CONNECT`) and notes everything that it can read itself."""
+    """Run a proxy that tunnels (`CONNECT`) and records everything that it can read."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -131,7 +130,7 @@ def proxy() -> Iterator[Website]:
         daemon_threads = True
 
         def handle_error(self, *_arguments: object) -> None:
-            """A request that is no CONNECT is noted, and that is all."""
+            """Ignore errors: a request other than CONNECT is only recorded."""
 
     server = Server(("127.0.0.1", 0), Handler)
     seen = Website(f"http://127.0.0.1:{server.server_address[1]}")
@@ -164,7 +163,7 @@ def make_self_signed(folder: Path, name: str) -> Path:
     command = [
         *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
         *("-subj", "/CN=test", "-addext", f"subjectAltName={name}"),
-        # Python 3.13 insists on it.
+        # Required by Python 3.13.
         *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
         *("-keyout", str(key), "-out", str(pem)),
     ]

@@ -1,7 +1,6 @@
-"""Rows of the query as tuples, what becomes of them in an outbox, and time that waits by itself.
+"""Rows of the query as tuples, their outcomes in an outbox, and a client whose waits take no time.
 
-Owns what the tests of the outbox, the client and the delivery share. Refuses to know what any of
-them should do.
+Shared by the tests of the outbox, the client and the delivery.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def email_of(number: int) -> str:
 
 def row(number: int, **changes: Any) -> Row:
     """Return user n's row, with these columns changed."""
-    person = {"id": number, "email": email_of(number), "first_name": f"Name{number}"}
-    return tuple({**SARAH, **person, **changes}.values())
+    values = {"id": number, "email": email_of(number), "first_name": f"Name{number}"}
+    return tuple({**SARAH, **values, **changes}.values())
 
 
 def rows(*numbers: int) -> list[Row]:
@@ -47,7 +46,7 @@ def rows(*numbers: int) -> list[Row]:
 
 
 def later(seconds: float) -> datetime:
-    """Return a time that long after the usual view."""
+    """Return a time so many seconds after the usual view."""
     return VIEWED_AT + timedelta(seconds=seconds)
 
 
@@ -60,7 +59,7 @@ def fill(
 
 
 def call_result(verdict: Verdict = Verdict.DELIVERED, **changes: Any) -> CallResult:
-    """Return what a call came to: 200 and Success where nothing else is said."""
+    """Return the result of a call, by default 200 with the code Success."""
     usual: dict[str, Any] = {"http_status": 200, "code": "Success", "message": "Done"}
     return CallResult(verdict, **{**usual, **changes})
 
@@ -68,12 +67,12 @@ def call_result(verdict: Verdict = Verdict.DELIVERED, **changes: Any) -> CallRes
 def finished(
     pending: Iterable[PendingRow], kind: RequestKind, verdict: Verdict = Verdict.DELIVERED
 ) -> list[Finished]:
-    """Return one half of these rows as ended that way at the same moment."""
+    """Return results of this verdict for one request of each row, all at the same time."""
     return [Finished(row.seq, kind, call_result(verdict), 1_768_400_000.0) for row in pending]
 
 
 def deliver_all(outbox: Outbox) -> None:
-    """Record every pending half as delivered."""
+    """Record every pending request as delivered."""
     pending = list(outbox.pending())
     outbox.record(finished((row for row in pending if row.profile), RequestKind.PROFILE))
     outbox.record(finished((row for row in pending if row.event), RequestKind.EVENT))
@@ -99,7 +98,7 @@ def run_python(script: str, *arguments: str | Path) -> int:
 
 
 def wait_until(holds: Callable[[], object], patience_seconds: float = 10.0) -> bool:
-    """Wait until something holds, and say whether it ever did."""
+    """Wait until a condition holds; return False if it does not in time."""
     deadline = time.monotonic() + patience_seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -109,7 +108,7 @@ def wait_until(holds: Callable[[], object], patience_seconds: float = 10.0) -> b
 
 
 class PassingTime:
-    """A clock that only waiting moves, as `IterableClient(clock=...)` takes it."""
+    """A clock for `IterableClient(clock=...)` that only `NoWaiting` moves."""
 
     def __init__(self) -> None:
         self.now_seconds = 1_000.0
@@ -119,7 +118,7 @@ class PassingTime:
 
 
 class NoWaiting(threading.Event):
-    """The stop event of a run: every wait ends at once, is noted, and moves the clock."""
+    """A stop event whose waits end at once, are recorded, and move the clock."""
 
     def __init__(self, clock: PassingTime | None = None) -> None:
         super().__init__()
@@ -134,7 +133,7 @@ class NoWaiting(threading.Event):
 
 
 def unwaiting_client(url: str, **options: Any) -> tuple[IterableClient, NoWaiting]:
-    """Return a client whose waits take no time, and the event that noted them."""
+    """Return a client whose waits take no time, and the event that recorded them."""
     clock = PassingTime()
     stop = NoWaiting(clock)
     return IterableClient(API_KEY, url, clock=clock, stop=stop, **options), stop

@@ -78,14 +78,14 @@ class Runs:
             outbox.close()
 
     def with_query(self, query: str) -> None:
-        """Have the next runs ask this instead."""
+        """Let the next runs use this query."""
         path = self.folder / "query.sql"
         path.write_text(query, encoding="utf-8")
         self.settings["QUERY_FILE"] = str(path)
 
 
 def results_of(report: RunReport) -> dict[str, Any]:
-    """Read the results file of a run; its head has to be the report's summary."""
+    """Read the results file of a run; its summary must equal the report's."""
     assert report.results_path is not None
     results: dict[str, Any] = json.loads(report.results_path.read_text(encoding="utf-8"))
     head = {name: value for name, value in results.items() if name != "records"}

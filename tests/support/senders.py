@@ -42,7 +42,7 @@ class RowsInMemory(Outbox):
 
 
 class NotedCalls(IterableClient):
-    """A client that answers every call at once and notes it."""
+    """A client that records every call and returns a result at once."""
 
     def __init__(self, result: CallResult | None = None) -> None:
         self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
@@ -57,7 +57,7 @@ class NotedCalls(IterableClient):
 
 
 class ScriptedSender(PerUserSender):
-    """Sends a row by doing what the test says."""
+    """A sender that calls a function of the test for each row."""
 
     def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
         calls = NotedCalls()
@@ -73,7 +73,7 @@ class ScriptedSender(PerUserSender):
 
 
 class SeenStop(threading.Event):
-    """A stop event that tells when the dispatcher has seen it."""
+    """A stop event that records when the dispatcher has seen it."""
 
     def __init__(self) -> None:
         super().__init__()

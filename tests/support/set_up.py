@@ -1,4 +1,4 @@
-"""Settings that work, to be broken one by one, and the lines that `--check` gives for them.
+"""Valid settings, which tests change one by one, and the lines of `--check` for them.
 
 The fixtures that make them are in `set_up_fixtures`.
 """
@@ -19,7 +19,7 @@ Lines = list[CheckLine]
 
 
 class SetUp:
-    """Settings that work, in a folder of their own, and the lines that `--check` gives."""
+    """Valid settings in a folder of their own, and the lines of `--check`."""
 
     def __init__(self, folder: Path, source: SourceDatabase, iterable: IterableSandbox) -> None:
         self.folder = folder
@@ -52,6 +52,6 @@ def failures(lines: Lines) -> list[str]:
 
 
 def has_words(line: CheckLine, *words: str) -> None:
-    """Check that a line says all of this."""
+    """Check that a line has all these words."""
     for word in words:
         assert word in line.text

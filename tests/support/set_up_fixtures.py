@@ -1,6 +1,6 @@
-"""Servers of a set-up under test: a database of either kind, and an Iterable with one key.
+"""Fixtures for tests of `--check`: a database of either kind, and a sandbox with one key.
 
-A plugin of the modules that name it in `pytest_plugins`.
+A pytest plugin.
 """
 
 from __future__ import annotations

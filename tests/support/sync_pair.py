@@ -1,7 +1,4 @@
-"""A database and an Iterable with what it takes to sync the one to the other and to read back.
-
-Owns how a test changes what Iterable has, behind the program's back.
-"""
+"""A database and a sandbox that were synced, for tests that then change what Iterable has."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ from tests.conftest import SourceDatabase
 from tests.support.users import WINDOW, email_of
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
-PEOPLE = 12
-LATER = 10**10  # long after the delivery: nothing is waited for
+USER_COUNT = 12
+LATER = 10**10  # so long after the delivery that `verify` does not wait
 
 
 class SyncPair:
-    """A database and an Iterable that one real run has brought into step."""
+    """A database, a sandbox and the settings to sync and to verify them."""
 
     def __init__(self, folder: Path, source: SourceDatabase, iterable: IterableSandbox) -> None:
         self.source, self.iterable = source, iterable

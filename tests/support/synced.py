@@ -1,7 +1,6 @@
-"""A database and an Iterable that a real run has brought into step, to be disturbed by tests.
+"""Fixture: a database and a sandbox that a real run has synced.
 
-A plugin of the modules that name it in `pytest_plugins`, and what they import from it lies in
-`tests.support.sync_pair`.
+A pytest plugin; `SyncPair` itself is in `tests.support.sync_pair`, for modules to import.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.sync_pair import KEY, PEOPLE, SyncPair
+from tests.support.sync_pair import KEY, USER_COUNT, SyncPair
 from tests.support.users import add_users
 
 
 @pytest.fixture
 def synced(tmp_path: Path, embedded: SourceDatabase) -> Iterator[SyncPair]:
-    """Return the embedded server and a sandbox with the same 12 people."""
-    add_users(embedded.run_sql, range(1, PEOPLE + 1))
+    """The embedded server and a sandbox with the same 12 users."""
+    add_users(embedded.run_sql, range(1, USER_COUNT + 1))
     with IterableSandbox(api_key=KEY) as iterable:
         both = SyncPair(tmp_path, embedded, iterable)
         both.sync()

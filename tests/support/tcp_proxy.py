@@ -1,6 +1,6 @@
-"""A TCP proxy on loopback that spoils what a server says: cut, garbled, trickled, or stalled.
+"""TCP proxy on loopback that cuts, corrupts, slows down or stalls what a server sends.
 
-Owns the sockets and the counting of bytes. Refuses to know the protocol that passes through it.
+It works for any protocol.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ _PIECE_BYTES = 65_536
 class Proxy:
     """Passes connections on to a port of 127.0.0.1; a context manager.
 
-    Of what the server says on a connection only the first `cut_at` bytes get through, None for
-    all: then the connection is closed, with a reset where `resets`, or nothing more happens on it
-    where `stalls`. `cut_connections` is how many are treated so, None for all. At most
-    `piece_bytes` are passed on at a time; the byte at `garble_at` becomes 0x80. All may be changed
-    for the connections to come.
+    Only the first `cut_at` bytes that the server sends on a connection are passed on (None: all).
+    Then the connection is closed, with a reset if `resets`, or left open and silent if `stalls`.
+    This applies to the first `cut_connections` connections (None: all). At most `piece_bytes` are
+    passed on at a time; the byte at `garble_at` becomes 0x80. Changes apply to new connections.
     """
 
     host = "127.0.0.1"
@@ -38,7 +37,7 @@ class Proxy:
         self.resets = False
         self.stalls = False
         self.connection_count = 0
-        self.passed_bytes = 0  # of the answers of the last connection
+        self.passed_bytes = 0  # from the server, on the last connection
         self._closed = threading.Event()
         self._listener = socket.create_server((self.host, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -102,7 +101,7 @@ class Proxy:
                 sent = self._garbled(content)
                 self.passed_bytes += len(
                     content
-                )  # first: the client may ask as soon as it has them
+                )  # before sending: the client may read it as soon as it has them
                 client.sendall(sent)
                 left = None if left is None else left - len(content)
             if left == 0 and self.stalls:
@@ -119,7 +118,7 @@ class Proxy:
 
 def _end(connected: socket.socket) -> None:
     """Close a socket that another thread may be reading: closing alone would wait for that."""
-    # Not in both directions: that would be a goodbye before the reset.
+    # Only one direction: shutting down both would send FIN before the reset.
     with suppress(OSError):
         connected.shutdown(socket.SHUT_RD)
     connected.close()

@@ -1,7 +1,6 @@
-"""Customers with a page view each, for tests of the whole program, and what Iterable should have.
+"""Customers with a page view each, and the profile and event that Iterable must get for each.
 
-Owns the rows and, written down independently of the program, the profile and the event that
-follow from each. Person n is the same in every test.
+The expected profiles and events do not use code of the program. User n is the same in every test.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def add_users(run_sql: Callable[[str], None], numbers: Iterable[int]) -> None:
 def add_user(
     run_sql: Callable[[str], None], number: int, email: str | None, *, first_name: str | None = "X"
 ) -> None:
-    """Insert one customer who is odd in some way, with an ordinary view."""
+    """Insert one customer with unusual values, and an ordinary view."""
     run_sql(
         "INSERT INTO customers (id, email, first_name, last_name, plan_type, candidate) VALUES"
         f" ({number}, {_quoted(email)}, {_quoted(first_name)}, NULL, 'pro', NULL);"
@@ -54,7 +53,7 @@ def email_of(n: int) -> str:
 
 
 def profile_of(n: int) -> dict[str, Any]:
-    """What Iterable should have as person n's profile."""
+    """Return the profile of user n that Iterable must have."""
     return {
         "first_name": f"First{n}",
         "last_name": f"Last{n}",
@@ -65,7 +64,7 @@ def profile_of(n: int) -> dict[str, Any]:
 
 
 def event_of(n: int) -> dict[str, Any]:
-    """What Iterable should have as the fields of person n's event."""
+    """Return the fields of user n's event that Iterable must have."""
     return {
         "page": _page(n),
         "browser": "desktop",
@@ -76,7 +75,7 @@ def event_of(n: int) -> dict[str, Any]:
 
 
 def check_project(project: Project, numbers: Iterable[int]) -> None:
-    """Check that Iterable has exactly these people, each with the right profile and one event."""
+    """Check that Iterable has exactly these users, each with the right profile and one event."""
     expected = {email_of(n): n for n in numbers}
     assert set(project.users) == set(expected)
     wrong = {e for e, n in expected.items() if project.users[e].data_fields != profile_of(n)}

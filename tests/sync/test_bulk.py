@@ -139,23 +139,23 @@ def send(
     delays_events: bool = False,
     goes_on: bool = True,
 ) -> Reports:
-    described = Reports(goes_on=goes_on)
+    reports = Reports(goes_on=goes_on)
     sender = BulkSender(iterable, delays_events=delays_events)
-    sender.send(rows, described, has_permit=True)
-    return described
+    sender.send(rows, reports, has_permit=True)
+    return reports
 
 
 def test_the_events_of_a_batch_are_sent_after_its_profiles() -> None:
     kinds = [Kind.FINE] * 3
     iterable = FakeBulkClient(dict(enumerate(kinds)))
-    described = send(iterable, rows_of(kinds))
+    reports = send(iterable, rows_of(kinds))
     assert iterable.requests == [(UPDATE, [0, 1, 2]), (TRACK, [0, 1, 2])]
-    assert [(f.seq, f.kind) for f in described.finished] == [
+    assert [(f.seq, f.kind) for f in reports.finished] == [
         *((seq, RequestKind.PROFILE) for seq in range(3)),
         *((seq, RequestKind.EVENT) for seq in range(3)),
     ]
-    assert all(finished.result.delivered for finished in described.finished)
-    assert len(described.calls) == 2
+    assert all(finished.result.delivered for finished in reports.finished)
+    assert len(reports.calls) == 2
 
 
 def test_only_the_requests_that_a_row_needs_are_sent() -> None:
@@ -203,8 +203,8 @@ def test_events_are_sent_except_for_users_that_cannot_be_reached() -> None:
 
 def test_events_are_sent_after_an_unavailable_batch_of_profiles() -> None:
     iterable = FakeBulkClient({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
-    described = send(iterable, [row(0), row(1)])
-    assert [f.result.verdict for f in described.finished] == [
+    reports = send(iterable, [row(0), row(1)])
+    assert [f.result.verdict for f in reports.finished] == [
         *[Verdict.UNAVAILABLE] * 2,
         *[Verdict.DELIVERED] * 2,
     ]
@@ -213,17 +213,17 @@ def test_events_are_sent_after_an_unavailable_batch_of_profiles() -> None:
 
 def test_nothing_is_sent_after_a_refused_batch() -> None:
     iterable = FakeBulkClient(dict.fromkeys(range(3), Kind.FINE), refuses_from=0)
-    described = send(iterable, [row(seq) for seq in range(3)])
+    reports = send(iterable, [row(seq) for seq in range(3)])
     assert iterable.requests == [(UPDATE, [0, 1, 2])]
-    assert {f.result.verdict for f in described.finished} == {Verdict.REFUSED}
+    assert {f.result.verdict for f in reports.finished} == {Verdict.REFUSED}
 
 
 def test_nothing_is_sent_after_a_part_of_the_batch_was_refused() -> None:
     """Events of rows delivered before were still sent with the refused key."""
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.POISON}, refuses_from=2)
-    described = send(iterable, [row(0), row(1)])
+    reports = send(iterable, [row(0), row(1)])
     assert iterable.requests == [(UPDATE, [0, 1]), (UPDATE, [0]), (UPDATE, [1])]
-    assert [(f.seq, f.result.verdict) for f in described.finished] == [
+    assert [(f.seq, f.result.verdict) for f in reports.finished] == [
         (0, Verdict.DELIVERED),
         (1, Verdict.REFUSED),
     ]
@@ -231,9 +231,9 @@ def test_nothing_is_sent_after_a_part_of_the_batch_was_refused() -> None:
 
 def test_nothing_is_sent_or_reported_after_a_stop() -> None:
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.POISON}, stops_after=2)
-    described = send(iterable, [row(0), row(1)])
-    assert [f.seq for f in described.finished] == [0]
-    assert len(described.calls) == 2
+    reports = send(iterable, [row(0), row(1)])
+    assert [f.seq for f in reports.finished] == [0]
+    assert len(reports.calls) == 2
 
 
 def test_nothing_more_is_sent_after_another_worker_aborted_the_run() -> None:
@@ -246,8 +246,8 @@ def test_nothing_more_is_sent_after_another_worker_aborted_the_run() -> None:
 def test_only_events_of_updates_delivered_now_are_delayed() -> None:
     iterable = FakeBulkClient({0: Kind.FINE, 1: Kind.BAD_VALUE}, dict.fromkeys(range(4), Kind.FINE))
     rows = [row(0), row(1), row(2, profile=False)]
-    described = send(iterable, rows, delays_events=True)
-    assert described.delayed == [0]
+    reports = send(iterable, rows, delays_events=True)
+    assert reports.delayed == [0]
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [1, 2])]
 
 
@@ -284,4 +284,4 @@ def test_a_bulk_request_holds_the_bodies_of_single_calls() -> None:
             return super().bulk_update_users(users, subject, has_permit=has_permit)
 
     send(Looking({7: Kind.FINE}), [row(7, fields='{"a": 1}')])
-    assert seen == [{"email": "Person.7@Example.com", "dataFields": {"a": 1}}]
+    assert seen == [{"email": "User.7@Example.com", "dataFields": {"a": 1}}]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from records.outcomes import CallResult, Verdict
 from records.rows import PendingRow, RequestKind
-from tests.support.bulk_reading import DELIVERED, REJECTED, again, batch, codes, counted, read
+from tests.support.batch_results import DELIVERED, REJECTED, again, batch, codes, counted, read
 from tests.support.fake_bulk_client import row
 
 # Responses with counts
@@ -42,7 +42,7 @@ def test_a_rows_result_holds_what_the_response_said_of_it() -> None:
     ["invalidEmails", "invalidDataEmails", "conflictEmails", "forgottenEmails", "notFoundEmails"],
 )
 def test_a_row_named_in_a_list_is_rejected_with_the_name_of_the_list(name: str) -> None:
-    call = counted(2, 1, failedUpdates={name: ["person.1@example.com"]})
+    call = counted(2, 1, failedUpdates={name: ["user.1@example.com"]})
     assert codes(read(batch(3), call)) == {
         0: (DELIVERED, "Success"),
         1: (REJECTED, f"failedUpdates.{name}"),
@@ -50,7 +50,7 @@ def test_a_row_named_in_a_list_is_rejected_with_the_name_of_the_list(name: str) 
     }
 
 
-@pytest.mark.parametrize("name", ["PERSON.1@EXAMPLE.COM", " person.1@example.com "])
+@pytest.mark.parametrize("name", ["USER.1@EXAMPLE.COM", " user.1@example.com "])
 def test_emails_are_compared_trimmed_and_case_folded(name: str) -> None:
     call = counted(1, 1, failedUpdates={"invalidEmails": [name]})
     assert codes(read(batch(2), call))[1] == (REJECTED, "failedUpdates.invalidEmails")
@@ -63,7 +63,7 @@ def test_an_email_with_non_ascii_letters_is_matched_in_lower_case() -> None:
 
 
 def test_the_deprecated_list_is_read_too() -> None:
-    call = counted(1, 1, invalidEmails=["person.0@example.com"])
+    call = counted(1, 1, invalidEmails=["user.0@example.com"])
     assert codes(read(batch(2), call)) == {
         0: (REJECTED, "failedUpdates.invalidEmails"),
         1: (DELIVERED, "Success"),
@@ -71,8 +71,8 @@ def test_the_deprecated_list_is_read_too() -> None:
 
 
 def test_a_row_named_in_two_lists_gets_the_reason_of_the_first() -> None:
-    lists = {"forgottenEmails": ["person.0@example.com"], "invalidEmails": []}
-    call = counted(1, 1, failedUpdates=lists, invalidEmails=["person.0@example.com"])
+    lists = {"forgottenEmails": ["user.0@example.com"], "invalidEmails": []}
+    call = counted(1, 1, failedUpdates=lists, invalidEmails=["user.0@example.com"])
     assert codes(read(batch(2), call)) == {
         0: (REJECTED, "failedUpdates.forgottenEmails"),
         1: (DELIVERED, "Success"),
@@ -91,7 +91,7 @@ def test_a_named_row_keeps_its_own_reason_beside_a_disallowed_event_name() -> No
         0,
         2,
         disallowedEventNames=["page_view"],
-        failedUpdates={"invalidEmails": ["person.1@example.com"]},
+        failedUpdates={"invalidEmails": ["user.1@example.com"]},
     )
     assert codes(read(batch(2), call, RequestKind.EVENT)) == {
         0: (REJECTED, "disallowedEventNames"),
@@ -107,7 +107,7 @@ def test_counts_that_do_not_add_up_split_the_batch(counts: tuple[int, int]) -> N
 
 
 def test_rows_that_are_not_named_are_sent_again_without_the_named_failures() -> None:
-    call = counted(2, 2, failedUpdates={"invalidEmails": ["person.1@example.com"]})
+    call = counted(2, 2, failedUpdates={"invalidEmails": ["user.1@example.com"]})
     reading = read(batch(4), call)
     assert codes(reading) == {1: (REJECTED, "failedUpdates.invalidEmails")}
     assert again(reading) == [[0, 2, 3]]
@@ -151,13 +151,13 @@ def test_every_row_of_an_unavailable_or_refused_batch_gets_that_verdict(verdict:
 
 # Any response
 
-EMAILS = st.sampled_from(["person.0@example.com", "Person.2@Example.com", "stranger@example.com"])
+EMAILS = st.sampled_from(["user.0@example.com", "User.2@Example.com", "stranger@example.com"])
 JUNK = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
 LISTS = st.dictionaries(
     st.sampled_from(["invalidEmails", "forgottenEmails", "invalidUserIds", "Emails"]),
     st.lists(EMAILS | JUNK, max_size=4) | JUNK,
 )
-ANSWERS = st.fixed_dictionaries(
+RESPONSES = st.fixed_dictionaries(
     {"successCount": st.integers(0, 6), "failCount": st.integers(0, 6)},
     optional={
         "failedUpdates": LISTS | JUNK,
@@ -167,7 +167,7 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-@given(st.integers(1, 6), ANSWERS, st.sampled_from(RequestKind))
+@given(st.integers(1, 6), RESPONSES, st.sampled_from(RequestKind))
 def test_no_response_with_counts_raises_an_exception(
     count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:

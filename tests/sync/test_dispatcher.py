@@ -11,7 +11,7 @@ from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
-from tests.support.drains import calls_by_person, drain, endpoints_of, outbox_with
+from tests.support.drains import calls_by_user, drain, endpoints_of, outbox_with
 from tests.support.recording_servers import make_self_signed, website
 from tests.support.rows import NoWaiting, email_of, fill, finished, outcomes_of, row, rows
 
@@ -30,7 +30,7 @@ def test_every_row_gets_an_update_and_then_an_event(path: Path) -> None:
     ):
         client = drain(outbox, iterable.url)
         assert outcomes_of(outbox) == {email_of(n): "successful" for n in NUMBERS}
-        calls = calls_by_person(iterable)
+        calls = calls_by_user(iterable)
         assert set(calls) == {email_of(n) for n in NUMBERS}
         for of_user in calls.values():
             assert endpoints_of(of_user) == [USERS_UPDATE, EVENTS_TRACK]
@@ -139,7 +139,7 @@ def test_the_event_is_sent_unless_the_user_cannot_be_reached(
     with IterableSandbox(**options) as iterable, outbox_with(path, rows(1, 2, 3)) as outbox:
         drain(outbox, iterable.url)
         assert list(outcomes_of(outbox).values()) == ["successful", outcome, "successful"]
-        assert endpoints_of(calls_by_person(iterable)[email_of(2)]) == endpoints
+        assert endpoints_of(calls_by_user(iterable)[email_of(2)]) == endpoints
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_only_the_pending_requests_of_a_row_are_sent(path: Path, iterable: Itera
         fill(outbox, rows(1, 2, 3))
         drain(outbox, iterable.url)
         assert set(outcomes_of(outbox).values()) == {"successful"}
-    calls = calls_by_person(iterable)
+    calls = calls_by_user(iterable)
     assert [endpoints_of(calls[email_of(n)]) for n in (1, 2, 3)] == [
         [EVENTS_TRACK],
         [USERS_UPDATE],
@@ -217,7 +217,7 @@ def test_delayed_events_do_not_delay_other_rows(path: Path, iterable: IterableSa
     endpoints = endpoints_of(iterable.calls)
     assert endpoints[:2] == 2 * [USERS_UPDATE]
     assert sorted(endpoints) == 40 * [EVENTS_TRACK] + 40 * [USERS_UPDATE]
-    for update, event in calls_by_person(iterable).values():
+    for update, event in calls_by_user(iterable).values():
         assert event.at - update.at >= 0.4
 
 

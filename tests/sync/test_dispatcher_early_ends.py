@@ -17,7 +17,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import Report, RunAborted
 from sync.per_user import PerUserSender
 from tests.support.drains import (
-    calls_by_person,
+    calls_by_user,
     check_that_nothing_was_lost_or_repeated,
     drain,
     outbox_with,
@@ -97,7 +97,7 @@ def test_after_a_refusal_no_further_call_is_made(path: Path) -> None:
         assert counts["successful"] > 5
         assert len(iterable.calls) <= 30 + 4 * FewAtOnce.max_in_flight
         (refused,) = [call for call in iterable.calls if call.status == 401]
-        assert calls_by_person(iterable)[refused.email][-1] is refused
+        assert calls_by_user(iterable)[refused.email][-1] is refused
         check_that_nothing_was_lost_or_repeated(outbox, iterable, NUMBERS)
 
 
@@ -143,8 +143,8 @@ def test_a_stop_ends_the_run_soon_and_records_the_calls_in_flight(path: Path) ->
             stopped_at.append(time.monotonic())
             return len(iterable.project.events) >= 5
 
-        pace = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
-        drain(outbox, iterable.url, stop=stop_when(is_time), requests_per_second=pace)
+        rates = {USERS_UPDATE: 100, EVENTS_TRACK: 100}
+        drain(outbox, iterable.url, stop=stop_when(is_time), requests_per_second=rates)
         assert time.monotonic() - stopped_at[-1] < 1.5
         counts = Counter(outcomes_of(outbox).values())
         assert set(counts) == {"successful", "partial_failure", "not_attempted"} or set(counts) == {

@@ -73,9 +73,9 @@ def test_results_are_on_disk_within_a_second(path: Path, iterable: IterableSandb
             found = second.execute("SELECT email FROM outbox WHERE event_verdict IS NOT NULL")
             recorded = {email for (email,) in found}
         second.close()
-        answered = [c for c in iterable.calls if c.endpoint == EVENTS_TRACK and c.status == 200]
+        tracked = [c for c in iterable.calls if c.endpoint == EVENTS_TRACK and c.status == 200]
         due = time.time() - 1.0
-        late.extend(c.email or "" for c in answered if c.at < due and c.email not in recorded)
+        late.extend(c.email or "" for c in tracked if c.at < due and c.email not in recorded)
 
     with outbox_with(path, rows(*range(1, 131))) as outbox:
         drain(
@@ -91,8 +91,8 @@ def test_results_are_on_disk_within_a_second(path: Path, iterable: IterableSandb
 
 
 def test_every_call_is_reported_to_progress_once(path: Path, iterable: IterableSandbox) -> None:
-    heard: list[CallReport] = []
+    reports: list[CallReport] = []
     with outbox_with(path, rows(*NUMBERS)) as outbox:
-        drain(outbox, iterable.url, on_progress=lambda calls, _rows_done: heard.extend(calls))
-    assert len(heard) == len(iterable.calls) == 200
-    assert {len(report.finished) for report in heard} == {1}
+        drain(outbox, iterable.url, on_progress=lambda calls, _rows_done: reports.extend(calls))
+    assert len(reports) == len(iterable.calls) == 200
+    assert {len(report.finished) for report in reports} == {1}

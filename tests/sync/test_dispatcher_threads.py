@@ -124,7 +124,7 @@ def test_many_results_share_a_transaction() -> None:
     outbox = RowsInMemory(300)
     Dispatcher(outbox, ScriptedSender(delivered, max_in_flight=1), threading.Event()).run()
     assert len(outbox.recorded) == 300
-    assert outbox.record_count < 100  # one a half second; the rows took three hundred ticks
+    assert outbox.record_count < 100  # one for each half second of results
 
 
 # Aborted runs

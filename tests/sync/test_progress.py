@@ -83,10 +83,10 @@ def test_log_lines_appear_unbroken_above_the_live_line(
     with Progress(500, 500, live=True, stream=terminal.stream, clock=clock) as progress:
         for number in range(3):
             clock.now += 1
-            logging.getLogger("elsewhere").error("trouble %d with [bold]markup[/] :smile:", number)
+            logging.getLogger("elsewhere").error("failure %d with [bold]markup[/] :smile:", number)
             progress.advance([call(number)], number + 1)
     assert screen(terminal.output()) == [
-        f"trouble {number} with [bold]markup[/] :smile:" for number in range(3)
+        f"failure {number} with [bold]markup[/] :smile:" for number in range(3)
     ]
 
 

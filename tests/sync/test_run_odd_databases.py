@@ -61,7 +61,7 @@ def test_tables_of_any_collation_give_the_same_users_and_texts(
         " WHERE user_id = 3"
     )
     iterable.reset()
-    if not collation.endswith("_ci"):  # as the query file says of such columns
+    if not collation.endswith("_ci"):  # see the comment in the query file
         assert counts_of(runs.run()) == {"unchanged": 4}
         mariadb.run_sql(
             "UPDATE customers SET plan_type = 'pro';"
@@ -109,7 +109,7 @@ def test_a_server_that_forces_latin1_on_connections_gives_correct_texts(
         source.run_sql(
             "SET NAMES utf8mb4; UPDATE customers SET last_name = '小龙 🚀 é' WHERE id = 2;"
             "CREATE OR REPLACE USER reader@'%' IDENTIFIED BY 'pass-word';"
-            f"GRANT SELECT ON {source.database}.* TO reader@'%'"  # the rich are spared init_connect
+            f"GRANT SELECT ON {source.database}.* TO reader@'%'"  # administrators skip init_connect
         )
         runs = Runs.between(tmp_path, source, iterable)
         runs.settings |= {"DB_USER": "reader", "DB_PASSWORD": "pass-word"}

@@ -20,7 +20,7 @@ from tests.support.runs import Runs, counts_of, results_of
 from tests.support.tcp_proxy import Proxy
 from tests.support.users import add_users, check_project
 
-PEOPLE = range(1, 6_001)
+USER_NUMBERS = range(1, 6_001)
 FEW = range(1, 41)
 # Thousands of rows arrive while the query still runs.
 SLOW_NEAR_THE_END = (
@@ -86,7 +86,7 @@ def test_no_row_of_an_incomplete_read_is_sent_when_the_server_is_killed(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    add_users(source.run_sql, PEOPLE)
+    add_users(source.run_sql, USER_NUMBERS)
     with Proxy(source.port) as proxy:
         runs = Runs.between(tmp_path, replace(source, port=proxy.port), iterable, SYNC_MODE="bulk")
         runs.with_query(SLOW_NEAR_THE_END)
@@ -104,7 +104,7 @@ def test_no_row_of_an_incomplete_read_is_sent_when_the_server_is_killed(
         mortal.start()
         del runs.settings["QUERY_FILE"]
         assert counts_of(hurried(runs)) == {"successful": 6_000}
-    check_project(iterable.project, PEOPLE)
+    check_project(iterable.project, USER_NUMBERS)
 
 
 @pytest.mark.slow

@@ -81,5 +81,5 @@ def test_events_in_the_future_are_counted_by_the_clock_of_the_run(
     """The views are of January 2026, which is in the future for a clock that is years behind."""
     report = run_between(runs, datetime(2020, 1, 1, tzinfo=timezone.utc))
     assert counts_of(report) == {"successful": len(NUMBERS)}
-    described = [message for message in caplog.messages if "in the future" in message]
-    assert described == ["3 events lie in the future: is DB_TIMEZONE=UTC right?"]
+    warnings = [message for message in caplog.messages if "in the future" in message]
+    assert warnings == ["3 events lie in the future: is DB_TIMEZONE=UTC right?"]

@@ -1,4 +1,4 @@
-"""Everything that Iterable or the network may answer: its verdict, its attempts, its log line."""
+"""Faults of Iterable and the network: verdict, number of attempts and log line of each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BODIES = {
     USERS_BULK_UPDATE: b'{"users":[%b]}' % USER,
     EVENTS_TRACK_BULK: b'{"events":[%b]}' % EVENT,
 }
-# No wait is for the rate limiter. A retry's wait has full jitter, so it may be as short as nothing:
-# at 10,000 calls a second one in 5,000 was followed by a second wait, for the next permit.
+# So high that no call waits for a permit. Backoff with full jitter can be close to 0 s: at 10,000
+# calls a second, one retry in 5,000 also had to wait for a permit.
 ENOUGH = dict.fromkeys(BODIES, 1e9)
 DELIVERED, REJECTED = Verdict.DELIVERED, Verdict.REJECTED
 UNAVAILABLE, REFUSED = Verdict.UNAVAILABLE, Verdict.REFUSED
@@ -45,7 +45,7 @@ def endpoint(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def iterable(shared: IterableSandbox) -> IterableSandbox:
-    """One sandbox for the module, as good as new for each test."""
+    """The sandbox of the module, reset for each test."""
     shared.set_faults([])
     shared.reset()
     return shared
@@ -76,7 +76,7 @@ def status(number: int, **more: Any) -> Rule:
     ],
     ids=str,
 )
-def test_what_no_repetition_mends_is_tried_once(
+def test_a_permanent_failure_is_not_retried(
     iterable: IterableSandbox,
     caplog: pytest.LogCaptureFixture,
     endpoint: str,
@@ -123,7 +123,7 @@ def test_what_no_repetition_mends_is_tried_once(
     ],
     ids=str,
 )
-def test_what_may_pass_is_tried_again_up_to_the_limit(
+def test_a_transient_failure_is_retried_up_to_max_attempts(
     iterable: IterableSandbox,
     caplog: pytest.LogCaptureFixture,
     endpoint: str,
@@ -146,7 +146,7 @@ def test_what_may_pass_is_tried_again_up_to_the_limit(
 
 
 @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "half_body", "malformed_json"])
-def test_a_call_whose_answer_was_lost_is_delivered_by_the_next_attempt(
+def test_a_call_whose_response_was_lost_is_delivered_by_the_next_attempt(
     iterable: IterableSandbox, endpoint: str, fault: str
 ) -> None:
     iterable.set_faults([{"fault": fault, "times": 1}])
@@ -157,7 +157,7 @@ def test_a_call_whose_answer_was_lost_is_delivered_by_the_next_attempt(
     assert events == (["page-view-1"] if "events" in endpoint else [])
 
 
-def test_a_server_that_never_answers_is_left_after_the_time_out(
+def test_a_server_that_does_not_respond_times_out(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture, endpoint: str
 ) -> None:
     iterable.set_faults([{"fault": "hang"}])
@@ -168,7 +168,7 @@ def test_a_server_that_never_answers_is_left_after_the_time_out(
     assert caplog.messages[0].startswith(f"No response from {endpoint}: ReadTimeout")
 
 
-def test_nobody_listening_is_unavailable(endpoint: str) -> None:
+def test_a_port_without_a_server_is_unavailable(endpoint: str) -> None:
     with IterableSandbox() as gone:
         url = gone.url
     client, _stop = unwaiting_client(url, max_attempts=2)
@@ -176,13 +176,13 @@ def test_nobody_listening_is_unavailable(endpoint: str) -> None:
     assert (result.verdict, result.code, result.attempts) == (UNAVAILABLE, "ConnectionError", 2)
 
 
-def test_an_answer_of_several_megabytes_is_read(iterable: IterableSandbox, endpoint: str) -> None:
+def test_a_response_of_several_megabytes_is_read(iterable: IterableSandbox, endpoint: str) -> None:
     iterable.set_faults([{"fault": "huge_body", "bytes": 5_000_000}])
     client, _stop = unwaiting_client(iterable.url)
     assert client.call(endpoint, BODIES[endpoint]).verdict is DELIVERED
 
 
-def test_an_answer_without_end_is_cut_off_and_not_believed(
+def test_a_response_over_the_size_limit_is_not_read_and_the_call_is_retried(
     iterable: IterableSandbox, endpoint: str
 ) -> None:
     iterable.set_faults([{"fault": "huge_body", "bytes": 8_100_000, "times": 1}])
@@ -191,7 +191,9 @@ def test_an_answer_without_end_is_cut_off_and_not_believed(
     assert (result.verdict, result.attempts) == (DELIVERED, 2)
 
 
-def test_another_code_than_success_is_no_success(iterable: IterableSandbox) -> None:
+def test_a_single_call_with_another_code_than_success_is_rejected(
+    iterable: IterableSandbox,
+) -> None:
     iterable.set_faults([{"fault": "error_code_on_200", "code": "DatabaseError"}])
     client, _stop = unwaiting_client(iterable.url)
     for endpoint in (USERS_UPDATE, EVENTS_TRACK):
@@ -200,7 +202,7 @@ def test_another_code_than_success_is_no_success(iterable: IterableSandbox) -> N
         assert (result.http_status, result.attempts) == (200, 1)
 
 
-def test_a_bulk_answer_without_counts_is_no_success(iterable: IterableSandbox) -> None:
+def test_a_bulk_response_without_counts_is_unavailable(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "error_code_on_200"}])
     client, _stop = unwaiting_client(iterable.url, max_attempts=2)
     for endpoint in (USERS_BULK_UPDATE, EVENTS_TRACK_BULK):
@@ -208,7 +210,7 @@ def test_a_bulk_answer_without_counts_is_no_success(iterable: IterableSandbox) -
         assert (result.verdict, result.attempts) == (UNAVAILABLE, 2)
 
 
-def test_a_disallowed_event_is_rejected_though_iterable_says_success() -> None:
+def test_a_disallowed_event_is_rejected_although_the_code_is_success() -> None:
     with IterableSandbox(disallowed_events=["page_view"]) as iterable:
         client, _stop = unwaiting_client(iterable.url)
         result = client.call(EVENTS_TRACK, EVENT)
@@ -226,7 +228,7 @@ def test_a_disallowed_event_is_rejected_though_iterable_says_success() -> None:
         ({"field_types": {"plan_type": "long"}}, USERS_UPDATE, 400, "RequestFieldsTypesMismatched"),
     ],
 )
-def test_iterables_own_refusals_are_rejections(
+def test_a_row_that_iterable_does_not_accept_is_rejected(
     options: Rule, endpoint: str, http_status: int, code: str
 ) -> None:
     with IterableSandbox(**options) as iterable:
@@ -236,7 +238,7 @@ def test_iterables_own_refusals_are_rejections(
     assert result.code == code
 
 
-def test_a_wrong_key_and_a_wrong_address_are_refused(iterable: IterableSandbox) -> None:
+def test_a_wrong_key_and_a_wrong_base_url_are_refused(iterable: IterableSandbox) -> None:
     for url in (f"{iterable.url}/api", f"{iterable.url}/v2"):
         client, _stop = unwaiting_client(url)
         result = client.call(USERS_UPDATE, USER)

@@ -23,7 +23,7 @@ from tests.support.golden import event_of, mapping_for, profile_of, reason_of, r
         "a@b.xn--p1ai",
     ],
 )
-def test_these_are_addresses(address: str) -> None:
+def test_a_valid_address_is_accepted(address: str) -> None:
     assert is_email(address) is True
 
 
@@ -38,11 +38,11 @@ def test_these_are_addresses(address: str) -> None:
         *("\ud800@b.com", "a@b-.com", "a@b." + "c" * 64),
     ],
 )  # fmt: skip
-def test_these_are_not_addresses(address: str) -> None:
+def test_an_invalid_address_is_not_accepted(address: str) -> None:
     assert is_email(address) is False
 
 
-def test_an_address_is_sent_trimmed_in_its_own_letter_case() -> None:
+def test_an_address_is_trimmed_and_keeps_its_letter_case() -> None:
     row = sarah(email=" \tSarah.Johnson@Email.com\n")
     assert profile_of(row)["email"] == "Sarah.Johnson@Email.com"
     assert event_of(row)["email"] == "Sarah.Johnson@Email.com"
@@ -107,5 +107,5 @@ def test_different_addresses_have_different_user_keys() -> None:
         (Decimal(5), "5"),
     ],
 )
-def test_a_user_id_may_be_any_number_or_text(stored: object, shown: object) -> None:
+def test_a_user_id_can_be_any_number_or_text(stored: object, shown: object) -> None:
     assert record_of(sarah(id=stored)).user_id == shown

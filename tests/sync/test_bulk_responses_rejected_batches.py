@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from records.outcomes import CallResult
 from records.rows import PendingRow, RequestKind
-from tests.support.bulk_reading import REJECTED, again, batch, codes, read, refused_whole
+from tests.support.batch_results import REJECTED, again, batch, codes, read, refused_whole
 from tests.support.fake_bulk_client import row
 
 

@@ -39,31 +39,31 @@ def test_a_delayed_event_is_sent_when_it_is_due() -> None:
 
 def test_a_row_with_a_delayed_event_is_not_done() -> None:
     stop = threading.Event()
-    heard: list[int] = []
+    counts: list[int] = []
 
     def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
-        heard.append(rows_done)
+        counts.append(rows_done)
         stop.set()
 
     sender = ScriptedSender(hold_back)
     Dispatcher(RowsInMemory(10), sender, stop, event_delay_seconds=60, on_progress=hear).run()
-    assert set(heard) == {0}
+    assert set(counts) == {0}
 
 
 def rows_done(send: Sending, stop: threading.Event, row_count: int = 10) -> int:
     """Deliver some rows; return the last count of finished rows that progress got."""
-    heard: list[int] = []
+    counts: list[int] = []
     Dispatcher(
         RowsInMemory(row_count),
         ScriptedSender(send),
         stop,
         event_delay_seconds=0.05,
-        on_progress=lambda _calls, rows_done: heard.append(rows_done),
+        on_progress=lambda _calls, rows_done: counts.append(rows_done),
     ).run()
-    return heard[-1]
+    return counts[-1]
 
 
-def test_a_row_counts_as_done_once_whatever_the_number_of_calls() -> None:
+def test_a_row_counts_as_done_once_whatever_its_number_of_calls() -> None:
     assert rows_done(hold_back, threading.Event()) == 10
 
 

@@ -1,4 +1,4 @@
-"""What the client hands on of an answer: the part that says something, if it can be written."""
+"""Parts of a response that the client returns: `params` or the bulk body, if JSON can hold them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.support.recording_servers import website
 from tests.support.rows import API_KEY
 
 
-def deep_answer(levels: int) -> bytes:
+def deeply_nested_response(levels: int) -> bytes:
     return b'{"msg":"","code":"Success","params":%b%b}' % (b"[" * levels, b"]" * levels)
 
 
-def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
-    """JSON may be read 1,024 levels deep, and written 254: what is deeper is no answer."""
+def test_a_response_of_any_depth_can_be_written_to_the_results_file() -> None:
+    """orjson reads 1,024 levels and writes 254; a deeper response is not an API response."""
     kept = set()
     with website() as site:
         client = IterableClient(API_KEY, site.url, max_attempts=1)
         for levels in range(240, 265):
-            site.answer = deep_answer(levels)
+            site.response = deeply_nested_response(levels)
             entry = client.process_user_record(dict(SARAH))
             assert orjson.dumps([entry])
             update = entry["users_update"]
@@ -33,9 +33,9 @@ def test_an_answer_of_any_depth_can_be_written_into_the_results() -> None:
 
 
 def test_a_response_that_is_nested_too_deep_is_not_an_api_response() -> None:
-    answer = requests.Response()
-    answer.status_code, answer._content = 200, deep_answer(100_000)
-    delivered, said = IterableClient(API_KEY)._handle_response(answer, "users/update")
+    response = requests.Response()
+    response.status_code, response._content = 200, deeply_nested_response(100_000)
+    delivered, said = IterableClient(API_KEY)._handle_response(response, "users/update")
     assert not delivered
     assert said["code"] == "not an API response"
 

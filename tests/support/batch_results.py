@@ -1,4 +1,4 @@
-"""Answers to batches of Person.0@Example.com, Person.1@Example.com, ..., and how they are read."""
+"""Batches of users, bulk responses to them, and the result of each row that follows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DELIVERED = "delivered"
 
 
 def batch(count: int) -> list[PendingRow]:
-    """Return rows 0 ... count-1: Person.0@Example.com and so on."""
+    """Return rows 0 to count-1: User.0@Example.com and so on."""
     return [row(seq) for seq in range(count)]
 
 
@@ -33,7 +33,7 @@ def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResul
 def read(
     rows: Sequence[PendingRow], call: CallResult, kind: RequestKind = RequestKind.PROFILE
 ) -> BatchResult:
-    """Read an answer, and hold that every row is settled or in one smaller part, never both."""
+    """Return a batch's result; each row must be either settled or in one smaller part."""
     reading = to_batch_result(kind, rows, call)
     again = [row.seq for part in reading.to_resend for row in part]
     assert sorted([*reading.settled, *again]) == [row.seq for row in rows]

@@ -1,4 +1,4 @@
-"""Calls that ask a `RateLimiter` for permits in virtual time, and what their starts look like."""
+"""Calls that wait for permits of a `RateLimiter` in virtual time, and figures of their starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUNDING = 1e-6
 
 
 def most_in_a_second(starts: Sequence[float]) -> int:
-    """Return how many calls the fullest second holds, wherever it begins."""
+    """Return the most calls in any period of one second."""
     most = first = 0
     for last, moment in enumerate(starts):
         while starts[first] <= moment - 1.0 + ROUNDING:
@@ -25,14 +25,14 @@ def gaps_of(starts: Sequence[float]) -> list[float]:
     return [later - sooner for sooner, later in pairwise(starts)]
 
 
-def starts_of_a_dispatcher(pace: RateLimiter, time: VirtualTime, seconds: float) -> list[float]:
+def starts_of_dispatcher(limiter: RateLimiter, time: VirtualTime, seconds: float) -> list[float]:
     """Take every permit that `try_acquire` gives for so long; return when each was given."""
     starts: list[float] = []
 
     def dispatch() -> None:
         end = time.now + seconds
         while time.now < end:
-            wait_seconds = pace.try_acquire()
+            wait_seconds = limiter.try_acquire()
             if wait_seconds:
                 time.wait(wait_seconds)
             else:
@@ -42,19 +42,19 @@ def starts_of_a_dispatcher(pace: RateLimiter, time: VirtualTime, seconds: float)
     return starts
 
 
-def paced(rate: float) -> tuple[RateLimiter, VirtualTime]:
+def limiter_and_time(rate: float) -> tuple[RateLimiter, VirtualTime]:
     time = VirtualTime()
     return RateLimiter(rate, clock=time.clock), time
 
 
 def calls(
-    pace: RateLimiter, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
+    limiter: RateLimiter, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
 ) -> Callable[[], None]:
-    """Return a job that makes one call after the other, so many seconds apart."""
+    """Return a function that makes calls one after the other, with these pauses after them."""
 
     def job() -> None:
         for seconds in seconds_apart:
-            assert pace.acquire(time.wait)
+            assert limiter.acquire(time.wait)
             starts.append(time.now)
             time.wait(seconds)
 

@@ -75,7 +75,7 @@ def test_every_setting_that_shapes_a_payload_changes_the_hashes() -> None:
     assert len({key.event_hash for key in keys}) == len(keys)
 
 
-def test_fields_that_trade_their_columns_change_the_hash() -> None:
+def test_fields_that_swap_their_columns_change_the_hash() -> None:
     one, other = sarah(vip=1, gone=0), sarah(vip=0, gone=1)
     assert key_of(one, "vip,gone").profile_hash != key_of(other, "gone,vip").profile_hash
 
@@ -100,7 +100,7 @@ def test_different_values_of_every_type_have_different_hashes(
     assert hashes[0] != hashes[1]
 
 
-def test_an_event_named_by_a_column_or_by_its_page_changes_with_it() -> None:
+def test_the_event_hash_changes_with_the_column_event_id_and_the_page() -> None:
     def of(**row: object) -> int:
         return key_of(sarah(**row), event_fields=parse_fields("location", frozenset())).event_hash
 
@@ -124,8 +124,8 @@ def test_a_key_holds_user_id_email_user_key_and_event_time() -> None:
     assert key_of(sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 7))).event_at % 1_000_000 == 7
 
 
-def test_another_release_finds_the_same_row_unchanged() -> None:
-    """Where it must not, because the row makes another payload, PAYLOAD_VERSION is raised."""
+def test_hashes_are_the_same_in_every_release() -> None:
+    """A release that changes payloads must raise PAYLOAD_VERSION."""
     key = key_of(SARAH)
     assert key.user_key == SARAHS_USER_KEY
     assert to_user_key("Müller@München.de") == 2961268501871219294
@@ -139,7 +139,7 @@ def test_a_row_that_cannot_be_valid_has_no_key(row: Mapping[str, Any]) -> None:
 
 
 def test_a_set_column_hashes_the_same_in_every_process() -> None:
-    """It did not: a set's order follows Python's seed, and every run sent such rows again."""
+    """The order of a set depends on Python's hash seed: every run sent such rows again."""
     program = (
         "from tests.support.golden import key_of, sarah\n"
         "print(key_of(sarah(tags={'a', 'b', 'c', 'd', 'e'}), 'tags').profile_hash)"
@@ -155,7 +155,7 @@ def test_a_set_column_hashes_the_same_in_every_process() -> None:
     assert len(hashes) == 1
 
 
-# Whatever the driver returns
+# Any value that the driver returns
 
 ADDRESSES = st.sampled_from(
     ["ann@example.com", " Ann@Example.com", "bo@", "", "ü@ü.de", "a" * 70 + "@b.de"]
@@ -270,7 +270,7 @@ FEW_ROWS = st.fixed_dictionaries(
     columns=st.sets(st.sampled_from([*sorted(SARAH), "extra"]), max_size=3),
     send_nulls=st.booleans(),
 )
-def test_two_rows_have_the_same_hash_exactly_where_they_have_the_same_payload(
+def test_rows_have_the_same_hash_if_and_only_if_their_payloads_are_equal(
     one: dict[str, Any], another: dict[str, Any], columns: set[str], send_nulls: bool
 ) -> None:
     other = {**one, **{column: another[column] for column in columns}}

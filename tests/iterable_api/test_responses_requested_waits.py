@@ -1,4 +1,4 @@
-"""How long Iterable asks to wait: a `Retry-After` header, or `rateLimitReset` in the body."""
+"""Waits that Iterable requests: a `Retry-After` header, or `rateLimitReset` in the body."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reset(seconds: object) -> dict[str, object]:
         ("soon", reset(3), 3.0),
     ],
 )
-def test_the_longer_of_the_two_named_waits_counts(
+def test_the_longer_of_the_two_requested_waits_counts(
     retry_after: str | None, body: object, seconds: float | None
 ) -> None:
     assert requested_wait_seconds(retry_after, body, NOW) == seconds
@@ -48,30 +48,30 @@ def test_the_longer_of_the_two_named_waits_counts(
     "retry_after",
     ["soon", "-0.5", "-3", "nan", "inf", "1e999", "12:00", "32 Foo 2026", "\x00", "١٢:"],
 )
-def test_a_retry_after_that_makes_no_sense_is_not_heard(retry_after: str) -> None:
+def test_an_invalid_retry_after_is_ignored(retry_after: str) -> None:
     assert requested_wait_seconds(retry_after, None, NOW) is None
 
 
 @pytest.mark.parametrize(
     "seconds", [-1, None, "3", True, [], {}, float("nan"), float("inf"), 10**400, -(10**400)]
 )
-def test_a_reset_that_makes_no_sense_is_not_heard(seconds: object) -> None:
+def test_an_invalid_reset_is_ignored(seconds: object) -> None:
     assert requested_wait_seconds(None, reset(seconds), NOW) is None
 
 
 @pytest.mark.parametrize("body", [[], "x", 7, {"params": None}, {"params": []}, {"params": "x"}])
-def test_a_body_without_params_names_no_wait(body: object) -> None:
+def test_a_body_without_params_requests_no_wait(body: object) -> None:
     assert requested_wait_seconds(None, body, NOW) is None
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(timezone.utc)))  # noqa: DTZ001
-def test_every_date_is_a_wait_until_then(moment: datetime) -> None:
+def test_a_date_requests_a_wait_until_then(moment: datetime) -> None:
     header = f"{moment:%a, %d %b %Y %H:%M:%S} GMT"
     wait = requested_wait_seconds(header, None, NOW)
     assert wait == max(0.0, (moment.replace(microsecond=0) - NOW) / timedelta(seconds=1))
 
 
-def test_a_date_is_compared_with_the_time_that_it_is_now() -> None:
+def test_a_date_is_compared_with_the_current_time() -> None:
     assert requested_wait_seconds("Tue, 13 Jan 2026 14:31:00 GMT", None) == 0.0
     wait = requested_wait_seconds("Tue, 13 Jan 2999 14:31:00 GMT", None)
     assert wait is not None

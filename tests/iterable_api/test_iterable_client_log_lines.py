@@ -1,4 +1,4 @@
-"""Log lines of the client: enough to find a call, never the key, no personal data if so set."""
+"""Log lines of the client: one for each attempt; no API key, and no payload if so set."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from tests.support.golden import SARAH
 from tests.support.recording_servers import website
 from tests.support.rows import API_KEY, PassingTime, unwaiting_client
 
-EMAIL = "canary.person@example.com"
+EMAIL = "canary.user@example.com"
 USER = b'{"email":"%b","dataFields":{"first_name":"Sarah"}}' % EMAIL.encode()
 EVENT = b'{"email":"%b","eventName":"page_view"}' % EMAIL.encode()
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log as the file has it: from DEBUG up."""
+    """The log from level DEBUG, as in the log file."""
     caplog.set_level(logging.DEBUG, "iterable_client")
     return caplog
 
 
 def everything_in(log: pytest.LogCaptureFixture) -> str:
-    """Return all that any handler could write of these records."""
+    """Return everything that any handler could write about these records."""
     return log.text + "".join(repr(record.__dict__) for record in log.records)
 
 
 # Every call
 
 
-def test_each_attempt_is_there_with_request_answer_and_iterables_own_id(
+def test_each_attempt_is_logged_with_request_response_and_request_id(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 502, "times": 1}])
@@ -53,39 +53,39 @@ def test_each_attempt_is_there_with_request_answer_and_iterables_own_id(
     assert '"code":"Success"' in attempts[1]
 
 
-def test_the_time_that_an_answer_took_is_told(log: pytest.LogCaptureFixture) -> None:
+def test_the_time_that_a_response_took_is_logged(log: pytest.LogCaptureFixture) -> None:
     clock = PassingTime()
 
     def take_a_while() -> None:
         clock.now_seconds += 7.5
 
     with website() as site:
-        site.before_answer = take_a_while
+        site.before_response = take_a_while
         result = IterableClient(API_KEY, site.url, clock=clock).call(USERS_UPDATE, USER)
     assert " in 7500 ms, " in log.messages[0]
     assert result.elapsed_seconds == 7.5
 
 
 @pytest.mark.parametrize(("filling", "end"), [("", "小\ufffd"), ("--", "小")])
-def test_what_is_no_text_or_is_cut_off_in_a_letter_disturbs_nothing(
+def test_invalid_utf_8_and_a_cut_off_character_are_logged_as_replacement_characters(
     log: pytest.LogCaptureFixture, filling: str, end: str
 ) -> None:
     body = f'{{"first_name":"{filling}{"小龙" * 5_000}"}}'
     with website() as site:
-        site.answer = b'{"msg":"caf\xc3\xa9, caf\xe9"}'
+        site.response = b'{"msg":"caf\xc3\xa9, caf\xe9"}'
         IterableClient(API_KEY, site.url, max_attempts=1).call(USERS_UPDATE, body.encode())
     assert log.messages[0].endswith(f'龙{end}, response {{"msg":"café, caf\ufffd"}}')
 
 
-def test_without_payloads_the_sizes_are_there(log: pytest.LogCaptureFixture) -> None:
+def test_without_payloads_the_sizes_are_logged(log: pytest.LogCaptureFixture) -> None:
     with website() as site:
         IterableClient(API_KEY, site.url, log_payloads=False).call(USERS_UPDATE, USER)
     assert log.messages[0].endswith(
-        f", request {len(USER)} bytes, response {len(site.answer)} bytes"
+        f", request {len(USER)} bytes, response {len(site.response)} bytes"
     )
 
 
-def test_of_a_bulk_call_there_are_size_id_and_answer(
+def test_a_bulk_call_is_logged_with_size_request_id_and_response(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     client, _stop = unwaiting_client(iterable.url)
@@ -101,7 +101,7 @@ def test_of_a_bulk_call_there_are_size_id_and_answer(
     assert EMAIL not in line
 
 
-def test_both_calls_of_a_row_name_it(
+def test_both_calls_of_a_row_are_logged_with_its_user_id(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     client, _stop = unwaiting_client(iterable.url)
@@ -112,7 +112,7 @@ def test_both_calls_of_a_row_name_it(
     ]
 
 
-def test_an_attempt_that_got_no_answer_says_what_came_instead(
+def test_an_attempt_without_a_response_is_logged_with_the_error(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "drop_after", "times": 1}])
@@ -124,7 +124,7 @@ def test_an_attempt_that_got_no_answer_says_what_came_instead(
     )
 
 
-def test_a_huge_answer_does_not_fill_the_log(
+def test_a_huge_response_is_cut_in_the_log(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "huge_body", "bytes": 3_000_000}])
@@ -133,7 +133,7 @@ def test_a_huge_answer_does_not_fill_the_log(
     assert len(log.text) < 25_000
 
 
-def test_without_the_debug_level_a_success_is_silent(
+def test_a_success_is_not_logged_at_level_info(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "iterable_client")
@@ -145,7 +145,7 @@ def test_without_the_debug_level_a_success_is_silent(
 # Failures
 
 
-def test_a_failure_names_the_row_the_code_and_iterables_words(
+def test_a_failure_is_logged_with_user_id_code_and_message(
     log: pytest.LogCaptureFixture,
 ) -> None:
     with IterableSandbox(forgotten=[EMAIL]) as iterable:
@@ -157,7 +157,7 @@ def test_a_failure_names_the_row_the_code_and_iterables_words(
     )
 
 
-def test_of_what_iterable_says_to_a_failure_200_characters_are_there(
+def test_an_error_message_of_iterable_is_logged_up_to_200_characters(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "msg": "-" * 300}])
@@ -166,7 +166,7 @@ def test_of_what_iterable_says_to_a_failure_200_characters_are_there(
     assert caplog.messages[0].endswith(f"; {'-' * 200})")
 
 
-def test_a_failed_bulk_call_that_names_no_rows_says_the_rest(
+def test_a_failed_bulk_call_without_a_label_is_logged_with_code_and_message(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 400, "msg": "Not so"}])
@@ -193,7 +193,7 @@ def test_a_retried_failure_is_a_warning_and_the_last_one_an_error(
     assert last.getMessage() == f"{said}attempt 2, the last)"
 
 
-def test_after_a_stop_no_other_attempt_is_announced(
+def test_after_a_stop_the_log_announces_no_retry(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 502, "msg": "Bad gateway"}])
@@ -205,7 +205,7 @@ def test_after_a_stop_no_other_attempt_is_announced(
     ]
 
 
-def test_what_is_no_answer_of_the_api_is_said_once(
+def test_a_response_that_is_not_from_the_api_is_logged_once(
     iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     iterable.set_faults([{"fault": "html_body"}])
@@ -216,7 +216,7 @@ def test_what_is_no_answer_of_the_api_is_said_once(
     ]
 
 
-# People
+# Personal data
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_what_is_no_answer_of_the_api_is_said_once(
     ids=str,
 )
 @pytest.mark.parametrize("options", [{}, {"forgotten": [EMAIL]}, {"invalid_emails": [EMAIL]}])
-def test_without_payloads_nobody_can_be_recognised(
+def test_without_payloads_the_log_has_no_personal_data(
     log: pytest.LogCaptureFixture, fault: dict[str, Any] | None, options: dict[str, Any]
 ) -> None:
     with IterableSandbox(**options) as iterable:
@@ -244,7 +244,7 @@ def test_without_payloads_nobody_can_be_recognised(
         client.bulk_update_users([USER], "1 rows from user 7")
         client.bulk_track_events([EVENT], "1 rows from user 7")
         client.process_user_record({**SARAH, "email": EMAIL})
-    assert log.text.count("Iterable-Request-Id") >= 5  # they were made, and written down
+    assert log.text.count("Iterable-Request-Id") >= 5  # the calls were logged
     for word in (EMAIL, "canary", "Sarah"):
         assert word not in everything_in(log)
 
@@ -253,7 +253,7 @@ def test_without_payloads_nobody_can_be_recognised(
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_key_that_iterable_echoes_is_nowhere(
+def test_a_key_that_iterable_echoes_is_not_in_log_or_results(
     iterable: IterableSandbox, log: pytest.LogCaptureFixture, status: int
 ) -> None:
     iterable.set_faults([{"fault": "echo_request", "status": status}])
@@ -266,7 +266,9 @@ def test_a_key_that_iterable_echoes_is_nowhere(
         assert API_KEY not in text
 
 
-def test_a_key_is_not_in_what_the_client_raises(iterable: IterableSandbox) -> None:
+def test_an_exception_about_an_unsendable_value_does_not_hold_the_key(
+    iterable: IterableSandbox,
+) -> None:
     client = IterableClient(API_KEY, iterable.url)
     with pytest.raises(ValueError, match="JSON cannot represent") as caught:
         client.update_user(EMAIL, {"what": object()})

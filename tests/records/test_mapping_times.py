@@ -55,7 +55,7 @@ def test_the_hours_of_a_clock_change_have_one_meaning(moment: datetime, in_utc: 
     assert key.event_at == expected * 1_000_000
 
 
-def test_microseconds_make_another_event_but_not_another_second() -> None:
+def test_microseconds_change_the_event_id_but_not_the_time_sent() -> None:
     exact = sarah(event_time=stored(2026, 1, 13, 14, 30, 45, 123456))
     event = event_of(exact)
     assert event["createdAt"] == SARAHS_EVENT["createdAt"]
@@ -83,7 +83,7 @@ def test_an_event_time_may_be_text_or_a_date(moment: object, created_at: int, sh
     assert event["dataFields"]["timestamp"] == shown
 
 
-def test_a_text_and_a_datetime_of_the_same_moment_name_the_same_event() -> None:
+def test_a_text_and_a_datetime_of_the_same_moment_give_the_same_event_id() -> None:
     assert event_of(sarah(event_time="2026-01-13T14:30:45Z"))["id"] == SARAHS_EVENT_ID
 
 

@@ -1,4 +1,4 @@
-"""The client's connections: as many are kept as are asked for, and none after the end."""
+"""The client's connection pool: its size, and that closing the client empties it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.rows import API_KEY, wait_until
 USER = b'{"email":"user1@example.com"}'
 
 
-def test_as_many_connections_are_kept_as_are_asked_for() -> None:
+def test_as_many_connections_are_kept_open_as_requested() -> None:
     calls_at_once = 20
     with website() as site, ThreadPoolExecutor(calls_at_once) as threads:
         client = IterableClient(
@@ -22,7 +22,7 @@ def test_as_many_connections_are_kept_as_are_asked_for() -> None:
             connections=calls_at_once,
             requests_per_second={USERS_UPDATE: 100_000},
         )
-        site.before_answer = threading.Barrier(calls_at_once, timeout=30).wait
+        site.before_response = threading.Barrier(calls_at_once, timeout=30).wait
         for _ in range(3):
             results = threads.map(
                 client.call, [USERS_UPDATE] * calls_at_once, [USER] * calls_at_once
@@ -32,7 +32,7 @@ def test_as_many_connections_are_kept_as_are_asked_for() -> None:
         client.close()
 
 
-def test_a_client_that_is_closed_holds_no_connection() -> None:
+def test_a_closed_client_has_no_open_connection() -> None:
     with website() as site:
         client = IterableClient(API_KEY, site.url)
         assert client.call(USERS_UPDATE, USER).delivered

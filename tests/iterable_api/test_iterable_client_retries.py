@@ -1,4 +1,4 @@
-"""When a call is tried again, after which wait, and when it is given up: with time that passes."""
+"""Retries of the client in virtual time: when, after which wait, and when it gives up."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.rows import API_KEY, unwaiting_client
 
 USER = b'{"email":"user1@example.com"}'
 EVENT = b'{"email":"user1@example.com","eventName":"page_view"}'
-ENOUGH = {USERS_UPDATE: 1e9}  # no wait is for the rate limiter
+ENOUGH = {USERS_UPDATE: 1e9}  # no call waits for a permit
 RATE_LIMITED: dict[str, Any] = {"fault": "rate_limited", "reset": None}
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 5])
-def test_a_call_is_made_max_attempts_times_with_a_wait_between_two(
+def test_a_call_is_attempted_max_attempts_times_with_a_wait_between_attempts(
     iterable: IterableSandbox, max_attempts: int
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
@@ -39,7 +39,7 @@ def test_a_call_is_made_max_attempts_times_with_a_wait_between_two(
     assert all(w <= limit for w, limit in zip(stop.waits_seconds, limits, strict=True))
 
 
-def test_without_settings_a_call_is_made_five_times(iterable: IterableSandbox) -> None:
+def test_a_call_is_attempted_five_times_by_default(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 503}])
     client, _stop = unwaiting_client(iterable.url)
     assert client.call(USERS_UPDATE, USER).attempts == 5
@@ -55,7 +55,7 @@ def test_waits_differ_from_call_to_call(iterable: IterableSandbox) -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 500, 503])
 @pytest.mark.parametrize(("named", "least_seconds"), [(7, 7.0), (59.5, 59.5), (86_400, 60.0)])
-def test_a_named_wait_is_a_minimum_up_to_a_minute(
+def test_a_requested_wait_is_a_minimum_up_to_a_minute(
     iterable: IterableSandbox, status: int, named: float, least_seconds: float
 ) -> None:
     fault = {"fault": "status", "status": status, "retry_after": named, "times": 1}
@@ -65,7 +65,7 @@ def test_a_named_wait_is_a_minimum_up_to_a_minute(
     assert stop.waits_seconds == [least_seconds]
 
 
-def test_a_wait_may_be_named_as_a_date(iterable: IterableSandbox) -> None:
+def test_a_wait_may_be_requested_as_a_date(iterable: IterableSandbox) -> None:
     then = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
     fault = {"fault": "status", "status": 503, "retry_after": then, "times": 1}
     iterable.set_faults([fault])
@@ -76,7 +76,7 @@ def test_a_wait_may_be_named_as_a_date(iterable: IterableSandbox) -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["soon", "-5", "nan", "Mon, 99 Foo 2026 00:00:00 GMT"])
-def test_a_wait_that_is_nonsense_is_no_wait(iterable: IterableSandbox, nonsense: str) -> None:
+def test_an_invalid_requested_wait_is_ignored(iterable: IterableSandbox, nonsense: str) -> None:
     fault = {"fault": "status", "status": 503, "retry_after": nonsense, "times": 1}
     iterable.set_faults([fault])
     client, stop = unwaiting_client(iterable.url)
@@ -97,7 +97,7 @@ def test_a_wait_that_is_nonsense_is_no_wait(iterable: IterableSandbox, nonsense:
         ({"reset": None, "retry_after": 86_400}, 60),
     ],
 )
-def test_a_429_is_waited_out_as_long_as_it_says_up_to_a_minute(
+def test_the_wait_that_a_429_requests_is_kept_up_to_a_minute(
     iterable: IterableSandbox, hints: dict[str, Any], least_seconds: float
 ) -> None:
     iterable.set_faults([{"fault": "rate_limited", **hints, "times": 1}])
@@ -107,7 +107,7 @@ def test_a_429_is_waited_out_as_long_as_it_says_up_to_a_minute(
     assert least_seconds <= stop.clock.now_seconds - began_at < least_seconds + 1
 
 
-def test_a_429_without_a_hint_is_waited_out_all_the_same(iterable: IterableSandbox) -> None:
+def test_a_429_that_requests_no_wait_is_retried_after_a_wait(iterable: IterableSandbox) -> None:
     iterable.set_faults([{**RATE_LIMITED, "times": 1}])
     client, stop = unwaiting_client(iterable.url)
     assert client.call(USERS_UPDATE, USER).delivered
@@ -115,7 +115,7 @@ def test_a_429_without_a_hint_is_waited_out_all_the_same(iterable: IterableSandb
 
 
 @pytest.mark.parametrize(("named", "pause_seconds"), [(30, 30.0), (None, 0.0)])
-def test_the_wait_that_a_429_names_is_for_its_whole_endpoint(
+def test_the_wait_that_a_429_requests_applies_to_the_whole_endpoint(
     iterable: IterableSandbox, named: int | None, pause_seconds: float
 ) -> None:
     iterable.set_faults([{"fault": "rate_limited", "reset": named, "nth": [2]}])
@@ -130,7 +130,7 @@ def test_the_wait_that_a_429_names_is_for_its_whole_endpoint(
     assert events.try_acquire() == 0
 
 
-def test_429s_use_up_no_attempt(iterable: IterableSandbox) -> None:
+def test_429s_do_not_count_towards_max_attempts(iterable: IterableSandbox) -> None:
     iterable.set_faults(
         [
             {**RATE_LIMITED, "nth": [1, 2, 4, 5, 6, 7]},
@@ -143,7 +143,7 @@ def test_429s_use_up_no_attempt(iterable: IterableSandbox) -> None:
     assert client.retry_count == 7
 
 
-def test_other_failures_among_429s_do_use_up_attempts(iterable: IterableSandbox) -> None:
+def test_other_failures_between_429s_count_towards_max_attempts(iterable: IterableSandbox) -> None:
     iterable.set_faults([{**RATE_LIMITED, "every": 2}, {"fault": "status", "status": 500}])
     client, _stop = unwaiting_client(iterable.url, max_attempts=3)
     result = client.call(USERS_UPDATE, USER)
@@ -151,7 +151,7 @@ def test_other_failures_among_429s_do_use_up_attempts(iterable: IterableSandbox)
 
 
 @pytest.mark.parametrize("hints", [{"reset": 1}, {"reset": 20}, {"reset": None}])
-def test_a_call_gives_up_after_five_minutes_of_429s(
+def test_a_call_is_given_up_after_five_minutes_of_429s(
     iterable: IterableSandbox, hints: dict[str, Any]
 ) -> None:
     iterable.set_faults([{"fault": "rate_limited", **hints}])
@@ -163,7 +163,9 @@ def test_a_call_gives_up_after_five_minutes_of_429s(
     assert 240 <= stop.clock.now_seconds - began_at <= 305
 
 
-def test_the_five_minutes_of_429s_are_used_to_their_end(iterable: IterableSandbox) -> None:
+def test_a_call_is_retried_until_the_end_of_the_five_minutes_of_429s(
+    iterable: IterableSandbox,
+) -> None:
     iterable.set_faults([{"fault": "rate_limited", "reset": 60}])
     client, stop = unwaiting_client(iterable.url)
     result = client.call(USERS_UPDATE, USER)
@@ -171,7 +173,7 @@ def test_the_five_minutes_of_429s_are_used_to_their_end(iterable: IterableSandbo
     assert stop.waits_seconds == [60.0] * 5
 
 
-def test_a_429_after_a_long_wait_for_a_permit_is_tried_again(iterable: IterableSandbox) -> None:
+def test_a_429_after_a_long_wait_for_a_permit_is_retried(iterable: IterableSandbox) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={EVENTS_TRACK: 0.0025})
     assert client.call(EVENTS_TRACK, EVENT).delivered
     iterable.set_faults([{**RATE_LIMITED, "times": 1}])
@@ -193,10 +195,10 @@ def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> Non
     assert users.rate == users.full_rate
 
 
-# Pace
+# Rate limit
 
 
-def test_calls_are_spread_over_time_retries_counted(iterable: IterableSandbox) -> None:
+def test_retries_count_towards_the_rate_limit(iterable: IterableSandbox) -> None:
     arrivals: list[float] = []
     client, stop = unwaiting_client(
         iterable.url, requests_per_second={USERS_UPDATE: 4}, max_attempts=3
@@ -252,7 +254,7 @@ def test_a_stop_ends_any_wait_at_once(
     timer.join()
 
 
-def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> None:
+def test_a_call_that_has_a_permit_takes_no_other(iterable: IterableSandbox) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 1})
     for _ in range(5):
         client.call(USERS_UPDATE, USER, has_permit=True)
@@ -261,9 +263,7 @@ def test_a_call_with_a_permit_takes_no_second_one(iterable: IterableSandbox) -> 
 
 
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
-def test_a_bulk_call_takes_a_permit_where_it_brings_none(
-    iterable: IterableSandbox, endpoint: str
-) -> None:
+def test_a_bulk_call_without_a_permit_takes_one(iterable: IterableSandbox, endpoint: str) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={endpoint: 0.01})
     send, rows = {
         USERS_BULK_UPDATE: (client.bulk_update_users, [USER]),
@@ -275,7 +275,7 @@ def test_a_bulk_call_takes_a_permit_where_it_brings_none(
     assert client.rate_limiters[endpoint].try_acquire() > 90  # the second did
 
 
-def test_a_permit_is_for_one_attempt(iterable: IterableSandbox) -> None:
+def test_every_retry_takes_a_permit_of_its_own(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 500, "times": 1}])
     client, _stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 0.001})
     assert client.call(USERS_UPDATE, USER, has_permit=True).attempts == 2
