@@ -52,7 +52,7 @@ class RowStream:
         self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
         # The number of each column's type, see `source.column_types`.
         self.type_codes: tuple[int, ...] = tuple(int(column[1]) for column in cursor.description)
-        self._json_at = [
+        self._json_indexes = [
             i for i, column in enumerate(cursor.description) if column[1] == column_types.JSON
         ]
         self._database = database
@@ -68,8 +68,8 @@ class RowStream:
             raise StopIteration
         try:
             rows: list[tuple[Any, ...]] = self._cursor.fetchmany(self._chunk_rows)
-            if self._json_at:
-                rows = [self._with_json(row) for row in rows]
+            if self._json_indexes:
+                rows = [self._decode_json(row) for row in rows]
         except Exception as error:
             # The driver raises ReferenceError after the connection was closed, and exceptions of
             # many types for a malformed packet or for a value that Python cannot represent.
@@ -80,9 +80,9 @@ class RowStream:
             raise StopIteration
         return rows
 
-    def _with_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _decode_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         values = list(row)
-        for i in self._json_at:
+        for i in self._json_indexes:
             if isinstance(values[i], str | bytes | bytearray):
                 values[i] = orjson.loads(values[i])
         return tuple(values)
