@@ -41,7 +41,7 @@ class RunHistory:
         """Add a run; earlier runs that are still marked as running were killed."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE runs SET status = 'killed', reason = 'the process ended before the run was finished'"
+                "UPDATE runs SET status = 'killed', reason = 'the run did not finish'"
                 " WHERE status = 'running'"
             )
             self._database.execute(
