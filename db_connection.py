@@ -143,7 +143,7 @@ class DatabaseConnection:
         self.window_days = window_days
         self.query_file = Path(query_file)
         self._connection: Any = None
-        # A comment in every query of this object, by which its sessions are found on the server.
+        # In a comment in every query of this object, to find its session on the server.
         self._tag = f"mysql-to-iterable {secrets.token_hex(8)}"
 
     def __enter__(self) -> DatabaseConnection:
@@ -260,7 +260,7 @@ class DatabaseConnection:
         """Replace a connection that has unread rows by a new one.
 
         The C extension reads all remaining rows before it closes a connection, however many they
-        are; so the server is told first to end the old session.
+        are. To avoid that, a new session first tells the server to end the old one.
         """
         busy = self._connection
         if busy is None or not busy.unread_result:

@@ -45,7 +45,7 @@ def _exposition(summary: RunSummary, previous_success: float | None) -> Iterator
     # nobody would notice a run that really fails.
     is_complete = summary.status in ("completed", "completed_with_failures")
     success_at: float | None = finished_at
-    if not is_complete:  # min(): a clock that was ahead must not hide failures for years
+    if not is_complete:  # min(): a time from a clock that was ahead would hide failures for years
         success_at = None if previous_success is None else min(previous_success, finished_at)
     yield from _gauge(
         "iterable_sync_last_run_start_timestamp_seconds",

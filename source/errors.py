@@ -18,7 +18,7 @@ from errors import SyncError
 
 
 class SourceError(SyncError):
-    """The source database cannot be read. The text is one line and says what to do next.
+    """The source database cannot be read. The message is one line and says what to do next.
 
     `transient` is True if the same query may succeed a little later (lost connection, restart of
     the server, deadlock, time-out), False if something has to be changed first.

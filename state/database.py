@@ -53,7 +53,7 @@ SCHEMA_STEPS = (
 
 
 class StateError(SyncError):
-    """The state file cannot be used. The text says why, and what to do."""
+    """The state file cannot be used. The message says why and what to do."""
 
 
 class OlderStateError(StateError):

@@ -1,4 +1,4 @@
-"""The table `delivered`: hashes of what was last delivered for each user. Only this module uses it."""
+"""The table `delivered`: hashes of the last delivery of each user. Only this module uses it."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from db_connection import DatabaseConnection, SourceError
 from tests.conftest import PEOPLE, SourceDatabase
 from tests.support.tcp_proxy import Proxy
 
-EVERY_PERSON = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
-# A prime: over a few rows it meets headers, lengths, values and ends of packets alike.
+ALL_CUSTOMERS = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
+# A prime, so that over a few rows the cuts fall into headers, lengths, values and ends of packets.
 STRIDE = 7
 
 Rows = list[tuple[Any, ...]]
@@ -27,7 +27,7 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture
 def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
-    """A proxy before the private MariaDB, with three customers in the tables.
+    """A proxy in front of the private MariaDB, with three customers in the tables.
 
     MariaDB before 11.4 uses no TLS by default, so the proxy sees the plain protocol.
     """
@@ -45,9 +45,9 @@ def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseC
 
 
 def read_into(rows: Rows, database: DatabaseConnection) -> None:
-    """Read all customers, a row at a time; return the rows that arrived before an error."""
+    """Append all customers to `rows`, one at a time: after an error it has those that arrived."""
     with database:
-        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
+        for chunk in database.stream(ALL_CUSTOMERS, chunk_rows=1):
             rows += chunk
 
 
@@ -55,7 +55,7 @@ def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]
     """Return all customers, and the number of bytes of the server's response."""
     all_rows: Rows = []
     with database:
-        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
+        for chunk in database.stream(ALL_CUSTOMERS, chunk_rows=1):
             all_rows += chunk
         response_bytes = proxy.passed_bytes
     return all_rows, response_bytes
@@ -78,7 +78,7 @@ def test_a_connection_cut_at_any_byte_is_an_error_and_not_a_short_result(
         assert caught.value.transient, (proxy.cut_at, str(caught.value))
         assert "\n" not in str(caught.value)
         assert received == all_rows[: len(received)], proxy.cut_at
-    # The same check lets the whole result pass: it is the cut that it notices.
+    # Without a cut the same check passes.
     proxy.cut_at, received = response_bytes, []
     read_into(received, database)
     assert received == all_rows
@@ -115,7 +115,7 @@ def test_rows_that_arrive_byte_by_byte_are_complete(
 def test_a_response_that_is_not_the_mysql_protocol_is_a_source_error(
     mariadb: SourceDatabase, proxy: Proxy
 ) -> None:
-    # The C extension's own checks are MySQL's; the pure driver raises whatever it stumbles over.
+    # The C extension's own checks are MySQL's; the pure driver raises exceptions of any type.
     hasty = replace(mariadb, port=proxy.port).connection(
         use_pure=True, connect_timeout_seconds=1, read_timeout_seconds=1
     )
@@ -130,7 +130,7 @@ def test_a_response_that_is_not_the_mysql_protocol_is_a_source_error(
     assert not any("\n" in line for line in described)
 
 
-# Something else listens
+# Other kinds of servers
 
 
 def packet(number: int, content: bytes) -> bytes:
