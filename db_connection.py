@@ -52,7 +52,7 @@ class RowStream:
         self.columns: tuple[str, ...] = tuple(str(column[0]) for column in cursor.description)
         # The number of each column's type, see `source.column_types`.
         self.type_codes: tuple[int, ...] = tuple(int(column[1]) for column in cursor.description)
-        self._json_at = [
+        self._json_indexes = [
             i for i, column in enumerate(cursor.description) if column[1] == column_types.JSON
         ]
         self._database = database
@@ -68,8 +68,8 @@ class RowStream:
             raise StopIteration
         try:
             rows: list[tuple[Any, ...]] = self._cursor.fetchmany(self._chunk_rows)
-            if self._json_at:
-                rows = [self._with_json(row) for row in rows]
+            if self._json_indexes:
+                rows = [self._decode_json(row) for row in rows]
         except Exception as error:
             # The driver raises ReferenceError after the connection was closed, and exceptions of
             # many types for a malformed packet or for a value that Python cannot represent.
@@ -80,9 +80,9 @@ class RowStream:
             raise StopIteration
         return rows
 
-    def _with_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _decode_json(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         values = list(row)
-        for i in self._json_at:
+        for i in self._json_indexes:
             if isinstance(values[i], str | bytes | bytearray):
                 values[i] = orjson.loads(values[i])
         return tuple(values)
@@ -143,7 +143,7 @@ class DatabaseConnection:
         self.window_days = window_days
         self.query_file = Path(query_file)
         self._connection: Any = None
-        # A comment in every query of this object, by which its sessions are found on the server.
+        # In a comment in every query of this object, to find its session on the server.
         self._tag = f"mysql-to-iterable {secrets.token_hex(8)}"
 
     def __enter__(self) -> DatabaseConnection:
@@ -260,7 +260,7 @@ class DatabaseConnection:
         """Replace a connection that has unread rows by a new one.
 
         The C extension reads all remaining rows before it closes a connection, however many they
-        are; so the server is told first to end the old session.
+        are. To avoid that, a new session first tells the server to end the old one.
         """
         busy = self._connection
         if busy is None or not busy.unread_result:

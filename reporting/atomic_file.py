@@ -1,9 +1,10 @@
 """Atomic writing of files: a reader sees the whole content or none of it.
 
 The content goes into a temporary file beside the target, is flushed to disk, and then gets the
-target's name. On failure the temporary file is removed and the target stays as it was. The folder
-may be writable for others: nothing that already has the temporary name is written to (a link could
-lead to somebody's file). Modes hold under any umask. All functions raise OSError.
+target's name. On failure the temporary file is removed and the target stays as it was. File
+modes do not depend on the umask. Other users may be able to write to the folder, so a file that
+already has the temporary name is never written to: it may be a link to another file. All functions
+raise OSError.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def replace_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 def create_file(path: Path, chunks: Iterable[bytes]) -> Path:
     """Write a new file, mode 0600, and return its path.
 
-    An existing file is never overwritten: the name gets the suffix _2, _3 ... then.
+    An existing file is never overwritten: if the name is taken, it gets the suffix _2, _3 ...
     """
     with _temporary_file(path, 0o600) as (part, file):
         file.writelines(chunks)

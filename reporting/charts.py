@@ -94,7 +94,7 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
             max(place(bucket.to_seconds) - place(bucket.from_seconds), 0.4),
             95 * bucket.calls / most,
             f"{duration(bucket.from_seconds)} to {duration(bucket.to_seconds)}: "
-            f"{bucket.calls:,} calls",
+            f"{bucket.calls:,} call{'' if bucket.calls == 1 else 's'}",
         )
         for bucket in buckets
         if bucket.calls

@@ -1,4 +1,4 @@
-"""How a report writes texts from outside, times, shares and settings. Pure functions."""
+"""Formatting for the report: external text, times, shares and settings. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from config.fields import Field
 from logger_config import redact
 from reporting.measurements import clock_time
 
-_MAX_CHARACTERS = 2_000  # of one text from outside
+_MAX_CHARACTERS = 2_000  # of one external text
 
 # Lone surrogates and noncharacters: XML does not allow them, and `redact` leaves them.
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
@@ -70,6 +70,6 @@ def duration(seconds: float) -> str:
     return f"{clock_time(seconds)}\u00a0{'min' if seconds < 3600 else 'h'}"
 
 
-def rounded_duration(seconds: float) -> str:
-    """Write a duration that is only known to two digits."""
-    return duration(float(f"{seconds:.2g}"))
+def rounded_duration(seconds: float, at_most: float) -> str:
+    """Write a duration that is only known to two digits; `at_most` limits rounding up."""
+    return duration(min(float(f"{seconds:.2g}"), at_most))

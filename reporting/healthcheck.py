@@ -42,7 +42,7 @@ class Healthcheck:
         self._latest: threading.Thread | None = None
 
     def started(self) -> None:
-        """Ping `/start`: from now on the service notices if the run never ends."""
+        """Ping `/start`, so that the service notices a run that never ends."""
         self._send_in_thread("start", "", attempts=1)
 
     def succeeded(self, body: str) -> None:
@@ -51,7 +51,7 @@ class Healthcheck:
         self._wait(self._finish_seconds)
 
     def failed(self, body: str, *, is_hurried: bool = False) -> None:
-        """Report a failure; `is_hurried` after a stop signal, which leaves only seconds."""
+        """Report a failure. `is_hurried`: after a stop signal, wait for one second only."""
         self._send_in_thread("fail", body, attempts=2)
         self._wait(INTERRUPTED_FINISH_SECONDS if is_hurried else self._finish_seconds)
 

@@ -1,7 +1,7 @@
 """HTML report of a run: one self-contained page beside the results file.
 
 `report.html.j2` is the page; every text is escaped by jinja2 and passes `safe_text`. The page is
-well-formed XML, too.
+also well-formed XML.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OUTCOMES: Mapping[Outcome, str] = {
     Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
     Outcome.TOTAL_FAILURE: "neither profile nor event is in Iterable",
     Outcome.INVALID: "the row cannot be sent as it is",
-    Outcome.DUPLICATE: "same e-mail address as another row, whose event is later",
+    Outcome.DUPLICATE: "same e-mail address as another row, which is used instead",
     Outcome.NOT_ATTEMPTED: "left for the next run",
 }
 _VERDICTS = {

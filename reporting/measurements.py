@@ -110,8 +110,8 @@ class Throughput:
     def samples(self) -> list[Sample]:
         """Return the intervals so far.
 
-        A last interval of less than half the length is merged with the one before it: a few
-        late rows would look like a peak.
+        A last interval of less than half the length is merged with the one before it, because
+        a few late rows would look like a peak.
         """
         width = self._interval_seconds
         samples = [

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the last run, a file for node_exporter's textfile collector."""
+"""Prometheus metrics of the last run, written for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def write_metrics(path: Path, summary: RunSummary) -> None:
 
 def _exposition(summary: RunSummary, previous_success: float | None) -> Iterator[str]:
     finished_at = datetime.fromisoformat(summary.finished_at).timestamp()
-    # A run with rejected rows counts: else an alert would not notice runs that really break.
+    # A run with rejected rows is a success: otherwise one bad row would keep an alert on, and
+    # nobody would notice a run that really fails.
     is_complete = summary.status in ("completed", "completed_with_failures")
     success_at: float | None = finished_at
-    if not is_complete:  # min(): a clock that was ahead must not hide failures for years
+    if not is_complete:  # min(): a time from a clock that was ahead would hide failures for years
         success_at = None if previous_success is None else min(previous_success, finished_at)
     yield from _gauge(
         "iterable_sync_last_run_start_timestamp_seconds",

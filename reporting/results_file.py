@@ -72,7 +72,7 @@ def _as_json(stored: str | None) -> Any:
 def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) -> Path:
     """Write the results file, mode 0600, and return its path. Raises ResultsError.
 
-    An AssertionError says that the records do not agree with the summary's counts.
+    Raises AssertionError if the records do not agree with the summary's counts.
     """
     started_at = datetime.fromisoformat(summary.started_at).astimezone()
     path = folder / started_at.strftime("integration_results_%Y%m%d_%H%M%S.json")
@@ -104,7 +104,8 @@ def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
     """Remove all but the `keep` newest results (0: keep all) and their reports; return how many.
 
     Files newer than the one just written come from a clock that was ahead: they are removed
-    first, or they would count as the newest for years. Temporary files of killed runs go, too.
+    first, because they would count as the newest for years. Temporary files of killed runs are
+    removed as well.
     """
     _remove_temporary_files(folder, just_written)
     if keep == 0:

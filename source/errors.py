@@ -18,7 +18,7 @@ from errors import SyncError
 
 
 class SourceError(SyncError):
-    """The source database cannot be read. The text is one line and says what to do next.
+    """The source database cannot be read. The message is one line and says what to do next.
 
     `transient` is True if the same query may succeed a little later (lost connection, restart of
     the server, deadlock, time-out), False if something has to be changed first.
@@ -84,7 +84,7 @@ _UNEXPECTED = "MySQL at {place} reported error {errno} ({name}): try the query i
 
 _UNREADABLE = (
     "The connector cannot read the response from {place} ({name}): is that server MySQL? Run "
-    "again; if the error stays, try the query in a MySQL client."
+    "again; if the error persists, try the query in a MySQL client."
 )
 
 _MEANING: dict[int, tuple[str, bool]] = {
@@ -165,7 +165,7 @@ _MAX_DETAIL_CHARACTERS = 300
 
 
 def to_source_error(error: Exception, facts: Mapping[str, object]) -> SourceError:
-    """Convert an exception of the connector; `facts` are the names that the messages use."""
+    """Convert an exception of the connector; `facts` are the values that the messages insert."""
     errno = _errno(error)
     template, transient = _MEANING.get(errno, (_UNEXPECTED, PERMANENT))
     if not errno and not isinstance(error, mysql.connector.Error | OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# A full scan takes about a millisecond per some thousand rows: harmless below this number.
+# A full scan takes about a millisecond per few thousand rows: harmless below this number.
 MANY_ROWS = 10_000
 
 _INDEXES = {

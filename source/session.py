@@ -45,7 +45,7 @@ class Source:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The names that the messages of `source.errors` use."""
+        """The values that the messages of `source.errors` insert."""
         return {
             "place": self.place,
             "place_settings": "DB_UNIX_SOCKET" if self.unix_socket else "DB_HOST and DB_PORT",
@@ -109,7 +109,7 @@ def _check_ca_file(path: str) -> None:
 
 
 class _NoPasswordWithoutTLS(caching_sha2_password.MySQLCachingSHA2PasswordAuthPlugin):  # type: ignore[misc]
-    """The login method `caching_sha2_password`, which never sends a password without TLS.
+    """A `caching_sha2_password` login that never sends the password without TLS.
 
     If the server has not cached the account it asks for the password itself. Over TCP without TLS
     the C extension refuses; the pure Python driver 9.7.0 sends the password as plain text.

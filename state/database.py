@@ -1,6 +1,6 @@
 """The SQLite state file: schema, opening, upgrades, and the messages for its errors.
 
-A file that is damaged, of another program or of a newer version is never written to.
+A damaged file, a file of another program or one of a newer version is never written to.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _COLUMNS = (
 # remaining steps, in one transaction.
 SCHEMA_STEPS = (
     """
-    CREATE TABLE delivered (  -- one row a person: what Iterable has, as hashes
+    CREATE TABLE delivered (  -- one row per user: hashes of what was delivered last
         person INTEGER PRIMARY KEY,
         profile_hash INTEGER, profile_at INTEGER,
         event_hash INTEGER, event_id TEXT, event_at INTEGER
     );
-    CREATE TABLE outbox (  -- one row a row of the query; empty between runs
+    CREATE TABLE outbox (  -- one row per row of the query; empty between runs
         seq INTEGER PRIMARY KEY,
         user_id, email TEXT, person INTEGER, event_at INTEGER,
         kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
-        profile BLOB, profile_hash INTEGER,  -- NULL: nothing to send for this half
+        profile BLOB, profile_hash INTEGER,  -- NULL: this request is not needed
         event BLOB, event_hash INTEGER, event_id TEXT,
         update_verdict TEXT, update_result TEXT,
         event_verdict TEXT, event_result TEXT,
@@ -53,7 +53,7 @@ SCHEMA_STEPS = (
 
 
 class StateError(SyncError):
-    """The state file cannot be used. The text says why, and what to do."""
+    """The state file cannot be used. The message says why and what to do."""
 
 
 class OlderStateError(StateError):
@@ -70,9 +70,10 @@ def state_errors(path: Path) -> Iterator[None]:
 
 
 def _explain(path: Path, error: Exception) -> str:
-    text = str(error)
+    # str() of an OSError contains the path, which may contain any of the words below.
+    text = getattr(error, "strerror", None) or str(error)
     if "full" in text or "No space" in text or "quota" in text:
-        return f"The disk of the state file {path} is full: make room and run again."
+        return f"The disk of the state file {path} is full: free some space and run again."
     if "unable to open" in text:
         return f"The state file {path} cannot be opened: check that its folder is writable."
     if "readonly" in text or "Read-only" in text or "Permission" in text:
@@ -102,7 +103,7 @@ def open_state(path: Path) -> sqlite3.Connection:
                 raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
             _check_header(path, os.pread(descriptor, _HEADER_BYTES, 0))
             if found.st_size and not found.st_mode & stat.S_IWUSR:
-                raise PermissionError("Permission denied")  # root could write it all the same
+                raise PermissionError("Permission denied")  # root could write to it anyway
             os.fchmod(descriptor, 0o600)  # whatever the umask
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The table `runs`: when past runs began and ended, how, and their counts."""
+"""The table `runs`: start, end, status and counts of past runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunHistory:
         """Add a run; earlier runs that are still marked as running were killed."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE runs SET status = 'killed', reason = 'it never came to its end'"
+                "UPDATE runs SET status = 'killed', reason = 'the run did not finish'"
                 " WHERE status = 'running'"
             )
             self._database.execute(
@@ -86,7 +86,7 @@ class RunHistory:
 
 
 def _to_past_run(row: Sequence[Any]) -> PastRun:
-    """Validate one row of the table: values that no run writes mean that the file is damaged."""
+    """Validate one row of the table: a value that no run writes means that the file is damaged."""
     try:
         run = PastRun._make((*row[:-1], orjson.loads(row[-1])))
         datetime.fromisoformat(run.started_at)

@@ -1,4 +1,4 @@
-"""The lock that lets one run at a time use a state file."""
+"""Run lock: only one run at a time can use a state file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from state.database import StateError, state_errors
 class RunLock:
     """A context manager that holds the lock; raises StateError, naming the run that holds it.
 
-    The lock is on a file beside the state file, whose text names the process. The system releases
-    it when the process ends, however it ends. The file stays.
+    The lock is on a file beside the state file; its text names the process. The operating system
+    releases the lock whenever the process ends, even if it is killed. The file is not removed.
     """
 
     def __init__(self, state_path: Path) -> None:
@@ -38,7 +38,7 @@ class RunLock:
                 owner = os.pread(self._descriptor, 500, 0).decode("utf-8", "replace").strip()
                 os.close(self._descriptor)
                 raise StateError(
-                    f"Another run is at work ({owner or 'just started'}): wait for its end."
+                    f"Another run is in progress ({owner or 'just started'}): wait until it ends."
                 ) from None
             started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
             owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"

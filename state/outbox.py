@@ -1,7 +1,7 @@
-"""The transactional outbox: rows to send, the results of their requests, and what is left to do.
+"""The transactional outbox: the rows of a run and the results of their requests.
 
-A run fills it (all rows, one transaction), records results (short transactions) and clears it
-(personal data is removed). For one thread.
+A run fills it (all rows in one transaction), records results (short transactions) and clears it,
+which removes personal data. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Outbox:
         full_refresh: bool = False,
         now: datetime | None = None,
     ) -> FillSummary:
-        """Replace the outbox by the rows of the query, in one transaction.
+        """Replace the contents of the outbox with the rows of the query, in one transaction.
 
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
         `full_refresh`). Of several rows with one user key, all but the one with the latest event
@@ -168,7 +168,7 @@ class Outbox:
             )
             UPDATE outbox SET kind = 'duplicate',
                 reason = 'the same e-mail as user ' || ifnull(ranked.winner, '?')
-                    || ', whose event is later'
+                    || ', whose row is used instead'
             FROM ranked WHERE ranked.seq = outbox.seq AND ranked.place > 1
             """
         )

@@ -40,9 +40,9 @@ def test_a_line_has_the_start_the_duration_and_the_counts_above_zero() -> None:
 
 
 def test_an_unfinished_run_has_no_duration() -> None:
-    run = past_run(finished_at=None, status="killed", reason="it never came to its end")
+    run = past_run(finished_at=None, status="killed", reason="the run did not finish")
     assert history_lines([run]) == [
-        "2026-01-13 14:30:45 UTC  per-user  killed                   (it never came to its end)"
+        "2026-01-13 14:30:45 UTC  per-user  killed                   (the run did not finish)"
     ]
 
 

@@ -186,7 +186,7 @@ def test_a_lock_file_may_hold_any_bytes(content: bytes, is_held: bool) -> None:
         with RunLock(Path(folder, NAME)) if is_held else contextlib.nullcontext():
             lock.path.write_bytes(content)
             if is_held:
-                with pytest.raises(StateError, match="Another run is at work"), lock:
+                with pytest.raises(StateError, match="Another run is in progress"), lock:
                     pass
                 return
         with lock:

@@ -95,7 +95,7 @@ def test_a_link_with_the_temporary_name_is_not_written_through(
 def test_a_process_that_opened_the_temporary_name_before_reads_nothing(
     tmp_path: Path, write: Write, mode: int
 ) -> None:
-    """Where everybody may write, another user could wait with a file of his own."""
+    """In a folder that everyone may write to, another user could create the file beforehand."""
     path = write(tmp_path)
     path.unlink()
     with part_of(path).open("w+") as waiting:

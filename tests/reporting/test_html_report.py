@@ -103,7 +103,10 @@ def test_only_the_most_frequent_reasons_are_listed_and_the_rest_is_counted() -> 
     assert f"Code{MAX_SHOWN_FAILURES}" in read.text
     assert f"Code{MAX_SHOWN_FAILURES + 1}" not in read.text
     rest = sum(failure.rows for failure in failures[MAX_SHOWN_FAILURES:])
-    assert f"{500 - MAX_SHOWN_FAILURES} less frequent reasons with {rest:,} users" in read.text
+    assert (
+        f"{500 - MAX_SHOWN_FAILURES} less frequent reasons are not shown ({rest:,} users)"
+        in read.text
+    )
 
 
 def test_the_page_shows_counts_reasons_and_examples() -> None:
@@ -126,6 +129,20 @@ def test_the_page_shows_counts_reasons_and_examples() -> None:
         "2026-01-13 14:30:45 UTC",
     ):
         assert expected in text
+
+
+def test_no_percentile_is_above_the_slowest_call() -> None:
+    measured = Measurements(500, latencies=[LatencyBucket(0.215, 0.256, 1)], slowest_seconds=0.218)
+    text = made(measured=measured)
+    read = Reader(text)
+    assert "99 % within 218 ms" in read.text
+    assert "slowest 218 ms" in read.text
+    assert "215 ms to 256 ms: 1 call<" in text.replace("\u00a0", " ")
+
+
+def test_a_single_reason_beyond_the_limit_is_in_the_singular() -> None:
+    failures = [Failure("row", "invalid", f"r{n}", 1, n) for n in range(MAX_SHOWN_FAILURES + 1)]
+    assert "1 less frequent reason is not shown" in Reader(made(failures=failures)).text
 
 
 def test_a_very_short_run_has_no_throughput_chart() -> None:

@@ -18,8 +18,8 @@ from db_connection import DatabaseConnection, SourceError
 from tests.conftest import INSERT_THREE_USERS, SourceDatabase
 from tests.support.tcp_proxy import Proxy
 
-EVERY_PERSON = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
-# A prime: over a few rows it meets headers, lengths, values and ends of packets alike.
+ALL_CUSTOMERS = "SELECT c.*, '2026-01-13 14:30:45' AS seen FROM customers AS c ORDER BY id"
+# A prime, so that over a few rows the cuts fall into headers, lengths, values and ends of packets.
 STRIDE = 7
 
 Rows = list[tuple[Any, ...]]
@@ -27,7 +27,7 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture
 def proxy(mariadb: SourceDatabase) -> Iterator[Proxy]:
-    """A proxy before the private MariaDB, with three customers in the tables.
+    """A proxy in front of the private MariaDB, with three customers in the tables.
 
     MariaDB before 11.4 uses no TLS by default, so the proxy sees the plain protocol.
     """
@@ -45,20 +45,20 @@ def database(mariadb: SourceDatabase, proxy: Proxy, use_pure: bool) -> DatabaseC
 
 
 def read_into(rows: Rows, database: DatabaseConnection) -> None:
-    """Read all customers, a row at a time; return the rows that arrived before an error."""
+    """Append all customers to `rows`, one at a time: after an error it has those that arrived."""
     with database:
-        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
+        for chunk in database.stream(ALL_CUSTOMERS, chunk_rows=1):
             rows += chunk
 
 
 def whole_result(database: DatabaseConnection, proxy: Proxy) -> tuple[Rows, int]:
     """Return all customers, and the number of bytes of the server's response."""
-    everybody: Rows = []
+    all_rows: Rows = []
     with database:
-        for chunk in database.stream(EVERY_PERSON, chunk_rows=1):
-            everybody += chunk
-        said_bytes = proxy.passed_bytes
-    return everybody, said_bytes
+        for chunk in database.stream(ALL_CUSTOMERS, chunk_rows=1):
+            all_rows += chunk
+        response_bytes = proxy.passed_bytes
+    return all_rows, response_bytes
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["closed", "reset"])
@@ -66,20 +66,22 @@ def test_a_connection_cut_at_any_byte_is_an_error_and_not_a_short_result(
     database: DatabaseConnection, proxy: Proxy, resets: bool
 ) -> None:
     proxy.resets = resets
-    everybody, said_bytes = whole_result(database, proxy)
-    assert len(everybody) == 3
-    offsets = sorted({*range(0, said_bytes, STRIDE), *range(said_bytes - 30, said_bytes)})
+    all_rows, response_bytes = whole_result(database, proxy)
+    assert len(all_rows) == 3
+    offsets = sorted(
+        {*range(0, response_bytes, STRIDE), *range(response_bytes - 30, response_bytes)}
+    )
     for proxy.cut_at in offsets:
-        came: Rows = []
+        received: Rows = []
         with pytest.raises(SourceError) as caught:
-            read_into(came, database)
+            read_into(received, database)
         assert caught.value.transient, (proxy.cut_at, str(caught.value))
         assert "\n" not in str(caught.value)
-        assert came == everybody[: len(came)], proxy.cut_at
-    # The same check lets the whole result pass: it is the cut that it notices.
-    proxy.cut_at, came = said_bytes, []
-    read_into(came, database)
-    assert came == everybody
+        assert received == all_rows[: len(received)], proxy.cut_at
+    # Without a cut the same check passes.
+    proxy.cut_at, received = response_bytes, []
+    read_into(received, database)
+    assert received == all_rows
 
 
 @pytest.mark.slow
@@ -89,37 +91,37 @@ def test_a_silent_connection_times_out_at_any_point_of_the_session(
     hasty = replace(mariadb, port=proxy.port).connection(
         use_pure=use_pure, connect_timeout_seconds=1, read_timeout_seconds=1
     )
-    everybody, said_bytes = whole_result(hasty, proxy)
+    all_rows, response_bytes = whole_result(hasty, proxy)
     proxy.stalls = True
-    for proxy.cut_at in (40, said_bytes - 60):  # in the greeting, and in a row
-        came: Rows = []
+    for proxy.cut_at in (40, response_bytes - 60):  # in the greeting, and in a row
+        received: Rows = []
         with pytest.raises(SourceError) as caught:
-            read_into(came, hasty)
+            read_into(received, hasty)
         assert caught.value.transient, (proxy.cut_at, str(caught.value))
-        assert came == everybody[: len(came)]
+        assert received == all_rows[: len(received)]
 
 
 def test_rows_that_arrive_byte_by_byte_are_complete(
     database: DatabaseConnection, proxy: Proxy
 ) -> None:
-    everybody, _said_bytes = whole_result(database, proxy)
+    all_rows, _response_bytes = whole_result(database, proxy)
     proxy.piece_bytes = 1
-    came: Rows = []
-    read_into(came, database)
-    assert came == everybody
+    received: Rows = []
+    read_into(received, database)
+    assert received == all_rows
 
 
 @pytest.mark.slow
 def test_a_response_that_is_not_the_mysql_protocol_is_a_source_error(
     mariadb: SourceDatabase, proxy: Proxy
 ) -> None:
-    # The C extension's own checks are MySQL's; the pure driver raises whatever it stumbles over.
+    # The C extension's own checks are MySQL's; the pure driver raises exceptions of any type.
     hasty = replace(mariadb, port=proxy.port).connection(
         use_pure=True, connect_timeout_seconds=1, read_timeout_seconds=1
     )
-    _everybody, said_bytes = whole_result(hasty, proxy)
+    _all_rows, response_bytes = whole_result(hasty, proxy)
     described = []
-    for proxy.garble_at in range(0, said_bytes, 31):
+    for proxy.garble_at in range(0, response_bytes, 31):
         try:
             read_into([], hasty)
         except SourceError as error:
@@ -128,7 +130,7 @@ def test_a_response_that_is_not_the_mysql_protocol_is_a_source_error(
     assert not any("\n" in line for line in described)
 
 
-# Something else listens
+# Other kinds of servers
 
 
 def packet(number: int, content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What only a real MySQL shows: its logins, JSON columns, its own collation, the whole program.
+"""Behaviour that only a real MySQL has: logins, JSON columns, its collation, the whole program.
 
 Skipped where the environment variable MYSQLD names no `mysqld`; see `tests/README.md`.
 """

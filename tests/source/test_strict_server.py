@@ -1,7 +1,7 @@
 """The whole program against servers with strict or unusual settings.
 
 On MariaDB, and on MySQL where MYSQLD names one: TLS demanded and verified, a user who may read two
-tables, another time zone, character set and SQL mode, small packets, few rows for everyone.
+tables, another time zone, character set and SQL mode, small packets, a global row limit.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def strict_server(
 
 @pytest.fixture(params=SCHEMAS)
 def shop(request: pytest.FixtureRequest, strict_server: TlsServer) -> SourceDatabase:
-    """Return a database with 30 people, for the user of `deploy/grant_select.sql`."""
+    """Return a database with 30 customers, for the user of `deploy/grant_select.sql`."""
     server = strict_server.server
 
     def run_sql(script: str) -> None:

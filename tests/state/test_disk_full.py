@@ -59,7 +59,7 @@ def test_a_fill_on_a_full_disk_leaves_the_previous_rows(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     fill(outbox, rows(1, 2))
     outbox.record(finished(list(outbox.pending())[:1], RequestKind.PROFILE))
-    with pytest.raises(StateError, match=r"The disk of the state file .* is full: make room"):
+    with pytest.raises(StateError, match=r"The disk of the state file .* is full: free some space"):
         outbox.fill((rows(number) for number in range(10_000)), MAPPING)
     assert list(outcomes_of(outbox)) == [email_of(1), email_of(2)]
     assert fill(outbox, rows(1, 2, 3)).to_send == 3

@@ -63,7 +63,7 @@ def test_a_run_that_did_not_finish_is_marked_as_killed_by_the_next(history: RunH
     assert [(run.run_id, run.status, run.reason) for run in history.runs()] == [
         ("run-3", "running", None),
         ("run-2", "completed", None),
-        ("run-1", "killed", "it never came to its end"),
+        ("run-1", "killed", "the run did not finish"),
     ]
 
 

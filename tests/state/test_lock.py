@@ -58,10 +58,10 @@ def test_a_second_run_is_refused_at_once_with_the_name_of_the_first(path: Path) 
             pass
         message = str(caught.value)
     assert message.startswith(
-        f"Another run is at work (process {owner.pid} on {socket.gethostname()}, started "
+        f"Another run is in progress (process {owner.pid} on {socket.gethostname()}, started "
     )
     assert re.search(
-        r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\): wait for its end\.$", message
+        r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\): wait until it ends\.$", message
     )
 
 
@@ -121,3 +121,13 @@ def test_a_symlink_with_the_name_of_the_lock_file_is_not_followed(path: Path) ->
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="nowhere does not exist: create it"):
         RunLock(tmp_path / "nowhere" / "state.sqlite3").__enter__()
+
+
+def test_a_folder_named_full_does_not_make_every_error_a_full_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "state.sqlite3.lock").symlink_to(folder / "elsewhere")
+    with pytest.raises(StateError) as caught, RunLock(folder / "state.sqlite3"):
+        pass
+    assert "is full" not in str(caught.value)
+    assert "cannot be used: Too many levels of symbolic links" in str(caught.value)

@@ -32,7 +32,7 @@ def test_of_rows_with_one_user_key_the_latest_event_wins(outbox: Outbox) -> None
     assert [each.state.outcome.value for each in settled.values()] == [
         *("duplicate", "not_attempted", "duplicate", "not_attempted")
     ]
-    assert settled[1].reason == "the same e-mail as user 2, whose event is later"
+    assert settled[1].reason == "the same e-mail as user 2, whose row is used instead"
 
 
 def test_the_latest_event_is_found_per_user_key(outbox: Outbox) -> None:
@@ -44,9 +44,9 @@ def test_the_latest_event_is_found_per_user_key(outbox: Outbox) -> None:
     assert fill(outbox, found).to_send == 2
     assert [waiting.user_id for waiting in outbox.pending()] == [2, 3]
     assert [each.reason for each in outbox.settled()] == [
-        "the same e-mail as user 3, whose event is later",
+        "the same e-mail as user 3, whose row is used instead",
         *(None, None),
-        *(2 * ["the same e-mail as user 2, whose event is later"]),
+        *(2 * ["the same e-mail as user 2, whose row is used instead"]),
     ]
 
 
@@ -81,4 +81,4 @@ def test_a_duplicate_of_a_row_without_an_id_has_a_reason(outbox: Outbox) -> None
     found = [row(1, email="same@example.com", id=None), row(2, email="same@example.com")]
     fill(outbox, found)
     _winner, loser = outbox.settled()
-    assert loser.reason == "the same e-mail as user ?, whose event is later"
+    assert loser.reason == "the same e-mail as user ?, whose row is used instead"

@@ -136,10 +136,10 @@ def test_a_result_is_stored_as_reported_with_its_time(outbox: Outbox, kind: Requ
 
 @pytest.mark.parametrize("kind", RequestKind)
 def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: RequestKind) -> None:
-    everybody = rows(1, 2, 3)
-    fill(outbox, everybody)
+    all_rows = rows(1, 2, 3)
+    fill(outbox, all_rows)
     outbox.record(finished(list(outbox.pending())[1:2], kind))
-    fill(outbox, everybody)
+    fill(outbox, all_rows)
     one, two, three = outbox.pending()
     assert all([one.profile, one.event, three.profile, three.event])
     assert (two.profile is None, two.event is None) == (
@@ -149,7 +149,7 @@ def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: Re
 
 
 def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outbox) -> None:
-    person: list[Any] = 6 * [None]
+    expected: list[Any] = 6 * [None]
     for kind, found, at in (
         (RequestKind.PROFILE, row(1), 1_768_400_000),
         (RequestKind.EVENT, row(1), 1_768_400_001),
@@ -161,15 +161,15 @@ def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outb
         outbox.record([Finished(waiting.seq, kind, call_result(), at + 0.75)])
         key = MAPPING.key(found)
         assert key is not None
-        person[0] = key.user_key
+        expected[0] = key.user_key
         if kind is RequestKind.PROFILE:
-            person[1:3] = key.profile_hash, at
+            expected[1:3] = key.profile_hash, at
         else:
-            person[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
+            expected[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
         with sqlite3.connect(path) as second:
             remembered = second.execute("SELECT * FROM delivered").fetchall()
         second.close()
-        assert remembered == [tuple(person)]
+        assert remembered == [tuple(expected)]
 
 
 def test_recording_no_results_does_not_need_the_lock_of_the_file(

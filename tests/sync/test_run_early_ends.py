@@ -50,7 +50,7 @@ def test_columns_that_the_query_lacks_are_named_before_anything_is_sent(
 def test_a_second_run_ends_at_once_while_the_first_is_running(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
-    with RunLock(runs.state_file), pytest.raises(StateError, match="Another run is at work"):
+    with RunLock(runs.state_file), pytest.raises(StateError, match="Another run is in progress"):
         runs.run()
     assert iterable.calls == []
     assert not runs.state_file.exists()
