@@ -159,6 +159,6 @@ def test_a_state_file_that_fails_at_the_very_end_makes_the_summary_aborted(
     adding.start()
     report = runs.run()
     adding.join()
-    assert "is full: make room and run again" in str(report.error)
+    assert "is full: free some space and run again" in str(report.error)
     assert (report.summary.status, report.summary.reason) == ("aborted", str(report.error))
     assert counts_of(report) == {"successful": 40}
