@@ -151,7 +151,7 @@ class IterableClient:
         Each item is the JSON body of a users/update call. Iterable accepts 4 MB a request.
 
         `delivered` means that Iterable processed the batch. Rows may still have failed:
-        `bulk_body` is the response with the counts and the failed rows.
+        `params` is the whole response, with the counts and the failed rows.
         """
         body = b'{"users":[%b]}' % b",".join(users)
         return self.call(USERS_BULK_UPDATE, body, subject, has_permit=has_permit)
@@ -330,10 +330,9 @@ def _to_result(
         response.status,
         response.code,
         response.message,
-        _without_deep_nesting(response.params),
+        response.body if is_delivered_batch else _without_deep_nesting(response.params),
         attempts,
         elapsed_seconds,
-        response.body if is_delivered_batch else None,
     )
 
 

@@ -56,10 +56,9 @@ class CallResult:
     http_status: int | None
     code: str | None
     message: str
-    params: object = None  # any JSON value
+    params: Any = None  # any JSON value; of a delivered bulk call the whole response, a dict
     attempts: int = 1  # 0: stopped before the first attempt
     elapsed_seconds: float = 0.0  # waits included
-    bulk_body: JSON | None = None  # the response of a delivered bulk call: counts and failed rows
 
     @property
     def delivered(self) -> bool:

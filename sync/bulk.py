@@ -128,7 +128,7 @@ class BulkSender:
 
     def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
         """Log the fields that Iterable dropped or created, the same list only once."""
-        response = call.bulk_body or {}
+        response = call.params if isinstance(call.params, dict) else {}
         for key, level, action in (
             ("filteredOutFields", logging.WARNING, "dropped unknown fields"),
             ("createdFields", logging.INFO, "created fields"),

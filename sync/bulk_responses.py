@@ -43,7 +43,7 @@ def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchR
 
 def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
     """Settle the rows of a processed batch if its counts agree with the failures that it names."""
-    response = result.bulk_body or {}
+    response: dict[str, Any] = result.params
     succeeded, failed = response["successCount"], response["failCount"]
     by_email = {row.email.casefold(): row for row in rows}
     counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
@@ -136,7 +136,7 @@ def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _row_result(result: CallResult, verdict: Verdict, code: str, message: str) -> CallResult:
-    return replace(result, verdict=verdict, code=code, message=message, params=None, bulk_body=None)
+    return replace(result, verdict=verdict, code=code, message=message, params=None)
 
 
 def body_of(kind: RequestKind, row: PendingRow) -> bytes:

@@ -141,7 +141,7 @@ def test_bulk_calls_send_the_bodies_of_single_calls(
     viewed = {"email": "a@x.io", "eventName": "page_view"}
     events = client.bulk_track_events([json.dumps(viewed).encode()] * 2)
     assert users.delivered
-    assert [call.bulk_body and call.bulk_body["successCount"] for call in (users, events)] == [2, 2]
+    assert [call.params["successCount"] for call in (users, events)] == [2, 2]
     assert [call.body for call in iterable.calls] == [
         {"users": [{"email": "a@x.io"}, {"email": "B@x.io"}]},
         {"events": [viewed, viewed]},

@@ -46,7 +46,7 @@ def test_a_delivered_batch_keeps_its_body_and_a_rejected_one_its_params(
 ) -> None:
     client = IterableClient(API_KEY, iterable.url)
     taken = getattr(client, send)([b'{"email":"a@example.com","eventName":"page_view"}'])
-    assert (taken.verdict, taken.bulk_body["successCount"]) == (Verdict.DELIVERED, 1)
+    assert (taken.verdict, taken.params["successCount"]) == (Verdict.DELIVERED, 1)
     rejected = getattr(client, send)([b'{"email":1}'])
     assert rejected.verdict is Verdict.REJECTED
     assert rejected.code == "BadJsonBody"

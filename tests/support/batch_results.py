@@ -21,9 +21,7 @@ def batch(count: int) -> list[PendingRow]:
 
 def counted(succeeded: int, failed: int, **more: Any) -> CallResult:
     body = {"successCount": succeeded, "failCount": failed, **more}
-    return CallResult(
-        Verdict.DELIVERED, 200, None, "", attempts=2, elapsed_seconds=0.5, bulk_body=body
-    )
+    return CallResult(Verdict.DELIVERED, 200, None, "", body, attempts=2, elapsed_seconds=0.5)
 
 
 def refused_whole(code: str, params: Any = None, status: int = 400) -> CallResult:

@@ -115,15 +115,8 @@ class FakeBulkClient(IterableClient):
         self.permits.append(has_permit)
         response = self._respond(endpoint, noun, seqs)
         verdict = verdict_of(endpoint, response)
-        body = response.body if verdict is Verdict.DELIVERED else None
-        return CallResult(
-            verdict,
-            response.status,
-            response.code,
-            response.message,
-            response.params,
-            bulk_body=body,
-        )
+        params = response.body if verdict is Verdict.DELIVERED else response.params
+        return CallResult(verdict, response.status, response.code, response.message, params)
 
     def _respond(self, endpoint: str, noun: str, seqs: Sequence[int]) -> ApiResponse:
         kinds = self._kinds[endpoint]

@@ -260,7 +260,7 @@ def test_dropped_fields_are_warned_of_once_and_created_fields_logged_once(
         ) -> CallResult:
             call = super().bulk_update_users(users, subject, has_permit=has_permit)
             fields = {"filteredOutFields": ["b", "a"], "createdFields": ["c"]}
-            return replace(call, bulk_body={**(call.bulk_body or {}), **fields})
+            return replace(call, params={**call.params, **fields})
 
     iterable = Dropping({0: Kind.FINE})
     sender = BulkSender(iterable)

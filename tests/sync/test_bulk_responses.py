@@ -171,7 +171,7 @@ RESPONSES = st.fixed_dictionaries(
 def test_no_response_with_counts_raises_an_exception(
     count: int, body: dict[str, Any], kind: RequestKind
 ) -> None:
-    call = CallResult(Verdict.DELIVERED, 200, None, "", bulk_body=body)
+    call = CallResult(Verdict.DELIVERED, 200, None, "", body)
     reading = read(batch(count), call, kind)
     delivered = [seq for seq, result in reading.settled.items() if result.delivered]
     if delivered:
