@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -151,17 +150,16 @@ class Dispatcher:
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
-        self._pool.submit(self._send, unit, has_permit).add_done_callback(self._report_end)
+        self._pool.start(self._send, unit, has_permit, then=self._reports.put)
 
-    def _send(self, unit: Rows, has_permit: bool) -> Done:
-        if self._stop.is_set():
-            return Done(0)
-        self._sender.send(unit, self._report, has_permit=has_permit)
+    def _send(self, unit: Rows, has_permit: bool) -> Done | Failed:
+        try:
+            if self._stop.is_set():
+                return Done(0)
+            self._sender.send(unit, self._report, has_permit=has_permit)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            return Failed(error)
         return Done(len(unit))
-
-    def _report_end(self, future: Future[Done]) -> None:
-        error = future.exception()
-        self._reports.put(future.result() if error is None else Failed(error))
 
     def _report(self, report: CallReport | DelayedEvents) -> bool:
         self._reports.put(report)

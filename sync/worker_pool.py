@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_Task = tuple[Callable[..., Any], Sequence[Any], Callable[[Any], None]]
 
 
 class WorkerPool:
@@ -25,21 +26,30 @@ class WorkerPool:
     def __init__(self, name: str, max_threads: int) -> None:
         self._name = name
         self._max_threads = max_threads
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._thread_count = 0
         self._unfinished_count = 0  # functions that are queued or running
         self._lock = threading.Lock()
 
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Queue `function(*arguments)`; the future gets its result or exception."""
-        future: Future[Result] = Future()
+    def start(
+        self, function: Callable[..., Result], *arguments: Any, then: Callable[[Result], None]
+    ) -> None:
+        """Queue `then(function(*arguments))`; neither may raise an exception.
+
+        Cheaper than `submit`: per-user delivery would pay for a future's locks with each row.
+        """
         with self._lock:
             self._unfinished_count += 1
             needs_thread = self._thread_count < min(self._unfinished_count, self._max_threads)
-        self._tasks.put(partial(self._run, future, function, arguments))
+        self._tasks.put((function, arguments, then))
         if needs_thread:
             self._thread_count += 1
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
+
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Queue `function(*arguments)`; the future gets its result or exception."""
+        future: Future[Result] = Future()
+        self.start(_call, future, function, arguments, then=partial(_resolve, future))
         return future
 
     def close(self) -> None:
@@ -49,23 +59,32 @@ class WorkerPool:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            task()
+            function, arguments, then = task
+            result = function(*arguments)
+            with self._lock:
+                # Before the result is passed on: whoever waits for it may then use this thread.
+                self._unfinished_count -= 1
+            then(result)
+            del task, function, arguments, then, result  # not kept while the thread waits
 
-    def _run(
-        self, future: Future[Result], function: Callable[..., Result], arguments: Sequence[Any]
-    ) -> None:
-        result: Result | None = None
-        error: BaseException | None = None
-        is_cancelled = not future.set_running_or_notify_cancel()
-        if not is_cancelled:
-            try:
-                result = function(*arguments)
-            except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
-                error = raised
-        with self._lock:
-            # Before the future is done: whoever waits for it may then submit to this thread.
-            self._unfinished_count -= 1
-        if error is not None:
-            future.set_exception(error)
-        elif not is_cancelled:
-            future.set_result(cast(Result, result))
+
+def _call(
+    future: Future[Result], function: Callable[..., Result], arguments: Sequence[Any]
+) -> tuple[Result | None, BaseException | None] | None:
+    """Return result or exception; None if the future was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return None
+    try:
+        return function(*arguments), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+        return None, error
+
+
+def _resolve(future: Future[Any], outcome: tuple[Any, BaseException | None] | None) -> None:
+    if outcome is None:
+        return
+    result, error = outcome
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
