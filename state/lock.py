@@ -35,10 +35,10 @@ class RunLock:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.pread(self._descriptor, 500, 0).decode("utf-8", "replace").strip()
+                owner = _read_owner(self._descriptor)
                 os.close(self._descriptor)
                 raise StateError(
-                    f"Another run is in progress ({owner or 'just started'}): wait until it ends."
+                    f"Another run is in progress ({owner}): wait until it ends."
                 ) from None
             started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
             owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"
@@ -48,3 +48,24 @@ class RunLock:
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
+
+
+def owner_of_lock(state_path: Path) -> str | None:
+    """Return the process that holds the lock of the state file, None where there is none."""
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(RunLock(state_path).path, flags)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read_owner(descriptor: int) -> str:
+    owner = os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip()
+    return owner or "just started"

@@ -5,7 +5,6 @@ They leave no file behind, and are safe during a run.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -17,7 +16,7 @@ from pathlib import Path
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from state.database import OlderStateError, StateError, state_errors
-from state.lock import RunLock
+from state.lock import owner_of_lock
 from state.outbox import Outbox
 
 # For 100,000 rows: 100 MB of outbox and 100 MB of results, plus 60 MB of log.
@@ -82,7 +81,7 @@ def _state_file_line(path: Path) -> CheckLine:
             if exists and not path.stat().st_mode & stat.S_IWUSR:
                 raise PermissionError("Permission denied")  # a run raises it, too, even for root
             user_count = _count_users(path)
-            owner = _owner_of_lock(path)
+            owner = owner_of_lock(path)
     except OlderStateError as error:
         return passed(name, str(error))
     except StateError as error:
@@ -97,23 +96,6 @@ def _count_users(path: Path) -> int:
     """Count the users in the state file; raises StateError where the file is damaged."""
     with closing(Outbox(path, read_only=True)) as outbox:
         return outbox.delivered.count()
-
-
-def _owner_of_lock(state_path: Path) -> str | None:
-    """Return the process that holds the lock of the state file, None where there is none."""
-    try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(RunLock(state_path).path, flags)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip()
-        return owner or "just started"
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
