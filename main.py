@@ -106,6 +106,8 @@ def _run_command(argv: Sequence[str]) -> int:
     if flags.history:
         from commands.history import print_history
 
+        for warning in environment.warnings:
+            print_error(warning)
         return print_history(environment)
     if flags.check:
         from commands.check.run import run_check

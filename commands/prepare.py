@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import resource
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from config.settings import Settings
+from config.settings import Settings, warnings_about
 from errors import ConfigError
 from logger_config import log_uncaught_errors, register_secret, setup_logger
 from sync.signals import StopSignal
+
+logger = logging.getLogger(__name__)
 
 _OPEN_FILES = 4_096
 _COLLECTION_THRESHOLDS = (50_000, 20, 100)
@@ -37,6 +40,8 @@ def prepare(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
     log_uncaught_errors()
+    for warning in warnings_about(environment):
+        logger.warning("%s", warning)
     return settings
 
 

@@ -5,6 +5,8 @@ Each returns the value, or raises ValueError whose text completes "NAME ...".
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import os
 import re
@@ -95,8 +97,11 @@ def absolute_path(text: str) -> Path:
         raise ValueError("is not a usable path: it contains a NUL character")
     try:
         path = PROJECT_FOLDER / Path(text).expanduser()
-        path.is_dir()  # raises OSError if the system does not accept the path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # raises OSError if the system does not accept the path
     except (OSError, RuntimeError) as error:  # too long, no permission, ~ of an unknown user
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise ValueError(f"is a symbolic link that leads back to itself: {path}") from None
         raise ValueError(f"is not a usable path: {error}") from None
     return path
 
@@ -132,6 +137,10 @@ def existing_file(text: str) -> Path:
     if not path.is_file():
         raise ValueError(f"is not an existing file: {path}")
     return path
+
+
+def socket_file(text: str) -> str:
+    return str(absolute_path(text)) if text else ""
 
 
 def ca_file(text: str) -> str:

@@ -49,6 +49,8 @@ def _env_file_line(path: Path) -> CheckLine:
         found = path.stat()
     except OSError as error:
         return failed("env file", f"{path} cannot be checked: {error.strerror}")
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
+        return passed("env file", f"{path} is a device, whose mode is not checked")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o006:
         return failed(
