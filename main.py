@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
-from errors import ExitStatus, SyncError
+from errors import ExitStatus, SyncError, explain_import_error
 from logger_config import FILE_ONLY
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def main() -> None:
 def exit_status_of(command: Callable[[], int]) -> int:
     """Run a command and return its exit status; every exception ends here, with its message."""
     try:
-        return command()
+        try:
+            return command()
+        except ImportError as error:
+            raise explain_import_error(error) from error
     except KeyboardInterrupt as interrupt:  # Interrupted has a number, and maybe a message
         if str(interrupt):
             print_error(str(interrupt))

@@ -10,12 +10,13 @@ import errno
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import timezone, tzinfo
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from config.fields import Field, parse_fields
 
@@ -86,6 +87,11 @@ def time_zone(text: str) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
+        if not available_timezones():
+            raise ValueError(
+                f"cannot be looked up: {sys.executable} finds no time zones; run {sys.executable} "
+                "-m pip install -r requirements.txt"
+            ) from None
         raise ValueError(
             f"is not a time zone: {text!r}; use an IANA name such as Europe/Berlin"
         ) from None

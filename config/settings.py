@@ -352,10 +352,10 @@ def env_file_path(env_file: str | os.PathLike[str] | None) -> Path:
 
 def _read_file(path: Path) -> dict[str, str | None]:
     """Parse a `.env` file, which may be a pipe; raises OSError, or ValueError if it is not one."""
-    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
-
     with path.open("rb") as file:
         content = file.read(MAX_ENV_FILE_BYTES + 1)
+    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
+
     text = io.StringIO(_decode(content), newline=None)
     is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
     if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:

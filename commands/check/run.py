@@ -11,7 +11,7 @@ from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.console import print_line
-from commands.prepare import register_secrets
+from commands.prepare import check_packages, register_secrets
 from config.settings import Settings, env_file_path, warnings_about
 from errors import ConfigError, ExitStatus
 
@@ -25,6 +25,7 @@ def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatu
         lines = settings_problems(error)
     else:
         register_secrets(settings)
+        check_packages(settings)
         lines = check_setup(settings, path if path.exists() else None)
     warnings = (warned("settings", text) for text in warnings_about(environment))
     all_ok = True
