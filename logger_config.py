@@ -28,7 +28,7 @@ MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
 _secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets
 # Characters that control a terminal, end a line, change the direction of the text, or are
 # invisible. Not the joiners U+200C and U+200D: names and emoji contain them.
-_CONTROL = re.compile(
+CONTROL_CHARACTERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
@@ -60,17 +60,27 @@ def _spellings(secret: str) -> set[str]:
     return set(map(_escape, spellings))
 
 
-def redact(text: str, *, emails: bool = False) -> str:
+class RowText(str):
+    """Text made of a row's values, as an argument of a log message: secrets are not looked for.
+
+    No secret is in it, but an ordinary word that is somebody's password may be.
+    """
+
+    __slots__ = ()
+
+
+def redact(text: str, *, emails: bool = False, secrets: bool = True) -> str:
     """Return `text` as one line that is safe to print, to log and to send.
 
-    Registered secrets are replaced by their labels, and with `emails` every e-mail address by
-    `[e-mail]`. Control and invisible characters, which could forge a line or drive a terminal,
-    appear as `\\n` or `\\x1b`.
+    With `secrets` the registered ones are replaced by their labels, and with `emails` every e-mail
+    address by `[e-mail]`. Control and invisible characters, which could forge a line or drive a
+    terminal, appear as `\\n` or `\\x1b`.
     """
     text = _escape(text)
-    for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
-        if secret in text:
-            text = text.replace(secret, _secrets[secret])
+    if secrets:
+        for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
+            if secret in text:
+                text = text.replace(secret, _secrets[secret])
     if emails and ("@" in text or "%40" in text):  # the pattern takes 60 microseconds a line
         text = _EMAIL.sub("[e-mail]", text)
     return text
@@ -79,7 +89,9 @@ def redact(text: str, *, emails: bool = False) -> str:
 def _escape(text: str) -> str:
     if text.isascii() and text.isprintable():  # nearly always, and ten times faster
         return text
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return CONTROL_CHARACTERS.sub(
+        lambda found: found.group().encode("unicode_escape").decode(), text
+    )
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
@@ -152,8 +164,22 @@ class _RedactingFormatter(logging.Formatter):
         self._redact = partial(redact, emails=emails)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = self._redact(record.message)
+        record.message = self._redacted_message(record)
         return super().formatMessage(record)
+
+    def _redacted_message(self, record: logging.LogRecord) -> str:
+        arguments = record.args
+        if not isinstance(arguments, tuple) or not any(
+            isinstance(each, RowText) for each in arguments
+        ):
+            return self._redact(record.message)
+        redacted = (
+            self._redact(each, secrets=not isinstance(each, RowText))
+            if isinstance(each, str)
+            else each
+            for each in arguments
+        )
+        return str(record.msg) % tuple(redacted)
 
     def formatException(self, ei: Any) -> str:
         return self._indented(super().formatException(ei))
