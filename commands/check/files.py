@@ -15,6 +15,7 @@ from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
+from logger_config import follow_own_links
 from state.database import OlderStateError, StateError, state_errors
 from state.lock import owner_of_lock
 from state.outbox import Outbox
@@ -114,8 +115,9 @@ def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
 def _log_line(path: Path) -> CheckLine:
     """Check that the log can be written and, by its folder's permissions, rotated."""
     try:
-        _can_be_opened(path, os.O_WRONLY | os.O_APPEND)
-        problem = _why_not_writable(path.parent)
+        target = follow_own_links(path)
+        _can_be_opened(target, os.O_WRONLY | os.O_APPEND)
+        problem = _why_not_writable(target.parent)
     except OSError as error:
         problem = error.strerror
     if problem:
