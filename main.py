@@ -39,12 +39,14 @@ def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
 
     environment = read_environment(env_file)
     Settings.from_environment(environment)
-    return environment
+    return dict(environment)
 
 
 def run_integration() -> None:
     """Run one sync with the settings of `.env` and the environment; raises what ended it early."""
-    status = _sync(_parse_flags([]), load_environment_variables())
+    from config.settings import read_environment
+
+    status = _sync(_parse_flags([]), read_environment())
     logger.debug("run_integration ended; as a command its exit status would be %s", status)
 
 
