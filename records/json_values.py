@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 MAX_TEXT_CHARACTERS = 32_000  # Iterable's limit for one field
+MAX_DECIMAL_DIGITS = 65  # of MySQL's DECIMAL
 MAX_NESTING = 100  # levels of JSON: MySQL's limit, lower than those of orjson and Python
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # the integers that orjson writes
 
@@ -112,6 +113,8 @@ def _to_exact_number(value: Decimal) -> Any:
     """Return an int or float, or the JSON of a number with more digits than a float has."""
     if value.as_tuple().exponent == 0 and _MIN_INTEGER <= value <= _MAX_INTEGER:
         return int(value)
+    if abs(value.adjusted()) > MAX_DECIMAL_DIGITS:  # the exponent; MySQL has no such numbers
+        raise ValueError(f"has more than {MAX_DECIMAL_DIGITS} digits")
     number = float(value)
     if Decimal(repr(number)) == value:
         return number

@@ -126,10 +126,13 @@ class RowMapping:
         try:
             trimmed = email.strip()
             event_time, event_at = self._to_event_time(row[self._event_time])
-            profile_fields = self._to_fields(row, self._user_fields, self._send_nulls)
+            profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
             page_or_event_id = to_stable_text(row[self._page_or_event_id])
-            event = (trimmed, event_time, page_or_event_id, event_at, event_fields)
+            event = (
+                *(trimmed, EVENT_NAME, event_time, page_or_event_id, event_at),
+                event_fields,
+            )
             return RowKey(
                 _to_user_id(row[self._id]),
                 trimmed,
@@ -149,8 +152,7 @@ class RowMapping:
             email = _to_valid_email(email)
             event_time, event_at = self._to_event_time(row[self._event_time])
             event_id = self._to_event_id(row, email, event_time)
-            profile_fields = self._to_fields(row, self._user_fields, self._send_nulls)
-            profile_fields[PROFILE_FLAG] = True
+            profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
             event_fields["timestamp"] = event_time[:19]
             profile = orjson.dumps({"email": email, "dataFields": profile_fields})
@@ -196,6 +198,11 @@ class RowMapping:
         )
         event_at = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
         return to_time_text(moment), event_at
+
+    def _to_profile_fields(self, row: Sequence[Any]) -> dict[str, Any]:
+        fields = self._to_fields(row, self._user_fields, self._send_nulls)
+        fields[PROFILE_FLAG] = True
+        return fields
 
     def _to_fields(
         self, row: Sequence[Any], fields: list[_LocatedField], keep_nulls: bool

@@ -168,7 +168,7 @@ class Outbox:
                 (now_us,),
             ).fetchone()
             changed = self._count_changed_by_settings()
-        return FillSummary(total, to_send, in_the_future, changed, kept_events, samples)
+        return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
 
     def _append(
         self,
@@ -364,6 +364,8 @@ class Outbox:
 
         Delivered requests also go into the table `delivered`, for the next run.
         """
+        if not finished:
+            return
         settings = self._mapping.event_settings if self._mapping else None
         with state_errors(self.path), self._transaction():
             self._require_ours()
@@ -419,6 +421,7 @@ class Outbox:
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
         with state_errors(self.path):
+            self._require_ours()
             found = self._database.execute(
                 """
                 SELECT 'users/update', json_extract(update_result, '$.verdict'),
