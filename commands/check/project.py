@@ -22,7 +22,11 @@ _MAX_ROWS = 1_000  # among which a delivered one is looked for
 def check_project(settings: Settings) -> Iterator[CheckLine]:
     """Yield the line. A new key is checked by reading back, once, what was delivered."""
     project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
-    with closing(Outbox(settings.state_file, read_only=True)) as outbox:
+    try:
+        opened = Outbox(settings.state_file, read_only=True)
+    except StateError:
+        return  # the line "state file" says why
+    with closing(opened) as outbox:
         try:
             match = outbox.project.match(project)
         except StateError as error:
