@@ -7,6 +7,7 @@ none may depend on the Python type of a value: `1`, `'1'` and `CAST(id AS CHAR)`
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -128,7 +129,8 @@ def to_stable_text(value: Any) -> str | None:
     if isinstance(value, (set, frozenset)):
         return ",".join(sorted(map(str, value)))
     if isinstance(value, (dict, list)):
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        with suppress(orjson.JSONEncodeError):  # nested too deep
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     return str(value)
 
 

@@ -242,14 +242,15 @@ class SyncRun:
             )
         if filled.changed_by_settings:
             logger.warning(
-                "USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since the last run: %s profiles "
-                "differ from what was delivered and are sent again.",
+                "USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since the last run. Profiles that "
+                "became different and are sent again: %s",
                 f"{filled.changed_by_settings:,}",
             )
         if filled.kept_events:
             logger.info(
-                "%s delivered events differ only because EVENT_FIELDS or DB_TIMEZONE changed: they "
-                "are not sent again (--full-refresh sends them).",
+                "EVENT_FIELDS or DB_TIMEZONE changed since the last run. Delivered events are not "
+                "sent again for that, except with --full-refresh. Events that are different now: "
+                "%s",
                 f"{filled.kept_events:,}",
             )
         if filled.in_the_future:
