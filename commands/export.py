@@ -6,6 +6,7 @@ an apostrophe in front. Times are written as they are stored, JSON as JSON, BLOB
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -21,6 +22,8 @@ from config.settings import Settings
 from errors import ExitStatus, SyncError
 from reporting.atomic_file import replace_file
 from sync.source_rows import SourceRows
+
+logger = logging.getLogger(__name__)
 
 # The first characters of a formula in a spreadsheet (OWASP, "CSV Injection"), including full-width
 # forms and leading blanks. A plain number that begins like a formula is harmless.
@@ -40,6 +43,8 @@ def run_export(settings: Settings, path: Path) -> ExitStatus:
     with stop_signals(), SourceRows(settings) as rows:
         count = export_rows(_with_header(rows), path)
         print_line(f"{count:,} rows written to {path}")
+        if rows.warning:
+            logger.warning("%s", rows.warning)
     return ExitStatus.OK
 
 
