@@ -101,7 +101,7 @@ _NO_RIGHT = "The user {user} lacks a right for the query: {detail}. {grant}"
 # MySQL names the missing right first: "SELECT command denied to user ... for table ...".
 _GRANTS = {
     "SELECT": "Ask the administrator for GRANT SELECT on it.",
-    "EXECUTE": "Ask the administrator for GRANT EXECUTE on it, or write the query without it.",
+    "EXECUTE": "Check its name, as it may not exist, or ask the administrator for GRANT EXECUTE.",
     "SHOW VIEW": "Ask the administrator for GRANT SHOW VIEW on it.",
 }
 _ONLY_READ = "The query must only read: remove what writes or locks, such as FOR UPDATE."
@@ -109,7 +109,8 @@ _NO_SPACE = (
     "MySQL at {place} has no disk or memory left for the query ({detail}). Ask its administrator."
 )
 _READ_ONLY = (
-    "The query tries to write, but the session is read only: {detail}. Use one SELECT statement."
+    "The query tries to write, but the session is read only: {detail}. Use one SELECT statement, "
+    "without FOR UPDATE."
 )
 
 # The messages of other errors are not quoted: they may hold data, as "Truncated incorrect DOUBLE
@@ -123,7 +124,8 @@ _UNREADABLE = (
 
 # Errors of the query whose messages hold only names and syntax.
 _NAMES_AND_SYNTAX = (
-    *(errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_UNKNOWN_TABLE),
+    *(errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_TABLE_ERROR, errorcode.ER_UNKNOWN_TABLE),
+    *(errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_PARTITION_CLAUSE_ON_NONPARTITIONED),
     *(errorcode.ER_NON_UNIQ_ERROR, errorcode.ER_NONUNIQ_TABLE, errorcode.ER_DUP_FIELDNAME),
     *(errorcode.ER_PARSE_ERROR, errorcode.ER_SYNTAX_ERROR, errorcode.ER_NOT_SUPPORTED_YET),
     *(errorcode.ER_SP_DOES_NOT_EXIST, errorcode.ER_FUNC_INEXISTENT_NAME_COLLISION),
@@ -139,6 +141,9 @@ _NAMES_AND_SYNTAX = (
     *(errorcode.ER_UNKNOWN_COLLATION, errorcode.ER_UNKNOWN_CHARACTER_SET),
     *(errorcode.ER_UNKNOWN_SYSTEM_VARIABLE, errorcode.ER_FT_MATCHING_KEY_NOT_FOUND),
     errorcode.ER_KEY_DOES_NOT_EXITS,
+    *(errorcode.ER_WINDOW_NO_SUCH_WINDOW, errorcode.ER_WINDOW_INVALID_WINDOW_FUNC_USE),
+    *(4009, 4015),  # MariaDB: the same
+    errorcode.ER_CTE_MAX_RECURSION_DEPTH,
     errorcode.ER_TOO_BIG_SELECT,  # the server's max_join_size
 )
 
@@ -204,13 +209,15 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
     errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
     errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
+    errorcode.ER_SPECIFIC_ACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),  # INTO OUTFILE
     errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, PERMANENT),
 }
 
 _NAMES = {
     number: name
     for name, number in vars(errorcode).items()
-    if isinstance(number, int) and name.startswith(("ER_", "CR_"))
+    # From 4000 on MariaDB has other errors with the numbers of MySQL's.
+    if isinstance(number, int) and number < 4000 and name.startswith(("ER_", "CR_"))
 }
 _MAX_DETAIL_CHARACTERS = 300
 _TIME_OUTS = (

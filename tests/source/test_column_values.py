@@ -150,7 +150,7 @@ class TestErrorsWhenReading:
     def test_a_parameter_that_is_not_given_is_named(self, database: DatabaseConnection) -> None:
         query = "SELECT id FROM customers WHERE email > %(other)s"
         with pytest.raises(
-            SourceError, match=r"unknown parameter, %\(other\)s\. .* %\(window_start\)s"
+            SourceError, match=r"unknown parameter, %\(other\)s\. Give its value, or write %%"
         ):
             database.execute_query(query, {"window_start": "2026-01-01"})
 
@@ -170,7 +170,9 @@ class TestErrorsWhenReading:
             f"GRANT SELECT ON {real.database}.page_views TO reader@'%'"
         )
         with real.connection(user="reader", password="pass-word") as database:
-            with pytest.raises(SourceError, match="The user reader may not read") as caught:
+            with pytest.raises(
+                SourceError, match="SELECT command denied .* GRANT SELECT"
+            ) as caught:
                 database.execute_query("SELECT * FROM customers")
             assert not caught.value.transient
 
