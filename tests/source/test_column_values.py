@@ -171,7 +171,7 @@ class TestErrorsWhenReading:
         )
         with real.connection(user="reader", password="pass-word") as database:
             with pytest.raises(
-                SourceError, match="SELECT command denied .* GRANT SELECT"
+                SourceError, match=r"SELECT command denied .* GRANT SELECT"
             ) as caught:
                 database.execute_query("SELECT * FROM customers")
             assert not caught.value.transient

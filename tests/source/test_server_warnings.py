@@ -8,14 +8,17 @@ from db_connection import DatabaseConnection
 from tests.conftest import SourceDatabase, numbers
 
 CUT = (
-    "SELECT id, (SELECT GROUP_CONCAT(REPEAT(email, 9))) AS filler,"
-    " 1 / (id % 2) AS ratio FROM customers ORDER BY id"
+    "SELECT id, GROUP_CONCAT(REPEAT(email, 9)) AS filler, 1 / (id % 2) AS ratio"
+    " FROM customers GROUP BY id ORDER BY id"
 )
 
 
 @pytest.fixture
 def database(real: SourceDatabase, use_pure: bool) -> DatabaseConnection:
-    real.run_sql("INSERT INTO customers (id, plan_type) VALUES (1, 'pro'), (2, 'pro'), (3, 'pro')")
+    real.run_sql(
+        "INSERT INTO customers (id, email, plan_type) VALUES (1, 'ann@example.com', 'pro'),"
+        " (2, 'bob@example.com', 'pro'), (3, 'eve@example.com', 'pro')"
+    )
     return real.connection(use_pure=use_pure)
 
 
