@@ -20,6 +20,7 @@ from commands.console import print_line
 from commands.prepare import stop_signals
 from config.settings import Settings
 from errors import ExitStatus, SyncError
+from records.json_values import to_clock_time
 from reporting.atomic_file import replace_file
 from sync.source_rows import SourceRows
 
@@ -109,9 +110,7 @@ def _to_text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, timedelta):
-        seconds = abs(value) // timedelta(seconds=1)
-        sign = "-" if value < timedelta(0) else ""
-        return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        return to_clock_time(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     if isinstance(value, (set, frozenset)):

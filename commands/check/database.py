@@ -150,7 +150,7 @@ def _plan_lines(plan: _Plan, is_slow: bool) -> list[CheckLine]:
         return [passed(name, "no full table scan")]
     if not is_slow:
         whats = "; ".join(what for what, _fix in slow)
-        return [passed(name, f"fast enough for the rows that there are ({whats})")]
+        return [passed(name, f"fast at the present size, although {whats}")]
     return [
         warned(name, f"slow: {what}. To fix it, as an administrator of the database: {fix}")
         for what, fix in slow
