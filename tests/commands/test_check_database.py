@@ -231,7 +231,8 @@ def test_names_in_another_letter_case_were_missing(on_mariadb_too: SetUp) -> Non
     query = own_query(
         on_mariadb_too,
         "SELECT id AS ID, email AS EMAIL, first_name AS First_Name, last_name, plan_type,"
-        " candidate, 'x' AS Page, 'x' AS device, 'x' AS location, '2026-01-13' AS Event_Time FROM customers",
+        " candidate, 'x' AS Page, 'x' AS device, 'x' AS location, '2026-01-13' AS Event_Time"
+        " FROM customers",
     )
     assert not failures(on_mariadb_too.lines(QUERY_FILE=query))
 
