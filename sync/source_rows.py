@@ -17,14 +17,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from config.settings import Settings
 from db_connection import DatabaseConnection, window_start_in_utc
 from errors import ConfigError
-from records.mapping import RowMapping
+from records.mapping import RowMapping, needed_columns
 from source import column_types
 
 Item = TypeVar("Item")
 Chunk = Sequence[Sequence[Any]]
 
-ALWAYS_NEEDED = ("id", "email", "event_time", "page")
-# What others call these columns, the most probable first.
+# What others call the columns that are always needed, the most probable first.
 _USUAL_NAMES = {
     "id": ("user_id", "customer_id", "account_id", "uid", "uuid"),
     "email": ("mail", "e_mail", "email_address", "user_email", "customer_email"),
@@ -135,8 +134,12 @@ class SourceRows:
         )
 
     def _missing(self, name: str) -> str:
-        near = near_name(name, self.columns)
-        problem = f"{self._settings.query_file} returns no column {name!r}: "
+        settings = self._settings
+        fields = (*settings.user_fields, *settings.event_fields)
+        always_needed = needed_columns(self.columns, (), ())
+        used = {*always_needed, *(field.column.lower() for field in fields)}
+        near = near_name(name, [column for column in self.columns if column.lower() not in used])
+        problem = f"{settings.query_file} returns no column {name!r}: "
         if near is not None:
             problem += f"write {near} AS {name} in the query"
         else:
@@ -144,12 +147,12 @@ class SourceRows:
         named_by = [
             setting
             for setting, fields in (
-                ("USER_FIELDS", self._settings.user_fields),
-                ("EVENT_FIELDS", self._settings.event_fields),
+                ("USER_FIELDS", settings.user_fields),
+                ("EVENT_FIELDS", settings.event_fields),
             )
             if any(field.column == name for field in fields)
         ]
-        if named_by and name.lower() not in ALWAYS_NEEDED:
+        if named_by and name.lower() not in always_needed:
             problem += f", or take it out of {' and '.join(named_by)}"
         return problem
 
@@ -184,7 +187,7 @@ class SourceRows:
 def near_name(name: str, columns: Sequence[str]) -> str | None:
     """Return the column that is probably meant by `name`; None if no name is like it."""
     usual = _USUAL_NAMES.get(name.lower(), ())
-    others = {column.lower(): column for column in columns if column.lower() not in ALWAYS_NEEDED}
+    others = {column.lower(): column for column in columns}
     near = [other for other in usual if other in others]
     near += get_close_matches(name.lower(), list(others), n=1, cutoff=0.75)
     return others[near[0]] if near else None
