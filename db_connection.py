@@ -206,7 +206,8 @@ class DatabaseConnection:
 
         Without `params` the query is plain SQL. With them it refers to them as `%(name)s`
         (mapping) or `%s` (sequence), and `%%` is a percent sign. Two columns of one name are an
-        error, as a dict would hold the value of one of them only.
+        error, as a dict would hold the value of one of them only. Times are naive: TIMESTAMP
+        columns are in UTC, DATETIME columns are as stored.
         """
         return _all_as_dicts(self.stream(query, params))
 
@@ -214,9 +215,14 @@ class DatabaseConnection:
         """Return the rows of the query file for the window that ends now.
 
         TIMESTAMP columns are in UTC, DATETIME columns in this connection's time zone. Raises
-        `SourceError`, and `ConfigError` as `stream_pro_users_recent_engagement` does.
+        `SourceError`, and `ConfigError` as `stream_pro_users_recent_engagement` does. What the
+        server warned of is logged.
         """
-        return _all_as_dicts(self.stream_pro_users_recent_engagement())
+        stream = self.stream_pro_users_recent_engagement()
+        rows = _all_as_dicts(stream)
+        if stream.warning:
+            logger.warning("%s", stream.warning)
+        return rows
 
     def stream_pro_users_recent_engagement(
         self, window_start: datetime | None = None, chunk_rows: int = 5000
@@ -240,8 +246,8 @@ class DatabaseConnection:
         if in_utc is None:
             raise ConfigError(
                 [
-                    f"The event_time of {self.query_file} is not a TIMESTAMP, DATETIME or DATE "
-                    f"column, so %(window_start)s could mean UTC or {self.time_zone}: write "
+                    f"{self.query_file} returns no event_time that is a TIMESTAMP, DATETIME or "
+                    f"DATE, so %(window_start)s could mean UTC or {self.time_zone}: write "
                     "%(window_start_utc)s or %(window_start_local)s instead"
                 ]
             )

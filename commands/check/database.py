@@ -37,8 +37,7 @@ class _Read(NamedTuple):
     columns: Sequence[str]
     type_codes: Sequence[int]
     seconds: float  # until the first rows came
-    is_whole: bool  # all rows were read, so the warning is known
-    warning: str | None
+    warning: str | None  # of the server; None too if it has more rows than could be read
 
 
 def check_database(
@@ -161,7 +160,6 @@ def _read_rows(settings: Settings, database: DatabaseConnection) -> _Read:
     """Run the query; raises SourceError, and ConfigError if it does not fit the settings."""
     started_at = time.monotonic()
     rows: list[Sequence[Any]] = []
-    is_whole = True
     with SourceRows(settings, database=database) as source:
         mapping = source.mapping
         seconds: float | None = None
@@ -170,7 +168,6 @@ def _read_rows(settings: Settings, database: DatabaseConnection) -> _Read:
             seconds = passed_seconds if seconds is None else seconds
             rows += chunk[: MAX_CHECKED_ROWS - len(rows)]
             if passed_seconds - seconds > MAX_SECONDS_FOR_WARNINGS:
-                is_whole = False
                 break
         return _Read(
             rows,
@@ -178,8 +175,7 @@ def _read_rows(settings: Settings, database: DatabaseConnection) -> _Read:
             source.columns,
             source.type_codes,
             time.monotonic() - started_at if seconds is None else seconds,
-            is_whole,
-            source.warning if is_whole else None,
+            source.warning,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from db_connection import DatabaseConnection
@@ -42,6 +44,16 @@ def test_a_cut_group_concat_was_told_nowhere(
     assert warning is not None
     assert "3 x 1260 (GROUP_CONCAT cut a text: raise group_concat_max_len)" in warning
     assert "1 x 1365 (division by zero gave NULL)" in warning
+
+
+def test_a_python_caller_finds_it_in_the_log(
+    database: DatabaseConnection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.query_file = tmp_path / "own.sql"
+    database.query_file.write_text("SELECT id, 1 / 0 AS n FROM customers", encoding="utf-8")
+    with database:
+        assert len(database.get_pro_users_recent_engagement()) == 3
+    assert "3 x 1365" in caplog.text
 
 
 def test_all_are_counted_and_no_value_is_quoted(database: DatabaseConnection) -> None:
