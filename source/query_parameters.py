@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone, tzinfo
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -120,7 +121,10 @@ def _quoted(values: list[Any], connection: Any) -> list[bytes]:
     converter = connection.converter
     if converter is None:  # the C extension
         return [bytes(literal) for literal in connection.prepare_for_mysql(values)]
+    mode = connection.sql_mode
     return [
-        bytes(converter.quote(converter.escape(converter.to_mysql(value), connection.sql_mode)))
+        str(value).encode()  # a number, which needs no quotes
+        if isinstance(value, Decimal)
+        else bytes(converter.quote(converter.escape(converter.to_mysql(value), mode)))
         for value in values
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from db_connection import DatabaseConnection, window_start
+from db_connection import DatabaseConnection, SourceError, window_start
 from errors import ConfigError
 from source.query_parameters import WindowStart, insert_window_start, to_window_start
 from tests.conftest import SourceDatabase
@@ -84,6 +85,18 @@ class TestPercentSigns:
         assert by_name == [{"text": "%Y %(a)s % %", "a": "it's \\ %(b)s %%", "b": 5}]
         assert by_position == [{"text": "%s %", "a": "é %s %%"}]
         assert plain == [{"text": "%%s %% %s %(a)s"}]
+
+    def test_parameters_keep_their_types(self, real: SourceDatabase, use_pure: bool) -> None:
+        values = [None, 7, 2.5, Decimal("1.50"), "it's \\ \" \n", "🚀"]
+        query = "SELECT %s AS a, %s AS b, %s AS c, %s AS d, %s AS e, %s AS f"
+        with real.connection(use_pure=use_pure) as database:
+            (row,) = database.execute_query(query, values)
+            database.execute_query("SELECT %s AS a", [datetime(2026, 1, 13)])  # noqa: DTZ001
+            for bad in ([1], [1, 2, 3], [object(), 1]):
+                with pytest.raises(SourceError, match="do not fit the query"):
+                    database.execute_query("SELECT %s AS a, %s AS b", bad)
+        assert [*row.values()][:2] + [*row.values()][3:] == values[:2] + values[3:]
+        assert float(row["c"]) == 2.5  # MySQL calls 2.5 a DECIMAL
 
 
 class TestTheStartOfTheWindow:
