@@ -97,6 +97,11 @@ def open_state(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqlite3.Co
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):  # /dev/null, for example: no chmod
                 raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
+            if found.st_nlink > 1:
+                raise StateError(
+                    f"{path} has a second name (a hard link), and SQLite keeps its log beside one "
+                    "name only: remove the other name, or choose another STATE_FILE."
+                )
             _check_header(path, os.pread(descriptor, _HEADER_BYTES, 0))
             if found.st_size and not found.st_mode & stat.S_IWUSR:
                 raise PermissionError("Permission denied")  # root could write to it anyway

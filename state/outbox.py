@@ -6,6 +6,7 @@ which removes personal data. Not thread-safe.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, run_id: str | None = None) -> None:
+        path = Path(os.path.realpath(path))  # SQLite's own files lie beside the real one
         self.path = path
         if read_only:
             self._database = open_for_reading(path)

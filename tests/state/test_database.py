@@ -318,6 +318,25 @@ def test_a_read_only_file_is_refused_even_for_root(path: Path, mode: int) -> Non
     check_refused(Outbox, path, "cannot be written: check its owner and mode")
 
 
+def test_a_file_with_two_names_is_refused(path: Path) -> None:
+    filled_file(path)
+    path.with_name("other").hardlink_to(path)
+    check_refused(Outbox, path, "has a second name")
+
+
+def test_a_dry_run_through_a_link_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+    filled_file(path)
+    (tmp_path / "releases").mkdir()
+    link = tmp_path / "releases" / "state"
+    link.symlink_to(path)
+    dry = Outbox(link, read_only=True)
+    assert fill(dry, rows(1, 7)).to_send == 1
+    dry.close()
+    assert sorted(file.name for file in tmp_path.rglob("*")) == [
+        *("releases", "state", "state.sqlite3")
+    ]
+
+
 def test_a_dry_run_reads_a_read_only_file(path: Path) -> None:
     filled_file(path)
     path.chmod(0o400)
