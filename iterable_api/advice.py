@@ -32,6 +32,12 @@ def explain_refusal(status: int | None, code: str | None, message: str) -> str:
             f"{message}, so the API key was not sent: check ITERABLE_API_BASE_URL. If your network "
             "has a proxy that reads TLS traffic, set REQUESTS_CA_BUNDLE to its CA file."
         )
+    if code == NO_API_RESPONSE and 400 <= status < 500 and status not in (401, 404):
+        return (
+            f"A proxy or firewall between this machine and Iterable blocks the requests (HTTP "
+            f"{status} without Iterable's JSON), so the API key was not checked: have it let "
+            "requests to Iterable's API through, and check HTTPS_PROXY and ITERABLE_API_BASE_URL."
+        )
     if status not in (401, 403) or code == NO_API_RESPONSE:
         return (
             f"ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP {status}): set it to "
@@ -55,6 +61,8 @@ def explain_refusal(status: int | None, code: str | None, message: str) -> str:
 def explain_problem(endpoint: str, response: ApiResponse, address: str) -> str | None:
     """Explain what a response to a GET shows to be wrong; None if address and key work."""
     status = response.status
+    if status == 403 and response.is_blocked:
+        return explain_refusal(status, NO_API_RESPONSE, "")
     if verdict_of(endpoint, response) is Verdict.REFUSED:
         return explain_refusal(status, response.code, response.message)
     if status is None:
