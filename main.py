@@ -131,6 +131,7 @@ def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
         dry_run=flags.dry_run,
         limit=flags.limit,
         full_refresh=flags.full_refresh,
+        ignore_guards=flags.ignore_guards,
         shows_progress=not flags.quiet,
     )
     return run_sync(settings, options, quiet=flags.quiet, as_json=flags.json)
@@ -164,6 +165,11 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--full-refresh", action="store_true", help="also send rows that have not changed"
+    )
+    parser.add_argument(
+        "--ignore-guards",
+        action="store_true",
+        help="accept a new API key although nothing shows that its project is the same",
     )
     parser.add_argument(
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"

@@ -147,9 +147,10 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(latency_ms: float, keep_calls: int = 0) -> Iterator[Sandbox]:
-    """Run `python -m sandbox` on a free port."""
+def sandbox(latency_ms: float, keep_calls: int = 0, port: int = 0) -> Iterator[Sandbox]:
+    """Run `python -m sandbox`, on a free port unless one is given."""
     command = [sys.executable, "-m", "sandbox", "--latency-ms", f"{latency_ms:g}"]
+    command += ["--port", str(port)]
     with background([*command, "--keep-calls", str(keep_calls)]) as first_line:
         yield Sandbox(first_line.split()[-1])
 

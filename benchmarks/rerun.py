@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from benchmarks.delivery import MEGABYTE, PEAK_MEGABYTES
 from benchmarks.figures import Line, Section, at_least, at_most
@@ -32,8 +33,9 @@ def measure_rerun(rows: int, source: Source) -> Section:
             second = program.run()
             calls = _call_count(api)
         source.change(every)
-        with sandbox(0, keep_calls=rows) as api:
-            third = program.run("--mode", "per-user", ITERABLE_API_BASE_URL=api.url)
+        # The same address: the state file is of one project.
+        with sandbox(0, keep_calls=rows, port=urlsplit(api.url).port or 0) as api:
+            third = program.run("--mode", "per-user")
             updated = [call["email"] for call in api.calls() if call["endpoint"] == "users/update"]
             calls_after_change = _call_count(api)
     expected = [email_of(number) for number in range(every, rows + 1, every)]

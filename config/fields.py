@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
     target: str
     column: str
-    cast: str = ""  # "", "bool" or "json"
+    cast: str = ""  # "", "bool", "json" or "utc"
 
 
 def parse_fields(text: str, reserved: frozenset[str]) -> tuple[Field, ...]:
@@ -51,8 +51,10 @@ def parse_fields(text: str, reserved: frozenset[str]) -> tuple[Field, ...]:
             target = column
         if not target or not column or "." in target:
             problems.append(f"{entry!r} is not field=column (a field name cannot contain a dot)")
-        elif cast not in ("", "bool", "json"):
-            problems.append(f"{entry!r} has the unknown conversion ':{cast}': use :bool or :json")
+        elif cast not in ("", "bool", "json", "utc"):
+            problems.append(
+                f"{entry!r} has the unknown conversion ':{cast}': use :bool, :json or :utc"
+            )
         elif target in reserved:
             problems.append(
                 f"cannot contain the field {target!r}: Iterable or this program sets it"

@@ -1,15 +1,21 @@
 """Identity of a row: user key, e-mail syntax, event id and change hashes.
 
-The state file stores these values, so the same row must give the same ones in every release.
+The state file stores these values, so the same row must give the same ones in every release, and
+none may depend on the Python type of a value: `1`, `'1'` and `CAST(id AS CHAR)` are the same.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
+
+from records.json_values import to_clock_time
 
 EVENT_NAME = "page_view"
 MAX_EMAIL_CHARACTERS = 254
@@ -25,11 +31,7 @@ _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
 
 
 class RowKey(NamedTuple):
-    """What change detection compares; made without building the payloads.
-
-    The hashes cover the columns that a payload is made from, the field mapping and the settings
-    that shape the payload. Equal hashes mean equal payloads.
-    """
+    """What change detection compares. Equal hashes mean equal requests, whatever the settings."""
 
     user_id: int | str | None
     email: str
@@ -39,26 +41,27 @@ class RowKey(NamedTuple):
     event_hash: int
 
 
-class ChangeHash:
-    """64-bit hash of a row's values, seeded with everything else that shapes the payload."""
+def to_change_hash(content: object) -> int:
+    """Return a signed 64-bit hash of JSON values; the order of an object's members is ignored.
 
-    def __init__(self, seed: str) -> None:
-        self._seeded = blake2b(seed.encode(), digest_size=8)
+    Raises TypeError for text that is not Unicode.
+    """
+    text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
 
-    def of(self, values: object) -> int:
-        """Return the hash as a signed integer. Raises TypeError for text that is not Unicode."""
-        digest = self._seeded.copy()
-        digest.update(orjson.dumps(values, default=_to_stable_text))
-        return _to_signed(digest.digest())
+
+def to_comparable_email(email: str) -> str:
+    """Return the address without outer spaces and in lower case, as Iterable stores it."""
+    return email.strip().lower()
 
 
 def to_user_key(email: str) -> int:
-    """Return a signed 64-bit hash of the address, compared without outer spaces or letter case.
+    """Return a signed 64-bit hash of the address, compared as Iterable compares addresses.
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
-    folded = email.strip().casefold().encode("utf-8", "surrogatepass")
-    return _to_signed(blake2b(folded, digest_size=8).digest())
+    comparable = to_comparable_email(email).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(comparable, digest_size=8).digest(), "big", signed=True)
 
 
 def is_email(text: str) -> bool:
@@ -76,29 +79,62 @@ def is_email(text: str) -> bool:
     return True
 
 
-def to_event_id(user_id: object, event_time: str, page: object, event_id: object = None) -> str:
+def to_event_id(email: str, event_time: str, page: str | None) -> str:
     """Return the idempotent event id: Iterable updates an event whose `id` it already has.
 
-    The id depends on the user, the time and the page, or only on `event_id` if the query returns
-    that column.
+    Iterable requires ids to be unique in the project, so the user's e-mail is a part of it.
+    `event_time` is the stored time without trailing zeros of its fraction.
     """
-    prefix = EVENT_NAME.replace("_", "-")
-    if event_id is None:
-        parts = [user_id, EVENT_NAME, event_time, page]
-    else:
-        plain_id = f"{prefix}-id-{event_id}"
-        if len(plain_id) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(str(event_id)):
-            return plain_id
-        parts = [EVENT_NAME, event_id]
-    digest = blake2b(orjson.dumps(parts, default=str), digest_size=16).hexdigest()
-    return f"{prefix}-{digest}"
+    return _hashed_id([to_comparable_email(email), EVENT_NAME, event_time, page])
 
 
-def _to_signed(digest: bytes) -> int:
-    """Return a digest as a signed 64-bit integer, the only kind that SQLite stores."""
-    return int.from_bytes(digest, "big", signed=True)
+def to_named_event_id(event_id: str) -> str:
+    """Return the event id for a row's own value in the column `event_id`; ValueError if empty."""
+    if not event_id.strip():
+        raise ValueError("the event_id is empty")
+    plain_id = f"{_event_name_in_ids()}-id-{event_id}"
+    if len(plain_id) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(event_id):
+        return plain_id
+    return _hashed_id([EVENT_NAME, event_id])
 
 
-def _to_stable_text(value: object) -> str:
-    """Return a text for a value that orjson cannot write. A set's order differs by process."""
-    return repr(sorted(value) if isinstance(value, set) else value)
+def _hashed_id(parts: list[str | None]) -> str:
+    digest = blake2b(orjson.dumps(parts), digest_size=16).hexdigest()
+    return f"{_event_name_in_ids()}-{digest}"
+
+
+def _event_name_in_ids() -> str:
+    return EVENT_NAME.replace("_", "-")
+
+
+def to_stable_text(value: Any) -> str | None:
+    """Return a value of MySQL's driver as the text that `CAST(... AS CHAR)` gives, None for NULL.
+
+    Binary values are written as HEX() does, a SET in alphabetical order, JSON with sorted members.
+    """
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        return to_time_text(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return to_clock_time(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex().upper()
+    if isinstance(value, (set, frozenset)):
+        return ",".join(sorted(map(str, value)))
+    if isinstance(value, (dict, list)):
+        with suppress(orjson.JSONEncodeError):  # nested too deep
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    return str(value)
+
+
+def to_time_text(moment: datetime) -> str:
+    """Return `YYYY-MM-DD HH:MM:SS` with the fraction, but without its trailing zeros."""
+    text = moment.isoformat(" ")
+    return text.rstrip("0") if moment.microsecond else text

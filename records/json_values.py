@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 MAX_TEXT_CHARACTERS = 32_000  # Iterable's limit for one field
+MAX_DECIMAL_DIGITS = 65  # of MySQL's DECIMAL
 MAX_NESTING = 100  # levels of JSON: MySQL's limit, lower than those of orjson and Python
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1  # the integers that orjson writes
 
@@ -36,9 +37,7 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise ValueError(f"is {value}, which JSON cannot represent")
-        if value.as_tuple().exponent == 0:
-            return _checked_integer(int(value))
-        return to_json_value(float(value))
+        return _to_exact_number(value)
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=zone)
         try:
@@ -49,7 +48,7 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, timedelta):
-        return _clock_time(value)
+        return to_clock_time(value)
     if isinstance(value, (set, frozenset)):
         return sorted(to_json_value(item, zone) for item in value)
     if isinstance(value, (list, tuple, dict)) and depth >= MAX_NESTING:
@@ -62,12 +61,16 @@ def to_json_value(value: Any, zone: tzinfo = timezone.utc, depth: int = 0) -> An
             for key, item in value.items()
         }
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise ValueError("is binary, which JSON cannot represent")
+        raise ValueError(
+            "is binary, which JSON cannot represent: select HEX(...) or CONVERT(... USING utf8mb4)"
+        )
     raise ValueError(f"is of type {type(value).__name__}, which JSON cannot represent")
 
 
 def cast_value(value: Any, cast: str) -> Any:
-    """Apply a field's cast, "bool" or "json"; with "" return the value unchanged."""
+    """Apply a field's cast, "bool", "json" or "utc"; with "" return the value unchanged."""
+    if value is None or not cast:
+        return value
     if cast == "bool":
         if value not in (0, 1):
             raise ValueError("is neither 0 nor 1, so :bool cannot convert it")
@@ -77,7 +80,21 @@ def cast_value(value: Any, cast: str) -> Any:
             return orjson.loads(value) if isinstance(value, (str, bytes, bytearray)) else value
         except orjson.JSONDecodeError:
             raise ValueError("is not valid JSON, so :json cannot convert it") from None
-    return value
+    if not isinstance(value, datetime):
+        raise ValueError("is not a DATETIME, so :utc cannot convert it")
+    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+
+def to_clock_time(span: timedelta) -> str:
+    """Return a TIME value as MySQL writes it, `-HH:MM:SS.ffffff`; it may exceed 24 hours.
+
+    Trailing zeros of the fraction are left out.
+    """
+    sign = "-" if span < timedelta(0) else ""
+    span = abs(span)
+    seconds = span // timedelta(seconds=1)
+    text = f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{span.microseconds:06}".rstrip("0") if span.microseconds else text
 
 
 def _checked_text(text: str) -> str:
@@ -92,8 +109,13 @@ def _checked_integer(number: int) -> int:
     return number
 
 
-def _clock_time(span: timedelta) -> str:
-    """Return a TIME value as MySQL writes it, `-HH:MM:SS`; it may exceed 24 hours."""
-    seconds = abs(span) // timedelta(seconds=1)
-    sign = "-" if span < timedelta(0) else ""
-    return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+def _to_exact_number(value: Decimal) -> Any:
+    """Return an int or float, or the JSON of a number with more digits than a float has."""
+    if value.as_tuple().exponent == 0 and _MIN_INTEGER <= value <= _MAX_INTEGER:
+        return int(value)
+    if abs(value.adjusted()) > MAX_DECIMAL_DIGITS:  # the exponent; MySQL has no such numbers
+        raise ValueError(f"has more than {MAX_DECIMAL_DIGITS} digits")
+    number = float(value)
+    if Decimal(repr(number)) == value:
+        return number
+    return orjson.Fragment(f"{value:f}")

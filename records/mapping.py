@@ -9,10 +9,11 @@ create), and payloads are built only for the rows that need a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timezone, tzinfo
-from operator import itemgetter
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,19 +22,29 @@ from config.fields import EVENT_FIELDS, USER_FIELDS, Field
 from records.identity import (
     EVENT_NAME,
     MAX_EMAIL_CHARACTERS,
-    ChangeHash,
     RowKey,
     is_email,
+    to_change_hash,
     to_event_id,
+    to_named_event_id,
+    to_stable_text,
+    to_time_text,
     to_user_key,
 )
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
 
-# Increase it when a release builds a different payload from the same row: it resends all rows.
-PAYLOAD_VERSION = 1
+EVENT_TIME, EVENT_TIME_UTC = "event_time", "event_time_utc"
+PROFILE_FLAG = "recent_page_view"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
+# ISO 8601 with a blank or a T. Read by this pattern, since `datetime.fromisoformat` accepts more
+# forms in every release of Python.
+_TIME_TEXT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(:\d\d)?(?:[.,](\d{1,9}))?)?"
+    r" ?(?:(Z)|([+-]\d\d):?(\d\d)?)?",
+    re.ASCII,
+)
 
 
 class SyncRecord(NamedTuple):
@@ -57,9 +68,11 @@ class InvalidRow(NamedTuple):
 class RowMapping:
     """The mapping for a query result with these columns.
 
-    Rows are sequences in the order of `columns`. Check `missing_columns` first; to map a row all
-    the same, append one value to it, which is used for each missing column.
-    `zone` is the time zone of naive datetimes; with `send_nulls` a NULL clears the profile field.
+    Rows are sequences in the order of `columns`, whose names are matched without regard to case.
+    Check `missing_columns` and `ambiguous_columns` first; to map a row all the same, append one
+    value to it, which is used for each missing column.
+    `zone` is the time zone of naive datetimes, except in `timestamp_columns` (indexes of columns
+    of type TIMESTAMP), which are in UTC. With `send_nulls` a NULL clears the profile field.
     """
 
     def __init__(
@@ -70,27 +83,40 @@ class RowMapping:
         event_fields: Sequence[Field] = EVENT_FIELDS,
         zone: tzinfo = timezone.utc,
         send_nulls: bool = False,
+        timestamp_columns: Collection[int] = (),
     ) -> None:
+        names = [column.lower() for column in columns]
         needed = needed_columns(columns, user_fields, event_fields)
-        self.missing_columns = [column for column in needed if column not in columns]
+        used = {column.lower() for column in needed}
+        counts = Counter(name for name in names if name in used or name == "event_id")
+        self.missing_columns = [column for column in needed if column.lower() not in counts]
+        self.ambiguous_columns = [name for name, count in counts.items() if count > 1]
+        position = {name: index for index, name in enumerate(names)}
+        # The appended value.
+        position |= {column.lower(): len(columns) for column in self.missing_columns}
         self._zone = zone
         self._send_nulls = send_nulls
-        self.fingerprint = repr((PAYLOAD_VERSION, tuple(user_fields), tuple(event_fields)))
-        self._change_hash = ChangeHash(f"{self.fingerprint} {zone} {send_nulls}")
-        position = {column: index for index, column in enumerate(columns)}
-        position |= dict.fromkeys(self.missing_columns, len(columns))  # the appended value
         self._id, self._email = position["id"], position["email"]
-        self._event_time = position["event_time"]
-        self._page, self._event_id = position.get("page"), position.get("event_id")
-        self._user_fields = [(f.target, position[f.column], f.cast) for f in user_fields]
-        self._event_fields = [(f.target, position[f.column], f.cast) for f in event_fields]
-        profile_columns = ["email", *(field.column for field in user_fields)]
-        event_columns = ["email", "id", "event_time", "page", "event_id"]
-        event_columns += [field.column for field in event_fields]
-        self._pick_profile_values = _picker(position[name] for name in profile_columns)
-        self._pick_event_values = _picker(
-            position[name] for name in event_columns if name in position
+        event_time = event_time_column(columns)
+        self._event_time = position[event_time]
+        is_utc = event_time == EVENT_TIME_UTC or self._event_time in timestamp_columns
+        self._event_zone = timezone.utc if is_utc else zone
+        self.has_event_ids = "event_id" in position
+        self._page_or_event_id = position["event_id" if self.has_event_ids else "page"]
+
+        def located(fields: Sequence[Field]) -> list[_LocatedField]:
+            found = [(field, position[field.column.lower()]) for field in fields]
+            return [
+                (f.target, i, f.cast, timezone.utc if i in timestamp_columns else zone)
+                for f, i in found
+            ]
+
+        self._user_fields, self._event_fields = located(user_fields), located(event_fields)
+        # What the settings contribute to the payloads; see `state.delivered`.
+        self.profile_settings = to_change_hash(
+            [sorted(map(list, user_fields)), str(zone), send_nulls]
         )
+        self.event_settings = to_change_hash([sorted(map(list, event_fields)), str(zone)])
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
         """Return the row's key for change detection, None for a row that `to_record` rejects."""
@@ -98,16 +124,24 @@ class RowMapping:
         if type(email) is not str:
             return None
         try:
-            event_time = _to_datetime(row[self._event_time], self._zone)
+            trimmed = email.strip()
+            event_time, event_at = self._to_event_time(row[self._event_time])
+            profile_fields = self._to_profile_fields(row)
+            event_fields = self._to_fields(row, self._event_fields, False)
+            page_or_event_id = to_stable_text(row[self._page_or_event_id])
+            event = (
+                *(trimmed, EVENT_NAME, event_time, page_or_event_id, event_at),
+                event_fields,
+            )
             return RowKey(
                 _to_user_id(row[self._id]),
-                email.strip(),
-                to_user_key(email),
-                _to_microseconds(event_time, self._zone),
-                self._change_hash.of(self._pick_profile_values(row)),
-                self._change_hash.of(self._pick_event_values(row)),
+                trimmed,
+                to_user_key(trimmed),
+                event_at,
+                to_change_hash((trimmed, profile_fields)),
+                to_change_hash(event),
             )
-        except (ValueError, TypeError):  # no event time, or text that is not Unicode
+        except (ValueError, TypeError):  # TypeError: text that is not Unicode
             return None
 
     def to_record(self, row: Sequence[Any]) -> SyncRecord | InvalidRow:
@@ -116,19 +150,11 @@ class RowMapping:
         email = row[self._email]
         try:
             email = _to_valid_email(email)
-            event_time = _to_datetime(row[self._event_time], self._zone)
-            event_at = _to_microseconds(event_time, self._zone)
-            stored_time = event_time.isoformat(" ")
-            event_id = to_event_id(
-                user_id,
-                stored_time,
-                None if self._page is None else row[self._page],
-                None if self._event_id is None else row[self._event_id],
-            )
-            profile_fields = self._to_fields(row, self._user_fields, self._send_nulls)
-            profile_fields["recent_page_view"] = True
+            event_time, event_at = self._to_event_time(row[self._event_time])
+            event_id = self._to_event_id(row, email, event_time)
+            profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
-            event_fields["timestamp"] = stored_time[:19]
+            event_fields["timestamp"] = event_time[:19]
             profile = orjson.dumps({"email": email, "dataFields": profile_fields})
             event = orjson.dumps(
                 {
@@ -145,23 +171,66 @@ class RowMapping:
             return InvalidRow(user_id, _to_reported_email(email), "a text is not valid Unicode")
         return SyncRecord(user_id, email, profile, event, event_id)
 
+    def _to_event_id(self, row: Sequence[Any], email: str, event_time: str) -> str:
+        page_or_event_id = to_stable_text(row[self._page_or_event_id])
+        if self.has_event_ids:
+            return to_named_event_id(page_or_event_id or "")
+        return to_event_id(email, event_time, page_or_event_id)
+
+    def _to_event_time(self, value: object) -> tuple[str, int]:
+        """Return the time's text (see `to_time_text`) and its microseconds since 1970, UTC.
+
+        The text has the digits that are stored, of a text with a zone those of its time in UTC. A
+        time that `zone` skips or repeats is read as `zoneinfo` does with fold=0.
+        """
+        moment = value if type(value) is datetime else _to_datetime(value)
+        zone = self._event_zone
+        if moment.tzinfo is not None:
+            zone = timezone.utc
+            try:
+                moment = moment.astimezone(zone).replace(tzinfo=None)
+            except OverflowError:  # the offset moves it out of the years 1 to 9999
+                raise ValueError("the event time is not a date and time") from None
+        since = (
+            moment - _EPOCH_NAIVE  # the usual case; three times as fast
+            if zone is timezone.utc
+            else moment.replace(tzinfo=zone) - _EPOCH
+        )
+        event_at = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        return to_time_text(moment), event_at
+
+    def _to_profile_fields(self, row: Sequence[Any]) -> dict[str, Any]:
+        fields = self._to_fields(row, self._user_fields, self._send_nulls)
+        fields[PROFILE_FLAG] = True
+        return fields
+
     def _to_fields(
-        self, row: Sequence[Any], fields: list[tuple[str, int, str]], keep_nulls: bool
+        self, row: Sequence[Any], fields: list[_LocatedField], keep_nulls: bool
     ) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for target, index, cast in fields:
+        for target, index, cast, zone in fields:
             value = row[index]
-            if value is None:
-                if keep_nulls:
-                    values[target] = None
-            elif type(value) is str and not cast and len(value) <= MAX_TEXT_CHARACTERS:
+            if type(value) is str and not cast and len(value) <= MAX_TEXT_CHARACTERS:
                 values[target] = value
-            else:
-                try:
-                    values[target] = to_json_value(cast_value(value, cast), self._zone)
-                except ValueError as error:
-                    raise ValueError(f"field {target!r} {error}") from None
+                continue
+            try:
+                converted = to_json_value(cast_value(value, cast), zone)
+            except ValueError as error:
+                raise ValueError(f"field {target!r} {error}") from None
+            if converted is not None or keep_nulls:
+                values[target] = converted
         return values
+
+
+# Name of the field, index of its column, cast, time zone of a naive datetime.
+_LocatedField = tuple[str, int, str, tzinfo]
+
+
+def event_time_column(columns: Sequence[str]) -> str:
+    """Return `event_time`, or `event_time_utc` where the result has only that."""
+    names = {column.lower() for column in columns}
+    is_utc = EVENT_TIME_UTC in names and EVENT_TIME not in names
+    return EVENT_TIME_UTC if is_utc else EVENT_TIME
 
 
 def needed_columns(
@@ -170,25 +239,28 @@ def needed_columns(
     event_fields: Sequence[Field] = EVENT_FIELDS,
 ) -> list[str]:
     """Return the columns that the query must return. With `event_id` it needs no `page`."""
-    always = ["id", "email", "event_time", *([] if "event_id" in columns else ["page"])]
+    names = {column.lower() for column in columns}
+    always = ["id", "email", event_time_column(columns)]
+    always += [] if "event_id" in names else ["page"]
     mapped = [field.column for field in (*user_fields, *event_fields)]
-    return list(dict.fromkeys([*always, *mapped]))
-
-
-def _picker(positions: Iterable[int]) -> Callable[[Sequence[Any]], Any]:
-    """Return a function that takes the values at these positions out of a row, each once."""
-    return itemgetter(*dict.fromkeys(positions))  # runs in C
+    needed: dict[str, str] = {}
+    for column in (*always, *mapped):
+        needed.setdefault(column.lower(), column)
+    return list(needed.values())
 
 
 def _to_user_id(value: object) -> int | str | None:
     if type(value) is int and -(2**63) <= value < 2**63:  # the range of SQLite's integers
         return value
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+    text = to_stable_text(value)
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _to_valid_email(value: object) -> str:
     if value is None:
         raise ValueError("no e-mail address")
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError("the e-mail address is binary: select CONVERT(... USING utf8mb4)")
     if not isinstance(value, str):
         raise ValueError("the e-mail address is not text")
     email = value.strip()
@@ -206,31 +278,27 @@ def _to_reported_email(value: object) -> str | None:
     return value[:MAX_EMAIL_CHARACTERS].encode("utf-8", "replace").decode()
 
 
-def _to_datetime(value: object, zone: tzinfo) -> datetime:
-    """Return the stored time as a naive datetime in `zone`, from DATETIME, DATE or text."""
+def _to_datetime(value: object) -> datetime:
+    """Return the time of a DATETIME, DATE or text; with a zone where the text has one."""
     if value is None or value == "":
         raise ValueError("no event time")
-    if isinstance(value, str):
-        with suppress(ValueError):  # Python 3.10 does not read the Z
-            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
     if isinstance(value, datetime):
-        try:
-            return value.astimezone(zone).replace(tzinfo=None) if value.tzinfo else value
-        except OverflowError:  # the offset moves it out of the years 1 to 9999
-            raise ValueError("the event time is not a date and time") from None
+        return value
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - as stored, without a zone
-    raise ValueError("the event time is not a date and time")
-
-
-def _to_microseconds(moment: datetime, zone: tzinfo) -> int:
-    """Return the exact microseconds since 1970 (UTC) of a naive datetime in `zone`.
-
-    A time that the zone skips or repeats is read as `zoneinfo` does with fold=0.
-    """
-    since = (
-        moment - _EPOCH_NAIVE  # the usual case; three times as fast
-        if zone is timezone.utc
-        else moment.replace(tzinfo=zone) - _EPOCH
-    )
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if isinstance(value, (int, float, Decimal)):
+        raise ValueError(
+            "the event time is a number: select FROM_UNIXTIME(...) AS event_time_utc instead"
+        )
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError("the event time is binary: select CONVERT(... USING utf8mb4)")
+    match = _TIME_TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("the event time is not a date and time")
+    day, clock, seconds, fraction, is_utc, hours, minutes = match.groups()
+    text = f"{day} {clock or '00:00'}{seconds or ':00'}.{(fraction or '0')[:6].ljust(6, '0')}"
+    offset = "+00:00" if is_utc else f"{hours}:{minutes or '00'}" if hours else ""
+    try:
+        return datetime.fromisoformat(text + offset)
+    except ValueError:
+        raise ValueError("the event time is not a date and time") from None

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import SyncError
@@ -22,18 +22,20 @@ _COLUMNS = (
     " FROM sqlite_schema AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table'"
 )
 
-# Version n of the schema is the result of the first n steps. An older file is upgraded by the
-# remaining steps, in one transaction.
-SCHEMA_STEPS = (
+# `user_version` of the file that version 1.1.0 of the program made; older ones were never released.
+FIRST_VERSION = 3
+# The first step makes a file of this version; an older file is upgraded by the steps after its own,
+# in one transaction. A released step never changes.
+SCHEMA_STEPS: Sequence[str] = (
     """
-    CREATE TABLE delivered (  -- one row per user: hashes of what was delivered last
-        person INTEGER PRIMARY KEY,
+    CREATE TABLE delivered (  -- one row per user, see state/delivered.py
+        user_key INTEGER PRIMARY KEY,
         profile_hash INTEGER, profile_at INTEGER,
-        event_hash INTEGER, event_id TEXT, event_at INTEGER
+        event_hash INTEGER, event_settings INTEGER, event_id TEXT, event_at INTEGER
     );
     CREATE TABLE outbox (  -- one row per row of the query; empty between runs
         seq INTEGER PRIMARY KEY,
-        user_id, email TEXT, person INTEGER, event_at INTEGER,
+        user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
         kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
         profile BLOB, profile_hash INTEGER,  -- NULL: this request is not needed
         event BLOB, event_hash INTEGER, event_id TEXT,
@@ -42,8 +44,6 @@ SCHEMA_STEPS = (
         settled_at REAL
     );
     CREATE TABLE remembered (name TEXT PRIMARY KEY, value TEXT);
-    """,
-    """
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY, mode TEXT, started_at TEXT, finished_at TEXT,
         status TEXT, reason TEXT, counts TEXT
@@ -54,10 +54,6 @@ SCHEMA_STEPS = (
 
 class StateError(SyncError):
     """The state file cannot be used. The message says why and what to do."""
-
-
-class OlderStateError(StateError):
-    """The state file cannot be read before a run has upgraded it."""
 
 
 @contextlib.contextmanager
@@ -83,15 +79,15 @@ def _explain(path: Path, error: Exception) -> str:
     is_garbled = isinstance(error, UnicodeDecodeError) or not text
     if is_garbled or "malformed" in text or "not a database" in text:
         return (
-            f"The state file {path} is damaged. Restore it, or move it away: the next run then "
-            "sends everything again."
+            f"The state file {path} is damaged: move it away, and the next run sends everything "
+            "again. (An older copy would not know what has changed in Iterable since.)"
         )
     if "locked" in text:
         return f"The state file {path} is in use by another program: close it and run again."
     return f"The state file {path} cannot be used: {text}"
 
 
-def open_state(path: Path) -> sqlite3.Connection:
+def open_state(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqlite3.Connection:
     """Open the file; create (mode 0600) or upgrade it if necessary. Raises StateError."""
     with state_errors(path):
         if not path.parent.is_dir():
@@ -110,25 +106,27 @@ def open_state(path: Path) -> sqlite3.Connection:
         if _has_write_ahead_log(path):
             # A killed run left a log, and closing a connection that may write merges it into the
             # file. So a connection that only reads checks first whether the file is damaged.
-            with contextlib.suppress(OlderStateError):
-                close_after_reading(path, open_for_reading(path))
+            close_after_reading(path, open_for_reading(path, steps=steps))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
-            _make_ready(path, connection)
+            _make_ready(path, connection, steps)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open the file without changing it; a file that does not exist is read as an empty one."""
+def open_for_reading(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqlite3.Connection:
+    """Open the file without changing it; a file that does not exist is read as an empty one.
+
+    Of a file that has to be upgraded, a temporary copy is upgraded and opened.
+    """
     with state_errors(path):
         if path.exists() and not path.is_file():
             raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
         if not path.exists() or path.stat().st_size == 0:
             connection = sqlite3.connect(":memory:", isolation_level=None)
-            _upgrade(connection, 0)
+            _upgrade(connection, 0, steps)
             return connection
         with path.open("rb") as file:
             _check_header(path, file.read(_HEADER_BYTES))
@@ -136,14 +134,17 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
             _to_uri(path, "ro"), uri=True, isolation_level=None, timeout=10.0
         )
         try:
-            if _checked_version(path, connection) != len(SCHEMA_STEPS):
-                raise OlderStateError(
-                    f"The state file {path} is of an older version: the next real run upgrades it."
-                )
+            version = _checked_version(path, connection, steps)
+            if version == _newest(steps):
+                return connection
+            copy = sqlite3.connect("", isolation_level=None)  # a file that SQLite removes
+            connection.backup(copy)
         except BaseException:
             close_after_reading(path, connection)
             raise
-        return connection
+        close_after_reading(path, connection)
+        _upgrade(copy, version, steps)
+        return copy
 
 
 def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
@@ -181,28 +182,42 @@ def _check_header(path: Path, header: bytes) -> None:
         raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
 
 
-def _checked_version(path: Path, connection: sqlite3.Connection) -> int:
+def _checked_version(path: Path, connection: sqlite3.Connection, steps: Sequence[str]) -> int:
     """Return the schema version, 0 for a new file; raises StateError for another program's file."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     is_new = application_id == 0 and not connection.execute("PRAGMA schema_version").fetchone()[0]
     if not is_new and application_id != APPLICATION_ID:
         raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
-    if version > len(SCHEMA_STEPS):
+    if version > _newest(steps):
         raise StateError(f"{path} was made by a newer version of this program: use that version.")
+    if 0 < version < FIRST_VERSION:
+        raise StateError(
+            f"{path} was made before version 1.1.0, whose event ids are different: move it away. "
+            "The next run sends everything, so events that are still in the window will be in "
+            "Iterable twice."
+        )
     # Reads the whole file (0.15 s per million users): damage is found before anything is written.
     is_sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-    if not (is_sound and version >= 0 and _has_schema(connection, version)):
+    if not (is_sound and version >= 0 and _has_schema(connection, version, steps)):
         raise sqlite3.DatabaseError("database disk image is malformed")
     return version
 
 
-def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
+def _newest(steps: Sequence[str]) -> int:
+    return FIRST_VERSION + len(steps) - 1
+
+
+def _steps_after(version: int, steps: Sequence[str]) -> str:
+    return "".join(steps[version - FIRST_VERSION + 1 if version else 0 :])
+
+
+def _has_schema(connection: sqlite3.Connection, version: int, steps: Sequence[str]) -> bool:
     """Return whether the tables are as this version made them, and there are no triggers."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
-        model.executescript("".join(SCHEMA_STEPS[:version]))
+        model.executescript("".join(steps[: version - FIRST_VERSION + 1]) if version else "")
         expected = set(model.execute(_COLUMNS))
-        model.executescript("".join(SCHEMA_STEPS[version:]))
+        model.executescript(_steps_after(version, steps))
         ours = {table for table, *_column in model.execute(_COLUMNS)}
     found = set(connection.execute(_COLUMNS))
     has_triggers = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'trigger'")
@@ -211,21 +226,21 @@ def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
     )
 
 
-def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
-    version = _checked_version(path, connection)
+def _make_ready(path: Path, connection: sqlite3.Connection, steps: Sequence[str]) -> None:
+    version = _checked_version(path, connection, steps)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
-    if version < len(SCHEMA_STEPS):
+    if version < _newest(steps):
         # Before WAL mode, so that the first commit already contains the application id.
-        _upgrade(connection, version)
+        _upgrade(connection, version, steps)
     connection.execute("PRAGMA journal_mode = WAL")
     # A commit is on the disk when it returns. There is one every half a second, so a power failure
     # loses no more than the results of that time.
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _upgrade(connection: sqlite3.Connection, version: int) -> None:
-    steps = "".join(SCHEMA_STEPS[version:])
+def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[str]) -> None:
     connection.executescript(
-        f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID};"
-        f"PRAGMA user_version = {len(SCHEMA_STEPS)}; COMMIT;"
+        f"BEGIN IMMEDIATE; {_steps_after(version, steps)}"
+        f"PRAGMA application_id = {APPLICATION_ID};"
+        f"PRAGMA user_version = {_newest(steps)}; COMMIT;"
     )

@@ -1,4 +1,10 @@
-"""The table `delivered`: hashes of the last delivery of each user. Only this module uses it."""
+"""The table `delivered`: what each user was sent last. Only this module uses it.
+
+A hash stands for "delivered with this content". It is empty while a request is in doubt: from the
+moment before it may be sent until it is recorded as delivered. So a value that goes back to what
+was delivered before, after a lost response or a killed run, is sent again. The times and the event
+id stay: they say that something was delivered once.
+"""
 
 from __future__ import annotations
 
@@ -14,44 +20,103 @@ from state.database import state_errors
 
 _RECORD = {
     RequestKind.PROFILE: """
-        INSERT INTO delivered (person, profile_hash, profile_at)
-        SELECT person, profile_hash, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE
+        INSERT INTO delivered (user_key, profile_hash, profile_at)
+        SELECT user_key, profile_hash, :at FROM outbox WHERE seq = :seq
+        ON CONFLICT (user_key) DO UPDATE
         SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
     """,
+    # An e-mail-based project drops the event of a user whom it does not know. So the event of a
+    # user whose profile was never delivered stays in doubt.
     RequestKind.EVENT: """
-        INSERT INTO delivered (person, event_hash, event_id, event_at)
-        SELECT person, event_hash, event_id, ? FROM outbox WHERE seq = ?
-        ON CONFLICT (person) DO UPDATE SET event_hash = excluded.event_hash,
-            event_id = excluded.event_id, event_at = excluded.event_at
+        INSERT INTO delivered (user_key, event_hash, event_settings, event_id, event_at)
+        SELECT user_key, iif(EXISTS (
+                SELECT 1 FROM delivered AS known
+                WHERE known.user_key = outbox.user_key AND known.profile_at IS NOT NULL
+            ), event_hash, NULL), :settings, event_id, :at
+        FROM outbox WHERE seq = :seq
+        ON CONFLICT (user_key) DO UPDATE SET event_hash = excluded.event_hash,
+            event_settings = excluded.event_settings, event_id = excluded.event_id,
+            event_at = excluded.event_at
     """,
 }
+# Iterable moves an event to the user for whom its id came last.
+_FORGET_FORMER_USER = """
+    UPDATE delivered SET event_hash = NULL, event_settings = NULL, event_id = NULL, event_at = NULL
+    WHERE event_id = (SELECT event_id FROM outbox WHERE seq = :seq)
+        AND user_key <> (SELECT user_key FROM outbox WHERE seq = :seq)
+"""
 
-Hashes = tuple[int | None, int | None]  # of the profile and of the event; None: never delivered
+Hashes = tuple[int | None, int | None]  # of the profile and of the event; None: not delivered
 
 
 class DeliveredUser(NamedTuple):
     """The last delivery of each of a user's requests. Times are in unix seconds; None: never."""
 
-    profile_hash: int | None
+    profile_hash: int | None  # None: never delivered, or in doubt
     profile_at: int | None
     event_hash: int | None
+    event_settings: int | None  # `RowMapping.event_settings` of the event
+    event_id: str | None
     event_at: int | None
 
 
 class DeliveredTable:
-    """The table in an open state file. Raises StateError."""
+    """The table in an open state file. Raises StateError.
+
+    With `index_event_ids` an event that is delivered for another user is forgotten for the former
+    one: necessary only where the query names the events, as other ids contain the user's e-mail.
+    """
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self._path = path
         self._database = database
+        self._has_event_ids = False
 
-    def record(self, kind: RequestKind, deliveries: Sequence[tuple[int, int]]) -> None:
+    def index_event_ids(self) -> None:
+        """Make it fast to find an event by its id."""
+        with state_errors(self._path):
+            self._database.execute(
+                "CREATE INDEX IF NOT EXISTS delivered_event_id ON delivered (event_id)"
+            )
+        self._has_event_ids = True
+
+    def doubt_pending(self) -> None:
+        """Empty the hash of each request that waits in the outbox."""
+        with state_errors(self._path):
+            for kind in RequestKind:
+                self._database.execute(
+                    f"UPDATE delivered SET {kind.value}_hash = NULL"  # noqa: S608 - our own names
+                    f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN (SELECT user_key"
+                    f" FROM outbox WHERE kind IS NULL AND {kind.value} IS NOT NULL)"
+                )
+            if self._has_event_ids:
+                self._database.execute(
+                    "UPDATE delivered SET event_hash = NULL WHERE event_id IN"
+                    " (SELECT event_id FROM outbox WHERE kind IS NULL AND event IS NOT NULL)"
+                )
+
+    def keep_events(self, event_settings: int) -> None:
+        """Note the new hash of each delivered event that only other settings have changed."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE delivered SET event_hash = outbox.event_hash, event_settings = ?"
+                " FROM outbox WHERE outbox.user_key = delivered.user_key"
+                " AND outbox.event IS NULL AND outbox.event_hash IS NOT NULL"
+                " AND (outbox.kind IS NULL OR outbox.kind = 'unchanged')",
+                (event_settings,),
+            )
+
+    def record(
+        self, kind: RequestKind, deliveries: Sequence[tuple[int, int]], event_settings: int | None
+    ) -> None:
         """Copy the hashes of delivered requests from the outbox.
 
         `deliveries` are (time in unix seconds, outbox.seq)."""
+        values = [{"at": at, "seq": seq, "settings": event_settings} for at, seq in deliveries]
         with state_errors(self._path):
-            self._database.executemany(_RECORD[kind], deliveries)
+            if self._has_event_ids and kind is RequestKind.EVENT:
+                self._database.executemany(_FORGET_FORMER_USER, values)
+            self._database.executemany(_RECORD[kind], values)
 
     def hashes_of(self, user_keys: Sequence[int]) -> dict[int, Hashes]:
         """Return the hashes of those users that are in the table.
@@ -64,9 +129,9 @@ class DeliveredTable:
             found = self._database.execute(
                 # CAST: a value that is not a number, which no version of this program writes, then
                 # differs from every hash instead of breaking the comparison.
-                "SELECT json_group_array(json_array(person, CAST(profile_hash AS INTEGER),"
+                "SELECT json_group_array(json_array(user_key, CAST(profile_hash AS INTEGER),"
                 " CAST(event_hash AS INTEGER)))"
-                " FROM delivered WHERE person IN (SELECT value FROM json_each(?))",
+                " FROM delivered WHERE user_key IN (SELECT value FROM json_each(?))",
                 (orjson.dumps(user_keys).decode(),),
             ).fetchone()[0]
             return {
@@ -75,12 +140,13 @@ class DeliveredTable:
             }
 
     def find(self, user_keys: Iterable[int]) -> dict[int, DeliveredUser]:
-        """Return those users that are in the table, with the times of their deliveries."""
+        """Return those users that are in the table, with everything that is known of them."""
         with state_errors(self._path):
             found = self._database.execute(
-                "SELECT person, CAST(profile_hash AS INTEGER), CAST(profile_at AS INTEGER),"
-                " CAST(event_hash AS INTEGER), CAST(event_at AS INTEGER) FROM delivered"
-                " WHERE person IN (SELECT value FROM json_each(?))",
+                "SELECT user_key, CAST(profile_hash AS INTEGER), CAST(profile_at AS INTEGER),"
+                " CAST(event_hash AS INTEGER), CAST(event_settings AS INTEGER),"
+                " CAST(event_id AS TEXT), CAST(event_at AS INTEGER) FROM delivered"
+                " WHERE user_key IN (SELECT value FROM json_each(?))",
                 (orjson.dumps(list(user_keys)).decode(),),
             )
             return {user_key: DeliveredUser(*rest) for user_key, *rest in found}

@@ -6,6 +6,7 @@ which removes personal data. Not thread-safe.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,26 @@ from typing import Any, NamedTuple
 import orjson
 
 from records.identity import RowKey
-from records.mapping import InvalidRow, RowMapping
+from records.mapping import InvalidRow, RowMapping, SyncRecord
 from records.outcomes import Outcome
 from records.rows import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
-from state.database import close_after_reading, open_for_reading, open_state, state_errors
+from state.database import (
+    StateError,
+    close_after_reading,
+    open_for_reading,
+    open_state,
+    state_errors,
+)
 from state.delivered import DeliveredTable, Hashes
 from state.history import RunHistory
+from state.project import Match, Project, ProjectMemory
 
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
+_MAX_SAMPLES = 5  # of each kind of request
+
+# Beginning of the reason of an invalid row; it goes on with the other user's id.
+SHARED_EVENT_ID = "the event_id is not unique"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
@@ -39,6 +51,14 @@ _RECORD = {
 }
 
 
+class DeliveredSample(NamedTuple):
+    """A row of this read whose present profile or event is remembered as delivered."""
+
+    kind: RequestKind
+    record: SyncRecord
+    delivered_at: int  # unix seconds
+
+
 @dataclass(frozen=True)
 class FillSummary:
     """The counts of a fill, known before the first request."""
@@ -46,7 +66,11 @@ class FillSummary:
     total: int
     to_send: int
     in_the_future: int
-    mapping_changed: bool
+    changed_by_settings: int = (
+        0  # profiles that differ from what was delivered, if settings changed
+    )
+    kept_events: int = 0  # delivered events that only other settings would change: not sent
+    samples: Sequence[DeliveredSample] = ()  # up to five of each kind
 
 
 class _OutboxRow(NamedTuple):
@@ -55,8 +79,9 @@ class _OutboxRow(NamedTuple):
     seq: int
     user_id: int | str | None
     email: str | None
-    person: int | None = None
+    user_key: int | None = None
     event_at: int | None = None
+    tie_breaker: int | None = None
     kind: str | None = None
     reason: str | None = None
     profile: bytes | None = None
@@ -66,13 +91,21 @@ class _OutboxRow(NamedTuple):
     event_id: str | None = None
 
 
-class Outbox:
-    """The outbox of one state file, with its `delivered` table and `history`. Raises StateError.
+_INSERT = (
+    f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
+    f" VALUES ({', '.join('?' * len(_OutboxRow._fields))})"
+)
 
-    With `read_only` (a dry run) the file is not changed: the outbox is a temporary table.
+
+class Outbox:
+    """The outbox of one run, with the memory of its state file. Raises StateError.
+
+    Call `fill`, then `begin_delivery` right before the first request, then `record`. With
+    `read_only` (a dry run) the file is not changed: the outbox is a temporary table.
+    If another run fills the outbox in the meantime, every method that reads or writes it fails.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, run_id: str | None = None) -> None:
         self.path = path
         if read_only:
             self._database = open_for_reading(path)
@@ -84,7 +117,11 @@ class Outbox:
             self._database = open_state(path)
         self.delivered = DeliveredTable(path, self._database)
         self.history = RunHistory(path, self._database)
+        self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
+        self._run_id = run_id or secrets.token_hex(8)
+        self._mapping: RowMapping | None = None
+        self._project_to_note: Project | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -106,65 +143,122 @@ class Outbox:
 
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
         `full_refresh`). Of several rows with one user key, all but the one with the latest event
-        become `duplicate`.
+        become `duplicate`; rows of two users with one `event_id` become `invalid`.
         """
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
+            if not self._is_read_only:
+                self._remember("run", self._run_id)
+                if mapping.has_event_ids:
+                    self.delivered.index_event_ids()
+            self._mapping = mapping
             total = 0
+            samples: list[DeliveredSample] = []
             for chunk in chunks:
-                self._append(chunk, mapping, total, full_refresh)
+                self._append(chunk, total, full_refresh, samples)
                 total += len(chunk)
             self._mark_duplicates()
-            changed = self._store_mapping(mapping.fingerprint)
+            if mapping.has_event_ids:
+                self._mark_shared_event_ids()
             now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
-            to_send, in_the_future = self._database.execute(
-                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?)"
-                " FROM outbox",
+            to_send, in_the_future, kept_events = self._database.execute(
+                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?),"
+                " count(*) FILTER (WHERE event IS NULL AND event_hash IS NOT NULL"
+                " AND (kind IS NULL OR kind = 'unchanged')) FROM outbox",
                 (now_us,),
             ).fetchone()
-            return FillSummary(total, to_send, in_the_future, changed)
+            changed = self._count_changed_by_settings()
+        return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
 
     def _append(
         self,
         rows: Sequence[Sequence[Any]],
-        mapping: RowMapping,
         rows_before: int,
         full_refresh: bool,
+        samples: list[DeliveredSample],
     ) -> None:
+        mapping = self._mapping
+        assert mapping is not None  # noqa: S101 - `fill` sets it
         keys = [mapping.key(row) for row in rows]
-        delivered = (
-            {} if full_refresh else self.delivered.hashes_of([key.user_key for key in keys if key])
-        )
+        delivered = self.delivered.hashes_of([key.user_key for key in keys if key])
+        if delivered and len(samples) < 2 * _MAX_SAMPLES:
+            self._take_samples(rows, keys, delivered, samples)
+        known = {} if full_refresh else delivered
+        events = self._events_with_other_settings(keys, known)
         unchanged: list[tuple[Any, ...]] = []
         to_insert: list[_OutboxRow] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
-            if key and delivered.get(key.user_key) == (key.profile_hash, key.event_hash):
-                unchanged.append((seq, key.user_id, key.email, key.user_key, key.event_at))
+            # The event ids of all rows are compared with one another.
+            is_unchanged = key and known.get(key.user_key) == (key.profile_hash, key.event_hash)
+            if key and is_unchanged and not mapping.has_event_ids:
+                unchanged.append((seq, *key[:4], key.profile_hash ^ key.event_hash))
             else:
-                to_insert.append(_to_outbox_row(seq, row, key, delivered, mapping))
+                to_insert.append(_to_outbox_row(seq, row, key, known, events, mapping))
         self._database.executemany(
-            "INSERT INTO outbox (seq, user_id, email, person, event_at, kind)"
-            " VALUES (?, ?, ?, ?, ?, 'unchanged')",
+            "INSERT INTO outbox (seq, user_id, email, user_key, event_at, tie_breaker, kind)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'unchanged')",
             unchanged,
         )
-        self._database.executemany(
-            f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            to_insert,
-        )
+        self._database.executemany(_INSERT, to_insert)
+
+    def _take_samples(
+        self,
+        rows: Sequence[Sequence[Any]],
+        keys: Sequence[RowKey | None],
+        delivered: Mapping[int, Hashes],
+        samples: list[DeliveredSample],
+    ) -> None:
+        mapping = self._mapping
+        assert mapping is not None  # noqa: S101 - `fill` sets it
+        for kind, index in ((RequestKind.PROFILE, 0), (RequestKind.EVENT, 1)):
+            missing = _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
+            found = [
+                (key.user_key, row)
+                for row, key in zip(rows, keys, strict=True)
+                if key and delivered.get(key.user_key, _NOT_DELIVERED)[index] == key[4 + index]
+            ][:missing]
+            users = self.delivered.find(user_key for user_key, _row in found)
+            for user_key, row in found:
+                record, user = mapping.to_record(row), users[user_key]
+                at = user.profile_at if kind is RequestKind.PROFILE else user.event_at
+                if isinstance(record, SyncRecord):
+                    samples.append(DeliveredSample(kind, record, at or 0))
+
+    def _events_with_other_settings(
+        self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes]
+    ) -> Mapping[int, str | None]:
+        """Return the ids of delivered events that differ and were made with other settings."""
+        assert self._mapping is not None  # noqa: S101 - `fill` sets it
+        settings = self._mapping.event_settings
+        differing = [
+            key.user_key
+            for key in keys
+            if key and known.get(key.user_key, _NOT_DELIVERED)[1] not in (None, key.event_hash)
+        ]
+        found = self.delivered.find(differing) if differing else {}
+        return {
+            user_key: user.event_id
+            for user_key, user in found.items()
+            if user.event_settings != settings
+        }
 
     def _mark_duplicates(self) -> None:
-        """Keep one row per user key: the one with the latest event, of equal times the first."""
+        """Keep one row per user key: the one with the latest event.
+
+        Equal times are decided by the rows' values, as their order may differ from run to run.
+        """
         self._database.execute(
             """
             WITH repeated AS (
-                SELECT person FROM outbox WHERE person IS NOT NULL
-                GROUP BY person HAVING count(*) > 1
+                SELECT user_key FROM outbox WHERE user_key IS NOT NULL
+                GROUP BY user_key HAVING count(*) > 1
             ), ranked AS (
                 SELECT seq, row_number() OVER latest AS place,
                        first_value(user_id) OVER latest AS winner
-                FROM outbox WHERE person IN (SELECT person FROM repeated)
-                WINDOW latest AS (PARTITION BY person ORDER BY event_at DESC, seq)
+                FROM outbox WHERE user_key IN (SELECT user_key FROM repeated)
+                WINDOW latest AS (
+                    PARTITION BY user_key ORDER BY event_at DESC, tie_breaker, seq
+                )
             )
             UPDATE outbox SET kind = 'duplicate',
                 reason = 'the same e-mail as user ' || ifnull(ranked.winner, '?')
@@ -173,21 +267,77 @@ class Outbox:
             """
         )
 
-    def _store_mapping(self, fingerprint: str) -> bool:
-        """Store the mapping's fingerprint; return whether the last run had another one."""
-        found = self._database.execute("SELECT value FROM remembered WHERE name = 'mapping'")
-        before = found.fetchone()
-        if not self._is_read_only:
-            self._database.execute(
-                "INSERT OR REPLACE INTO remembered VALUES ('mapping', ?)", (fingerprint,)
+    def _mark_shared_event_ids(self) -> None:
+        """Mark rows of several users with one `event_id`: Iterable would keep one event."""
+        self._database.execute(
+            f"""
+            WITH named AS (
+                SELECT seq, count(*) OVER sharing AS users,
+                       ifnull(lead(seq) OVER in_order, first_value(seq) OVER in_order) AS other
+                FROM outbox WHERE event_id IS NOT NULL AND (kind IS NULL OR kind = 'unchanged')
+                WINDOW sharing AS (PARTITION BY event_id),
+                       in_order AS (PARTITION BY event_id ORDER BY seq)
             )
-        return before not in (None, (fingerprint,))
+            UPDATE outbox SET kind = 'invalid',
+                reason = '{SHARED_EVENT_ID}: user ' || ifnull(
+                    (SELECT user_id FROM outbox AS one WHERE one.seq = named.other), '?'
+                ) || ' has it, too'
+            FROM named WHERE named.seq = outbox.seq AND named.users > 1
+            """  # noqa: S608 - our own text
+        )
+
+    def _count_changed_by_settings(self) -> int:
+        """Count the delivered profiles that differ; 0 while the settings are the same."""
+        assert self._mapping is not None  # noqa: S101 - `fill` sets it
+        found = self._database.execute(
+            "SELECT value FROM remembered WHERE name = 'profile_settings'"
+        ).fetchone()
+        if found in (None, (str(self._mapping.profile_settings),)):
+            return 0
+        count: int = self._database.execute(
+            "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
+            " AND outbox.profile IS NOT NULL AND delivered.profile_hash IS NOT NULL"
+        ).fetchone()[0]
+        return count
+
+    def _remember(self, name: str, value: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
+
+    def begin_delivery(self, project: Project | None = None) -> None:
+        """Prepare the memory for the first request, in one transaction.
+
+        Each request that waits is in doubt from now on, until it is recorded as delivered.
+        `project` is noted: at once where only its key is new, else with the first delivery.
+        """
+        mapping = self._mapping
+        assert mapping is not None  # noqa: S101 - `fill` sets it
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            self.delivered.doubt_pending()
+            self.delivered.keep_events(mapping.event_settings)
+            self._remember("profile_settings", str(mapping.profile_settings))
+            match = None if project is None else self.project.match(project)
+            if match is Match.OTHER_KEY and project is not None:
+                self.project.note(project)
+            self._project_to_note = project if match is Match.NOTHING_NOTED else None
+
+    def _require_ours(self) -> None:
+        """Raise StateError if another run has filled the outbox since `fill`."""
+        if self._is_read_only or self._mapping is None:
+            return
+        found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
+        if found != (self._run_id,):
+            raise StateError(
+                f"Another run has taken over the state file {self.path}, so this one ends. Run "
+                "again: what was not recorded is sent again."
+            )
 
     def pending(self) -> Iterator[PendingRow]:
         """Yield the rows to send, in the query's order, reading a page at a time."""
         last_seq = -1
         while True:
             with state_errors(self.path):
+                self._require_ours()
                 page = self._database.execute(
                     "SELECT seq, user_id, email, profile, event FROM outbox"  # noqa: S608
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
@@ -201,6 +351,7 @@ class Outbox:
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
         with state_errors(self.path):
+            self._require_ours()
             found = self._database.execute(
                 "SELECT seq, user_id, email, NULL, event FROM outbox"
                 " WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
@@ -213,7 +364,14 @@ class Outbox:
 
         Delivered requests also go into the table `delivered`, for the next run.
         """
+        if not finished:
+            return
+        settings = self._mapping.event_settings if self._mapping else None
         with state_errors(self.path), self._transaction():
+            self._require_ours()
+            if self._project_to_note and any(call.result.delivered for call in finished):
+                self.project.note(self._project_to_note)
+                self._project_to_note = None
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
                 self._database.executemany(
@@ -229,13 +387,16 @@ class Outbox:
                     ],
                 )
                 self.delivered.record(
-                    kind, [(int(c.finished_at), c.seq) for c in calls if c.result.delivered]
+                    kind,
+                    [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
+                    settings,
                 )
 
     def outcome_counts(self) -> dict[Outcome, int]:
         """Count the rows by outcome; the mapping holds every outcome."""
         counts = dict.fromkeys(Outcome, 0)
         with state_errors(self.path):
+            self._require_ours()
             groups = self._database.execute(
                 f"SELECT {_STATE}, count(*) FROM outbox GROUP BY 1, 2, 3, 4, 5"  # noqa: S608
             )
@@ -246,6 +407,7 @@ class Outbox:
     def settled(self) -> Iterator[SettledRow]:
         """Yield every row with its results so far, in the query's order."""
         with state_errors(self.path):
+            self._require_ours()
             rows = self._database.execute(
                 f"SELECT {_STATE}, user_id, email, reason, update_result, event_result,"  # noqa: S608
                 " settled_at FROM outbox ORDER BY seq"
@@ -259,6 +421,7 @@ class Outbox:
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
         with state_errors(self.path):
+            self._require_ours()
             found = self._database.execute(
                 """
                 SELECT 'users/update', json_extract(update_result, '$.verdict'),
@@ -269,17 +432,21 @@ class Outbox:
                     json_extract(event_result, '$.response.code'), count(*), min(user_id)
                 FROM outbox WHERE event_verdict <> 'delivered' GROUP BY 2, 3
                 UNION ALL
-                SELECT 'row', 'invalid', reason, count(*), min(user_id)
-                FROM outbox WHERE kind = 'invalid' GROUP BY reason
+                SELECT 'row', 'invalid',
+                    iif(reason LIKE :shared || ':%', :shared, reason), count(*), min(user_id)
+                FROM outbox WHERE kind = 'invalid' GROUP BY 3
                 ORDER BY 4 DESC, 1 DESC, 3
-                """
+                """,
+                {"shared": SHARED_EVENT_ID},
             )
             return [Failure(*row) for row in found]
 
     def clear(self) -> None:
         """Remove personal data from the file; hashes, event ids and times stay."""
         with state_errors(self.path):
-            self._database.execute("DELETE FROM outbox")
+            with self._transaction():
+                self._require_ours()
+                self._database.execute("DELETE FROM outbox")
             # The bytes of deleted rows stay in the file until it is rewritten.
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -287,7 +454,8 @@ class Outbox:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._database.execute("BEGIN")
+            # IMMEDIATE: what is read in the transaction stays true until it is committed.
+            self._database.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             yield
             self._database.execute("COMMIT")
         except BaseException:
@@ -302,24 +470,30 @@ def _to_outbox_row(
     row: Sequence[Any],
     key: RowKey | None,
     delivered: Mapping[int, Hashes],
+    events_with_other_settings: Mapping[int, str | None],
     mapping: RowMapping,
 ) -> _OutboxRow:
     """Return the outbox row, with a body for each request that differs from the last delivery.
 
-    Pure. At least one request of the row has to be new.
+    Pure. An event that differs only because of other settings has a hash, but no body.
     """
-    delivered_profile, delivered_event = (
-        delivered.get(key.user_key, _NOT_DELIVERED) if key else _NOT_DELIVERED
-    )
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
         return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    outbox_row = _OutboxRow(seq, key.user_id, key.email, key.user_key, key.event_at)
-    if delivered_profile != key.profile_hash:
+    profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
+    outbox_row = _OutboxRow(
+        *(seq, key.user_id, key.email, key.user_key, key.event_at),
+        tie_breaker=key.profile_hash ^ key.event_hash,
+        event_id=record.event_id,
+    )
+    if profile_hash != key.profile_hash:
         outbox_row = outbox_row._replace(profile=record.profile, profile_hash=key.profile_hash)
-    if delivered_event != key.event_hash:
+    if event_hash != key.event_hash:
+        is_kept = events_with_other_settings.get(key.user_key) == record.event_id
         outbox_row = outbox_row._replace(
-            event=record.event, event_hash=key.event_hash, event_id=record.event_id
+            event=None if is_kept else record.event, event_hash=key.event_hash
         )
+    if outbox_row.profile is None and outbox_row.event is None:
+        outbox_row = outbox_row._replace(kind="unchanged")
     return outbox_row

@@ -18,6 +18,7 @@ from pathlib import Path
 from config.settings import Settings
 from db_connection import SourceError
 from errors import ConfigError
+from iterable_api.http import IterableHTTP
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
@@ -28,10 +29,12 @@ from reporting.summary import RunSummary, has_failures, summarize, summary_lines
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
+from state.project import Match, Project
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
+from sync.project_check import OtherProjectError, check_key, choose_samples
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
 
@@ -47,6 +50,7 @@ class Options:
     dry_run: bool = False
     limit: int | None = None
     full_refresh: bool = False
+    ignore_guards: bool = False
     shows_progress: bool = True
 
 
@@ -105,6 +109,7 @@ class SyncRun:
         # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._has_rows = False  # of this run; a killed run may have left its rows in the outbox
+        self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -131,7 +136,7 @@ class SyncRun:
         with contextlib.ExitStack() as stack:
             if not dry_run:
                 stack.enter_context(RunLock(self._settings.state_file))
-            outbox = Outbox(self._settings.state_file, read_only=dry_run)
+            outbox = Outbox(self._settings.state_file, read_only=dry_run, run_id=self._run_id)
             stack.callback(outbox.close)
             stack.callback(self._client.close)
             if not dry_run:
@@ -147,6 +152,7 @@ class SyncRun:
 
     def _run_phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
+            match = self._match_project(outbox)
             filled = self._fill(outbox)
             self._has_rows = True
             self._announce(filled)
@@ -154,8 +160,12 @@ class SyncRun:
             if self._options.dry_run:
                 self._show_payloads(outbox)
             else:
-                self._deliver(outbox, filled.to_send)
-        except (SourceError, RunAborted, StateError) as error:
+                if match is Match.OTHER_KEY:
+                    self._check_key(filled)
+                if not self._stop.event.is_set():
+                    outbox.begin_delivery(self._project)
+                    self._deliver(outbox, filled.to_send)
+        except (SourceError, RunAborted, StateError, OtherProjectError) as error:
             ending.abort(error)
         except Interrupted:
             pass  # handled below, by `self._stop.number`
@@ -163,6 +173,37 @@ class SyncRun:
             self._stop.ends_at_once = False
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
+
+    def _match_project(self, outbox: Outbox) -> Match:
+        """Compare the project of the settings with that of the state file; a dry run only warns."""
+        try:
+            match = outbox.project.match(self._project)
+        except StateError as error:
+            if not self._options.dry_run:
+                raise
+            logger.warning("%s", error)
+            return Match.NOTHING_NOTED
+        if match is Match.OTHER_KEY and self._options.dry_run:
+            logger.warning(
+                "ITERABLE_API_KEY is not the key that %s was used with: a run first reads some "
+                "users back to see whether it is the same project.",
+                self._settings.state_file,
+            )
+        return match
+
+    def _check_key(self, filled: FillSummary) -> None:
+        samples = choose_samples(filled.samples)
+        if self._options.ignore_guards or not samples:
+            reason = "--ignore-guards" if samples else "no row shows whose it is"
+            logger.warning("The new ITERABLE_API_KEY is accepted (%s).", reason)
+            return
+        settings = self._settings
+        http = IterableHTTP(
+            settings.iterable_api_key, settings.iterable_api_base_url, connections=1
+        )
+        with contextlib.closing(http):
+            check_key(http, samples, settings.state_file, self._stop.event)
+        logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
 
     def _fill(self, outbox: Outbox) -> FillSummary:
         """Read all rows into the outbox; after a transient error start again with the first row."""
@@ -199,10 +240,18 @@ class SyncRun:
                 settings.engagement_window_days,
                 settings.query_file.name,
             )
-        if filled.mapping_changed:
+        if filled.changed_by_settings:
             logger.warning(
-                "USER_FIELDS or EVENT_FIELDS changed since the last run: every row counts as "
-                "changed and is sent again."
+                "USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since the last run. Profiles that "
+                "became different and are sent again: %s",
+                f"{filled.changed_by_settings:,}",
+            )
+        if filled.kept_events:
+            logger.info(
+                "EVENT_FIELDS or DB_TIMEZONE changed since the last run. Delivered events are not "
+                "sent again for that, except with --full-refresh. Events that are different now: "
+                "%s",
+                f"{filled.kept_events:,}",
             )
         if filled.in_the_future:
             logger.warning(

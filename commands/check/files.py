@@ -15,7 +15,7 @@ from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
-from state.database import OlderStateError, StateError, state_errors
+from state.database import StateError, state_errors
 from state.lock import owner_of_lock
 from state.outbox import Outbox
 
@@ -82,8 +82,6 @@ def _state_file_line(path: Path) -> CheckLine:
                 raise PermissionError("Permission denied")  # a run raises it, too, even for root
             user_count = _count_users(path)
             owner = owner_of_lock(path)
-    except OlderStateError as error:
-        return passed(name, str(error))
     except StateError as error:
         return failed(name, str(error))
     if not exists:

@@ -9,6 +9,7 @@ from commands.check.database import check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
+from commands.check.project import check_project
 from commands.console import print_line
 from commands.prepare import register_secrets
 from config.parsers import PROJECT_FOLDER
@@ -53,6 +54,7 @@ def check_setup(
     sent_types = yield from check_database(settings)
     iterable_types = yield from check_iterable(settings)
     if sent_types is not None and iterable_types is not None:
+        yield from check_project(settings)
         yield from check_field_types(sent_types, iterable_types)
     else:
         yield warned(

@@ -18,6 +18,7 @@ from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.outbox import Outbox
+from state.project import Project
 from sync.source_rows import SourceRows
 
 
@@ -40,9 +41,11 @@ def choose_delivered_rows(
     """Choose up to `max_rows` rows at random; rows that the last run delivered are preferred.
 
     Reads all rows of the query, or until `stop` is set, and holds only the chosen ones. Raises
-    SourceError, StateError, and ConfigError if the query lacks columns.
+    SourceError, StateError (also where the state file is of another project), and ConfigError if
+    the query lacks columns.
     """
     with closing(Outbox(settings.state_file, read_only=True)) as outbox:
+        outbox.project.match(Project(settings.iterable_api_base_url, settings.iterable_api_key))
         runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         tie_breakers = numbers()

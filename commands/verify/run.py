@@ -13,15 +13,20 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import quote
 
 from commands.console import print_line
 from commands.prepare import stop_signals
-from commands.verify.compare import MAX_EVENTS, MissingError, event_differences, profile_differences
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import ExitStatus, SyncError
 from iterable_api.advice import explain_problem
+from iterable_api.comparison import (
+    GET_EVENTS,
+    MissingError,
+    event_differences,
+    lookup_of,
+    profile_differences,
+)
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import ApiResponse, verdict_of
@@ -32,8 +37,6 @@ from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 a second for each endpoint, but delays in the network can bunch requests up.
 READ_RPS = 90.0
-GET_BY_EMAIL = "users/getByEmail"
-GET_EVENTS = "events/{email}"
 # In total 60 s, the time that Iterable advises to wait until a call is applied.
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _THREADS = 32  # 100 responses a second at 300 ms each
@@ -286,11 +289,7 @@ class _Reader:
         """Send the request of a lookup, again after each 429; return None when stopped."""
         email, rate_limiter = lookup.row.record.email, self._rate_limiters[lookup.kind]
         while rate_limiter.acquire(self._stop.wait):
-            if lookup.kind is RequestKind.PROFILE:
-                response = self._http.get(GET_BY_EMAIL, {"email": email})
-            else:
-                path = GET_EVENTS.format(email=quote(email, safe=""))
-                response = self._http.get(path, {"limit": MAX_EVENTS})
+            response = self._http.get(*lookup_of(lookup.kind, email))
             if response.status != 429:
                 return response
             rate_limiter.slow_down(response.requested_wait_seconds or 1.0)

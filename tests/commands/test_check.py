@@ -13,7 +13,7 @@ from commands.check.run import check_setup, settings_problems
 from config.settings import Settings
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
-from state.database import APPLICATION_ID, SCHEMA_STEPS, open_state
+from state.database import APPLICATION_ID, open_state
 from state.lock import RunLock
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.mariadb import free_port
@@ -28,7 +28,8 @@ def test_a_working_setup_has_one_ok_line_for_each_check(with_mariadb: SetUp) -> 
     assert not failures(lines)
     assert [line.name for line in lines] == [
         *("settings", "state file", "results", "log", "disk"),
-        *("driver", "database", "query plan", "query", "rows", "Iterable", "field types"),
+        *("driver", "database", "query plan", "query", "rows", "Iterable"),
+        *("project", "field types"),
     ]
     assert not [line for line in lines if line.is_warning]
 
@@ -138,14 +139,14 @@ def test_a_sqlite_file_of_another_program_fails(set_up: SetUp) -> None:
     assert not set_up.line("state file").ok
 
 
-def test_a_state_file_of_an_older_version_is_ok(set_up: SetUp) -> None:
+def test_a_state_file_from_before_the_first_release_fails(set_up: SetUp) -> None:
     with sqlite3.connect(set_up.state_file) as database:
-        database.executescript(SCHEMA_STEPS[0])
+        database.execute("CREATE TABLE delivered (person INTEGER PRIMARY KEY)")
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute("PRAGMA user_version = 1")
+        database.execute("PRAGMA user_version = 2")
     line = set_up.line("state file")
-    assert line.ok
-    has_words(line, "older version", "upgrades it")
+    assert not line.ok
+    has_words(line, "before version 1.1.0", "move it away", "in Iterable twice")
 
 
 def test_a_state_file_of_a_newer_version_fails(set_up: SetUp) -> None:
@@ -176,7 +177,7 @@ def test_a_state_file_damaged_in_the_middle_fails(set_up: SetUp) -> None:
     database.execute(
         "WITH RECURSIVE number (n) AS"
         " (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 5000)"
-        " INSERT INTO delivered SELECT n, 1, 1, 1, 'page-view-abcdefghijklmnop', 1 FROM number"
+        " INSERT INTO delivered SELECT n, 1, 1, 1, 1, 'page-view-abcdefghijklmnop', 1 FROM number"
     )
     database.close()
     content = bytearray(set_up.state_file.read_bytes())
@@ -189,7 +190,7 @@ def test_a_state_file_damaged_in_the_middle_fails(set_up: SetUp) -> None:
 
 def test_the_users_in_the_state_file_are_counted(set_up: SetUp) -> None:
     database = open_state(set_up.state_file)
-    database.execute("INSERT INTO delivered (person) VALUES (1), (2)")
+    database.execute("INSERT INTO delivered (user_key) VALUES (1), (2)")
     database.close()
     has_words(set_up.line("state file"), "remembers 2 users")
 

@@ -21,7 +21,6 @@ from commands.verify.run import (
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.mariadb import free_port
 from tests.support.sync_pair import USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of
 
@@ -188,10 +187,9 @@ def test_a_refused_key_ends_the_verification_with_the_reason(synced: SyncPair) -
 
 
 def test_an_unreachable_api_ends_the_verification_with_the_reason(synced: SyncPair) -> None:
-    unused_address = f"http://127.0.0.1:{free_port()}"
-    settings = replace(synced.settings, iterable_api_base_url=unused_address)
+    synced.iterable.stop()
     with pytest.raises(VerificationError, match="cannot be reached"):
-        list(verify(settings, 100, threading.Event(), waits_seconds=(0.01,)))
+        list(verify(synced.settings, 100, threading.Event(), waits_seconds=(0.01,)))
 
 
 def test_before_the_first_run_there_is_nothing_to_verify(synced: SyncPair, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_the_next_run_sends_what_failed_with_the_newest_values(
     assert program.run().status == 0
     assert sorted(calls_since(iterable, 80)) == [
         ("events/track", email_of(3)),
+        ("events/track", email_of(4)),  # it came before the first profile
         ("events/track", email_of(5)),
         ("users/update", email_of(4)),
         ("users/update", email_of(5)),
@@ -169,7 +170,7 @@ def write_newer_version(path: Path) -> None:
     [
         (write_foreign_database, "is not a state file of this program: choose another STATE_FILE"),
         (write_text, "is not a state file of this program"),
-        (damage, "is damaged. Restore it, or move it away"),
+        (damage, "is damaged: move it away"),
         (write_newer_version, "was made by a newer version"),
     ],
     ids=["another database", "a text", "damaged", "a newer version's"],

@@ -197,7 +197,8 @@ def test_a_field_added_to_the_settings_is_sent(
     assert program.run().status == 0
     ending = program.run(settings={"USER_FIELDS": "first_name,surf=browser"})
     assert ending.status == 0, ending.output
-    assert "every row counts as changed" in ending.stderr
+    assert "became different and are sent again: 1" in ending.stderr
+    assert len(iterable.calls) == 3
     assert iterable.calls[2].body["dataFields"] == {
         "first_name": "First1",
         "surf": "Chrome",

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commands.check.iterable import check_field_types, check_iterable
-from commands.verify.compare import MissingError, event_differences, is_same, profile_differences
 from config.settings import Settings
+from iterable_api.comparison import MissingError, event_differences, is_same, profile_differences
 from tests.properties.test_settings import REQUIRED_ONES
 from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.hostile import JSON_VALUES, TEXTS

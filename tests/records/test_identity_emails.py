@@ -56,7 +56,10 @@ def test_an_address_is_trimmed_and_keeps_its_letter_case() -> None:
         ("", "no e-mail address"),
         ("  ", "no e-mail address"),
         ("sarah.johnson@", "malformed e-mail address"),
-        (b"sarah@example.com", "the e-mail address is not text"),
+        (
+            b"sarah@example.com",
+            "the e-mail address is binary: select CONVERT(... USING utf8mb4)",
+        ),
         (7, "the e-mail address is not text"),
     ],
 )
@@ -77,7 +80,6 @@ def test_an_invalid_row_keeps_its_user_id_and_email() -> None:
     ("one", "other"),
     [
         ("ann@example.com", " Ann@Example.COM\t"),
-        ("STRASSE@example.com", "straße@example.com"),
         ("ÅNN@example.com", "ånn@example.com"),
     ],
 )
@@ -88,7 +90,7 @@ def test_addresses_that_differ_in_case_or_outer_spaces_have_one_user_key(
 
 
 def test_different_addresses_have_different_user_keys() -> None:
-    names = ("ann", "anne", "a.nn", "an-n", "ann+1", "\ud800", "\ud801")
+    names = ("strasse", "straße", "ann", "anne", "a.nn", "an-n", "ann+1", "\ud800", "\ud801")
     addresses = [f"{name}@example.com" for name in names]
     assert len({to_user_key(address) for address in addresses}) == len(addresses)
 
@@ -105,6 +107,8 @@ def test_different_addresses_have_different_user_keys() -> None:
         (-(2**63), -(2**63)),
         (-(2**63) - 1, str(-(2**63) - 1)),
         (Decimal(5), "5"),
+        (b"\x00\xab", "00AB"),  # as HEX() writes it
+        (bytearray(b"\x02"), "02"),
     ],
 )
 def test_a_user_id_can_be_any_number_or_text(stored: object, shown: object) -> None:

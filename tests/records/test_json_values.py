@@ -24,6 +24,9 @@ def refusal_of(value: Any) -> str:
     return str(raised.value)
 
 
+BINARY = "is binary, which JSON cannot represent: select HEX(...) or CONVERT(... USING utf8mb4)"
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -44,8 +47,9 @@ def refusal_of(value: Any) -> str:
         (timedelta(0), "00:00:00"),
         (timedelta(hours=-1, minutes=-2, seconds=-3), "-01:02:03"),
         (timedelta(hours=838, minutes=59, seconds=59), "838:59:59"),
-        (timedelta(seconds=1.75), "00:00:01"),
-        (timedelta(seconds=-1.75), "-00:00:01"),
+        (timedelta(seconds=1.75), "00:00:01.75"),
+        (timedelta(seconds=-1.75), "-00:00:01.75"),
+        (timedelta(microseconds=20), "00:00:00.00002"),
         (set(), []),
         (frozenset({"c", "a", "b"}), ["a", "b", "c"]),
         ([1, None, Decimal("1.5")], [1, None, 1.5]),
@@ -95,14 +99,13 @@ def test_a_datetime_outside_the_years_of_utc_is_refused() -> None:
         ({"x" * (MAX_TEXT_CHARACTERS + 1): 1}, "is longer than 32,000 characters"),
         (2**64, "is a whole number that does not fit into 64 bits"),
         (-(2**63) - 1, "is a whole number that does not fit into 64 bits"),
-        (Decimal(2**64), "is a whole number that does not fit into 64 bits"),
         (math.nan, "is nan, which JSON cannot represent"),
         (-math.inf, "is -inf, which JSON cannot represent"),
         (Decimal("Infinity"), "is Infinity, which JSON cannot represent"),
-        (Decimal("1E+400"), "is inf, which JSON cannot represent"),
-        (b"", "is binary, which JSON cannot represent"),
-        (memoryview(b"a"), "is binary, which JSON cannot represent"),
-        ([[b"a"]], "is binary, which JSON cannot represent"),
+        (Decimal("1E+400"), "has more than 65 digits"),
+        (b"", BINARY),
+        (memoryview(b"a"), BINARY),
+        ([[b"a"]], BINARY),
         (1j, "is of type complex, which JSON cannot represent"),
     ],
 )
@@ -204,7 +207,8 @@ def test_every_datetime_is_written_as_the_same_moment(value: datetime, zone: str
 @given(st.timedeltas(min_value=timedelta(hours=-838), max_value=timedelta(hours=838)))
 def test_every_time_column_reads_back_as_the_same_span(span: timedelta) -> None:
     text = to_json_value(span)
-    hours, minutes, seconds = (int(part) for part in text.lstrip("-").split(":"))
-    parsed = timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    assert timedelta(0) <= abs(span) - parsed < timedelta(seconds=1)
+    hours, minutes, seconds = text.lstrip("-").split(":")
+    parsed = timedelta(hours=int(hours), minutes=int(minutes))
+    parsed += timedelta(microseconds=round(float(seconds) * 1e6))
+    assert parsed == abs(span)
     assert text.startswith("-") == (span < timedelta(0))

@@ -93,10 +93,49 @@ def test_a_row_without_event_time_is_invalid(moment: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["yesterday", "0000-00-00 00:00:00", "2026-02-30", 1768314645, b"2026", timedelta(1)]
+    "moment", ["yesterday", "0000-00-00 00:00:00", "2026-02-30", "2026-W03-2", timedelta(1)]
 )
 def test_a_value_that_is_not_a_time_is_an_invalid_event_time(moment: object) -> None:
     assert reason_of(sarah(event_time=moment)) == "the event time is not a date and time"
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"),
+    [
+        (
+            1768314645,
+            "the event time is a number: select FROM_UNIXTIME(...) AS event_time_utc instead",
+        ),
+        (b"2026", "the event time is binary: select CONVERT(... USING utf8mb4)"),
+    ],
+)
+def test_the_reason_says_how_to_select_another_kind_of_event_time(
+    moment: object, reason: str
+) -> None:
+    assert reason_of(sarah(event_time=moment)) == reason
+
+
+def test_a_timestamp_column_was_moved_by_the_time_zone_of_datetimes() -> None:
+    row = sarah(ts=stored(2026, 1, 13, 14, 30, 45), dt=stored(2026, 1, 13, 14, 30, 45))
+    columns = list(row)
+    options = {"zone": BERLIN, "timestamp_columns": [columns.index("ts")]}
+    fields = profile_of(row, "ts,dt,as_utc=dt:utc", **options)["dataFields"]
+    assert fields["ts"] == "2026-01-13 14:30:45 +00:00"
+    assert fields["dt"] == "2026-01-13 13:30:45 +00:00"
+    assert fields["as_utc"] == "2026-01-13 14:30:45 +00:00"
+
+
+def test_the_event_time_is_utc_as_a_timestamp_or_under_the_name_event_time_utc() -> None:
+    as_timestamp = event_of(sarah(), zone=BERLIN, timestamp_columns=[len(sarah()) - 1])
+    assert as_timestamp == event_of(sarah())
+    renamed = {key.replace("event_time", "Event_Time_UTC"): value for key, value in sarah().items()}
+    assert event_of(renamed, zone=BERLIN) == event_of(sarah())
+
+
+def test_utc_converts_datetimes_only() -> None:
+    assert "extra" not in profile_of(sarah(extra=None), "extra:utc")["dataFields"]
+    expected = "field 'extra' is not a DATETIME, so :utc cannot convert it"
+    assert reason_of(sarah(extra="2026-01-13"), "extra:utc") == expected
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

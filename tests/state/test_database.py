@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from state.database import APPLICATION_ID, SCHEMA_STEPS, StateError
+from state.database import (
+    FIRST_VERSION,
+    SCHEMA_STEPS,
+    StateError,
+    close_after_reading,
+    open_for_reading,
+    open_state,
+)
 from state.outbox import Outbox
-from tests.support.rows import MAPPING, deliver_all, fill, row, rows
+from tests.support.golden import SARAH, SARAHS_USER_KEY
+from tests.support.rows import MAPPING, contents, deliver_all, fill, outcomes_of, rows
 
 Open = Callable[[Path], Outbox]
 
@@ -107,7 +115,7 @@ def test_the_header_contains_the_application_id(path: Path) -> None:
     Outbox(path).close()
     header = path.read_bytes()[:100]
     assert header[68:72] == b"M2IT"
-    assert int.from_bytes(header[60:64], "big") == len(SCHEMA_STEPS)
+    assert int.from_bytes(header[60:64], "big") == FIRST_VERSION + len(SCHEMA_STEPS) - 1
 
 
 def test_without_the_state_file_everything_is_sent_again(path: Path) -> None:
@@ -120,49 +128,99 @@ def test_without_the_state_file_everything_is_sent_again(path: Path) -> None:
 
 # Other versions
 
+# The file of version 1.1.0, which remembers the sample row as delivered. Never changed: an upgrade
+# of the program sends nothing again.
+VERSION_1_1_0 = """
+    CREATE TABLE delivered (
+        user_key INTEGER PRIMARY KEY,
+        profile_hash INTEGER, profile_at INTEGER,
+        event_hash INTEGER, event_settings INTEGER, event_id TEXT, event_at INTEGER
+    );
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY,
+        user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
+        kind TEXT, reason TEXT,
+        profile BLOB, profile_hash INTEGER,
+        event BLOB, event_hash INTEGER, event_id TEXT,
+        update_verdict TEXT, update_result TEXT,
+        event_verdict TEXT, event_result TEXT,
+        settled_at REAL
+    );
+    CREATE TABLE remembered (name TEXT PRIMARY KEY, value TEXT);
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, mode TEXT, started_at TEXT, finished_at TEXT,
+        status TEXT, reason TEXT, counts TEXT
+    );
+    INSERT INTO delivered VALUES (1674961954042688616, 2372109399269204740, 1768400000,
+        -4589474654996877013, -7404859871476163275,
+        'page-view-18db2e0f5d7874759551b6034289b2a8', 1768400000);
+    INSERT INTO remembered VALUES ('profile_settings', '1301070993360600163');
+    PRAGMA application_id = 0x4D324954;
+    PRAGMA user_version = 3;
+    PRAGMA journal_mode = WAL;
+"""
+NEXT_STEPS = (*SCHEMA_STEPS, "ALTER TABLE delivered ADD COLUMN more TEXT DEFAULT 'upgraded';")
+
 
 @pytest.fixture
-def version_1(path: Path) -> Path:
-    """A file of the first version, that remembers row 1 as delivered, and the usual mapping."""
-    key = MAPPING.key(row(1))
-    assert key is not None
+def released(path: Path) -> Path:
     connection = sqlite3.connect(path)
-    connection.executescript(SCHEMA_STEPS[0])
-    connection.execute(
-        "INSERT INTO delivered VALUES (?, ?, 1, ?, 'page-view-1', 1)",
-        (key.user_key, key.profile_hash, key.event_hash),
-    )
-    connection.execute("INSERT INTO remembered VALUES ('mapping', ?)", (MAPPING.fingerprint,))
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute("PRAGMA user_version = 1")
-    connection.commit()
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(VERSION_1_1_0)
     connection.close()
+    path.chmod(0o600)
     return path
 
 
-def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(version_1: Path) -> None:
-    outbox = Outbox(version_1)
-    filled = fill(outbox, rows(1, 2))
-    assert (filled.to_send, filled.mapping_changed) == (1, False)
+def test_after_an_upgrade_of_the_program_nothing_is_sent_again(
+    released: Path, open_it: Open
+) -> None:
+    outbox = open_it(released)
+    filled = fill(outbox, [tuple(SARAH.values())])
+    assert filled.to_send == filled.changed_by_settings == filled.kept_events == 0
+    assert list(outcomes_of(outbox).values()) == ["unchanged"]
     assert outbox.history.runs() == []
     outbox.close()
-    Outbox(version_1).close()
-    with sqlite3.connect(version_1) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(SCHEMA_STEPS),)
+
+
+def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(released: Path) -> None:
+    for _ in range(2):
+        connection = open_state(released, steps=NEXT_STEPS)
+        assert connection.execute("SELECT user_key, more FROM delivered").fetchall() == [
+            (SARAHS_USER_KEY, "upgraded")
+        ]
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        connection.close()
+
+
+def test_a_file_that_has_to_be_upgraded_can_be_read_and_is_not_changed(released: Path) -> None:
+    before = contents(released.parent)
+    connection = open_for_reading(released, steps=NEXT_STEPS)
+    assert connection.execute("SELECT more FROM delivered").fetchall() == [("upgraded",)]
+    close_after_reading(released, connection)
+    assert contents(released.parent) == before
+
+
+def test_an_upgrade_that_fails_changes_nothing(released: Path) -> None:
+    before = released.read_bytes()
+    with pytest.raises(StateError):
+        open_state(released, steps=(*NEXT_STEPS, "INSERT INTO nowhere VALUES (1);"))
+    assert released.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_from_before_the_first_release_is_refused(
+    released: Path, open_it: Open, version: int
+) -> None:
+    with sqlite3.connect(released) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-
-
-def test_a_dry_run_does_not_upgrade_a_file_of_an_older_version(version_1: Path) -> None:
-    check_refused(
-        lambda path: Outbox(path, read_only=True), version_1, "the next real run upgrades it"
-    )
+    check_refused(open_it, released, "before version 1.1.0, whose event ids are different: move")
 
 
 def test_a_file_of_a_newer_version_is_refused(path: Path, open_it: Open) -> None:
     filled_file(path)
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
+        connection.execute(f"PRAGMA user_version = {FIRST_VERSION + len(SCHEMA_STEPS)}")
     connection.close()
     check_refused(open_it, path, "made by a newer version of this program: use that version")
 
@@ -204,7 +262,7 @@ def test_a_truncated_file_is_refused(
 ) -> None:
     path.write_bytes(many_pages[: max(100, int(len(many_pages) * kept_share))])
     path.chmod(0o600)
-    check_refused(open_it, path, "is damaged. Restore it, or move it away")
+    check_refused(open_it, path, "is damaged: move it away, and the next run sends everything")
 
 
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"scribble"])

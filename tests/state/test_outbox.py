@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
-from config.fields import parse_fields
+from config.fields import USER_FIELDS, parse_fields
 from db_connection import SourceError
 from records.mapping import RowMapping
 from records.outcomes import Verdict
@@ -30,8 +30,6 @@ from tests.support.rows import (
     row,
     rows,
 )
-
-MORE_FIELDS = parse_fields("first_name,last_name", frozenset())
 
 
 @pytest.fixture
@@ -54,9 +52,7 @@ def pending_requests(outbox: Outbox) -> dict[str, str]:
 
 def test_a_new_row_is_pending_with_both_payloads(outbox: Outbox) -> None:
     sarah = row(1, email=SARAHS_PROFILE["email"], first_name="Sarah")
-    assert fill(outbox, [sarah]) == FillSummary(
-        total=1, to_send=1, in_the_future=0, mapping_changed=False
-    )
+    assert fill(outbox, [sarah]) == FillSummary(total=1, to_send=1, in_the_future=0)
     (waiting,) = outbox.pending()
     assert (waiting.user_id, waiting.email) == (1, "sarah.johnson@email.com")
     assert orjson.loads(waiting.profile or b"") == SARAHS_PROFILE
@@ -110,7 +106,7 @@ def test_a_request_that_was_not_delivered_is_sent_alone_with_the_newest_values(
     first, second = outbox.pending()
     outbox.record(finished([first], RequestKind.PROFILE))
     outbox.record(finished([first], RequestKind.EVENT, Verdict.UNAVAILABLE))
-    outbox.record(finished([second], RequestKind.PROFILE, Verdict.REJECTED))
+    outbox.record(finished([second], RequestKind.PROFILE))
     outbox.record(finished([second], RequestKind.EVENT))
     fill(outbox, [row(1, location="Oslo"), row(2, first_name="Another")])
     assert pending_requests(outbox) == {email_of(1): "event", email_of(2): "profile"}
@@ -138,30 +134,66 @@ def test_a_full_refresh_sends_unchanged_rows_too(outbox: Outbox) -> None:
 # The mapping
 
 
-def test_after_a_change_of_the_mapping_every_row_is_sent_and_one_fill_reports_it(
+def test_changed_settings_send_only_the_profiles_that_become_different_and_no_event(
     outbox: Outbox,
 ) -> None:
-    fill(outbox, rows(1, 2))
+    found = [row(1), row(2, browser=None)]
+    fill(outbox, found)
     deliver_all(outbox)
-    other = RowMapping(COLUMNS, user_fields=MORE_FIELDS)
-    filled = fill(outbox, rows(1, 2), other)
-    assert (filled.mapping_changed, filled.to_send) == (True, 2)
+    other = RowMapping(COLUMNS, user_fields=(*USER_FIELDS, *parse_fields("browser", frozenset())))
+    filled = fill(outbox, found, other)
+    assert (filled.changed_by_settings, filled.to_send) == (1, 1)
+    assert pending_requests(outbox) == {email_of(1): "profile"}
     deliver_all(outbox)
-    filled = fill(outbox, rows(1, 2), other)
-    assert (filled.mapping_changed, filled.to_send) == (False, 0)
+    filled = fill(outbox, found, other)
+    assert (filled.changed_by_settings, filled.to_send) == (0, 0)
+
+
+BERLIN_MAPPING = RowMapping(COLUMNS, zone=ZoneInfo("Europe/Berlin"))
 
 
 @pytest.mark.parametrize(
     "mapping",
-    [RowMapping(COLUMNS, zone=ZoneInfo("Europe/Berlin")), RowMapping(COLUMNS, send_nulls=True)],
-    ids=["zone", "nulls"],
+    [BERLIN_MAPPING, RowMapping(COLUMNS, event_fields=parse_fields("page", frozenset()))],
+    ids=["zone", "fields"],
 )
-def test_a_change_of_time_zone_or_send_nulls_sends_rows_again(
+def test_an_event_that_other_settings_change_is_kept_and_compared_with_its_new_form(
     outbox: Outbox, mapping: RowMapping
 ) -> None:
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    filled = fill(outbox, rows(1, 2), mapping)
+    assert (filled.kept_events, filled.to_send) == (2, 0)
+    assert set(outcomes_of(outbox).values()) == {"unchanged"}
+    outbox.begin_delivery()
+    filled = fill(outbox, rows(1, 2), mapping)
+    assert (filled.kept_events, filled.to_send) == (0, 0)
+    # From now on a change of the row itself sends the event again.
+    fill(outbox, [row(1, page="settings")], mapping)
+    assert pending_requests(outbox) == {email_of(1): "event"}
+
+
+def test_a_fill_without_a_delivery_keeps_no_event_in_its_new_form(outbox: Outbox) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
-    assert fill(outbox, rows(1), mapping).to_send == 1
+    for _ in range(2):
+        assert fill(outbox, rows(1), BERLIN_MAPPING).kept_events == 1
+    assert fill(outbox, rows(1)).kept_events == 0
+
+
+def test_a_new_view_is_sent_although_the_settings_changed(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    filled = fill(outbox, [row(1, event_time=later(60))], BERLIN_MAPPING)
+    assert filled.kept_events == 0
+    assert pending_requests(outbox) == {email_of(1): "event"}
+
+
+def test_a_full_refresh_sends_events_that_other_settings_change(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    assert fill(outbox, rows(1), BERLIN_MAPPING, full_refresh=True).kept_events == 0
+    assert pending_requests(outbox) == {email_of(1): "profile event"}
 
 
 def test_another_order_of_columns_is_not_a_change(outbox: Outbox) -> None:
@@ -180,7 +212,7 @@ def test_another_order_of_columns_is_not_a_change(outbox: Outbox) -> None:
         ({"email": None}, "no e-mail address"),
         ({"email": "nobody"}, "malformed e-mail address"),
         ({"event_time": None}, "no event time"),
-        ({"last_name": b"\xff"}, "field 'last_name' is binary, which JSON cannot represent"),
+        ({"last_name": float("nan")}, "field 'last_name' is nan, which JSON cannot represent"),
     ],
 )
 def test_an_invalid_row_is_kept_with_its_reason_and_never_sent(
@@ -215,18 +247,14 @@ def test_a_read_that_fails_midway_leaves_the_previous_rows(outbox: Outbox) -> No
         yield rows(5)
         raise SourceError("The connection was lost.")
 
-    other = RowMapping(COLUMNS, user_fields=MORE_FIELDS)
     with pytest.raises(SourceError, match="The connection was lost"):
-        outbox.fill(breaking(), other)
+        outbox.fill(breaking(), MAPPING)
     assert [waiting.user_id for waiting in outbox.pending()] == [1, 2]
-    assert fill(outbox, rows(1), MAPPING).mapping_changed is False
 
 
 def test_a_fill_replaces_the_rows_of_the_run_before(outbox: Outbox) -> None:
     fill(outbox, rows(1, 2, 3))
-    assert fill(outbox, []) == FillSummary(
-        total=0, to_send=0, in_the_future=0, mapping_changed=False
-    )
+    assert fill(outbox, []) == FillSummary(total=0, to_send=0, in_the_future=0)
     assert list(outbox.pending()) == []
     assert outcomes_of(outbox) == {}
 

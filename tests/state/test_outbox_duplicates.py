@@ -41,6 +41,7 @@ def test_the_latest_event_is_found_per_user_key(outbox: Outbox) -> None:
         *(row(3, email="ann@example.com", event_time=later(1)), row(4, email="bob@example.com")),
         row(5, email="bob@example.com", event_time=later(-1)),
     ]
+    found[1] = row(2, email="bob@example.com", event_time=later(2))
     assert fill(outbox, found).to_send == 2
     assert [waiting.user_id for waiting in outbox.pending()] == [2, 3]
     assert [each.reason for each in outbox.settled()] == [
@@ -57,8 +58,24 @@ def test_emails_are_compared_trimmed_and_without_case(outbox: Outbox, other: str
     assert [waiting.user_id for waiting in outbox.pending()] == [2]
 
 
-def test_of_events_at_the_same_time_the_first_row_wins(outbox: Outbox) -> None:
-    fill(outbox, [row(number, email="same@example.com") for number in (8, 3, 5)])
+@pytest.mark.parametrize("changes", [{"first_name": "Ann"}, {"page": "settings"}])
+def test_of_events_at_the_same_time_the_winner_changed_with_the_order_of_the_rows(
+    outbox: Outbox, changes: dict[str, str]
+) -> None:
+    same = {"email": "same@example.com"}
+    found = [row(1, **same, first_name="Bo"), row(2, **same, **changes), row(3, **same)]
+    fill(outbox, found)
+    (winner,) = outbox.pending()
+    deliver_all(outbox)
+    for order in ((0, 2, 1), (1, 0, 2), (2, 1, 0), (2, 0, 1)):
+        assert fill(outbox, [found[place] for place in order]).to_send == 0
+        outcomes = {each.user_id: each.state.outcome.value for each in outbox.settled()}
+        assert outcomes[winner.user_id] == "unchanged"
+
+
+def test_of_equal_rows_the_first_wins(outbox: Outbox) -> None:
+    found = [row(n, email="same@example.com", first_name="Ann") for n in (8, 3, 5)]
+    fill(outbox, found)
     assert [waiting.user_id for waiting in outbox.pending()] == [8]
 
 
@@ -78,7 +95,7 @@ def test_a_duplicate_of_an_unchanged_row_is_a_duplicate(outbox: Outbox) -> None:
 
 
 def test_a_duplicate_of_a_row_without_an_id_has_a_reason(outbox: Outbox) -> None:
-    found = [row(1, email="same@example.com", id=None), row(2, email="same@example.com")]
-    fill(outbox, found)
+    winner = row(1, email="same@example.com", id=None, event_time=later(1))
+    fill(outbox, [winner, row(2, email="same@example.com")])
     _winner, loser = outbox.settled()
     assert loser.reason == "the same e-mail as user ?, whose row is used instead"

@@ -13,10 +13,13 @@ from typing import Any
 import orjson
 import pytest
 
+from records.mapping import RowMapping
 from records.outcomes import Verdict
 from records.rows import Failure, Finished, RequestKind
+from state.database import StateError
 from state.outbox import Outbox
 from tests.support.rows import (
+    COLUMNS,
     MAPPING,
     call_result,
     contents,
@@ -52,10 +55,13 @@ def outbox(path: Path) -> Iterator[Outbox]:
 def test_only_delivered_requests_are_remembered(
     outbox: Outbox, verdict: Verdict, kind: RequestKind
 ) -> None:
-    fill(outbox, rows(1))
     other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
+    fill(outbox, rows(1))
     outbox.record(finished(outbox.pending(), kind, verdict))
     assert outcomes_of(outbox) == {email_of(1): "total_failure"}
+    known = row(1, first_name="Ann", page="settings")  # as any user who was delivered once
+    fill(outbox, [known])
+    deliver_all(outbox)
     fill(outbox, rows(1))
     (waiting,) = outbox.pending()
     assert waiting.profile
@@ -65,6 +71,159 @@ def test_only_delivered_requests_are_remembered(
     (waiting,) = outbox.pending()
     assert bool(waiting.profile) == (kind is RequestKind.PROFILE)
     assert bool(waiting.event) == (kind is RequestKind.EVENT)
+
+
+def test_the_event_of_a_user_whose_profile_was_never_delivered_stays_in_doubt(
+    outbox: Outbox,
+) -> None:
+    fill(outbox, rows(1))
+    (waiting,) = outbox.pending()
+    outbox.record(finished([waiting], RequestKind.PROFILE, Verdict.UNAVAILABLE))
+    outbox.record(finished([waiting], RequestKind.EVENT))
+    assert outcomes_of(outbox) == {email_of(1): "partial_failure"}
+    fill(outbox, rows(1))
+    (again,) = outbox.pending()
+    assert again.event == waiting.event
+    deliver_all(outbox)
+    assert fill(outbox, rows(1)).to_send == 0
+    # A later failure of the profile does not put a new event in doubt.
+    fill(outbox, [row(1, first_name="Ann", page="settings")])
+    (waiting,) = outbox.pending()
+    outbox.begin_delivery()
+    outbox.record(finished([waiting], RequestKind.PROFILE, Verdict.UNAVAILABLE))
+    outbox.record(finished([waiting], RequestKind.EVENT))
+    fill(outbox, [row(1, first_name="Ann", page="settings")])
+    (waiting,) = outbox.pending()
+    assert (bool(waiting.profile), bool(waiting.event)) == (True, False)
+
+
+# In doubt
+
+
+def test_a_value_that_goes_back_after_a_lost_response_was_called_unchanged(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    fill(outbox, [row(1, first_name="Ann", page="settings")])
+    outbox.begin_delivery()  # both may have reached Iterable, and nothing is recorded
+    assert fill(outbox, rows(1)).to_send == 1
+    (waiting,) = outbox.pending()
+    assert waiting.profile
+    assert waiting.event
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.UNAVAILABLE, None])
+def test_a_failed_or_interrupted_full_refresh_was_forgotten(
+    outbox: Outbox, verdict: Verdict | None
+) -> None:
+    fill(outbox, rows(1, 2, 3))
+    deliver_all(outbox)
+    fill(outbox, rows(1, 2, 3), full_refresh=True)
+    one, two, _three = outbox.pending()
+    outbox.begin_delivery()
+    for kind in RequestKind:
+        outbox.record(finished([one], kind))
+        if verdict is not None:
+            outbox.record(finished([two], kind, verdict))
+    assert fill(outbox, rows(1, 2, 3)).to_send == 2
+    assert [waiting.user_id for waiting in outbox.pending()] == [2, 3]
+
+
+def test_a_fill_without_a_delivery_puts_nothing_in_doubt(outbox: Outbox) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    fill(outbox, rows(1), full_refresh=True)
+    fill(outbox, [row(1, first_name="Ann")])
+    assert fill(outbox, rows(1)).to_send == 0
+
+
+# Event ids that the query gives
+
+NAMED = (*COLUMNS, "event_id")
+
+
+def named(number: int, event_id: object, **changes: Any) -> tuple[Any, ...]:
+    return (*row(number, **changes), event_id)
+
+
+def fill_named(outbox: Outbox, *found: tuple[Any, ...]) -> dict[str, str]:
+    """Fill the outbox; return what waits by e-mail."""
+    fill(outbox, found, RowMapping(NAMED))
+    return {
+        each.email: f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
+        for each in outbox.pending()
+    }
+
+
+def test_an_event_that_changes_hands_and_comes_back_was_called_unchanged(outbox: Outbox) -> None:
+    ann, bob = email_of(1), email_of(2)
+    assert fill_named(outbox, named(1, "E-1")) == {ann: "profile event"}
+    deliver_all(outbox)
+    assert fill_named(outbox, named(1, "E-1", email=bob)) == {bob: "profile event"}
+    deliver_all(outbox)
+    assert fill_named(outbox, named(1, "E-1")) == {ann: "event"}
+    deliver_all(outbox)
+    assert fill_named(outbox, named(1, "E-1")) == {}
+    assert fill_named(outbox, named(1, "E-1", email=bob)) == {bob: "event"}
+
+
+def test_an_event_that_may_have_changed_hands_is_sent_again(outbox: Outbox) -> None:
+    fill_named(outbox, named(1, "E-1"))
+    deliver_all(outbox)
+    fill_named(outbox, named(1, "E-1", email=email_of(2)))
+    outbox.begin_delivery()  # the response is lost
+    assert fill_named(outbox, named(1, "E-1")) == {email_of(1): "event"}
+
+
+def test_rows_of_two_users_with_one_event_id_are_invalid_and_name_each_other(
+    outbox: Outbox,
+) -> None:
+    waiting = fill_named(outbox, named(1, "E-1"), named(2, "E-2"))
+    deliver_all(outbox)
+    waiting = fill_named(outbox, *[named(n, "E-1") for n in (1, 2, 3)], named(4, "E-4"))
+    assert waiting == {email_of(4): "profile event"}
+    assert [each.reason for each in outbox.settled()] == [
+        "the event_id is not unique: user 2 has it, too",
+        "the event_id is not unique: user 3 has it, too",
+        "the event_id is not unique: user 1 has it, too",
+        None,
+    ]
+    assert outbox.failures() == [Failure("row", "invalid", "the event_id is not unique", 3, 1)]
+
+
+def test_an_older_row_of_the_same_user_shares_no_event_id(outbox: Outbox) -> None:
+    waiting = fill_named(
+        outbox, named(1, "E-1"), named(2, "E-1", email=email_of(1), event_time=later(1))
+    )
+    assert waiting == {email_of(1): "profile event"}
+
+
+# Two runs on one file
+
+
+def test_a_run_whose_outbox_another_run_has_filled_records_and_clears_nothing(
+    path: Path, outbox: Outbox
+) -> None:
+    fill(outbox, rows(1, 2))
+    outbox.begin_delivery()
+    waiting = list(outbox.pending())
+    other = Outbox(path)
+    fill(other, [row(1, first_name="Ann"), *rows(3, 4)])
+    other.begin_delivery()
+    for attempt in (
+        lambda: outbox.record(finished(waiting, RequestKind.PROFILE)),
+        lambda: list(outbox.pending()),
+        lambda: outbox.events_of([0]),
+        lambda: outbox.outcome_counts(),
+        lambda: list(outbox.settled()),
+        lambda: outbox.failures(),
+        lambda: outbox.begin_delivery(),
+        lambda: outbox.clear(),
+    ):
+        with pytest.raises(StateError, match="Another run has taken over the state file"):
+            attempt()
+    deliver_all(other)
+    assert fill(other, [row(1, first_name="Ann"), *rows(3, 4, 2)]).to_send == 1
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -90,11 +249,18 @@ def test_an_outcome_follows_from_both_verdicts(
     assert outcomes_of(outbox) == {email_of(1): outcome}
 
 
+def deliver_older_rows(outbox: Outbox) -> None:
+    """Make users 1 to 3 known to Iterable, with other values than `rows` gives."""
+    fill(outbox, [row(n, first_name="Old", page="settings") for n in (1, 2, 3)])
+    deliver_all(outbox)
+
+
 @pytest.mark.parametrize("kind", RequestKind)
 def test_a_request_delivered_by_an_earlier_run_counts_as_delivered(
     outbox: Outbox, kind: RequestKind
 ) -> None:
     other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
+    deliver_older_rows(outbox)
     fill(outbox, rows(1, 2, 3))
     outbox.record(finished(outbox.pending(), kind))
     fill(outbox, rows(1, 2, 3))
@@ -109,6 +275,7 @@ def test_equal_verdicts_are_counted_by_what_was_delivered_before(
     outbox: Outbox, kind: RequestKind
 ) -> None:
     other = RequestKind.EVENT if kind is RequestKind.PROFILE else RequestKind.PROFILE
+    deliver_older_rows(outbox)
     fill(outbox, rows(1, 2, 3))
     outbox.record(finished(list(outbox.pending())[:1], kind))
     fill(outbox, rows(1, 2, 3))
@@ -137,6 +304,7 @@ def test_a_result_is_stored_as_reported_with_its_time(outbox: Outbox, kind: Requ
 @pytest.mark.parametrize("kind", RequestKind)
 def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: RequestKind) -> None:
     all_rows = rows(1, 2, 3)
+    deliver_older_rows(outbox)
     fill(outbox, all_rows)
     outbox.record(finished(list(outbox.pending())[1:2], kind))
     fill(outbox, all_rows)
@@ -149,7 +317,7 @@ def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: Re
 
 
 def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outbox) -> None:
-    expected: list[Any] = 6 * [None]
+    expected: list[Any] = 7 * [None]
     for kind, found, at in (
         (RequestKind.PROFILE, row(1), 1_768_400_000),
         (RequestKind.EVENT, row(1), 1_768_400_001),
@@ -165,7 +333,8 @@ def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outb
         if kind is RequestKind.PROFILE:
             expected[1:3] = key.profile_hash, at
         else:
-            expected[3:6] = key.event_hash, orjson.loads(waiting.event or b"")["id"], at
+            event_id = orjson.loads(waiting.event or b"")["id"]
+            expected[3:7] = key.event_hash, MAPPING.event_settings, event_id, at
         with sqlite3.connect(path) as second:
             remembered = second.execute("SELECT * FROM delivered").fetchall()
         second.close()
@@ -185,6 +354,7 @@ def test_recorded_results_survive_a_kill(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
+from state.database import StateError
 from state.outbox import Outbox
 from tests.support.rows import deliver_all, fill, rows
 outbox = Outbox(Path(sys.argv[1]))
@@ -206,6 +376,7 @@ def test_a_kill_during_a_fill_leaves_the_previous_rows(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
+from state.database import StateError
 from state.outbox import Outbox
 from tests.support.rows import MAPPING, rows
 def breaking():

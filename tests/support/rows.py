@@ -72,7 +72,8 @@ def finished(
 
 
 def deliver_all(outbox: Outbox) -> None:
-    """Record every pending request as delivered."""
+    """Record every pending request as delivered, as a run does."""
+    outbox.begin_delivery()
     pending = list(outbox.pending())
     outbox.record(finished((row for row in pending if row.profile), RequestKind.PROFILE))
     outbox.record(finished((row for row in pending if row.event), RequestKind.EVENT))

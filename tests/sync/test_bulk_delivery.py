@@ -16,7 +16,15 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.request_schemas import rows_of
 from sync.dispatcher import RunAborted
 from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with, stop_when
-from tests.support.rows import email_of, fill, finished, outcomes_of, row, rows
+from tests.support.rows import (
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    outcomes_of,
+    row,
+    rows,
+)
 
 NUMBERS = range(1, 102)  # the first alone, then five batches of 20
 BATCH_SIZE = 20
@@ -100,12 +108,10 @@ def test_requests_that_were_delivered_before_are_in_no_batch(
     path: Path, iterable: IterableSandbox
 ) -> None:
     with outbox_with(path, rows(1, 2, 3, 4)) as outbox:
-        _one, two, three, four = outbox.pending()
-        outbox.record(
-            [*finished([two], RequestKind.PROFILE), *finished([three], RequestKind.EVENT)]
-        )
-        outbox.record([*finished([four], RequestKind.PROFILE)])
-        fill(outbox, rows(1, 2, 3, 4))
+        deliver_all(outbox)
+        new = {"first_name": "Ann"}
+        seen = {"page": "settings"}
+        fill(outbox, [row(1, **new, **seen), row(2, **seen), row(3, **new), row(4, **seen)])
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         assert set(outcomes_of(outbox).values()) == {"successful"}
     assert [(call.endpoint, emails_in(call)) for call in iterable.calls] == [

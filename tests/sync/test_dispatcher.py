@@ -13,7 +13,16 @@ from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
 from tests.support.drains import calls_by_user, drain, endpoints_of, outbox_with
 from tests.support.recording_servers import make_self_signed, website
-from tests.support.rows import NoWaiting, email_of, fill, finished, outcomes_of, row, rows
+from tests.support.rows import (
+    NoWaiting,
+    deliver_all,
+    email_of,
+    fill,
+    finished,
+    outcomes_of,
+    row,
+    rows,
+)
 
 NUMBERS = range(1, 41)
 
@@ -173,8 +182,8 @@ def test_the_failure_of_one_row_does_not_affect_the_others(
         fill(outbox, rows(1, 2, 3))
         drain(outbox, iterable.url)
         assert list(outcomes_of(outbox).values()) == ["unchanged", "successful", "unchanged"]
-    again = 2 if outcome == "total_failure" else 1
-    assert len(iterable.calls) == 6 + again
+    # After a failed first update its event is sent again, since Iterable may have dropped it.
+    assert len(iterable.calls) == 6 + (1 if endpoint == EVENTS_TRACK else 2)
     assert len(iterable.project.events) == 3
 
 
@@ -194,9 +203,10 @@ def test_a_disallowed_event_is_a_partial_failure_of_every_row(path: Path) -> Non
 
 def test_only_the_pending_requests_of_a_row_are_sent(path: Path, iterable: IterableSandbox) -> None:
     with outbox_with(path, rows(1, 2, 3)) as outbox:
-        one, two, _three = outbox.pending()
-        outbox.record([*finished([one], RequestKind.PROFILE), *finished([two], RequestKind.EVENT)])
-        fill(outbox, rows(1, 2, 3))
+        deliver_all(outbox)
+        fill(outbox, [row(n, first_name="Ann", page="settings") for n in (1, 2, 3)])
+        deliver_all(outbox)
+        fill(outbox, [row(1, first_name="Ann"), row(2, page="settings"), row(3)])
         drain(outbox, iterable.url)
         assert set(outcomes_of(outbox).values()) == {"successful"}
     calls = calls_by_user(iterable)

@@ -167,14 +167,23 @@ def test_an_empty_result_is_warned_of_with_window_and_query_file(
     assert iterable.calls == []
 
 
-def test_a_changed_mapping_is_warned_of_before_everything_is_sent_again(
+def test_changed_settings_are_warned_of_before_profiles_are_sent_again(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.run()
     assert "USER_FIELDS" not in caplog.text
     runs.settings["USER_FIELDS"] = "first_name,plan=plan_type"
-    assert counts_of(runs.run()) == {"successful": 40}
-    assert caplog.text.count("USER_FIELDS or EVENT_FIELDS changed since the last run") == 1
+    runs.settings["EVENT_FIELDS"] = "page"
+    caplog.set_level(logging.INFO)
+    for dry_run in (True, False):
+        caplog.clear()
+        assert runs.run(dry_run=dry_run).summary.to_json()["total_users"] == 40
+        assert "became different and are sent again: 40" in caplog.text
+        assert "Events that are different now: 40" in caplog.text
+    assert len(iterable.calls) == 3 * 40
+    caplog.clear()
+    assert counts_of(runs.run()) == {"unchanged": 40}
+    assert "changed since" not in caplog.text
     assert iterable.project.users[email_of(1)].data_fields["plan"] == "pro"
 
 

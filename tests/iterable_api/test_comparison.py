@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.verify.compare import MissingError, event_differences, is_same, profile_differences
+from iterable_api.comparison import MissingError, event_differences, is_same, profile_differences
 
 EVENT = {
     "email": "a@example.com",

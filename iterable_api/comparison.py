@@ -1,4 +1,4 @@
-"""Comparison of a profile and an event as sent with the responses of Iterable's GET endpoints.
+"""Reading back: a profile and an event as sent, compared with what Iterable's GET endpoints return.
 
 The result names only values that differ, since values are personal data.
 """
@@ -9,11 +9,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from records.outcomes import JSON
+from records.rows import RequestKind
 
+GET_BY_EMAIL = "users/getByEmail"
+GET_EVENTS = "events/{email}"
 MAX_EVENTS = 200  # `events/{email}` returns the newest 200
 _MAX_VALUE_CHARACTERS = 60
 _MIN_MILLISECONDS = 10**11  # as seconds this is the year 5138
@@ -24,6 +28,28 @@ _TIME = re.compile(
 
 class MissingError(Exception):
     """Iterable does not return the profile or event; the text completes "the event ..."."""
+
+
+def lookup_of(kind: RequestKind, email: str) -> tuple[str, dict[str, str | int]]:
+    """Return the path and query of the GET that reads a user's profile or events back."""
+    if kind is RequestKind.PROFILE:
+        return GET_BY_EMAIL, {"email": email}
+    return GET_EVENTS.format(email=quote(email, safe="")), {"limit": MAX_EVENTS}
+
+
+def is_in_iterable(kind: RequestKind, sent: bytes, response: Any) -> bool:
+    """Return whether a profile is as sent, or an event of this name and time exists."""
+    if kind is RequestKind.PROFILE:
+        try:
+            return not profile_differences(sent, response)
+        except MissingError:
+            return False
+    event: JSON = orjson.loads(sent)
+    return any(
+        each.get("eventName") == event["eventName"]
+        and _to_moment(each.get("createdAt")) == _sent_at(event)
+        for each in _events_in(response)
+    )
 
 
 def profile_differences(sent: bytes, response: Any) -> list[str]:
@@ -43,14 +69,18 @@ def event_differences(sent: bytes, response: Any) -> list[str]:
     Raises MissingError where the response does not have the event.
     """
     event: JSON = orjson.loads(sent)
-    listed = response.get("events") if isinstance(response, dict) else None
-    events = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    events = _events_in(response)
     candidates = [_differences_of(event, each) for each in _find(event, events)]
     if candidates:
         return min(candidates, key=len)
     if len(events) >= MAX_EVENTS:
         raise MissingError(f"is not among the newest {MAX_EVENTS}, and Iterable returns no more")
     raise MissingError("is not in Iterable")
+
+
+def _events_in(response: Any) -> list[JSON]:
+    listed = response.get("events") if isinstance(response, dict) else None
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def _find(event: JSON, events: Sequence[JSON]) -> list[JSON]:

@@ -1,0 +1,87 @@
+"""Which Iterable project the state file is about: noted with the first delivered request.
+
+Without it another project, for example the real one after a test project, would be told that its
+users are unchanged.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from state.database import StateError, state_errors
+
+IDENTIFY_BY = "email"  # what names a user in every request
+_NAMES = ("project_address", "project_identify_by", "project_key_salt", "project_key_hash")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project that the settings lead to."""
+
+    address: str
+    api_key: str = field(repr=False)
+
+    @property
+    def normal_address(self) -> str:
+        """The address in the form in which two addresses of one place are equal."""
+        parts = urlsplit(self.address)
+        scheme, port = parts.scheme.lower(), parts.port
+        place = f"{scheme}://{(parts.hostname or '').rstrip('.')}"
+        if port is not None and port != _DEFAULT_PORTS.get(scheme):
+            place += f":{port}"
+        return place + parts.path.rstrip("/")
+
+
+class Match(Enum):
+    """How the project of the settings compares with the noted one."""
+
+    NOTHING_NOTED = "nothing noted"
+    SAME = "same"
+    OTHER_KEY = "other key"  # the same project, or another one in the same data centre
+
+
+class ProjectMemory:
+    """The noted project of an open state file. Raises StateError."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self._path = path
+        self._database = database
+
+    def match(self, project: Project) -> Match:
+        """Compare a project with the noted one; raises StateError where it is another one."""
+        with state_errors(self._path):
+            noted = dict(
+                self._database.execute(
+                    "SELECT name, CAST(value AS TEXT) FROM remembered WHERE name LIKE 'project_%'"
+                )
+            )
+        if not noted:
+            return Match.NOTHING_NOTED
+        address, identify_by, salt, key_hash = (noted.get(name) or "" for name in _NAMES)
+        if address != project.normal_address or identify_by != IDENTIFY_BY:
+            raise StateError(
+                f"The state file {self._path} remembers what was delivered to {address}, not to "
+                f"{project.normal_address}. Nothing was sent: set STATE_FILE to another file for "
+                "this project, or move that file away."
+            )
+        return Match.SAME if _hash_key(project.api_key, salt) == key_hash else Match.OTHER_KEY
+
+    def note(self, project: Project) -> None:
+        """Store a project; the caller commits."""
+        salt = secrets.token_hex(16)
+        values = (project.normal_address, IDENTIFY_BY, salt, _hash_key(project.api_key, salt))
+        with state_errors(self._path):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO remembered VALUES (?, ?)", zip(_NAMES, values, strict=True)
+            )
+
+
+def _hash_key(api_key: str, salt: str) -> str:
+    return blake2b(api_key.encode(), key=salt.encode()[:64], digest_size=16).hexdigest()
