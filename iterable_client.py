@@ -214,8 +214,8 @@ class IterableClient:
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
         `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
         caller has already taken the rate limiter's permit for the first attempt. `max_attempts`
-        can only lower that of the client. `before_attempt(number)` is called right before an attempt is
-        sent; if it returns False, this attempt and all later ones are not made.
+        can only lower that of the client. `before_attempt(number)` is called right before an
+        attempt is sent; if it returns False, neither this attempt nor a later one is made.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
         rate_limiter = self.rate_limiters[endpoint]

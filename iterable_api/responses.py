@@ -65,7 +65,7 @@ class ApiResponse:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a proxy or firewall in between rejected the request: a 4xx without the API's JSON.
+        """Whether a proxy or firewall in between rejected the request: 4xx, not the API's JSON.
 
         401 is about the key, 408, 425 and 429 pass, and 413 is about the size of a batch.
         """

@@ -85,6 +85,7 @@ class FakeBulkClient(IterableClient):
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.permits: list[bool] = []
+        self.max_attempts: list[int | None] = []
         self._kinds = {
             USERS_BULK_UPDATE: kinds,
             EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
@@ -101,6 +102,7 @@ class FakeBulkClient(IterableClient):
         return 0.0
 
     def is_answering(self, since: float) -> bool:
+        assert since == self.now()
         self.asked_count += 1
         return self.is_up
 
@@ -125,6 +127,7 @@ class FakeBulkClient(IterableClient):
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
         self.permits.append(options["has_permit"])
+        self.max_attempts.append(options["max_attempts"])
         response = self._respond(endpoint, noun, seqs)
         self.has_api_answered = True
         verdict = verdict_of(endpoint, response)
