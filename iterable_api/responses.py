@@ -102,8 +102,8 @@ def verdict_of(
     """Return the verdict on a response.
 
     The status is read before the body: Iterable's `code` is sometimes "Success" on an error.
-    `request` is the body that was sent; without it a message about an event's name is taken to be
-    about this event. `api_has_answered` means that this run has had the API's own JSON: then a
+    `request` is the body that was sent: its event's name is compared with a message that a name is
+    disallowed. `api_has_answered` means that this run has had the API's own JSON: then a
     page of a proxy or firewall (`is_blocked`) concerns its own request alone.
     """
     status, body = response.status, response.body
@@ -124,7 +124,7 @@ def verdict_of(
     if endpoint in BULK_ENDPOINTS:
         counts = (body.get("successCount"), body.get("failCount"))
         return Verdict.DELIVERED if all(map(_is_count, counts)) else Verdict.UNAVAILABLE
-    if endpoint == EVENTS_TRACK and _says_disallowed(response.message, request):
+    if _says_disallowed(response.message, request):
         return Verdict.REJECTED
     if not isinstance(body.get("code"), str):
         return Verdict.UNAVAILABLE
@@ -177,9 +177,10 @@ def _says_disallowed(message: str, request: bytes) -> bool:
     """Return whether the project blocks the name of this event, not of another one."""
     if "is disallowed from tracking" not in message:
         return False
-    if not request:
+    event_name = orjson.loads(request or b"{}").get("eventName")
+    if event_name is None:  # in doubt it is ours: a false rejection is reported and tried again
         return True
-    name = re.escape(orjson.loads(request)["eventName"])
+    name = re.escape(event_name)
     return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 

@@ -289,7 +289,12 @@ class Dispatcher:
         """Update the error budget; return why the run has to end after this call, or None."""
         call = report.call
         if call.verdict is Verdict.REFUSED and not call.is_blocked:
-            return RunAborted(explain_refusal(call.http_status, call.code, call.message))
+            has_answered = self._sender.client.has_api_answered
+            return RunAborted(
+                explain_refusal(
+                    call.http_status, call.code, call.message, api_has_answered=has_answered
+                )
+            )
         # A batch that is split settles no row: its parts count instead.
         if not report.finished and (call.is_blocked or call.verdict is Verdict.UNAVAILABLE):
             return None

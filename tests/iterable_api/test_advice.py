@@ -35,6 +35,12 @@ def test_a_refusal_is_explained_by_status_code_and_message(
     assert advice in explain_refusal(status, code, message)
 
 
+def test_a_redirect_after_other_answers_comes_from_a_proxy_or_firewall() -> None:
+    assert "redirected a request (HTTP 302)" in explain_refusal(
+        302, None, "", api_has_answered=True
+    )
+
+
 @pytest.mark.parametrize(
     ("response", "advice"),
     [
