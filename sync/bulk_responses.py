@@ -53,13 +53,14 @@ def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchRes
         row = by_email.get(email.strip().lower())
         if row is not None and row.seq not in settled:
             settled[row.seq] = _row_result(result, Verdict.REJECTED, code, counts)
-    disallowed = response.get("disallowedEventNames") if kind is RequestKind.EVENT else None
-    for row in rows if isinstance(disallowed, list) and disallowed else ():
-        if (
-            row.seq not in settled
-            and orjson.loads(body_of(kind, row)).get("eventName") in disallowed
-        ):
-            settled[row.seq] = _row_result(result, Verdict.REJECTED, "disallowedEventNames", counts)
+    names = response.get("disallowedEventNames") if kind is RequestKind.EVENT else None
+    if isinstance(names, list) and names:
+        for row in rows:
+            name = orjson.loads(body_of(kind, row)).get("eventName")
+            if name in names and row.seq not in settled:
+                settled[row.seq] = _row_result(
+                    result, Verdict.REJECTED, "disallowedEventNames", counts
+                )
     rest = [row for row in rows if row.seq not in settled]
     if succeeded == len(rest) and failed == len(settled):
         delivered = _row_result(result, Verdict.DELIVERED, "Success", counts)

@@ -271,10 +271,13 @@ class Dispatcher:
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""
-        if not report.call.is_blocked or self._sender.client.has_api_answered:
+        if not report.call.is_blocked:
             self._unrecorded.append(report)
             return self._reason_to_abort(report)
         self._blocked.append(report)
+        if self._sender.client.has_api_answered:
+            self._record_blocked_as(Verdict.REJECTED)
+            return self._reason_to_abort(report)
         blocked_rows = {finished.seq for each in self._blocked for finished in each.finished}
         return self._all_blocked() if len(blocked_rows) >= MAX_BLOCKED_ROWS else None
 

@@ -129,7 +129,13 @@ def test_another_events_disallowed_name_says_nothing_of_this_event(named: str) -
     assert verdict_of(EVENTS_TRACK, said, ours) is Verdict.REJECTED
 
 
-BLOCK_PAGES = (None, {"message": "Forbidden"}, {"code": 403, "msg": "x"}, {"code": "x"}, [])
+BLOCK_PAGES: tuple[Any, ...] = (
+    None,
+    {"message": "Forbidden"},
+    {"code": 403, "msg": "x"},
+    {"code": "x"},
+    [],
+)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 407, 418, 451])

@@ -279,9 +279,7 @@ def test_no_call_starts_after_the_grace_of_a_stop() -> None:
     may_continue: list[bool] = []
     is_over = threading.Event()
     outbox = RowsInMemory(1)
-    stop = threading.Event()
-    threading.Thread(target=lambda: sent.wait(10) and stop.set(), daemon=True).start()
-    Dispatcher(outbox, ScriptedSender(slow), stop).run()
+    Dispatcher(outbox, ScriptedSender(slow), stop_when(sent.is_set)).run()
     release.set()
     assert is_over.wait(10)
     assert may_continue == [False, False]
