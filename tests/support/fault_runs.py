@@ -246,7 +246,9 @@ def received_count(iterable: IterableSandbox) -> int:
 
 
 def requests_of(call: CallRecord) -> list[Request]:
-    """List the requests in a call, single or bulk."""
+    """List the requests in a call, single or bulk; a GET has none."""
+    if call.body is None:
+        return []
     kind = "event" if call.endpoint.startswith("events/") else "profile"
     rows = call.body.get("users") or call.body.get("events") or [call.body]
     return [(kind, row["email"]) for row in rows]
