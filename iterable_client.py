@@ -322,7 +322,8 @@ class IterableClient:
         except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
             body = None
         parsed = ApiResponse(response.status_code, body, NO_API_RESPONSE)
-        verdict = verdict_of(endpoint, parsed)
+        self._note_answer(parsed)
+        verdict = verdict_of(endpoint, parsed, api_has_answered=self.has_api_answered)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, parsed, verdict, "", 1, None)
         return _to_tuple(_to_result(endpoint, parsed, verdict))
