@@ -80,6 +80,11 @@ class DeliveredTable:
             )
         self._has_event_ids = True
 
+    def doubt_everything(self) -> None:
+        """Empty every hash."""
+        with state_errors(self._path):
+            self._database.execute("UPDATE delivered SET profile_hash = NULL, event_hash = NULL")
+
     def doubt_pending(self) -> None:
         """Empty the hash of each request that waits in the outbox."""
         with state_errors(self._path):

@@ -52,7 +52,7 @@ _RECORD = {
 
 
 class DeliveredSample(NamedTuple):
-    """A row of this read whose present profile or event is remembered as delivered."""
+    """A row of this read whose present event, or profile with these values, was delivered."""
 
     kind: RequestKind
     record: SyncRecord
@@ -70,7 +70,7 @@ class FillSummary:
         0  # profiles that differ from what was delivered, if settings changed
     )
     kept_events: int = 0  # delivered events that only other settings would change: not sent
-    samples: Sequence[DeliveredSample] = ()  # up to five of each kind
+    samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
 class _OutboxRow(NamedTuple):
@@ -137,6 +137,7 @@ class Outbox:
         mapping: RowMapping,
         *,
         full_refresh: bool = False,
+        takes_samples: bool = False,
         now: datetime | None = None,
     ) -> FillSummary:
         """Replace the contents of the outbox with the rows of the query, in one transaction.
@@ -144,6 +145,7 @@ class Outbox:
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
         `full_refresh`). Of several rows with one user key, all but the one with the latest event
         become `duplicate`; rows of two users with one `event_id` become `invalid`.
+        With `takes_samples` the summary has rows that show whose project this is.
         """
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
@@ -155,7 +157,11 @@ class Outbox:
             total = 0
             samples: list[DeliveredSample] = []
             for chunk in chunks:
-                self._append(chunk, total, full_refresh, samples)
+                keys = [mapping.key(row) for row in chunk]
+                hashes = self.delivered.hashes_of([key.user_key for key in keys if key])
+                if takes_samples:
+                    self._take_samples(chunk, keys, hashes, samples)
+                self._append(chunk, keys, {} if full_refresh else hashes, total)
                 total += len(chunk)
             self._mark_duplicates()
             if mapping.has_event_ids:
@@ -173,17 +179,13 @@ class Outbox:
     def _append(
         self,
         rows: Sequence[Sequence[Any]],
+        keys: Sequence[RowKey | None],
+        known: Mapping[int, Hashes],
         rows_before: int,
-        full_refresh: bool,
-        samples: list[DeliveredSample],
     ) -> None:
+        """Insert rows; `known` are the hashes that make a request unnecessary."""
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
-        keys = [mapping.key(row) for row in rows]
-        delivered = self.delivered.hashes_of([key.user_key for key in keys if key])
-        if delivered and len(samples) < 2 * _MAX_SAMPLES:
-            self._take_samples(rows, keys, delivered, samples)
-        known = {} if full_refresh else delivered
         events = self._events_with_other_settings(keys, known)
         unchanged: list[tuple[Any, ...]] = []
         to_insert: list[_OutboxRow] = []
@@ -208,21 +210,31 @@ class Outbox:
         delivered: Mapping[int, Hashes],
         samples: list[DeliveredSample],
     ) -> None:
-        mapping = self._mapping
-        assert mapping is not None  # noqa: S101 - `fill` sets it
-        for kind, index in ((RequestKind.PROFILE, 0), (RequestKind.EVENT, 1)):
-            missing = _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
-            found = [
-                (key.user_key, row)
-                for row, key in zip(rows, keys, strict=True)
-                if key and delivered.get(key.user_key, _NOT_DELIVERED)[index] == key[4 + index]
-            ][:missing]
-            users = self.delivered.find(user_key for user_key, _row in found)
-            for user_key, row in found:
-                record, user = mapping.to_record(row), users[user_key]
-                at = user.profile_at if kind is RequestKind.PROFILE else user.event_at
-                if isinstance(record, SyncRecord):
-                    samples.append(DeliveredSample(kind, record, at or 0))
+        """Add rows that show what was delivered, until there are enough of each kind.
+
+        An event is known by its id, since other settings may have changed its hash.
+        """
+        assert self._mapping is not None  # noqa: S101 - `fill` sets it
+        missing = {
+            kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
+            for kind in RequestKind
+        }
+        users = self.delivered.find(delivered) if any(missing.values()) else {}
+        for row, key in zip(rows, keys, strict=True):
+            user = users.get(key.user_key) if key else None
+            if key is None or user is None:
+                continue
+            record = self._mapping.to_record(row)
+            if isinstance(record, InvalidRow):
+                continue
+            is_event = user.event_hash is not None and user.event_id == record.event_id
+            for kind, is_known, delivered_at in (
+                (RequestKind.PROFILE, user.profile_hash == key.profile_hash, user.profile_at),
+                (RequestKind.EVENT, is_event, user.event_at),
+            ):
+                if is_known and missing[kind]:
+                    missing[kind] -= 1
+                    samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
         self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes]
@@ -303,17 +315,23 @@ class Outbox:
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
 
-    def begin_delivery(self, project: Project | None = None) -> None:
+    def begin_delivery(
+        self, project: Project | None = None, *, is_project_proven: bool = True
+    ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
-        Each request that waits is in doubt from now on, until it is recorded as delivered.
+        Each request that waits is in doubt from now on, until it is recorded as delivered; if a
+        project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
         with state_errors(self.path), self._transaction():
             self._require_ours()
-            self.delivered.doubt_pending()
+            if is_project_proven:
+                self.delivered.doubt_pending()
+            else:
+                self.delivered.doubt_everything()
             self.delivered.keep_events(mapping.event_settings)
             self._remember("profile_settings", str(mapping.profile_settings))
             match = None if project is None else self.project.match(project)

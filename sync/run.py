@@ -153,17 +153,16 @@ class SyncRun:
     def _run_phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
             match = self._match_project(outbox)
-            filled = self._fill(outbox)
+            filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._has_rows = True
             self._announce(filled)
             self._stop.ends_at_once = False
             if self._options.dry_run:
                 self._show_payloads(outbox)
             else:
-                if match is Match.OTHER_KEY:
-                    self._check_key(filled)
+                is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
                 if not self._stop.event.is_set():
-                    outbox.begin_delivery(self._project)
+                    outbox.begin_delivery(self._project, is_project_proven=is_proven)
                     self._deliver(outbox, filled.to_send)
         except (SourceError, RunAborted, StateError, OtherProjectError) as error:
             ending.abort(error)
@@ -191,12 +190,19 @@ class SyncRun:
             )
         return match
 
-    def _check_key(self, filled: FillSummary) -> None:
+    def _is_key_proven(self, filled: FillSummary) -> bool:
+        """Return whether a new key belongs to the noted project; raises OtherProjectError."""
+        if self._options.ignore_guards:
+            logger.warning("The new ITERABLE_API_KEY is accepted (--ignore-guards).")
+            return True
         samples = choose_samples(filled.samples)
-        if self._options.ignore_guards or not samples:
-            reason = "--ignore-guards" if samples else "no row shows whose it is"
-            logger.warning("The new ITERABLE_API_KEY is accepted (%s).", reason)
-            return
+        if not samples:
+            logger.warning(
+                "No row shows whether the new ITERABLE_API_KEY belongs to the same project, so "
+                "what %s remembers does not count: everything is sent once more.",
+                self._settings.state_file,
+            )
+            return False
         settings = self._settings
         http = IterableHTTP(
             settings.iterable_api_key, settings.iterable_api_base_url, connections=1
@@ -204,13 +210,14 @@ class SyncRun:
         with contextlib.closing(http):
             check_key(http, samples, settings.state_file, self._stop.event)
         logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
+        return True
 
-    def _fill(self, outbox: Outbox) -> FillSummary:
+    def _fill(self, outbox: Outbox, *, takes_samples: bool) -> FillSummary:
         """Read all rows into the outbox; after a transient error start again with the first row."""
         reads = 0
         while True:
             try:
-                return self._fill_once(outbox)
+                return self._fill_once(outbox, takes_samples)
             except SourceError as error:
                 reads += 1
                 if not error.transient or reads == MAX_READS:
@@ -218,11 +225,16 @@ class SyncRun:
                 logger.warning("%s Reading again from the first row.", error)
                 self._stop.event.wait(2.0**reads)
 
-    def _fill_once(self, outbox: Outbox) -> FillSummary:
+    def _fill_once(self, outbox: Outbox, takes_samples: bool) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
-            refresh = self._options.full_refresh
-            return outbox.fill(rows, rows.mapping, full_refresh=refresh, now=self._now())
+            return outbox.fill(
+                rows,
+                rows.mapping,
+                full_refresh=self._options.full_refresh,
+                takes_samples=takes_samples,
+                now=self._now(),
+            )
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings

@@ -42,12 +42,12 @@ def check_project(settings: Settings) -> Iterator[CheckLine]:
 
 def _check_key(settings: Settings, outbox: Outbox) -> CheckLine:
     with SourceRows(settings, limit=_MAX_ROWS) as rows:
-        samples = choose_samples(outbox.fill(rows, rows.mapping).samples)
+        samples = choose_samples(outbox.fill(rows, rows.mapping, takes_samples=True).samples)
     if not samples:
         return warned(
             _NAME,
             f"the API key is new to the state file, and none of the first {_MAX_ROWS:,} rows shows "
-            "whether its project is the same",
+            "whether its project is the same: if no other row does, everything is sent once more",
         )
     address = settings.iterable_api_base_url
     with closing(IterableHTTP(settings.iterable_api_key, address, connections=1)) as http:

@@ -119,7 +119,15 @@ def test_any_bytes_of_a_state_file_work_or_are_refused_unchanged(
 
 
 COLUMNS = {
-    "delivered": ["profile_hash", "profile_at", "event_hash", "event_id", "event_at", "person"],
+    "delivered": [
+        "user_key",
+        "event_settings",
+        "profile_hash",
+        "profile_at",
+        "event_hash",
+        "event_id",
+        "event_at",
+    ],
     "runs": ["run_id", "mode", "started_at", "finished_at", "status", "reason", "counts"],
     "remembered": ["name", "value"],
 }

@@ -57,7 +57,7 @@ SARAHS_EVENT = {
 # Event ids must never change: an event that is sent again with another id is a duplicate.
 SARAHS_EVENT_ID = "page-view-18db2e0f5d7874759551b6034289b2a8"
 # If these change, the next run sends every row again.
-SARAHS_HASHES = (2372109399269204740, -4589474654996877013)
+SARAHS_HASHES = (2372109399269204740, 2267576865680863392)
 SARAHS_USER_KEY = 1674961954042688616
 
 

@@ -132,7 +132,9 @@ def test_a_new_key_of_the_same_project_is_accepted_and_noted(
 def test_profiles_are_read_back_where_no_event_is_remembered_as_it_is(
     runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
-    embedded.run_sql("UPDATE page_views SET page = 'settings', location = 'Oslo'")
+    embedded.run_sql(
+        "UPDATE page_views SET page = CASE page WHEN 'pricing' THEN 'settings' ELSE 'pricing' END"
+    )
     runs.settings["ITERABLE_API_KEY"] = OTHER_KEY
     assert counts_of(runs.run()) == {"successful": 12}
     assert [call.endpoint for call in iterable.calls].count("users/getByEmail") == 1
@@ -146,18 +148,32 @@ def test_ignore_guards_accepts_a_new_key(runs: Runs, iterable: IterableSandbox) 
     assert counts_of(runs.run()) == {"unchanged": 12}
 
 
-def test_a_new_key_is_accepted_where_no_row_shows_whose_it_is(
+def test_a_new_key_that_no_row_can_prove_made_other_rows_unchanged(
     runs: Runs,
     iterable: IterableSandbox,
     embedded: SourceDatabase,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    embedded.run_sql("UPDATE customers SET first_name = 'Ann'")
-    embedded.run_sql("UPDATE page_views SET location = 'Oslo'")
+    embedded.run_sql("UPDATE customers SET plan_type = 'free'")
     iterable.reset()
     runs.settings["ITERABLE_API_KEY"] = OTHER_KEY
+    assert counts_of(runs.run()) == {}
+    assert "everything is sent once more" in caplog.text
+    embedded.run_sql("UPDATE customers SET plan_type = 'pro'")
     assert counts_of(runs.run()) == {"successful": 12}
-    assert "is accepted (no row shows whose it is)" in caplog.text
+    check_project(iterable.project, NUMBERS)
+    assert counts_of(runs.run()) == {"unchanged": 12}
+
+
+def test_a_new_key_and_new_fields_at_once_compared_no_row(
+    runs: Runs, iterable: IterableSandbox
+) -> None:
+    age_deliveries(runs)
+    iterable.reset()
+    runs.settings["ITERABLE_API_KEY"] = OTHER_KEY
+    runs.settings["USER_FIELDS"] = "first_name,city=location"
+    runs.settings["EVENT_FIELDS"] = "page"
+    assert "none of 5 users" in str(runs.run().error)
 
 
 def test_a_dry_run_asks_nothing_and_warns(
