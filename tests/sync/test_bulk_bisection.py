@@ -246,6 +246,22 @@ def test_many_batches_with_a_row_that_makes_iterable_fail_do_not_use_the_error_b
         assert set(not_successful(outcomes_of(outbox))) == set(poisoned)
 
 
+def test_the_other_batches_do_not_wait_until_the_row_at_fault_in_the_first_one_is_found(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    poison = {"fault": "status", "status": 500, "email": email_of(1)}
+    iterable.set_faults([poison, {"fault": "delay", "seconds": 0.2, "email": email_of(1)}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=64)
+        assert not_successful(outcomes_of(outbox)) == {email_of(1): "total_failure"}
+    sizes = [
+        len(call.body["users"])
+        for call in iterable.calls
+        if call.endpoint.startswith("user") and call.body
+    ]
+    assert sizes.index(64, 1) < len(sizes) - 3
+
+
 @pytest.mark.slow
 @pytest.mark.rate
 def test_the_parts_of_a_split_batch_respect_the_rate_limit(
