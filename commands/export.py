@@ -6,6 +6,7 @@ an apostrophe in front. Times are written as they are stored, JSON as JSON, BLOB
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -19,8 +20,11 @@ from commands.console import print_line
 from commands.prepare import stop_signals
 from config.settings import Settings
 from errors import ExitStatus, SyncError
+from records.json_values import to_clock_time
 from reporting.atomic_file import replace_file
 from sync.source_rows import SourceRows
+
+logger = logging.getLogger(__name__)
 
 # The first characters of a formula in a spreadsheet (OWASP, "CSV Injection"), including full-width
 # forms and leading blanks. A plain number that begins like a formula is harmless.
@@ -40,6 +44,8 @@ def run_export(settings: Settings, path: Path) -> ExitStatus:
     with stop_signals(), SourceRows(settings) as rows:
         count = export_rows(_with_header(rows), path)
         print_line(f"{count:,} rows written to {path}")
+        if rows.warning:
+            logger.warning("%s", rows.warning)
     return ExitStatus.OK
 
 
@@ -104,9 +110,7 @@ def _to_text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, timedelta):
-        seconds = abs(value) // timedelta(seconds=1)
-        sign = "-" if value < timedelta(0) else ""
-        return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        return to_clock_time(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     if isinstance(value, (set, frozenset)):

@@ -6,11 +6,12 @@ has no JSON type: its JSON columns are text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mysql.connector import FieldType
 
 JSON = FieldType.JSON
+TIMESTAMP = FieldType.TIMESTAMP
 
 _INTEGERS = (
     *(FieldType.TINY, FieldType.SHORT, FieldType.INT24, FieldType.LONG, FieldType.LONGLONG),
@@ -33,3 +34,16 @@ VALUE_TYPES: Mapping[int, str] = {
     **dict.fromkeys(_DATES, "date"),
     **dict.fromkeys(_TEXTS, "text"),
 }
+
+
+def event_time_is_utc(columns: Sequence[str], type_codes: Sequence[int]) -> bool | None:
+    """Return whether a result's event time is in UTC rather than in `DB_TIMEZONE`.
+
+    True for a TIMESTAMP (sessions use UTC) and for `event_time_utc`, False for other dates, None
+    for a text and if there is no event time.
+    """
+    types = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
+    if "event_time" not in types:
+        return True if "event_time_utc" in types else None
+    type_code = types["event_time"]
+    return type_code == TIMESTAMP if type_code in _DATES else None

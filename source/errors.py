@@ -1,8 +1,8 @@
 """Error messages for the source database: MySQL's error numbers, and what the operator does next.
 
 Sources: the connector's `errorcode` module; MariaDB's "MariaDB Error Code Reference" for 1927 and
-1969. The server's own message is quoted only where it can hold nothing but names of tables and
-columns, and syntax. Passwords and values from rows are never quoted.
+1969. The server's own message is quoted only where it can hold nothing but names (tables, columns,
+users, hosts) and syntax. Passwords and values from rows are never quoted.
 """
 
 from __future__ import annotations
@@ -38,12 +38,29 @@ _UNREACHABLE = (
 )
 _UNKNOWN_HOST = "Cannot find the host {host}: check DB_HOST (and the DNS of this machine)."
 _LOST = (
-    "The connection to MySQL at {place} was lost (the server stopped, the network failed, or no "
-    "data arrived for {read_timeout_seconds} seconds). Run again; nothing is lost."
+    "The connection to MySQL at {place} was lost (the server stopped, or the network failed). Run "
+    "again; nothing is lost."
+)
+_TOO_SLOW = (
+    "The query is too slow: MySQL at {place} returned no row for {waited_seconds:.0f} seconds, and "
+    "it was ended. --check names a missing index; a smaller ENGAGEMENT_WINDOW_DAYS helps too."
+)
+_LOCKED = (
+    "The query waited {waited_seconds:.0f} seconds for a lock that another session holds "
+    "({state}), and was ended. Run again when the lock is gone; SHOW PROCESSLIST shows who has it."
+)
+_SILENT = (
+    "MySQL at {place} sent nothing for {waited_seconds:.0f} seconds and cannot be asked why: the "
+    "query is too slow, or the network failed. If it recurs, try the query in a MySQL client."
 )
 _DENIED = (
-    "MySQL at {place} refused the user {user}: check DB_USER and DB_PASSWORD, and whether the user "
-    "is allowed to log in from this machine."
+    "MySQL at {place} refused the user {user} ({detail}): check DB_USER and DB_PASSWORD, and "
+    "whether the user is allowed to log in from this machine."
+)
+_DEFINER = (
+    "MySQL at {place} refused a view or routine of the query, not the login ({detail}): its "
+    "definer does not exist any more, or has no rights on its tables. Ask the administrator to "
+    "create it again, or with SQL SECURITY INVOKER."
 )
 _EXPIRED = (
     "The password of the user {user} has expired on MySQL at {place}: renew it (ALTER USER), then "
@@ -66,16 +83,34 @@ _LOGIN_FAILED = (
     "The login of the user {user} to MySQL at {place} failed ({detail}). An account with "
     "caching_sha2_password needs TLS on the server, or DB_UNIX_SOCKET."
 )
-_STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
-_BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
-_NO_RIGHT = (
-    "The user {user} may not read a table or column of the query: {detail}. GRANT SELECT on it."
+_VIEW = (
+    "MySQL at {place} cannot use a view of the query: {detail}. Ask the administrator to create "
+    "it again (SHOW CREATE VIEW shows what it needs)."
 )
+_NO_EXPLAIN = (
+    "The user {user} may not see the plan of a view of the query: {detail}. Ask the administrator "
+    "for GRANT SHOW VIEW on the view and GRANT SELECT on its tables."
+)
+_STOPPED = "MySQL at {place} stopped the query ({detail}). Run again a little later."
+_TIME_LIMIT = (
+    "The query is too slow: MySQL at {place} ended it after the server's own time limit "
+    "({detail}). --check names a missing index; the administrator can raise the limit."
+)
+_BAD_QUERY = "MySQL refused the query: {detail}. Check the query file (QUERY_FILE) and DB_NAME."
+_NO_RIGHT = "The user {user} lacks a right for the query: {detail}. {grant}"
+# MySQL names the missing right first: "SELECT command denied to user ... for table ...".
+_GRANTS = {
+    "SELECT": "Ask the administrator for GRANT SELECT on it.",
+    "EXECUTE": "Check its name, as it may not exist, or ask the administrator for GRANT EXECUTE.",
+    "SHOW VIEW": "Ask the administrator for GRANT SHOW VIEW on it.",
+}
+_ONLY_READ = "The query must only read: remove what writes or locks, such as FOR UPDATE."
 _NO_SPACE = (
     "MySQL at {place} has no disk or memory left for the query ({detail}). Ask its administrator."
 )
 _READ_ONLY = (
-    "The query tries to write, but the session is read only: {detail}. Use one SELECT statement."
+    "The query tries to write, but the session is read only: {detail}. Use one SELECT statement, "
+    "without FOR UPDATE."
 )
 
 # The messages of other errors are not quoted: they may hold data, as "Truncated incorrect DOUBLE
@@ -85,6 +120,31 @@ _UNEXPECTED = "MySQL at {place} reported error {errno} ({name}): try the query i
 _UNREADABLE = (
     "The connector cannot read the response from {place} ({name}): is that server MySQL? Run "
     "again; if the error persists, try the query in a MySQL client."
+)
+
+# Errors of the query whose messages hold only names and syntax.
+_NAMES_AND_SYNTAX = (
+    *(errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_TABLE_ERROR, errorcode.ER_UNKNOWN_TABLE),
+    *(errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_PARTITION_CLAUSE_ON_NONPARTITIONED),
+    *(errorcode.ER_NON_UNIQ_ERROR, errorcode.ER_NONUNIQ_TABLE, errorcode.ER_DUP_FIELDNAME),
+    *(errorcode.ER_PARSE_ERROR, errorcode.ER_SYNTAX_ERROR, errorcode.ER_NOT_SUPPORTED_YET),
+    *(errorcode.ER_SP_DOES_NOT_EXIST, errorcode.ER_FUNC_INEXISTENT_NAME_COLLISION),
+    *(errorcode.ER_WRONG_PARAMCOUNT_TO_NATIVE_FCT, errorcode.ER_WRONG_PARAMETERS_TO_NATIVE_FCT),
+    errorcode.ER_SP_WRONG_NO_OF_ARGS,
+    *(errorcode.ER_WRONG_FIELD_WITH_GROUP, errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS),
+    *(errorcode.ER_INVALID_GROUP_FUNC_USE, errorcode.ER_NON_GROUPING_FIELD_USED),
+    *(errorcode.ER_WRONG_NUMBER_OF_COLUMNS_IN_SELECT, errorcode.ER_OPERAND_COLUMNS),
+    *(errorcode.ER_SUBQUERY_NO_1_ROW, errorcode.ER_ILLEGAL_REFERENCE),
+    *(errorcode.ER_DERIVED_MUST_HAVE_ALIAS, errorcode.ER_TABLENAME_NOT_ALLOWED_HERE),
+    *(errorcode.ER_CANT_AGGREGATE_2COLLATIONS, errorcode.ER_CANT_AGGREGATE_3COLLATIONS),
+    *(errorcode.ER_CANT_AGGREGATE_NCOLLATIONS, errorcode.ER_COLLATION_CHARSET_MISMATCH),
+    *(errorcode.ER_UNKNOWN_COLLATION, errorcode.ER_UNKNOWN_CHARACTER_SET),
+    *(errorcode.ER_UNKNOWN_SYSTEM_VARIABLE, errorcode.ER_FT_MATCHING_KEY_NOT_FOUND),
+    errorcode.ER_KEY_DOES_NOT_EXITS,
+    *(errorcode.ER_WINDOW_NO_SUCH_WINDOW, errorcode.ER_WINDOW_INVALID_WINDOW_FUNC_USE),
+    *(4009, 4015),  # MariaDB: the same
+    errorcode.ER_CTE_MAX_RECURSION_DEPTH,
+    errorcode.ER_TOO_BIG_SELECT,  # the server's max_join_size
 )
 
 _MEANING: dict[int, tuple[str, bool]] = {
@@ -136,47 +196,79 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_LOCK_DEADLOCK: (_STOPPED, TRANSIENT),
     errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, TRANSIENT),
     # Also the number of the pure Python driver's read time-out.
-    errorcode.ER_QUERY_TIMEOUT: (_STOPPED, TRANSIENT),
-    1969: (_STOPPED, TRANSIENT),  # MariaDB: ER_STATEMENT_TIMEOUT
+    errorcode.ER_QUERY_TIMEOUT: (_TIME_LIMIT, TRANSIENT),
+    1969: (_TIME_LIMIT, TRANSIENT),  # MariaDB: ER_STATEMENT_TIMEOUT
     1021: (_NO_SPACE, TRANSIENT),  # ER_DISK_FULL, which the connector no longer lists
     errorcode.ER_RECORD_FILE_FULL: (_NO_SPACE, TRANSIENT),
     errorcode.ER_OUT_OF_SORTMEMORY: (_NO_SPACE, TRANSIENT),
     # The query itself.
-    errorcode.ER_NO_SUCH_TABLE: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_BAD_FIELD_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_NON_UNIQ_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_PARSE_ERROR: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_SP_DOES_NOT_EXIST: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_WRONG_FIELD_WITH_GROUP: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_MIX_OF_GROUP_FUNC_AND_FIELDS: (_BAD_QUERY, PERMANENT),
-    errorcode.ER_TOO_BIG_SELECT: (_BAD_QUERY, PERMANENT),  # the server's max_join_size
+    **dict.fromkeys(_NAMES_AND_SYNTAX, (_BAD_QUERY, PERMANENT)),
+    errorcode.ER_NO_SUCH_USER: (_DEFINER, PERMANENT),
+    errorcode.ER_VIEW_INVALID: (_VIEW, PERMANENT),
+    errorcode.ER_VIEW_NO_EXPLAIN: (_NO_EXPLAIN, PERMANENT),
     errorcode.ER_TABLEACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
     errorcode.ER_COLUMNACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
     errorcode.ER_PROCACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),
+    errorcode.ER_SPECIFIC_ACCESS_DENIED_ERROR: (_NO_RIGHT, PERMANENT),  # INTO OUTFILE
     errorcode.ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: (_READ_ONLY, PERMANENT),
 }
 
 _NAMES = {
     number: name
     for name, number in vars(errorcode).items()
-    if isinstance(number, int) and name.startswith(("ER_", "CR_"))
+    # From 4000 on MariaDB has other errors with the numbers of MySQL's.
+    if isinstance(number, int) and number < 4000 and name.startswith(("ER_", "CR_"))
 }
 _MAX_DETAIL_CHARACTERS = 300
+_TIME_OUTS = (
+    *(errorcode.CR_SERVER_LOST, errorcode.CR_SERVER_LOST_EXTENDED, errorcode.CR_SERVER_GONE_ERROR),
+    errorcode.ER_QUERY_TIMEOUT,  # of the pure Python driver
+)
 
 
-def to_source_error(error: Exception, facts: Mapping[str, object]) -> SourceError:
+def to_source_error(
+    error: Exception, facts: Mapping[str, object], *, logged_in: bool = False
+) -> SourceError:
     """Convert an exception of the connector; `facts` are the values that the messages insert."""
     errno = _errno(error)
     template, transient = _MEANING.get(errno, (_UNEXPECTED, PERMANENT))
+    if logged_in and errno == errorcode.ER_ACCESS_DENIED_ERROR:
+        template = _DEFINER  # to a user who may not see the definer's name
     if not errno and not isinstance(error, mysql.connector.Error | OSError):
         # The pure Python driver raises IndexError, struct.error, decimal.InvalidOperation ...
         template, transient = _UNREADABLE, TRANSIENT
+    detail = _one_line(getattr(error, "msg", None) or type(error).__name__)
     text = template.format(
         **facts,
-        detail=_one_line(getattr(error, "msg", None) or type(error).__name__),
+        detail=detail,
+        grant=_GRANTS.get(detail.partition(" command denied")[0].upper(), _ONLY_READ),
         errno=errno,
         name=_NAMES.get(errno, type(error).__name__),
     )
+    return SourceError(text, transient=transient)
+
+
+def may_be_time_out(error: Exception) -> bool:
+    """Return whether the connector may have stopped waiting for the server."""
+    return _errno(error) in _TIME_OUTS
+
+
+def no_response_in_time(
+    facts: Mapping[str, object], waited_seconds: float, states: list[str] | None
+) -> SourceError:
+    """Return the error of a query without a response within the read time-out.
+
+    `states` are those that the list of processes showed for it: empty if the server was no longer
+    running it, None if the server could not be asked.
+    """
+    locks = [state for state in states or () if state.startswith("Waiting") and "lock" in state]
+    if locks:
+        template, transient = _LOCKED, TRANSIENT
+    elif states:
+        template, transient = _TOO_SLOW, PERMANENT
+    else:
+        template, transient = (_SILENT if states is None else _LOST), TRANSIENT
+    text = template.format(**facts, waited_seconds=waited_seconds, state="".join(locks[:1]))
     return SourceError(text, transient=transient)
 
 

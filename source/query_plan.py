@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,23 +24,37 @@ def is_table_form(steps: Iterable[Step]) -> bool:
 
 
 def slow_steps(
-    steps: Iterable[Step], text_columns: frozenset[str] = frozenset()
+    steps: Iterable[Step], query: str = "", column_types: Mapping[str, str] | None = None
 ) -> list[tuple[str, str]]:
     """Return the slow steps of a plan: (what the server does, what to do about it).
 
-    `text_columns` names the TEXT columns as `table.column`: an index on them needs a length.
+    `column_types` are the types of the columns of the database, by `table.column`. With them and
+    the query, tables are named by their names instead of the query's aliases.
     """
-    found = (_slow_step(step, text_columns) for step in steps)
+    types = {name.lower(): kind.lower() for name, kind in (column_types or {}).items()}
+    tables = {name.partition(".")[0].lower(): name.partition(".")[0] for name in column_types or ()}
+    found = (_slow_step(step, _real_name(step, query, tables), types) for step in steps)
     return [slow_step for slow_step in found if slow_step is not None]
 
 
-def _slow_step(step: Step, text_columns: frozenset[str]) -> tuple[str, str] | None:
-    table, rows = str(step["table"] or ""), int(step["rows"] or 0)
+def _real_name(step: Step, query: str, tables: Mapping[str, str]) -> str:
+    """Return the table that a step reads. If that is unclear return the name in the plan."""
+    alias = str(step["table"] or "")
+    name = r"`?([\w$]+)`?"
+    called_so = re.findall(
+        rf"{name}\s+(?:AS\s+)?`?{re.escape(alias)}`?(?![\w$.`])", query, re.IGNORECASE
+    )
+    found = {tables[table.lower()] for table in called_so if table.lower() in tables}
+    return found.pop() if len(found) == 1 else alias
+
+
+def _slow_step(step: Step, table: str, types: Mapping[str, str]) -> tuple[str, str] | None:
+    rows = int(step["rows"] or 0)
     if not table or table.startswith("<"):
         return None  # the rows of an earlier step
     if "LATERAL" in step["select_type"]:
         what = f"{table} is ranked again for each customer (LATERAL DERIVED)"
-        return what, _create_index(table, text_columns)
+        return what, _create_index(table, types)
     if step["type"] not in ("ALL", "index"):
         return None
     whole = f"the whole of {table} is read (about {rows:,} rows)"
@@ -54,23 +69,28 @@ def _slow_step(step: Step, text_columns: frozenset[str]) -> tuple[str, str] | No
     # Ranking without an index gets slow as the table grows, so it counts even with few rows.
     if rows < MANY_ROWS and step["select_type"] not in ("DERIVED", "MATERIALIZED"):
         return None
-    return f"{whole}, because no index fits the query", _create_index(table, text_columns)
+    return f"{whole}, because no index fits the query", _create_index(table, types)
 
 
 def _other_indexes(step: Step, table: str) -> list[str]:
     """Return the usable indexes, without one that MySQL would have to read from end to end."""
-    recommended, _ = _INDEXES.get(table, ("", ()))
+    recommended, _ = _INDEXES.get(table.lower(), ("", ()))
     read_whole = step.get("key") if step["type"] == "index" else None
     names = str(step.get("possible_keys") or "").split(",")
     return [name for name in names if name and (name != read_whole or name == recommended)]
 
 
-def _create_index(table: str, text_columns: frozenset[str]) -> str:
-    if table not in _INDEXES:
+def _create_index(table: str, types: Mapping[str, str]) -> str:
+    name, columns = _INDEXES.get(table.lower(), ("", ()))
+    # A table of this name may have other columns than that of `sql/schema.sql`.
+    if not columns or (
+        types and any(f"{table.lower()}.{column}" not in types for column in columns)
+    ):
         return f"add an index to {table} on the columns that the query filters by"
-    name, columns = _INDEXES[table]
     parts = [
-        f"{column}({_TEXT_PREFIX})" if f"{table}.{column}" in text_columns else column
+        f"{column}({_TEXT_PREFIX})"
+        if types.get(f"{table.lower()}.{column}", "").endswith("text")
+        else column
         for column in columns
     ]
     return f"CREATE INDEX {name} ON {table} ({', '.join(parts)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ NET_WRITE_TIMEOUT_SECONDS = 600
 # The maximum of sql_select_limit: no limit. If an administrator has set a global limit, the server
 # silently leaves out the remaining rows.
 NO_ROW_LIMIT = 2**64 - 1
+# How many warnings of a query the server keeps. MySQL's default; that of MariaDB is 64.
+MAX_ERROR_COUNT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,12 @@ def open_session(source: Source) -> Any:
             **options,
         )
         cursor = connection.cursor()
-        cursor.execute(f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS}")
-        cursor.execute(f"SET SESSION sql_select_limit = {NO_ROW_LIMIT}")
+        cursor.execute(
+            f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS},"
+            f" SESSION sql_select_limit = {NO_ROW_LIMIT}"
+        )
+        with suppress(mysql.connector.Error):  # the embedded server does not have it
+            cursor.execute(f"SET SESSION max_error_count = {MAX_ERROR_COUNT}")
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
     except Exception as error:  # if the server is not MySQL, the pure driver raises any type
         raise to_source_error(error, source.facts) from error

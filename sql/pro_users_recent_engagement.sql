@@ -9,12 +9,13 @@
 --   * The pages:   page_views.page IN (...). Upper and lower case are the same under the usual
 --                  collations (names that end in _ci). On a column with a _bin or _cs collation write
 --                  LOWER(page_views.page) IN (...), with lower-case names.
---   * The window:  ENGAGEMENT_WINDOW_DAYS in .env. The parameter window_start is the start of the run
---                  minus that many days, in DB_TIMEZONE. There is no other parameter.
+--   * The window:  ENGAGEMENT_WINDOW_DAYS in .env. %(window_start)s is the start of the run minus that
+--                  many days: in UTC if event_time is a TIMESTAMP, in DB_TIMEZONE if it is a DATETIME.
+--                  Where another column is compared write %(window_start_utc)s or
+--                  %(window_start_local)s.
 --   * The fields:  add a column to the last SELECT, and its name to USER_FIELDS or EVENT_FIELDS in
 --                  .env. The columns id, email, page and event_time are always needed.
---   * Write percent signs once, as in a MySQL client. Do not write one directly before an opening
---     parenthesis: that begins a parameter.
+--   * Every other percent sign is plain SQL: write it as in a MySQL client.
 --   * Keep it one SELECT. The session is read only.
 --
 -- WHY IT HAS TWO PARTS

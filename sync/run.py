@@ -228,13 +228,16 @@ class SyncRun:
     def _fill_once(self, outbox: Outbox, takes_samples: bool) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
-            return outbox.fill(
+            filled = outbox.fill(
                 rows,
                 rows.mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
                 now=self._now(),
             )
+            if rows.warning:
+                logger.warning("%s", rows.warning)
+            return filled
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings

@@ -10,17 +10,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from queue import Full, Queue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from config.settings import Settings
-from db_connection import DatabaseConnection, window_start
+from db_connection import DatabaseConnection, window_start_in_utc
 from errors import ConfigError
-from records.mapping import RowMapping
+from records.mapping import RowMapping, needed_columns
+from source import column_types
 
 Item = TypeVar("Item")
 Chunk = Sequence[Sequence[Any]]
 
+# What others call the columns that are always needed, the most probable first.
+_USUAL_NAMES = {
+    "id": ("user_id", "customer_id", "account_id", "uid", "uuid"),
+    "email": ("mail", "e_mail", "email_address", "user_email", "customer_email"),
+    "event_time": ("created_at", "occurred_at", "viewed_at", "event_at", "timestamp", "time"),
+    "page": ("page_name", "page_path", "path", "url"),
+}
 _CHUNK_ROWS = 2_500
 _PREFETCHED_ITEMS = 2
 
@@ -51,15 +60,24 @@ class Columns(NamedTuple):
 class SourceRows:
     """The rows of the query file for the window that ends at `now` (aware; None: now).
 
-    A context manager that can be iterated once. Its properties and its iteration raise SourceError.
+    A context manager that can be iterated once. Its properties and its iteration raise SourceError,
+    and ConfigError if the query does not fit the settings. `database` is a connection to use
+    instead of a new one; it is closed after the last row.
     """
 
     def __init__(
-        self, settings: Settings, *, now: datetime | None = None, limit: int | None = None
+        self,
+        settings: Settings,
+        *,
+        now: datetime | None = None,
+        limit: int | None = None,
+        database: DatabaseConnection | None = None,
     ) -> None:
         self._settings = settings
         self._now = now or datetime.now(timezone.utc)
         self._limit = limit
+        self._database = database or to_database(settings)
+        self._warning: str | None = None
         self._prefetcher: Prefetcher[Any] = Prefetcher(self._fetch)
         self._items = iter(self._prefetcher)
         self._columns: Columns | None = None
@@ -81,25 +99,62 @@ class SourceRows:
         return self._result_columns().type_codes
 
     @property
+    def warning(self) -> str | None:
+        """What the server warned of, as one sentence; known after the last row."""
+        return self._warning
+
+    @property
     def mapping(self) -> RowMapping:
-        """The mapping of these rows. Raises ConfigError if the query lacks a needed column."""
+        """The mapping of these rows.
+
+        Raises ConfigError if the query lacks a needed column or returns two of its name.
+        """
         settings = self._settings
+        columns, type_codes = self._result_columns()
         mapping = RowMapping(
-            self.columns,
+            columns,
             user_fields=settings.user_fields,
             event_fields=settings.event_fields,
             zone=settings.db_timezone,
             send_nulls=settings.send_nulls,
+            timestamp_columns=[
+                index for index, code in enumerate(type_codes) if code == column_types.TIMESTAMP
+            ],
         )
-        if mapping.missing_columns:
-            names = ", ".join(map(repr, mapping.missing_columns))
-            raise ConfigError(
-                [
-                    f"{settings.query_file} returns no column {names}: add it to the query, or "
-                    "take it out of USER_FIELDS and EVENT_FIELDS"
-                ]
-            )
+        problems = [self._ambiguous(name) for name in mapping.ambiguous_columns]
+        problems += [self._missing(name) for name in mapping.missing_columns]
+        if problems:
+            raise ConfigError(problems)
         return mapping
+
+    def _ambiguous(self, name: str) -> str:
+        return (
+            f"{self._settings.query_file} returns more than one column {name!r}: leave one out, or "
+            f"give it a name of its own (TABLE.{name} AS other_{name})"
+        )
+
+    def _missing(self, name: str) -> str:
+        settings = self._settings
+        fields = (*settings.user_fields, *settings.event_fields)
+        always_needed = needed_columns(self.columns, (), ())
+        used = {*always_needed, *(field.column.lower() for field in fields)}
+        near = near_name(name, [column for column in self.columns if column.lower() not in used])
+        problem = f"{settings.query_file} returns no column {name!r}: "
+        if near is not None:
+            problem += f"write {near} AS {name} in the query"
+        else:
+            problem += f"add it to the query, or write COLUMN AS {name} for the column that has it"
+        named_by = [
+            setting
+            for setting, fields in (
+                ("USER_FIELDS", settings.user_fields),
+                ("EVENT_FIELDS", settings.event_fields),
+            )
+            if any(field.column == name for field in fields)
+        ]
+        if named_by and name.lower() not in always_needed:
+            problem += f", or take it out of {' and '.join(named_by)}"
+        return problem
 
     def __iter__(self) -> Iterator[Chunk]:
         self._result_columns()  # the columns come before the rows
@@ -112,11 +167,11 @@ class SourceRows:
 
     def _fetch(self) -> Iterator[Columns | Chunk]:
         """Yield the columns, then the rows; runs in the prefetcher's thread."""
-        settings, rows_left = self._settings, self._limit
-        start = window_start(self._now, settings.engagement_window_days, str(settings.db_timezone))
+        rows_left = self._limit
+        start = window_start_in_utc(self._now, self._settings.engagement_window_days)
         chunk_rows = min(_CHUNK_ROWS, rows_left or _CHUNK_ROWS)
         with (
-            to_database(settings) as database,
+            self._database as database,
             database.stream_pro_users_recent_engagement(start, chunk_rows) as stream,
         ):
             yield Columns(stream.columns, stream.type_codes)
@@ -126,6 +181,16 @@ class SourceRows:
                     rows_left -= len(chunk)
                     if rows_left <= 0:
                         return
+            self._warning = stream.warning
+
+
+def near_name(name: str, columns: Sequence[str]) -> str | None:
+    """Return the column that is probably meant by `name`; None if no name is like it."""
+    usual = _USUAL_NAMES.get(name.lower(), ())
+    others = {column.lower(): column for column in columns}
+    near = [other for other in usual if other in others]
+    near += get_close_matches(name.lower(), list(others), n=1, cutoff=0.75)
+    return others[near[0]] if near else None
 
 
 class Prefetcher(Generic[Item]):

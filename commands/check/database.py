@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from ipaddress import ip_address
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,15 +17,36 @@ from config.fields import Field
 from config.settings import Settings
 from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
-from records.mapping import InvalidRow
+from records.mapping import InvalidRow, RowMapping
 from source import query_plan
+from source.query_parameters import without_comments_and_texts
 from sync.source_rows import SourceRows, to_database
 
 MAX_CHECKED_ROWS = 1_000
+# Advice about indexes is given only if the first rows take longer than this.
+SLOW_QUERY_SECONDS = 1.0
+# The server tells its warnings after the last row, so the rest of the rows is read for so long.
+MAX_SECONDS_FOR_WARNINGS = 3.0
 
 
-def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Yield the lines; return the types of the profile fields, None if the query was not read."""
+class _Read(NamedTuple):
+    """The first rows of the query."""
+
+    rows: list[Sequence[Any]]
+    mapping: RowMapping
+    columns: Sequence[str]
+    type_codes: Sequence[int]
+    seconds: float  # until the first rows came
+    warning: str | None  # of the server; None too if it has more rows than could be read
+
+
+def check_database(
+    settings: Settings, *, slow_query_seconds: float = SLOW_QUERY_SECONDS
+) -> Generator[CheckLine, None, FieldTypes | None]:
+    """Yield the lines; return the types of the profile fields, None if the query was not read.
+
+    One connection does it all: an account may be limited to one.
+    """
     database = to_database(settings)
     yield _driver_line(database)
     try:
@@ -31,14 +54,31 @@ def check_database(settings: Settings) -> Generator[CheckLine, None, FieldTypes 
     except SourceError as error:
         yield failed("database", str(error))
         return None
-    with database:
+    with ExitStack() as stack:
+        stack.callback(database.disconnect)
         yield _login_line(database)
-        plan_lines, problem = _plan_lines(database)
-        yield from plan_lines
-        types = yield from _check_rows(settings)
-        if problem is not None and types is not None:  # else the query itself failed
-            yield warned("query plan", f"not checked: {problem}")
-        return types
+        yield from _tls_lines(settings)
+        started_at = time.monotonic()
+        plan: _Plan | SourceError
+        try:
+            plan = _read_plan(database)
+        except SourceError as error:
+            plan = error
+        stack.pop_all()  # from here on the connection belongs to the thread of `SourceRows`
+    try:
+        read = _read_rows(settings, database)
+    except (SourceError, ConfigError) as error:
+        is_slow = time.monotonic() - started_at > slow_query_seconds
+        if is_slow and not isinstance(plan, SourceError):
+            yield from _plan_lines(plan, is_slow)
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+        yield from (failed("query", problem) for problem in problems)
+        return None
+    if isinstance(plan, SourceError):
+        yield warned("query plan", f"not checked: {plan}")
+    else:
+        yield from _plan_lines(plan, read.seconds > slow_query_seconds)
+    return (yield from _row_lines(settings, read))
 
 
 def _driver_line(database: DatabaseConnection) -> CheckLine:
@@ -63,53 +103,127 @@ def _login_line(database: DatabaseConnection) -> CheckLine:
     )
 
 
-def _plan_lines(database: DatabaseConnection) -> tuple[list[CheckLine], str | None]:
-    """Return the lines about the query's plan, or why it cannot be checked."""
-    name = "query plan"
-    try:
-        steps = database.explain(
-            database.query_text(), {"window_start": database.window_start_now()}
-        )
-        text_columns = _text_columns(database)
-    except SourceError as error:
-        return [], str(error)
-    if not query_plan.is_table_form(steps):
-        return [], "the EXPLAIN of this server is not in the format of MySQL or MariaDB"
-    slow = query_plan.slow_steps(steps, text_columns)
-    if not slow:
-        return [passed(name, "no full table scan")], None
-    return [warned(name, f"slow: {problem}. To fix it: {fix}") for problem, fix in slow], None
-
-
-def _text_columns(database: DatabaseConnection) -> frozenset[str]:
-    rows = database.execute_query(
-        "SELECT table_name AS of_table, column_name AS of_column FROM information_schema.columns"
-        " WHERE table_schema = DATABASE() AND data_type LIKE '%%text'"
+def _tls_lines(settings: Settings) -> Iterator[CheckLine]:
+    """Warn where somebody on the network could read the password."""
+    if settings.db_unix_socket or settings.db_ssl_ca or _is_this_machine(settings.db_host):
+        return
+    yield warned(
+        "database TLS",
+        f"the certificate of {settings.db_host} is not verified: somebody between this machine and "
+        "it could read the password and the rows. Set DB_SSL_CA to the server's CA file",
     )
-    return frozenset(f"{row['of_table']}.{row['of_column']}" for row in rows)
 
 
-def _check_rows(settings: Settings) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Run the query and check its columns and its first rows."""
-    started_at = time.monotonic()
+def _is_this_machine(host: str) -> bool:
     try:
-        with SourceRows(settings, limit=MAX_CHECKED_ROWS) as source:
-            rows = [row for chunk in source for row in chunk]
-            mapping = source.mapping
-    except (SourceError, ConfigError) as error:
-        yield failed("query", str(error))
-        return None
-    seconds = time.monotonic() - started_at
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+class _Plan(NamedTuple):
+    """The plan of the query, and what is needed to read it."""
+
+    steps: Sequence[Mapping[str, Any]]
+    query: str  # without comments and texts
+    column_types: Mapping[str, str]
+
+
+def _read_plan(database: DatabaseConnection) -> _Plan:
+    steps = database.explain_query_file()
+    rows = database.execute_query(
+        "SELECT table_name AS of_table, column_name AS of_column, data_type AS of_type"
+        " FROM information_schema.columns WHERE table_schema = DATABASE()"
+    )
+    column_types = {f"{row['of_table']}.{row['of_column']}": str(row["of_type"]) for row in rows}
+    return _Plan(steps, without_comments_and_texts(database.query_text()), column_types)
+
+
+def _plan_lines(plan: _Plan, is_slow: bool) -> list[CheckLine]:
+    name = "query plan"
+    if not query_plan.is_table_form(plan.steps):
+        problem = "the EXPLAIN of this server is not in the format of MySQL or MariaDB"
+        return [warned(name, f"not checked: {problem}")]
+    slow = query_plan.slow_steps(plan.steps, plan.query, plan.column_types)
+    if not slow:
+        return [passed(name, "no full table scan")]
+    if not is_slow:
+        whats = "; ".join(what for what, _fix in slow)
+        return [passed(name, f"fast at the present size, although {whats}")]
+    return [
+        warned(name, f"slow: {what}. To fix it, as an administrator of the database: {fix}")
+        for what, fix in slow
+    ]
+
+
+def _read_rows(settings: Settings, database: DatabaseConnection) -> _Read:
+    """Run the query; raises SourceError, and ConfigError if it does not fit the settings."""
+    started_at = time.monotonic()
+    rows: list[Sequence[Any]] = []
+    with SourceRows(settings, database=database) as source:
+        mapping = source.mapping
+        seconds: float | None = None
+        for chunk in source:
+            passed_seconds = time.monotonic() - started_at
+            seconds = passed_seconds if seconds is None else seconds
+            rows += chunk[: MAX_CHECKED_ROWS - len(rows)]
+            if passed_seconds - seconds > MAX_SECONDS_FOR_WARNINGS:
+                break
+        return _Read(
+            rows,
+            mapping,
+            source.columns,
+            source.type_codes,
+            time.monotonic() - started_at if seconds is None else seconds,
+            source.warning,
+        )
+
+
+def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, FieldTypes | None]:
     yield passed(
         "query",
         f"{settings.query_file.name} returns all required columns, the first rows after "
-        f"{seconds:.1f} s",
+        f"{read.seconds:.1f} s",
     )
-    records = [mapping.to_record(row) for row in rows]
+    records = [read.mapping.to_record(row) for row in read.rows]
     reasons = Counter(record.reason for record in records if isinstance(record, InvalidRow))
-    yield _rows_line(settings, len(rows), reasons)
+    yield _rows_line(settings, len(read.rows), reasons)
+    if read.warning:
+        yield warned("MySQL warnings", read.warning)
+    yield from _json_lines(settings, read)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    return _profile_types(profiles, settings.user_fields, source.columns, source.type_codes)
+    return _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
+
+
+def _json_lines(settings: Settings, read: _Read) -> Iterator[CheckLine]:
+    """Warn of JSON that is sent as text. MariaDB's JSON columns are text."""
+    positions = {name.lower(): index for index, name in enumerate(read.columns)}
+    for setting, fields in (
+        ("USER_FIELDS", settings.user_fields),
+        ("EVENT_FIELDS", settings.event_fields),
+    ):
+        for field in fields:
+            index = positions.get(field.column.lower())
+            if field.cast or index is None:
+                continue
+            values = [row[index] for row in read.rows if row[index] is not None]
+            if values and all(map(_is_json_text, values)):
+                yield warned(
+                    "JSON columns",
+                    f"{field.column} holds JSON as text and is sent as text: to send objects or "
+                    f"lists, write {field.target}={field.column}:json in {setting}",
+                )
+
+
+def _is_json_text(value: object) -> bool:
+    """Return whether a value is the text of a JSON object or list."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLine:
@@ -140,9 +254,10 @@ def _profile_types(
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
         for name, kind in types_in(data_fields):
             seen.setdefault(name, set()).add(kind)
+    code_of = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
     for field in fields:
-        if field.target not in seen:
-            column_type = type_of_column(type_codes[columns.index(field.column)], field.cast)
+        if field.target not in seen and field.column.lower() in code_of:
+            column_type = type_of_column(code_of[field.column.lower()], field.cast)
             if column_type is not None:
                 seen[field.target] = {column_type}
     return {name: frozenset(kinds) for name, kinds in seen.items()}

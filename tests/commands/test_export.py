@@ -63,13 +63,14 @@ def test_every_column_type_is_written_as_text(tmp_path: Path) -> None:
             dt.datetime(2026, 1, 13, 14, 30, 45),  # noqa: DTZ001 - as stored
             dt.datetime(2026, 1, 13, 14, 30, 45, 120_000),  # noqa: DTZ001
             *(dt.date(2026, 1, 13), dt.timedelta(hours=-26, minutes=-5), b"\x00\xff"),
+            dt.timedelta(hours=10, milliseconds=250),  # a TIME(3)
             *({"a": [1, "x"]}, {"b", "a"}),
         )
     ]
     assert lines_of(exported(tmp_path, rows))[1] == [
         *("-7", "-2.5", "1e-07", "-1e+300", "1", "-12.50", "1000"),
         *("2026-01-13 14:30:45", "2026-01-13 14:30:45.120000", "2026-01-13", "-26:05:00"),
-        *("00ff", '{"a":[1,"x"]}', "a,b"),
+        *("00ff", "10:00:00.25", '{"a":[1,"x"]}', "a,b"),
     ]
 
 

@@ -211,7 +211,7 @@ class TestTheStartOfTheWindow:
 
 
 def plan_of(database: DatabaseConnection) -> list[dict[str, Any]]:
-    return database.explain(database.query_text(), {"window_start": database.window_start_now()})
+    return database.explain_query_file()
 
 
 def test_an_index_that_mysql_has_to_read_from_end_to_end_is_not_counted_as_available() -> None:

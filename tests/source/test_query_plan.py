@@ -8,6 +8,11 @@ import pytest
 
 from source.query_plan import is_table_form, slow_steps
 
+TYPES = {
+    **{"page_views.page": "tinytext", "page_views.event_time": "timestamp"},
+    **{"page_views.user_id": "int", "Accounts.id": "int", "customers.id": "int"},
+}
+
 
 def step(**changed: Any) -> dict[str, Any]:
     """Return a step of a plan of MySQL 8, a fast one unless changed."""
@@ -44,7 +49,7 @@ def test_views_that_are_ranked_without_an_index_are_slow(kind: str, rows: object
 
 
 def test_an_index_on_a_text_column_has_a_length() -> None:
-    [(_, cure)] = slow_steps([step(type="ALL", possible_keys=None)], frozenset({"page_views.page"}))
+    [(_, cure)] = slow_steps([step(type="ALL", possible_keys=None)], "", TYPES)
     assert "(page(64), event_time, user_id)" in cure
 
 
@@ -75,3 +80,31 @@ def test_ranking_again_for_each_customer_is_slow_with_any_index() -> None:
 def test_a_plan_in_another_format_is_not_table_form(steps: list[dict[str, Any]]) -> None:
     assert not is_table_form(steps)
     assert is_table_form([step()])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT a.id FROM Accounts a",
+        "SELECT a.id FROM customers c JOIN shop.`Accounts` AS `a` ON a.id = c.id",
+        "SELECT a.id FROM customers, accounts\n  as A WHERE a.id = customers.id",
+    ],
+)
+def test_the_advice_named_an_alias(query: str) -> None:
+    scan = step(type="ALL", select_type="SIMPLE", table="a", possible_keys="PRIMARY")
+    [(what, fix)] = slow_steps([scan], query, TYPES)
+    assert what.startswith("the whole of Accounts is read")
+    assert fix.startswith("ANALYZE TABLE Accounts ")
+
+
+def test_a_name_for_two_tables_stays_as_it_is_in_the_plan() -> None:
+    scan = step(type="ALL", table="a", possible_keys=None)
+    query = "SELECT 1 FROM (SELECT id FROM Accounts a) x, (SELECT id FROM customers a) y"
+    [(what, _)] = slow_steps([scan], query, TYPES)
+    assert what.startswith("the whole of a is read")
+
+
+def test_the_index_of_our_table_was_recommended_for_another_of_its_name() -> None:
+    whole = step(type="ALL", select_type="PRIMARY", table="customers", possible_keys=None)
+    [(_, fix)] = slow_steps([whole], "SELECT id FROM customers", TYPES)  # it has no plan_type
+    assert fix == "add an index to customers on the columns that the query filters by"

@@ -25,6 +25,7 @@ class SetUp:
         self.folder = folder
         self.state_file = folder / "state.sqlite3"
         self.env_file: Path | None = None
+        self.slow_query_seconds = 1.0
         self.environment = {
             **source.settings(),
             **WINDOW,
@@ -39,7 +40,13 @@ class SetUp:
         return Settings.from_environment({**self.environment, **changed})
 
     def lines(self, **changed: str) -> Lines:
-        return list(check_setup(self.settings(**changed), self.env_file))
+        return list(
+            check_setup(
+                self.settings(**changed),
+                self.env_file,
+                slow_query_seconds=self.slow_query_seconds,
+            )
+        )
 
     def line(self, name: str, **changed: str) -> CheckLine:
         (line,) = [line for line in self.lines(**changed) if line.name == name]
