@@ -33,6 +33,7 @@ from iterable_api.responses import (
     log_level,
     verdict_of,
 )
+from logger_config import RowText
 from records.json_values import to_json_value
 from records.mapping import InvalidRow, RowMapping
 from records.outcomes import (
@@ -342,7 +343,7 @@ class IterableClient:
         if self._log_payloads:
             response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
             if not is_bulk:
-                request_text = body[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
+                request_text = RowText(body[:MAX_LOGGED_BYTES].decode("utf-8", "replace"))
         logger.debug(
             "%s: %s in %.0f ms, Iterable-Request-Id %s, request %s, response %s",
             label,

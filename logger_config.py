@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,12 +24,13 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
 FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file gets
+_MAX_LINKS = 40  # as Linux has it
 MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
 
 _secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets
 # Characters that control a terminal, end a line, change the direction of the text, or are
 # invisible. Not the joiners U+200C and U+200D: names and emoji contain them.
-_CONTROL = re.compile(
+CONTROL_CHARACTERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
@@ -60,17 +62,27 @@ def _spellings(secret: str) -> set[str]:
     return set(map(_escape, spellings))
 
 
-def redact(text: str, *, emails: bool = False) -> str:
+class RowText(str):
+    """Text made of a row's values, as an argument of a log message: secrets are not looked for.
+
+    No secret is in it, but an ordinary word that is somebody's password may be.
+    """
+
+    __slots__ = ()
+
+
+def redact(text: str, *, emails: bool = False, secrets: bool = True) -> str:
     """Return `text` as one line that is safe to print, to log and to send.
 
-    Registered secrets are replaced by their labels, and with `emails` every e-mail address by
-    `[e-mail]`. Control and invisible characters, which could forge a line or drive a terminal,
-    appear as `\\n` or `\\x1b`.
+    With `secrets` the registered ones are replaced by their labels, and with `emails` every e-mail
+    address by `[e-mail]`. Control and invisible characters, which could forge a line or drive a
+    terminal, appear as `\\n` or `\\x1b`.
     """
     text = _escape(text)
-    for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
-        if secret in text:
-            text = text.replace(secret, _secrets[secret])
+    if secrets:
+        for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
+            if secret in text:
+                text = text.replace(secret, _secrets[secret])
     if emails and ("@" in text or "%40" in text):  # the pattern takes 60 microseconds a line
         text = _EMAIL.sub("[e-mail]", text)
     return text
@@ -79,7 +91,9 @@ def redact(text: str, *, emails: bool = False) -> str:
 def _escape(text: str) -> str:
     if text.isascii() and text.isprintable():  # nearly always, and ten times faster
         return text
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return CONTROL_CHARACTERS.sub(
+        lambda found: found.group().encode("unicode_escape").decode(), text
+    )
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
@@ -91,13 +105,48 @@ def redirect_to_devnull(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def follow_own_links(path: str | Path) -> Path:
+    """Return where a path leads, following only links that nobody else could have planted.
+
+    Those are the links of this user, of root and of the owner of this program's code. In a folder
+    such as /tmp another user could lead a log into any file of this user. The file need not exist.
+    Raises PermissionError for a link of anybody else.
+    """
+    trusted = {os.geteuid(), 0, os.stat(__file__).st_uid}
+    left = list(reversed(Path(os.path.abspath(path)).parts))
+    reached = Path(left.pop())
+    links = 0
+    while left:
+        if reached == Path("/proc"):  # its links lead to pipes as well: /dev/stdout, for example
+            return reached.joinpath(*reversed(left))
+        candidate = Path(os.path.normpath(reached / left.pop()))
+        if not candidate.is_symlink():
+            reached = candidate
+            continue
+        owner = candidate.lstat().st_uid
+        if owner not in trusted:
+            raise PermissionError(
+                errno.EPERM,
+                f"{candidate} is a symbolic link made by the user {owner}, which is not followed; "
+                "remove it or choose another file",
+            )
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, "its symbolic links lead in a circle")
+        target = reached / os.readlink(candidate)
+        left += reversed(target.parts[1:])
+        reached = Path(target.parts[0])
+    return reached
+
+
 def setup_logger(
     name: str, log_file: str | Path, log_level: str = "INFO", *, redact_emails: bool = False
 ) -> logging.Logger:
     """Log `name` to the console from `log_level` up, and everything to a rotating file.
 
     The file has mode 0600 and rotates at 10 MB with five backups. The empty name stands for the
-    whole program. A second call replaces the handlers of the first. Raises ValueError for an
+    whole program. A link in place of the file is followed only if it is one of `follow_own_links`.
+    A second call replaces the handlers of the first. Raises ValueError for an
     unknown level, OSError if the file cannot be written.
     """
     if log_level.upper() not in LEVELS:
@@ -152,8 +201,22 @@ class _RedactingFormatter(logging.Formatter):
         self._redact = partial(redact, emails=emails)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = self._redact(record.message)
+        record.message = self._redacted_message(record)
         return super().formatMessage(record)
+
+    def _redacted_message(self, record: logging.LogRecord) -> str:
+        arguments = record.args
+        if not isinstance(arguments, tuple) or not any(
+            isinstance(each, RowText) for each in arguments
+        ):
+            return self._redact(record.message)
+        redacted = (
+            self._redact(each, secrets=not isinstance(each, RowText))
+            if isinstance(each, str)
+            else each
+            for each in arguments
+        )
+        return str(record.msg) % tuple(redacted)
 
     def formatException(self, ei: Any) -> str:
         return self._indented(super().formatException(ei))
@@ -179,12 +242,17 @@ class _PrivateRotatingFile(RotatingFileHandler):
     """A rotating file that only its owner can read; its errors do not stop the run."""
 
     def __init__(self, path: str | Path) -> None:
+        self._path = os.path.abspath(path)
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUP_COUNT, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
+        # The file that a link leads to rotates beside itself, and the link stays.
+        self.baseFilename = str(follow_own_links(self._path))
+
         def open_private(path: str, flags: int) -> int:
             # O_NONBLOCK: opening a pipe without a reader fails instead of blocking.
-            descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+            flags |= os.O_NONBLOCK | (0 if path.startswith("/proc/") else os.O_NOFOLLOW)
+            descriptor = os.open(path, flags, 0o600)
             with contextlib.suppress(OSError):  # the file belongs to another user
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):  # root could close /dev/null
                     os.fchmod(descriptor, 0o600)

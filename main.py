@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
-from errors import ExitStatus, SyncError
+from errors import ExitStatus, SyncError, explain_import_error
 from logger_config import FILE_ONLY
 
 if TYPE_CHECKING:
@@ -39,12 +39,14 @@ def load_environment_variables(env_file: str | None = None) -> dict[str, str]:
 
     environment = read_environment(env_file)
     Settings.from_environment(environment)
-    return environment
+    return dict(environment)
 
 
 def run_integration() -> None:
     """Run one sync with the settings of `.env` and the environment; raises what ended it early."""
-    status = _sync(_parse_flags([]), load_environment_variables())
+    from config.settings import read_environment
+
+    status = _sync(_parse_flags([]), read_environment())
     logger.debug("run_integration ended; as a command its exit status would be %s", status)
 
 
@@ -57,7 +59,10 @@ def main() -> None:
 def exit_status_of(command: Callable[[], int]) -> int:
     """Run a command and return its exit status; every exception ends here, with its message."""
     try:
-        return command()
+        try:
+            return command()
+        except ImportError as error:
+            raise explain_import_error(error) from error
     except KeyboardInterrupt as interrupt:  # Interrupted has a number, and maybe a message
         if str(interrupt):
             print_error(str(interrupt))
@@ -106,6 +111,8 @@ def _run_command(argv: Sequence[str]) -> int:
     if flags.history:
         from commands.history import print_history
 
+        for warning in environment.warnings:
+            print_error(warning)
         return print_history(environment)
     if flags.check:
         from commands.check.run import run_check

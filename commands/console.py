@@ -1,16 +1,21 @@
 """Printing to the terminal: output on standard output, messages on standard error.
 
-Every line is redacted, and its control characters are escaped. The log is
-redacted in `logger_config`.
+Control characters are escaped in every line. Messages are redacted; JSON and values of rows are
+not: no secret goes into them, and where a password is an ordinary word, redaction would change the
+data and give the password away. The log is redacted in `logger_config`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from typing import TextIO
 
-from logger_config import redact, redirect_to_devnull
+from logger_config import CONTROL_CHARACTERS, redact, redirect_to_devnull
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def open_closed_streams() -> None:
@@ -23,7 +28,7 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def print_line(line: str, out: TextIO | None = None) -> None:
+def print_line(line: str, out: TextIO | None = None, *, redacts_secrets: bool = True) -> None:
     """Print a line. Once a line cannot be written, this and all later lines are discarded.
 
     The reason is printed on standard error, unless it is a closed pipe (`| head`). Characters that
@@ -31,9 +36,13 @@ def print_line(line: str, out: TextIO | None = None) -> None:
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
-    text = redact(line).encode(encoding, "backslashreplace").decode(encoding)
+    text = redact(line, secrets=redacts_secrets)
+    _write(text.encode(encoding, "backslashreplace").decode(encoding), out)
+
+
+def _write(line: str, out: TextIO) -> None:
     try:
-        out.write(f"{text}\n")
+        out.write(f"{line}\n")
         out.flush()
     except OSError as error:
         redirect_to_devnull(out)
@@ -50,8 +59,31 @@ def print_text(text: str) -> None:
 
 
 def print_payload(out: TextIO, endpoint: str, body: bytes) -> None:
-    """Print a request of a dry run."""
-    print_line(f"{endpoint} {body.decode()}", out)
+    """Print a request of a dry run: the exact bytes that would be sent.
+
+    Only control characters, and characters that the terminal's encoding lacks, are written as JSON
+    escapes, which mean the same.
+    """
+    _write(f"{endpoint} {_safe_json(body.decode(), out)}", out)
+
+
+def print_json(text: str) -> None:
+    """Print JSON of several lines on standard output."""
+    for line in text.split("\n"):
+        _write(_safe_json(line, sys.stdout), sys.stdout)
+
+
+def _safe_json(text: str, out: TextIO) -> str:
+    text = CONTROL_CHARACTERS.sub(_to_json_escape, text)
+    try:
+        text.encode(out.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = _NOT_ASCII.sub(_to_json_escape, text)
+    return text
+
+
+def _to_json_escape(found: re.Match[str]) -> str:
+    return json.dumps(found.group())[1:-1]
 
 
 def print_error(line: str) -> None:

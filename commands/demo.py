@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from commands.console import print_text
-from errors import ConfigError, ExitStatus
+from errors import ExitStatus, explain_import_error
 
 
 def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
@@ -15,9 +15,7 @@ def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
     try:
         from sandbox.demo import demo_servers
     except ImportError as error:
-        raise ConfigError(
-            [f"--demo needs {error.name}: pip install -r requirements-dev.txt"]
-        ) from error
+        raise explain_import_error(error, "requirements-dev.txt") from error
 
     folder = Path(tempfile.mkdtemp(prefix="mysql-to-iterable-demo-"))
     with demo_servers() as server_settings:

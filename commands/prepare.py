@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import resource
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from config.settings import Settings
-from errors import ConfigError
+from config.settings import Settings, warnings_about
+from errors import ConfigError, require_packages
 from logger_config import log_uncaught_errors, register_secret, setup_logger
 from sync.signals import StopSignal
+
+logger = logging.getLogger(__name__)
 
 _OPEN_FILES = 4_096
 _COLLECTION_THRESHOLDS = (50_000, 20, 100)
@@ -23,9 +26,11 @@ def prepare(
 ) -> Settings:
     """Parse the settings, and set up logging and redaction as they say.
 
-    `mode` and `console_level` take precedence over SYNC_MODE and LOG_LEVEL. Raises ConfigError.
+    `mode` and `console_level` take precedence over SYNC_MODE and LOG_LEVEL. Raises
+    ConfigError, and InstallationError for a package that the run would need later.
     """
     settings = Settings.from_environment(environment)
+    check_packages(settings)
     if mode is not None:
         settings = replace(settings, sync_mode=mode)
     register_secrets(settings)
@@ -37,7 +42,14 @@ def prepare(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
     log_uncaught_errors()
+    for warning in warnings_about(environment):
+        logger.warning("%s", warning)
     return settings
+
+
+def check_packages(settings: Settings) -> None:
+    """Raise InstallationError if a package is missing that is first imported during a run."""
+    require_packages(["email_validator", *(["jinja2"] if settings.report else [])])
 
 
 def register_secrets(settings: Settings) -> None:

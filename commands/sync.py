@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from commands.console import print_error, print_line, print_payload, print_text
+from commands.console import print_error, print_json, print_line, print_payload
 from commands.prepare import allow_open_files, stop_signals, tune_garbage_collection
 from config.settings import Settings
 from errors import ExitStatus
@@ -45,7 +45,7 @@ def run_sync(
         for line in report.lines():
             print_line(line, out)
     if as_json:
-        print_text(report.summary.to_text())
+        print_json(report.summary.to_text())
     _ping(health, report, stop)
     return status_of_run(report, stop, quiet=quiet)
 

@@ -5,15 +5,18 @@ Each returns the value, or raises ValueError whose text completes "NAME ...".
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import timezone, tzinfo
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from config.fields import Field, parse_fields
 
@@ -84,6 +87,11 @@ def time_zone(text: str) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
+        if not available_timezones():
+            raise ValueError(
+                f"cannot be looked up: {sys.executable} finds no time zones; run {sys.executable} "
+                "-m pip install -r requirements.txt"
+            ) from None
         raise ValueError(
             f"is not a time zone: {text!r}; use an IANA name such as Europe/Berlin"
         ) from None
@@ -95,8 +103,11 @@ def absolute_path(text: str) -> Path:
         raise ValueError("is not a usable path: it contains a NUL character")
     try:
         path = PROJECT_FOLDER / Path(text).expanduser()
-        path.is_dir()  # raises OSError if the system does not accept the path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # raises OSError if the system does not accept the path
     except (OSError, RuntimeError) as error:  # too long, no permission, ~ of an unknown user
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise ValueError(f"is a symbolic link that leads back to itself: {path}") from None
         raise ValueError(f"is not a usable path: {error}") from None
     return path
 
@@ -132,6 +143,10 @@ def existing_file(text: str) -> Path:
     if not path.is_file():
         raise ValueError(f"is not an existing file: {path}")
     return path
+
+
+def socket_file(text: str) -> str:
+    return str(absolute_path(text)) if text else ""
 
 
 def ca_file(text: str) -> str:

@@ -6,9 +6,10 @@ setting, add a field in its group and run `python -m tools.document_tables`.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import tzinfo
 from functools import partial
@@ -38,6 +39,7 @@ from config.parsers import (
     ping_url,
     plain_text,
     regular_file,
+    socket_file,
     time_zone,
     whole,
 )
@@ -58,11 +60,15 @@ class Setting(NamedTuple):
     parse: Callable[[str], Any]  # raises ValueError whose text completes "NAME ..."
     help: str
     redacted_as: str  # the label that replaces a secret; empty if the value is not secret
-    is_verbatim: bool  # spaces at both ends belong to the value, which may also be empty
+    is_verbatim: bool  # spaces at both ends belong to the value
+    may_be_empty: bool  # an empty text is a value; otherwise it counts as not set
 
     @property
     def required(self) -> bool:
         return self.default is None
+
+    def is_empty(self, text: str | None) -> bool:
+        return not text or not (self.is_verbatim or text.strip())
 
     def read(self, environment: Mapping[str, str]) -> Any:
         """Return the parsed value; raises ConfigError with all problems of this setting."""
@@ -78,9 +84,9 @@ class Setting(NamedTuple):
         if text.startswith("your_") and text.endswith("_here"):
             raise ValueError("still holds the template's placeholder: put your own value there")
         if self.default is None:
-            if not is_set or not (text or self.is_verbatim):
+            if not is_set or not (text or self.may_be_empty):
                 raise ValueError("is missing: set it in .env (see .env.example)")
-        elif not text:
+        elif not is_set or not (text or self.may_be_empty):
             text = self.default
         try:
             text.encode()
@@ -97,6 +103,7 @@ def setting(
     *,
     redacted_as: str = "",
     is_verbatim: bool = False,
+    may_be_empty: bool = False,
 ) -> Any:
     """Declare a field of `Settings`. A secret stays out of `repr`."""
     declaration = {
@@ -106,6 +113,7 @@ def setting(
         "help": help,
         "redacted_as": redacted_as,
         "is_verbatim": is_verbatim,
+        "may_be_empty": may_be_empty or default == "",
     }
     return field(repr=not redacted_as, metadata=declaration)
 
@@ -131,6 +139,7 @@ class Settings:
         "The password of that user; may be empty.",
         redacted_as="database password",
         is_verbatim=True,
+        may_be_empty=True,
     )
     db_name: str = required(plain_text, "The database that has the tables of the query.")
     iterable_api_key: str = required(
@@ -138,7 +147,9 @@ class Settings:
     )
 
     db_port: int = database("3306", whole(1, 65_535), "TCP port of the server.")
-    db_unix_socket: str = database("", plain_text, "A socket file to use instead of host and port.")
+    db_unix_socket: str = database(
+        "", socket_file, "A socket file to use instead of host and port."
+    )
     db_ssl_ca: str = database(
         "",
         ca_file,
@@ -161,10 +172,14 @@ class Settings:
         DEFAULT_USER_FIELDS,
         field_list(RESERVED_USER_FIELDS),
         "Profile fields: field=column, or one name for both; column:bool or column:json converts "
-        "the value.",
+        "the value. Empty: no fields.",
+        may_be_empty=True,
     )
     event_fields: tuple[Field, ...] = selection(
-        DEFAULT_EVENT_FIELDS, field_list(RESERVED_EVENT_FIELDS), "Event fields, in the same form."
+        DEFAULT_EVENT_FIELDS,
+        field_list(RESERVED_EVENT_FIELDS),
+        "Event fields, in the same form. Empty: no fields but the time.",
+        may_be_empty=True,
     )
     send_nulls: bool = selection(
         "false",
@@ -282,38 +297,66 @@ def read_setting(environment: Mapping[str, str], name: str) -> Any:
     return SETTINGS[NAMES.index(name)].read(environment)
 
 
-def read_environment(env_file: str | os.PathLike[str] | None = None) -> dict[str, str]:
+class Environment(dict[str, str]):
+    """The settings that are set, as texts, and what to warn of."""
+
+    warnings: Sequence[str] = ()
+
+
+def warnings_about(environment: Mapping[str, str]) -> Sequence[str]:
+    """Return what `read_environment` found to warn of."""
+    return environment.warnings if isinstance(environment, Environment) else ()
+
+
+def read_environment(env_file: str | os.PathLike[str] | None = None) -> Environment:
     """Return the settings of the `.env` file and of the environment, which wins.
 
-    Without `env_file`, `.env` in the project folder is read if it exists. Raises ConfigError if
-    the file is missing or cannot be read.
+    Without `env_file`, `.env` in the project folder is read if it exists. An empty environment
+    variable does not hide a value in the file: the value holds, with a warning. Raises ConfigError
+    if the file is missing or cannot be read.
     """
-    path = PROJECT_FOLDER / ".env" if env_file is None else Path(env_file)
+    path = env_file_path(env_file)
+    in_file: dict[str, str | None] = {}
     try:
-        is_file = path.is_file()
-        in_file = _read_file(path) if is_file else {}
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path} cannot be read: it is not UTF-8 text"]) from None
+        in_file = _read_file(path)
+    except (FileNotFoundError, IsADirectoryError):
+        if env_file is not None:
+            raise ConfigError([f"--env-file {path} is not an existing file"]) from None
+        if path.is_dir():
+            raise ConfigError([f"{path} is a folder, not a file: remove it"]) from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise ConfigError([f"{path} cannot be read: {reason}"]) from None
-    if env_file is not None and not is_file:
-        raise ConfigError([f"--env-file {path} is not an existing file"])
-    return {
-        name: value
-        for name in NAMES
-        if (value := os.environ.get(name, in_file.get(name))) is not None
-    }
+    environment, ignored = Environment(), []
+    for declared in SETTINGS:
+        name = declared.name
+        text, text_in_file = os.environ.get(name), in_file.get(name)
+        if text is not None and declared.is_empty(text) and not declared.is_empty(text_in_file):
+            ignored.append(name)
+            text = text_in_file
+        text = text_in_file if text is None else text
+        if text is not None:
+            environment[name] = text
+    environment.warnings = [
+        f"The environment variable {name} is empty, so the value in {path} is used: unset the "
+        "variable, or remove the line from the file."
+        for name in ignored
+    ]
+    return environment
+
+
+def env_file_path(env_file: str | os.PathLike[str] | None) -> Path:
+    """Return the whole path of the settings file; `--env-file` starts at the current folder."""
+    return PROJECT_FOLDER / ".env" if env_file is None else Path(os.path.abspath(env_file))
 
 
 def _read_file(path: Path) -> dict[str, str | None]:
-    """Parse a `.env` file; raises OSError, or ValueError if it is not one."""
-    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
-
+    """Parse a `.env` file, which may be a pipe; raises OSError, or ValueError if it is not one."""
     with path.open("rb") as file:
         content = file.read(MAX_ENV_FILE_BYTES + 1)
-    # Windows editors put a byte order mark at the start, which is not part of the first name.
-    text = io.StringIO(content.decode("utf-8-sig"), newline=None)
+    from dotenv.parser import parse_stream  # takes 20 ms, which `--help` does not need
+
+    text = io.StringIO(_decode(content), newline=None)
     is_long = any(len(line) > MAX_ENV_LINE_CHARACTERS for line in text)
     if len(content) > MAX_ENV_FILE_BYTES or is_long or b"\0" in content:
         raise ValueError(
@@ -326,3 +369,22 @@ def _read_file(path: Path) -> dict[str, str | None]:
         places = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
         raise ValueError(f"line {places} is not NAME=value, or has a quote that is not closed")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
+
+
+def _decode(content: bytes) -> str:
+    """Decode the text of a settings file; raises ValueError that names another encoding."""
+    # In UTF-16 every second byte of an ASCII character is zero. Windows' editors and PowerShell
+    # put a byte order mark first, but not every program does.
+    has_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if has_mark or content[1:40:2].count(0) >= 10 or content[:40:2].count(0) >= 10:
+        raise ValueError("it is not UTF-8 text but probably UTF-16: save it as UTF-8")
+    # A byte order mark is not part of the first name. A cut in the last character is no error.
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        return decoder.decode(content, final=len(content) <= MAX_ENV_FILE_BYTES)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"line {line} is not UTF-8 text but probably Latin-1 or Windows-1252: save the file "
+            "as UTF-8"
+        ) from None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
+from logger_config import follow_own_links
 from state.database import StateError, state_errors
 from state.lock import owner_of_lock
 from state.outbox import Outbox
@@ -49,6 +50,8 @@ def _env_file_line(path: Path) -> CheckLine:
         found = path.stat()
     except OSError as error:
         return failed("env file", f"{path} cannot be checked: {error.strerror}")
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
+        return passed("env file", f"{path} is a device, whose mode is not checked")
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o006:
         return failed(
@@ -110,8 +113,9 @@ def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
 def _log_line(path: Path) -> CheckLine:
     """Check that the log can be written and, by its folder's permissions, rotated."""
     try:
-        _can_be_opened(path, os.O_WRONLY | os.O_APPEND)
-        problem = _why_not_writable(path.parent)
+        target = follow_own_links(path)
+        _can_be_opened(target, os.O_WRONLY | os.O_APPEND)
+        problem = _why_not_writable(target.parent)
     except OSError as error:
         problem = error.strerror
     if problem:

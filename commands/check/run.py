@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from commands.check.database import SLOW_QUERY_SECONDS, check_database
@@ -11,24 +12,25 @@ from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.check.project import check_project
 from commands.console import print_line
-from commands.prepare import register_secrets
-from config.parsers import PROJECT_FOLDER
-from config.settings import Settings
+from commands.prepare import check_packages, register_secrets
+from config.settings import Settings, env_file_path, warnings_about
 from errors import ConfigError, ExitStatus
 
 
 def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:
     """Print one line for each thing that a run needs; return BAD_SETTINGS if any line failed."""
-    path = Path(env_file) if env_file else PROJECT_FOLDER / ".env"
+    path = env_file_path(env_file)
     try:
         settings = Settings.from_environment(environment)
     except ConfigError as error:
         lines = settings_problems(error)
     else:
         register_secrets(settings)
-        lines = check_setup(settings, path if path.is_file() else None)
+        check_packages(settings)
+        lines = check_setup(settings, path if path.exists() else None)
+    warnings = (warned("settings", text) for text in warnings_about(environment))
     all_ok = True
-    for line in lines:
+    for line in chain(warnings, lines):
         print_line(str(line))
         all_ok = all_ok and line.ok
     return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS

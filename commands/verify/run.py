@@ -118,7 +118,7 @@ def run_verify(settings: Settings, count: int) -> ExitStatus:
         for finding in verify(settings, count, stop.event):
             tally.add(finding)
             if finding.details:
-                print_line(str(finding))
+                print_line(str(finding), redacts_secrets=False)
         print_line(f"Result: {tally}")
     if stop.number is not None:
         raise Interrupted(stop.number)

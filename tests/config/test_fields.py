@@ -53,7 +53,7 @@ def test_an_invalid_entry_is_quoted(entry: str) -> None:
 @pytest.mark.parametrize("cast", ["int", "BOOL", "bool:json", "date"])
 def test_an_unknown_conversion_is_reported(cast: str) -> None:
     assert problems_of(f"a=b:{cast}") == [
-        f"'a=b:{cast}' has the unknown conversion ':{cast}': use :bool or :json"
+        f"'a=b:{cast}' has the unknown conversion ':{cast}': use :bool, :json or :utc"
     ]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from config.settings import NAMES, read_environment
+from config.settings import NAMES, Settings, read_environment, warnings_about
 from errors import ConfigError
-from tests.config.test_settings import ROOT, problem_with, settings_with
+from tests.config.test_settings import REQUIRED_ONES, ROOT, problem_with, settings_with
 
 # Paths
 
@@ -26,6 +28,7 @@ def test_a_relative_path_starts_at_the_project_folder_wherever_the_program_is_st
     assert settings_with(RESULTS_DIR="sql").results_dir == ROOT / "sql"
     assert settings_with(QUERY_FILE="sql/schema.sql").query_file == ROOT / "sql" / "schema.sql"
     assert settings_with(DB_SSL_CA="main.py").db_ssl_ca == str(ROOT / "main.py")
+    assert settings_with(DB_UNIX_SOCKET="s.sock").db_unix_socket == str(ROOT / "s.sock")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -35,6 +38,7 @@ def test_an_absolute_path_and_a_home_folder_are_accepted(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert getattr(settings_with(**{name: f"{tmp_path}/a"}), name.lower()) == tmp_path / "a"
     assert getattr(settings_with(**{name: "~/a"}), name.lower()) == tmp_path / "a"
+    assert settings_with(DB_UNIX_SOCKET="~/a").db_unix_socket == str(tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -63,6 +67,14 @@ def test_a_file_that_is_read_must_exist(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "x" * 300, "a\0b"])
 def test_a_path_that_the_system_does_not_accept_is_reported(name: str, text: str) -> None:
     assert problem_with(**{name: text}).startswith(f"{name} is not a usable path: ")
+
+
+@pytest.mark.parametrize("name", [*FILES, "RESULTS_DIR", "QUERY_FILE", "DB_UNIX_SOCKET"])
+def test_a_link_that_leads_to_itself_is_named_in_words(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "link"
+    path.symlink_to(path)
+    expected = f"{name} is a symbolic link that leads back to itself: {path}"
+    assert problem_with(**{name: str(path)}) == expected
 
 
 @pytest.mark.parametrize("name", ["STATE_FILE", "METRICS_FILE"])
@@ -180,17 +192,52 @@ def test_a_password_is_never_interpolated(env_file: EnvFile, password: str) -> N
     assert read_environment(env_file(f"DB_PASSWORD={password}\n")) == {"DB_PASSWORD": password}
 
 
-def test_the_environment_wins_over_the_file_even_if_empty(
+def test_the_environment_wins_over_the_file(
     env_file: EnvFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = env_file("DB_HOST=from-the-file\nDB_USER=from-the-file\nDB_PASSWORD=from-the-file\n")
     monkeypatch.setenv("DB_HOST", "from-the-environment")
-    monkeypatch.setenv("DB_PASSWORD", "")
-    assert read_environment(path) == {
+    monkeypatch.setenv("DB_PASSWORD", " ")
+    environment = read_environment(path)
+    assert environment == {
         "DB_HOST": "from-the-environment",
         "DB_USER": "from-the-file",
-        "DB_PASSWORD": "",
+        "DB_PASSWORD": " ",
     }
+    assert environment.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"), [*((name, "") for name in NAMES), ("DB_NAME", " "), ("EVENT_FIELDS", " ")]
+)
+def test_an_empty_environment_variable_hid_the_value_in_the_file(
+    env_file: EnvFile, monkeypatch: pytest.MonkeyPatch, name: str, empty: str
+) -> None:
+    """The US address was used though `.env` had the EU address."""
+    path = env_file(f"{name}=from-the-file\n")
+    monkeypatch.setenv(name, empty)
+    environment = read_environment(path)
+    assert environment == {name: "from-the-file"}
+    (warning,) = warnings_about(environment)
+    assert warning == (
+        f"The environment variable {name} is empty, so the value in {path} is used: unset the "
+        "variable, or remove the line from the file."
+    )
+
+
+@pytest.mark.parametrize("in_file", ["", "DB_PASSWORD=\nEVENT_FIELDS=\nDB_NAME=\nDB_PORT=\n"])
+def test_an_empty_environment_variable_alone_is_the_empty_value_where_there_may_be_one(
+    env_file: EnvFile, monkeypatch: pytest.MonkeyPatch, in_file: str
+) -> None:
+    for name in ("DB_PASSWORD", "EVENT_FIELDS", "DB_NAME", "DB_PORT"):
+        monkeypatch.setenv(name, "")
+    environment = read_environment(env_file(in_file))
+    assert environment.warnings == []
+    with pytest.raises(ConfigError) as raised:
+        Settings.from_environment({**REQUIRED_ONES, **environment})
+    assert raised.value.problems == ["DB_NAME is missing: set it in .env (see .env.example)"]
+    settings = Settings.from_environment({**REQUIRED_ONES, **environment, "DB_NAME": "shop"})
+    assert (settings.db_password, settings.event_fields, settings.db_port) == ("", (), 3306)
 
 
 def test_reading_an_env_file_does_not_change_the_environment(env_file: EnvFile) -> None:
@@ -219,11 +266,70 @@ def test_an_env_file_on_the_command_line_must_exist(tmp_path: Path, named: str) 
     assert raised.value.problems == [f"--env-file {path} is not an existing file"]
 
 
-def test_an_env_file_that_is_not_utf_8_is_refused_without_quoting_it(env_file: EnvFile) -> None:
-    path = env_file("DB_PASSWORD=pässwörd\n".encode("latin-1"))
+def test_a_relative_env_file_starts_at_the_current_folder_and_is_named_whole(
+    env_file: EnvFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = env_file("DB_HOST=x\n")
+    monkeypatch.chdir(path.parent)
+    assert read_environment(path.name) == {"DB_HOST": "x"}
+    with pytest.raises(ConfigError) as raised:
+        read_environment("other.env")
+    assert raised.value.problems == [f"--env-file {path.parent}/other.env is not an existing file"]
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "pipe"])
+def test_an_env_file_that_is_a_pipe_named_no_file(
+    env_file: EnvFile, tmp_path: Path, name: str
+) -> None:
+    """`--env-file <(cat .env)` and a FIFO were refused."""
+    env_file("")
+    if name == "pipe":
+        path = tmp_path / name
+        os.mkfifo(path)
+        thread = threading.Thread(target=path.write_bytes, args=(b"DB_HOST=x\n",))
+        thread.start()
+    else:
+        reader, writer = os.pipe()
+        path = Path(name.format(reader))
+        os.write(writer, b"DB_HOST=x\n")
+        os.close(writer)
+    try:
+        assert read_environment(path) == {"DB_HOST": "x"}
+    finally:
+        if name == "pipe":
+            thread.join(10)
+        else:
+            os.close(reader)
+
+
+def test_an_endless_pipe_is_not_read_to_its_end(env_file: EnvFile) -> None:
+    env_file("")
+    with subprocess.Popen(["yes", "A=1"], stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        with pytest.raises(ConfigError, match="it is not a settings file"):
+            read_environment(f"/dev/fd/{endless.stdout.fileno()}")
+        endless.kill()
+
+
+def test_an_env_file_in_latin_1_is_named_as_such_without_quoting_it(env_file: EnvFile) -> None:
+    path = env_file("DB_HOST=x\nDB_PASSWORD=pässwörd\n".encode("latin-1"))
     with pytest.raises(ConfigError) as raised:
         read_environment(path)
-    assert raised.value.problems == [f"{path} cannot be read: it is not UTF-8 text"]
+    assert raised.value.problems == [
+        f"{path} cannot be read: line 2 is not UTF-8 text but probably Latin-1 or Windows-1252: "
+        "save the file as UTF-8"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_an_env_file_in_utf_16_is_named_as_such(env_file: EnvFile, encoding: str) -> None:
+    """The message was the codec's: `invalid start byte`, or a limit of bytes."""
+    path = env_file("DB_HOST=localhost\nDB_PASSWORD=pässwörd\n".encode(encoding))
+    with pytest.raises(ConfigError) as raised:
+        read_environment(path)
+    assert raised.value.problems == [
+        f"{path} cannot be read: it is not UTF-8 text but probably UTF-16: save it as UTF-8"
+    ]
 
 
 def test_the_lines_of_an_env_file_that_are_not_settings_are_named(env_file: EnvFile) -> None:

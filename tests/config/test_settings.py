@@ -16,6 +16,7 @@ from config.settings import DEFAULTS, NAMES, REQUIRED, Settings
 from errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+FIELDS = {"USER_FIELDS": USER_FIELDS, "EVENT_FIELDS": EVENT_FIELDS}
 REQUIRED_ONES = {
     "DB_HOST": "db.example.com",
     "DB_USER": "reader",
@@ -83,10 +84,19 @@ def test_unset_settings_have_the_documented_defaults() -> None:
     assert (settings.user_fields, settings.event_fields) == (USER_FIELDS, EVENT_FIELDS)
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", sorted(set(DEFAULTS) - {"USER_FIELDS", "EVENT_FIELDS"}))
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_optional_setting_has_its_default(name: str, empty: str) -> None:
     assert settings_with(**{name: empty}) == settings_with()
+
+
+@pytest.mark.parametrize("name", ["USER_FIELDS", "EVENT_FIELDS"])
+@pytest.mark.parametrize("empty", ["", "  ", " , "])
+def test_an_empty_list_of_fields_sent_the_default_fields(name: str, empty: str) -> None:
+    settings = settings_with(**{name: empty})
+    assert getattr(settings, name.lower()) == ()
+    others = set(FIELDS) - {name}
+    assert [getattr(settings, other.lower()) for other in others] == [FIELDS[o] for o in others]
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from pathlib import Path
@@ -155,3 +156,17 @@ def test_results_files_of_one_second_get_different_names_and_old_ones_are_delete
     assert len(program.results_files) == 3
     heads = [json.loads(path.read_text()) for path in program.results_files]
     assert [counts_of(head) for head in heads] == [{"unchanged": 1}] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links of other users")
+@pytest.mark.parametrize("flag", ["--dry-run", "--check"])
+def test_a_planted_link_in_place_of_the_log_file_is_refused(program: Program, flag: str) -> None:
+    victim = program.folder / "precious"
+    victim.write_text("precious", encoding="ascii")
+    program.log_file.symlink_to(victim)
+    os.chown(program.log_file, 4321, 4321, follow_symlinks=False)
+    ending = program.run(flag)
+    assert ending.status == 2
+    assert f"{program.log_file} cannot be written" in ending.output
+    assert f"{program.log_file} is a symbolic link made by the user 4321" in ending.output
+    assert victim.read_text(encoding="ascii") == "precious"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
-from tests.support.program import API_KEY, Program, counts_of
+from tests.support.program import API_KEY, Ending, Program, counts_of, wait_until
 from tests.support.users import add_user, add_users, check_project, email_of
 
 
@@ -133,6 +138,51 @@ def test_a_password_with_odd_characters_is_read_from_the_file_as_it_is(
         assert ending.status == 0, ending.output
     finally:
         mariadb.run_sql("DROP USER odd@'%'")
+
+
+def test_settings_can_come_from_standard_input(program: Program) -> None:
+    """`--env-file /dev/stdin` and `--env-file <(cat .env)` named "no file"."""
+    settings = "".join(f"{name}={value}\n" for name, value in program.settings.items())
+    command = [sys.executable, str(program.project / "main.py"), "--env-file", "/dev/stdin"]
+    ended = subprocess.run(
+        [*command, "--dry-run"],
+        input=settings,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode in (0, 3), ended.stderr
+    assert program.results["dry_run"]
+
+
+def test_ctrl_c_ends_the_wait_for_an_env_file_that_nobody_writes(program: Program) -> None:
+    program.env_file.unlink()
+    os.mkfifo(program.env_file)
+    running = program.start()
+    writers: list[int] = []
+
+    def is_opened_by_the_program() -> bool:
+        with suppress(OSError):  # nobody reads yet
+            writers.append(os.open(program.env_file, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    wait_until(is_opened_by_the_program)
+    running.send(signal.SIGINT)
+    assert running.ending() == Ending(130, "", "")
+    os.close(writers[0])
+
+
+def test_an_empty_environment_variable_is_named_and_does_not_hide_the_file(
+    program: Program,
+) -> None:
+    program.env_file.write_text("DB_NAME=from_the_file\n", encoding="utf-8")
+    words = f"The environment variable DB_NAME is empty, so the value in {program.env_file} is used"
+    for flag in ("--dry-run", "--check", "--history"):
+        ending = program.run(flag, settings={"DB_NAME": ""})
+        assert ending.output.count(words) == 1
+        assert "is missing" not in ending.output
+    assert words in program.log
 
 
 def test_version_and_help_need_no_settings(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import pytest
 
+from commands.console import print_payload
+from logger_config import CONTROL_CHARACTERS
 from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 from tests.conftest import SCHEMA
@@ -261,3 +263,42 @@ def test_without_payloads_no_email_is_in_the_log_or_on_the_console(
     assert [Path(where).suffix for where in places_of(EMAIL, found)] == [".json"]
     assert {Path(where).suffix for where in places_of("Canary", found)} <= {".json"}
     assert "users/" in program.log
+
+
+@pytest.mark.parametrize("password", ["example", "true", "total_users", "user"])
+def test_a_password_that_is_an_ordinary_word_changed_payloads_and_json(
+    password: str, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    """DB_PASSWORD=example made `ann@[database password].com` of an address."""
+    with MySQLSandbox([SCHEMA], password=password) as server:
+        add_user(server.run_sql, 1, "ann@example.com", first_name="true \u202e user")
+        program = program_of(tmp_path, server, iterable)
+        own = {"DB_PASSWORD": password}
+        dry_run = program.run("--dry-run", "--limit", "1", settings=own)
+        run = program.run("--json", settings=own)
+        verified = program.run("--verify", "1", settings=own)
+        exported = program.run("--export", str(tmp_path / "x.csv"), settings=own)
+    assert [ending.status for ending in (dry_run, run, verified, exported)] == [0, 0, 0, 0]
+    shown = dict(line.split(" ", 1) for line in dry_run.stdout.splitlines()[:2])
+    assert {name: json.loads(body) for name, body in shown.items()} == {
+        call.endpoint: call.body for call in iterable.calls if call.body is not None
+    }
+    assert "\u202e" not in dry_run.stdout
+    summary = json.loads(run.stdout)
+    assert summary == {name: value for name, value in program.results.items() if name != "records"}
+    assert summary["total_users"] == 1
+    assert "ann@example.com" in Path(tmp_path, "x.csv").read_text(encoding="utf-8")
+    sent = [line for line in program.log.splitlines() if "attempt 1" in line]
+    assert all('request {"email":"ann@example.com",' in line for line in sent)
+    assert len(sent) == 2
+
+
+def test_a_payload_is_valid_json_in_any_encoding_of_the_terminal(tmp_path: Path) -> None:
+    body = '{"a":"\u00e9 \u202e \U000e0001 \u009b \u4e2d"}'.encode()
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        path = tmp_path / encoding
+        with path.open("w", encoding=encoding) as out:
+            print_payload(out, "users/update", body)
+        text = path.read_text(encoding=encoding)
+        assert json.loads(text.removeprefix("users/update ")) == json.loads(body)
+        assert not CONTROL_CHARACTERS.search(text.rstrip("\n"))

@@ -210,6 +210,61 @@ def test_a_device_keeps_its_mode(set_up: SetUp, log_file: Path) -> None:
         os.close(terminal)
 
 
+def test_a_link_of_ours_is_followed_and_the_log_rotates_where_it_leads(
+    set_up: SetUp, log_file: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "log").write_bytes(b"\n" * MAX_BYTES)
+    tmp_path.joinpath("link").symlink_to("data")
+    log_file.symlink_to("link/../link/log")
+    logger = set_up()
+    logger.info("one more")
+    assert sorted(path.name for path in data.iterdir()) == ["log", "log.1"]
+    assert log_file.is_symlink()
+    assert "one more" in log_file.read_text(encoding="utf-8")
+    assert mode_of(data / "log") == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links of other users")
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_planted_link_was_followed_and_changed_the_mode_of_what_it_led_to(
+    log_file: Path, tmp_path: Path, is_folder: bool
+) -> None:
+    victim = tmp_path / "precious" / log_file.name
+    victim.parent.mkdir()
+    victim.write_text("precious", encoding="ascii")
+    victim.chmod(0o644)
+    shared = tmp_path / "shared"
+    link, target = (shared, victim.parent) if is_folder else (shared / log_file.name, victim)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target)
+    os.chown(link, 4321, 4321, follow_symlinks=False)
+    with pytest.raises(PermissionError) as caught:
+        setup_logger("planted", shared / log_file.name)
+    assert caught.value.strerror == (
+        f"{link} is a symbolic link made by the user 4321, which is not followed; remove it or "
+        "choose another file"
+    )
+    assert victim.read_text(encoding="ascii") == "precious"
+    assert mode_of(victim) == 0o644
+
+
+def test_links_in_a_circle_are_an_error_in_words(log_file: Path) -> None:
+    log_file.symlink_to(log_file.with_name("other"))
+    log_file.with_name("other").symlink_to(log_file)
+    with pytest.raises(OSError, match="its symbolic links lead in a circle"):
+        setup_logger("circle", log_file)
+
+
+def test_the_log_can_go_to_standard_output() -> None:
+    program = (
+        "from logger_config import setup_logger\n"
+        "setup_logger('x', '/dev/stdout', 'ERROR').info('to the pipe')\n"
+    )
+    assert run_program(program).stdout.endswith(" - x - INFO - to the pipe\n")
+
+
 def test_a_log_that_cannot_be_rotated_keeps_growing(set_up: SetUp, log_file: Path) -> None:
     """Every line after the first 10 MB was lost."""
     log_file.with_name(f"{log_file.name}.4").write_text("")

@@ -110,7 +110,9 @@ def test_an_export_to_an_empty_name_started_a_real_run(program: Program) -> None
 
 @pytest.mark.slow
 def test_an_empty_env_file_name_read_the_env_file_of_the_project(program: Program) -> None:
-    check_refused(program, 2, "--env-file . is not an existing file", "--env-file", "")
+    check_refused(
+        program, 2, f"--env-file {program.folder} is not an existing file", "--env-file", ""
+    )
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -174,12 +173,10 @@ def test_a_long_line_of_an_env_file_is_read_quickly(line: str, part: str, times:
         read_or_check_problem(path)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "zeros", "link to zeros", "link to itself"])
-def test_pipes_folders_and_devices_are_not_read_as_env_files(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["folder", "zeros", "link to zeros", "link to itself"])
+def test_folders_and_endless_devices_are_not_read_as_env_files(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ".env"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
+    if kind == "folder":
         path.mkdir()
     elif kind == "zeros":
         path = Path("/dev/zero")
