@@ -12,6 +12,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import orjson
 import requests
@@ -24,6 +26,7 @@ from iterable_api.responses import (
     EVENTS_TRACK_BULK,
     NO_API_RESPONSE,
     USERS_BULK_UPDATE,
+    USERS_GET_FIELDS,
     USERS_UPDATE,
     ApiResponse,
     error_line,
@@ -93,6 +96,10 @@ class IterableClient:
         }
         self.call_count = 0  # attempts, retries included
         self.retry_count = 0
+        self.has_api_answered = False  # whether any response was the API's own JSON
+        self._answered_at = float("-inf")  # when the last answer came, see `ApiResponse.is_answer`
+        self._asked_at = float("-inf")  # when `is_answering` last sent a request
+        self._asking = threading.Lock()
         self._counting = threading.Lock()
         self._max_attempts = max_attempts
         self._log_payloads = log_payloads
@@ -145,27 +152,28 @@ class IterableClient:
         return _to_tuple(self.call(EVENTS_TRACK, orjson.dumps(body)))
 
     def bulk_update_users(
-        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        self, users: Sequence[bytes], subject: str = "", **options: Any
     ) -> CallResult:
         """Update many profiles in one request (`POST /api/users/bulkUpdate`).
 
         Each item is the JSON body of a users/update call. Iterable accepts 4 MB a request.
+        `options` are those of `call`.
 
         `delivered` means that Iterable processed the batch. Rows may still have failed:
         `params` is the whole response, with the counts and the failed rows.
         """
         body = b'{"users":[%b]}' % b",".join(users)
-        return self.call(USERS_BULK_UPDATE, body, subject, has_permit=has_permit)
+        return self.call(USERS_BULK_UPDATE, body, subject, **options)
 
     def bulk_track_events(
-        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        self, events: Sequence[bytes], subject: str = "", **options: Any
     ) -> CallResult:
         """Track many events in one request (`POST /api/events/trackBulk`).
 
         Each item is the JSON body of an events/track call. Returns what `bulk_update_users` does.
         """
         body = b'{"events":[%b]}' % b",".join(events)
-        return self.call(EVENTS_TRACK_BULK, body, subject, has_permit=has_permit)
+        return self.call(EVENTS_TRACK_BULK, body, subject, **options)
 
     def process_user_record(self, user_record: JSON) -> JSON:
         """Update the profile and track the page view of one row.
@@ -192,15 +200,25 @@ class IterableClient:
         )
 
     def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
+        self,
+        endpoint: str,
+        body: bytes,
+        subject: str = "",
+        *,
+        has_permit: bool = False,
+        max_attempts: int | None = None,
+        before_attempt: Callable[[int], bool] = lambda _attempt: True,
     ) -> CallResult:
         """POST a JSON body to an endpoint and retry; `subject` names the call in the log.
 
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
         `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
-        caller has already taken the rate limiter's permit for the first attempt.
+        caller has already taken the rate limiter's permit for the first attempt. `max_attempts`
+        can only lower that of the client. `before_attempt(number)` is called right before an
+        attempt is sent; if it returns False, neither this attempt nor a later one is made.
         """
+        max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
         rate_limiter = self.rate_limiters[endpoint]
         started_at = self._clock()
         limited_at = float("inf")  # when the first 429 came
@@ -209,7 +227,10 @@ class IterableClient:
         verdict = Verdict.UNAVAILABLE
         while has_permit or rate_limiter.acquire(self._stop.wait):
             has_permit = False
+            if not before_attempt(attempts + 1):
+                break
             attempts += 1
+            self._count_attempt(is_retry=attempts > 1)
             sent_at = self._clock()
             response = self._http.post(endpoint, body)
             if logger.isEnabledFor(logging.DEBUG):
@@ -220,7 +241,8 @@ class IterableClient:
                     self._clock() - sent_at,
                     is_bulk=endpoint in BULK_ENDPOINTS,
                 )
-            verdict = verdict_of(endpoint, response)
+            self._note_answer(response)
+            verdict = verdict_of(endpoint, response, body, api_has_answered=self.has_api_answered)
             if verdict is Verdict.DELIVERED:
                 break
             if response.status == 429:
@@ -229,16 +251,50 @@ class IterableClient:
             else:
                 failures += 1
             wait_seconds = self._wait_before_retry(
-                verdict, response, attempts, failures, limited_at
+                verdict, response, attempts, failures, limited_at, max_attempts
             )
             self._log_failure(endpoint, response, verdict, subject, attempts, wait_seconds)
             if wait_seconds is None or self._stop.wait(wait_seconds):
                 break
-        with self._counting:
-            self.call_count += attempts
-            self.retry_count += max(0, attempts - 1)
         elapsed_seconds = self._clock() - started_at
-        return _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
+        result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
+        # Before the API has answered, a 404 means a wrong address.
+        if response.is_blocked and (self.has_api_answered or response.status != 404):
+            return replace(result, code=NO_API_RESPONSE, is_blocked=True)
+        return result
+
+    def is_answering(self, since: float) -> bool:
+        """Return whether Iterable has answered anything since then (a time of `clock`).
+
+        If not, ask with `GET users/getFields`, one thread at a time. False after a stop.
+        """
+        if self._stop.is_set():
+            return False
+        if self._answered_at >= since:
+            return True
+        with self._asking:
+            if max(self._answered_at, self._asked_at) < since and not self._stop.is_set():
+                self._asked_at = self._clock()
+                self._count_attempt()
+                response = self._http.get(USERS_GET_FIELDS)
+                self._note_answer(response)
+                logger.debug("%s: %s", USERS_GET_FIELDS, response.status or response.problem)
+        return self._answered_at >= since and not self._stop.is_set()
+
+    def now(self) -> float:
+        """Return the time of the client's clock, for `is_answering`."""
+        return self._clock()
+
+    def _count_attempt(self, *, is_retry: bool = False) -> None:
+        with self._counting:
+            self.call_count += 1
+            self.retry_count += is_retry
+
+    def _note_answer(self, response: ApiResponse) -> None:
+        if response.is_from_api:
+            self.has_api_answered = True
+        if response.is_answer:
+            self._answered_at = self._clock()
 
     def _wait_before_retry(
         self,
@@ -247,12 +303,13 @@ class IterableClient:
         attempts: int,
         failures: int,
         limited_at: float,
+        max_attempts: int,
     ) -> float | None:
         """Return the seconds to wait before another attempt, None when this was the last."""
         if verdict is not Verdict.UNAVAILABLE or self._stop.is_set():
             return None
         if response.status != 429:
-            if failures >= self._max_attempts:
+            if failures >= max_attempts:
                 return None
             return backoff_seconds(failures, response.requested_wait_seconds)
         wait_seconds = backoff_seconds(attempts, response.requested_wait_seconds)
@@ -266,7 +323,8 @@ class IterableClient:
         except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
             body = None
         parsed = ApiResponse(response.status_code, body, NO_API_RESPONSE)
-        verdict = verdict_of(endpoint, parsed)
+        self._note_answer(parsed)
+        verdict = verdict_of(endpoint, parsed, api_has_answered=self.has_api_answered)
         if verdict is not Verdict.DELIVERED:
             self._log_failure(endpoint, parsed, verdict, "", 1, None)
         return _to_tuple(_to_result(endpoint, parsed, verdict))

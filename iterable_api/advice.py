@@ -21,16 +21,30 @@ _CREATE_A_KEY = (
 )
 
 
-def explain_refusal(status: int | None, code: str | None, message: str) -> str:
+def explain_refusal(
+    status: int | None, code: str | None, message: str, *, api_has_answered: bool = False
+) -> str:
     """Explain a verdict `refused` and say what to do.
 
     The arguments are fields of `CallResult`. A status of None means that the server's certificate
-    was not accepted.
+    was not accepted. `api_has_answered` means that the address was right for other requests.
     """
     if status is None:
         return (
             f"{message}, so the API key was not sent: check ITERABLE_API_BASE_URL. If your network "
             "has a proxy that reads TLS traffic, set REQUESTS_CA_BUNDLE to its CA file."
+        )
+    if api_has_answered and 300 <= status < 400:
+        return (
+            f"A proxy or firewall between this machine and Iterable redirected a request (HTTP "
+            f"{status}), although others were answered: have it let requests to Iterable's API "
+            "through."
+        )
+    if code == NO_API_RESPONSE and 400 <= status < 500 and status not in (401, 404):
+        return (
+            f"A proxy or firewall between this machine and Iterable blocks the requests (HTTP "
+            f"{status} without Iterable's JSON), so the API key was not checked: have it let "
+            "requests to Iterable's API through, and check HTTPS_PROXY and ITERABLE_API_BASE_URL."
         )
     if status not in (401, 403) or code == NO_API_RESPONSE:
         return (
@@ -55,6 +69,8 @@ def explain_refusal(status: int | None, code: str | None, message: str) -> str:
 def explain_problem(endpoint: str, response: ApiResponse, address: str) -> str | None:
     """Explain what a response to a GET shows to be wrong; None if address and key work."""
     status = response.status
+    if status == 403 and response.is_blocked:
+        return explain_refusal(status, NO_API_RESPONSE, "")
     if verdict_of(endpoint, response) is Verdict.REFUSED:
         return explain_refusal(status, response.code, response.message)
     if status is None:

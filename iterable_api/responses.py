@@ -7,10 +7,13 @@ sample payloads".
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+import orjson
 
 from records.outcomes import Verdict
 
@@ -18,6 +21,7 @@ USERS_UPDATE = "users/update"
 EVENTS_TRACK = "events/track"
 USERS_BULK_UPDATE = "users/bulkUpdate"
 EVENTS_TRACK_BULK = "events/trackBulk"
+USERS_GET_FIELDS = "users/getFields"
 BULK_ENDPOINTS = frozenset({USERS_BULK_UPDATE, EVENTS_TRACK_BULK})
 
 _UNKNOWN_USER_CODES = frozenset({"UnknownEmailError", "UnknownUserIdError"})
@@ -42,6 +46,35 @@ class ApiResponse:
     is_certificate_error: bool = False
 
     @property
+    def is_from_api(self) -> bool:
+        """Whether this is the API's own JSON, not a page of a proxy or firewall in between.
+
+        Errors have the form `IterableApiResponse`: `code` and `msg` are texts. A success may be
+        any object, because GETs and bulk calls return their data without a `code`.
+        """
+        if self.status is None or not isinstance(self.body, dict):
+            return False
+        if 200 <= self.status < 300:
+            return True
+        return isinstance(self.body.get("code"), str) and isinstance(self.body.get("msg"), str)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether Iterable is up: the API's JSON with a status other than 408 and 5xx."""
+        return self.is_from_api and self.status != 408 and (self.status or 0) < 500
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a proxy or firewall in between rejected the request: 4xx, not the API's JSON.
+
+        401 is about the key, 408, 425 and 429 pass, and 413 is about the size of a batch.
+        """
+        status = self.status or 0
+        return (
+            400 <= status < 500 and status not in (401, 408, 413, 425, 429) and not self.is_from_api
+        )
+
+    @property
     def code(self) -> str | None:
         """Iterable's `code`, or `problem` if there is no JSON object."""
         if isinstance(self.body, dict) and isinstance(self.body.get("code"), str):
@@ -63,16 +96,23 @@ class ApiResponse:
         return self.body.get("params") if isinstance(self.body, dict) else None
 
 
-def verdict_of(endpoint: str, response: ApiResponse) -> Verdict:
+def verdict_of(
+    endpoint: str, response: ApiResponse, request: bytes = b"", *, api_has_answered: bool = False
+) -> Verdict:
     """Return the verdict on a response.
 
     The status is read before the body: Iterable's `code` is sometimes "Success" on an error.
+    `request` is the body that was sent: its event's name is compared with a message that a name is
+    disallowed. `api_has_answered` means that this run has had the API's own JSON: then a
+    page of a proxy or firewall (`is_blocked`) concerns its own request alone.
     """
     status, body = response.status, response.body
     if response.is_certificate_error:
         return Verdict.REFUSED  # a retry meets the same certificate
     if status is None or status < 200 or status in (408, 425, 429) or status >= 500:
         return Verdict.UNAVAILABLE
+    if api_has_answered and response.is_blocked:
+        return Verdict.REJECTED
     if status in (401, 403) or 300 <= status < 400:
         return Verdict.REFUSED
     if status == 404:
@@ -84,7 +124,7 @@ def verdict_of(endpoint: str, response: ApiResponse) -> Verdict:
     if endpoint in BULK_ENDPOINTS:
         counts = (body.get("successCount"), body.get("failCount"))
         return Verdict.DELIVERED if all(map(_is_count, counts)) else Verdict.UNAVAILABLE
-    if "is disallowed from tracking" in response.message:  # an event name that the project blocks
+    if _says_disallowed(response.message, request):
         return Verdict.REJECTED
     if not isinstance(body.get("code"), str):
         return Verdict.UNAVAILABLE
@@ -131,6 +171,17 @@ def log_level(verdict: Verdict, *, is_last: bool) -> int:
     if verdict is Verdict.UNAVAILABLE and not is_last:
         return logging.WARNING
     return logging.ERROR
+
+
+def _says_disallowed(message: str, request: bytes) -> bool:
+    """Return whether the project blocks the name of this event, not of another one."""
+    if "is disallowed from tracking" not in message:
+        return False
+    event_name = orjson.loads(request or b"{}").get("eventName")
+    if event_name is None:  # in doubt it is ours: a false rejection is reported and tried again
+        return True
+    name = re.escape(event_name)
+    return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 
 def _is_count(value: object) -> bool:

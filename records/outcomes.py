@@ -59,6 +59,7 @@ class CallResult:
     params: Any = None  # any JSON value; of a delivered bulk call the whole response, a dict
     attempts: int = 1  # 0: stopped before the first attempt
     elapsed_seconds: float = 0.0  # waits included
+    is_blocked: bool = False  # the last response came from a proxy or firewall, not from Iterable
 
     @property
     def delivered(self) -> bool:
@@ -98,9 +99,11 @@ def event_may_follow(update: CallResult) -> bool:
     """Return whether to send a row's event after this result of its update.
 
     An event is sent even after a failed update, because the next run's query may no longer return
-    it. It is not sent if Iterable will accept no request or no event can reach the user.
+    it. It is not sent if Iterable will accept no request or no event can reach the user. A proxy
+    or firewall that blocked the update may let the event pass.
     """
-    return update.verdict is not Verdict.REFUSED and update.code not in UNREACHABLE_CODES
+    is_refused = update.verdict is Verdict.REFUSED and not update.is_blocked
+    return not is_refused and update.code not in UNREACHABLE_CODES
 
 
 def row_outcome(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
-from sync.bulk_responses import body_of, to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents, Report
+from sync.bulk_responses import BatchResult, body_of, split_in_two, to_batch_result
+from sync.dispatcher import CallReport, DelayedEvents, Report, RunAborted, Started
 
 logger = logging.getLogger(__name__)
 
@@ -23,29 +26,41 @@ _ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two envelopes
 # 5 batches a second x 8 seconds each. A batch takes about 0.5 MB of memory.
 MAX_BATCHES_IN_FLIGHT = 40
 
+# A part of a batch that was split without an answer. Two attempts tell a passing error from a row
+# that breaks every batch; a part that is split needlessly costs two more calls. The row at fault
+# stands alone after log2(n) parts, and then has all of `MAX_ATTEMPTS`.
+_ATTEMPTS_OF_A_PART = 2
+_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all
+_ROWS_ALONE = 3  # of a batch that is blocked before the API has answered: see `MAX_BLOCKED_ROWS`
+
 
 def to_batches(
     rows: Iterator[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Rows]:
     """Group rows into batches of at most `batch_size` rows and `max_bytes` per request.
 
-    The first row is sent alone, and so is a row that exceeds `max_bytes`, so that Iterable rejects
-    only that row.
+    A row that exceeds `max_bytes` is sent alone, so that Iterable rejects only that row.
     """
     batch: list[PendingRow] = []
     sizes = [_ENVELOPE_BYTES, _ENVELOPE_BYTES]
-    is_first = True
     for row in rows:
         added = [len(row.profile or b"") + 1, len(row.event or b"") + 1]
         grown = [size + more for size, more in zip(sizes, added, strict=True)]
-        if batch and (is_first or len(batch) >= batch_size or max(grown) > max_bytes):
+        if batch and (len(batch) >= batch_size or max(grown) > max_bytes):
             yield batch
-            is_first, batch = False, []
+            batch = []
             grown = [_ENVELOPE_BYTES + more for more in added]
         batch.append(row)
         sizes = grown
     if batch:
         yield batch
+
+
+class _Part(NamedTuple):
+    """Rows to send in one batch."""
+
+    rows: Rows
+    is_unanswered: bool = False  # part of a batch that got no answer
 
 
 class BulkSender:
@@ -59,7 +74,7 @@ class BulkSender:
     def __init__(
         self, client: IterableClient, *, batch_size: int = 1000, delays_events: bool = False
     ) -> None:
-        self._client = client
+        self.client = client
         self._batch_size = batch_size
         self._delays_events = delays_events
         self._logged_lines: set[str] = set()
@@ -69,7 +84,7 @@ class BulkSender:
 
     def rate_limiter(self, unit: Rows) -> RateLimiter:
         has_profiles = any(row.profile is not None for row in unit)
-        return self._client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return self.client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         profiles = [row for row in unit if row.profile is not None]
@@ -98,33 +113,73 @@ class BulkSender:
         Return the results by `PendingRow.seq`, and whether further calls may be made.
         """
         send = (
-            self._client.bulk_update_users
+            self.client.bulk_update_users
             if kind is RequestKind.PROFILE
-            else self._client.bulk_track_events
+            else self.client.bulk_track_events
         )
         settled: dict[int, CallResult] = {}
-        parts: list[Rows] = [rows] if rows else []
-        may_continue = True
-        while parts and may_continue:
-            part = parts.pop()
-            bodies = [body_of(kind, row) for row in part]
-            subject = f"{len(part)} rows from user {part[0].user_id}"
-            call = send(bodies, subject, has_permit=has_permit)
+        parts: deque[_Part] = deque([_Part(rows)] if rows else [])
+        unanswered_in_a_row = blocked_alone = 0
+        while parts:
+            if blocked_alone >= _ROWS_ALONE and not self.client.has_api_answered:
+                return settled, False  # the dispatcher ends the run
+            part, is_unanswered = parts.popleft()
+            began_at = self.client.now()
+            call = send(
+                [body_of(kind, row) for row in part],
+                f"{len(part)} rows from user {part[0].user_id}",
+                has_permit=has_permit,
+                max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
+                before_attempt=partial(_before_attempt, report, kind, part),
+            )
             has_permit = False
             if not call.attempts:  # the run stopped before it was sent
                 return settled, False
-            batch_result = to_batch_result(kind, part, call)
+            batch_result = self._to_result(kind, part, call, began_at)
             self._log_fields(kind, call)
             now = time.time()
             finished = [
                 Finished(seq, kind, result, now) for seq, result in batch_result.settled.items()
             ]
             settled.update(batch_result.settled)
-            parts.extend(reversed(batch_result.to_resend))
-            may_continue = (
-                report(CallReport(call, finished)) and call.verdict is not Verdict.REFUSED
+            is_now_unanswered = call.verdict is Verdict.UNAVAILABLE
+            # In turns, not one half to its end: the other half shows that Iterable still answers.
+            parts.extend(
+                _Part(each, is_unanswered or is_now_unanswered) for each in batch_result.to_resend
             )
-        return settled, may_continue
+            if not report(CallReport(call, finished)) or (
+                call.verdict is Verdict.REFUSED and not call.is_blocked
+            ):
+                return settled, False
+            blocked_alone += call.is_blocked and len(part) == 1
+            unanswered_in_a_row = (
+                unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
+            )
+            if unanswered_in_a_row >= _MAX_UNANSWERED_PARTS:
+                raise RunAborted(
+                    f"{_MAX_UNANSWERED_PARTS} parts of a batch in a row got no answer (the last: "
+                    f"{call.http_status or call.code}). Iterable seems to be down: run again later."
+                )
+        return settled, True
+
+    def _to_result(
+        self, kind: RequestKind, part: Rows, call: CallResult, began_at: float
+    ) -> BatchResult:
+        """Return the results of the rows; a batch that fails as a whole is to be sent in parts."""
+        if len(part) == 1:
+            return to_batch_result(kind, part, call)
+        if call.is_blocked:
+            if self.client.has_api_answered:
+                return BatchResult({}, split_in_two(part))
+            alone, rest = part[:_ROWS_ALONE], part[_ROWS_ALONE:]
+            return BatchResult({}, [*([row] for row in alone), *([rest] if rest else [])])
+        if (
+            call.verdict is Verdict.UNAVAILABLE
+            and call.http_status != 429
+            and self.client.is_answering(began_at)
+        ):
+            return BatchResult({}, split_in_two(part))
+        return to_batch_result(kind, part, call)
 
     def _log_fields(self, kind: RequestKind, call: CallResult) -> None:
         """Log the fields that Iterable dropped or created, the same list only once."""
@@ -140,3 +195,7 @@ class BulkSender:
             if names and line not in self._logged_lines:
                 self._logged_lines.add(line)
                 logger.log(level, "%s", line)
+
+
+def _before_attempt(report: Report, kind: RequestKind, rows: Rows, attempt: int) -> bool:
+    return report(Started(kind, rows, attempt))

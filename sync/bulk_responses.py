@@ -38,23 +38,26 @@ def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchR
         return BatchResult({row.seq: same_for_all for row in rows})
     if result.verdict is Verdict.REJECTED:
         return _split_rejected_batch(kind, rows, result)
-    return _match_counts(rows, result)
+    return _match_counts(kind, rows, result)
 
 
-def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
+def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
     """Settle the rows of a processed batch if its counts agree with the failures that it names."""
     response: dict[str, Any] = result.params
     succeeded, failed = response["successCount"], response["failCount"]
-    by_email = {row.email.casefold(): row for row in rows}
+    # In lower case, as Iterable stores them. `casefold` would take straße@ for strasse@.
+    by_email = {row.email.strip().lower(): row for row in rows}
     counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
     settled: dict[int, CallResult] = {}
     for code, email in _named_failures(response):
-        row = by_email.get(email.strip().casefold())
+        row = by_email.get(email.strip().lower())
         if row is not None and row.seq not in settled:
             settled[row.seq] = _row_result(result, Verdict.REJECTED, code, counts)
-    if response.get("disallowedEventNames"):
+    names = response.get("disallowedEventNames") if kind is RequestKind.EVENT else None
+    if isinstance(names, list) and names:
         for row in rows:
-            if row.seq not in settled:
+            name = orjson.loads(body_of(kind, row)).get("eventName")
+            if name in names and row.seq not in settled:
                 settled[row.seq] = _row_result(
                     result, Verdict.REJECTED, "disallowedEventNames", counts
                 )
@@ -64,7 +67,7 @@ def _match_counts(rows: Rows, result: CallResult) -> BatchResult:
         settled.update((row.seq, delivered) for row in rest)
         return BatchResult(settled)
     if len(rows) > 1 and rest:
-        return BatchResult(settled, _split_in_two(rest) if len(rest) == len(rows) else [rest])
+        return BatchResult(settled, split_in_two(rest) if len(rest) == len(rows) else [rest])
     for row in rest:  # sent alone, and the response does not name it
         verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
         settled[row.seq] = _row_result(result, verdict, "NotNamed", counts)
@@ -84,7 +87,7 @@ def _split_rejected_batch(kind: RequestKind, rows: Rows, result: CallResult) -> 
         suspect_seqs = {row.seq for row in suspects}
         rest = [row for row in rows if row.seq not in suspect_seqs]
         return BatchResult({}, [rest, suspects])
-    return BatchResult({}, _split_in_two(rows))
+    return BatchResult({}, split_in_two(rows))
 
 
 def _rows_named(rows: Rows, params: Any) -> list[tuple[PendingRow, Any]]:
@@ -143,6 +146,6 @@ def body_of(kind: RequestKind, row: PendingRow) -> bytes:
     return (row.profile if kind is RequestKind.PROFILE else row.event) or b"{}"
 
 
-def _split_in_two(rows: Rows) -> list[Rows]:
+def split_in_two(rows: Rows) -> list[Rows]:
     middle = len(rows) // 2
     return [rows[:middle], rows[middle:]]

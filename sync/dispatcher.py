@@ -1,4 +1,4 @@
-"""Dispatcher: delivers the outbox in worker threads, after the first row alone.
+"""Dispatcher: delivers the outbox in worker threads, after the first unit alone.
 
 The calling thread takes a permit from the endpoint's rate limiter before it submits work to the
 pool, so the number of threads adapts to rate x latency and needs no setting. It is the only thread
@@ -12,20 +12,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.advice import explain_refusal
 from iterable_api.rate_limiter import RateLimiter
+from iterable_api.responses import NO_API_RESPONSE
+from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
-from records.rows import Finished, PendingRow, Rows
+from records.rows import Finished, PendingRow, RequestKind, Rows
 from state.outbox import Outbox
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # unavailable calls in a row that end the run
+ERROR_BUDGET = 20  # unavailable calls in a row that end the run; as many blocked ones, too
+MAX_BLOCKED_ROWS = 3  # so many rows are blocked before the API has answered: nothing gets through
 COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
 GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
@@ -41,6 +45,14 @@ class CallReport(NamedTuple):
 
     call: CallResult
     finished: Sequence[Finished]
+
+
+class Started(NamedTuple):
+    """An attempt that is about to be sent."""
+
+    kind: RequestKind
+    rows: Rows
+    attempt: int  # 1, 2, ...
 
 
 class DelayedEvents(NamedTuple):
@@ -62,16 +74,17 @@ class Failed(NamedTuple):
 
 
 # Hands a worker's report to the dispatcher; returns False if no further call may be made.
-Report = Callable[[CallReport | DelayedEvents], bool]
+Report = Callable[[CallReport | DelayedEvents | Started], bool]
 
 
 class Sender(Protocol):
     """How rows become calls. A unit is what one worker sends: a row or a batch."""
 
+    client: IterableClient
     max_in_flight: int  # units sent at the same time, each in a worker thread
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        """Group the rows into units; the first unit is the first row alone."""
+        """Group the rows into units."""
 
     def rate_limiter(self, unit: Rows) -> RateLimiter:
         """Return the rate limiter of the unit's first call."""
@@ -108,26 +121,42 @@ class Dispatcher:
         self._unrecorded: list[CallReport] = []
         self._rows_done = 0
         self._recorded_at = time.monotonic()
-        self._unavailable_in_a_row = 0
+        self._has_unanswered = False  # whether any call was unavailable
+        self._unavailable_in_a_row = self._blocked_in_a_row = 0
+        self._blocked: list[CallReport] = []  # before the API has answered: not judged yet
+        self._has_asked = False  # whether Iterable itself was asked about them
         self._is_aborted = False  # if True, workers make no further call, even for a started row
+        self._under_way: dict[int, Started] = {}  # by thread
+        self._is_closed = False  # if True, results are ignored: the requests have one already
+        self._is_all_blocked = False  # whether the run ends because no request gets through
+        self._starting = threading.Lock()
 
     def run(self) -> None:
         """Send all pending rows; return early if `stop` is set. Raises RunAborted."""
         units = self._sender.units(self._outbox.pending())
         try:
-            first = next(units, None)
-            if first is not None:
-                self._start(first, has_permit=False)
-                while self._in_flight and not self._stop.is_set():
-                    time.sleep(_TICK_SECONDS)
-                    self._check_reports()
+            self._send_alone(units)
             self._send_as_permitted(units)
         except BaseException:
-            self._is_aborted = True
+            self._forbid_attempts()
             self._stop.set()
             raise
         finally:
             self._shut_down()
+
+    def _send_alone(self, units: Iterator[Rows]) -> None:
+        """Send the first unit, and another one as long as a proxy or firewall has blocked all.
+
+        The others need not wait for it once a call got no answer: it may take many minutes until
+        the row at fault in a batch stands alone.
+        """
+        is_blocked = True
+        while is_blocked and (unit := next(units, None)) is not None and not self._stop.is_set():
+            self._start(unit, has_permit=False)
+            while self._in_flight and not self._has_unanswered and not self._stop.is_set():
+                time.sleep(_TICK_SECONDS)
+                self._check_reports()
+            is_blocked = bool(self._blocked) and not self._in_flight
 
     def _send_as_permitted(self, units: Iterator[Rows]) -> None:
         unit = next(units, None)
@@ -144,7 +173,9 @@ class Dispatcher:
                 if time.monotonic() >= tick_ends_at:
                     break
             if unit is None and not self._in_flight and not self._delayed:
-                return
+                if not self._blocked:
+                    return
+                self._ask_about_blocked()
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
             self._check_reports()
 
@@ -161,9 +192,44 @@ class Dispatcher:
             return Failed(error)
         return Done(len(unit))
 
-    def _report(self, report: CallReport | DelayedEvents) -> bool:
-        self._reports.put(report)
+    def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
+        thread = threading.get_ident()
+        if isinstance(report, Started):
+            with self._starting:
+                if self._is_aborted:
+                    return False
+                self._under_way[thread] = report
+            return True
+        with self._starting:
+            if not self._is_closed:
+                self._reports.put(report)
+                if isinstance(report, CallReport):
+                    self._under_way.pop(thread, None)
         return not self._is_aborted
+
+    def _forbid_attempts(self) -> None:
+        """Let no attempt start from now on; those under way go on."""
+        with self._starting:
+            self._is_aborted = True
+
+    def _ask_about_blocked(self) -> None:
+        """Ask Iterable itself whether it can be reached, where only few requests were blocked."""
+        if self._has_asked:
+            raise self._all_blocked()
+        self._has_asked = True
+        self._in_flight += 1
+        self._pool.start(self._ask, then=self._reports.put)
+
+    def _ask(self) -> Done | Failed:
+        try:
+            self._sender.client.is_answering(self._sender.client.now())
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            return Failed(error)
+        return Done(0)
+
+    def _all_blocked(self) -> RunAborted:
+        self._is_all_blocked = True
+        return RunAborted(explain_refusal(self._blocked[0].call.http_status, NO_API_RESPONSE, ""))
 
     def _start_delayed_events(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():
@@ -189,12 +255,14 @@ class Dispatcher:
                 self._in_flight -= 1
                 problem = problem or report.error
             elif isinstance(report, CallReport):
-                self._unrecorded.append(report)
-                problem = problem or self._reason_to_abort(report.call)
+                reason = self._judge(report)
+                problem = problem or reason
             else:
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
+        if self._blocked and self._sender.client.has_api_answered:
+            self._record_blocked_as(Verdict.REJECTED)
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
         return problem
@@ -206,10 +274,48 @@ class Dispatcher:
         calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
 
-    def _reason_to_abort(self, call: CallResult) -> RunAborted | None:
+    def _judge(self, report: CallReport) -> RunAborted | None:
+        """Keep a report to be recorded; return why the run has to end after it, or None."""
+        self._has_unanswered |= report.call.verdict is Verdict.UNAVAILABLE
+        if not report.call.is_blocked:
+            self._unrecorded.append(report)
+            return self._reason_to_abort(report)
+        self._blocked.append(report)
+        if self._sender.client.has_api_answered:
+            self._record_blocked_as(Verdict.REJECTED)
+            return self._reason_to_abort(report)
+        blocked_rows = {finished.seq for each in self._blocked for finished in each.finished}
+        return self._all_blocked() if len(blocked_rows) >= MAX_BLOCKED_ROWS else None
+
+    def _record_blocked_as(self, verdict: Verdict) -> None:
+        """Settle the requests that were blocked before the API had answered anything."""
+        for call, rows in self._blocked:
+            finished = [row._replace(result=replace(row.result, verdict=verdict)) for row in rows]
+            self._unrecorded.append(CallReport(replace(call, verdict=verdict), finished))
+        self._blocked = []
+
+    def _reason_to_abort(self, report: CallReport) -> RunAborted | None:
         """Update the error budget; return why the run has to end after this call, or None."""
-        if call.verdict is Verdict.REFUSED:
-            return RunAborted(explain_refusal(call.http_status, call.code, call.message))
+        call = report.call
+        if call.verdict is Verdict.REFUSED and not call.is_blocked:
+            has_answered = self._sender.client.has_api_answered
+            return RunAborted(
+                explain_refusal(
+                    call.http_status, call.code, call.message, api_has_answered=has_answered
+                )
+            )
+        # A batch that is split settles no row: its parts count instead.
+        if not report.finished and (call.is_blocked or call.verdict is Verdict.UNAVAILABLE):
+            return None
+        if call.is_blocked:
+            self._blocked_in_a_row += 1
+            if self._blocked_in_a_row < ERROR_BUDGET or self._stop.is_set():
+                return None
+            return RunAborted(
+                f"{ERROR_BUDGET} calls in a row were blocked. "
+                f"{explain_refusal(call.http_status, NO_API_RESPONSE, '')}"
+            )
+        self._blocked_in_a_row = 0
         if call.verdict is not Verdict.UNAVAILABLE:
             self._unavailable_in_a_row = 0
             return None
@@ -234,7 +340,29 @@ class Dispatcher:
                 else:
                     bug = bug or problem
         finally:
+            self._forbid_attempts()
             self._pool.close()
+            self._account_for_the_rest()
             self._record()
         if bug is not None:
             raise bug
+
+    def _account_for_the_rest(self) -> None:
+        """Give a result to the requests that are under way or blocked when the run ends."""
+        with self._starting:
+            self._is_closed = True
+            under_way = list(self._under_way.values())
+        if (problem := self._process_reports()) is not None:
+            logger.debug("During shutdown: %r", problem)
+        self._record_blocked_as(Verdict.REFUSED if self._is_all_blocked else Verdict.UNAVAILABLE)
+        for kind, rows, attempt in under_way:
+            result = CallResult(
+                Verdict.UNAVAILABLE,
+                None,
+                "ResponseNotAwaited",
+                "The run ended while this request was under way; its response was not waited for.",
+                attempts=attempt,
+            )
+            now = time.time()
+            finished = [Finished(row.seq, kind, result, now) for row in rows]
+            self._unrecorded.append(CallReport(result, finished))

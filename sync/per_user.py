@@ -10,7 +10,7 @@ from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
-from sync.dispatcher import CallReport, DelayedEvents, Report
+from sync.dispatcher import CallReport, DelayedEvents, Report, Started
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
 
@@ -21,20 +21,26 @@ class PerUserSender:
     max_in_flight = MAX_ROWS_IN_FLIGHT
 
     def __init__(self, client: IterableClient, *, delays_events: bool = False) -> None:
-        self._client = client
+        self.client = client
         self._delays_events = delays_events
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return ((row,) for row in rows)
 
     def rate_limiter(self, unit: Rows) -> RateLimiter:
-        return self._client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+        return self.client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         (row,) = unit
         subject = f"user {row.user_id}"
         if row.profile is not None:
-            update = self._client.call(USERS_UPDATE, row.profile, subject, has_permit=has_permit)
+            update = self.client.call(
+                USERS_UPDATE,
+                row.profile,
+                subject,
+                has_permit=has_permit,
+                before_attempt=lambda n: report(Started(RequestKind.PROFILE, unit, n)),
+            )
             has_permit = False
             if not update.attempts:
                 return  # the run stopped before it was sent
@@ -45,7 +51,13 @@ class PerUserSender:
                 report(DelayedEvents([row.seq]))
                 return
         if row.event is not None:
-            event = self._client.call(EVENTS_TRACK, row.event, subject, has_permit=has_permit)
+            event = self.client.call(
+                EVENTS_TRACK,
+                row.event,
+                subject,
+                has_permit=has_permit,
+                before_attempt=lambda n: report(Started(RequestKind.EVENT, unit, n)),
+            )
             if event.attempts:
                 report(
                     CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])

@@ -258,6 +258,7 @@ class _Reader:
         the key is refused or the address is not Iterable's API.
         """
         failures_in_a_row = 0
+        has_answered = False  # then a firewall's page concerns its own lookup alone
         futures = [self._pool.submit(self._get, lookup) for lookup in lookups]
         try:
             for lookup, future in zip(lookups, futures, strict=True):
@@ -265,7 +266,9 @@ class _Reader:
                 if response is None:
                     return
                 self.problem = explain_problem(GET_EVENTS, response, self._address)
-                if verdict_of(GET_EVENTS, response) is Verdict.REFUSED:
+                has_answered = has_answered or response.is_from_api
+                verdict = verdict_of(GET_EVENTS, response, api_has_answered=has_answered)
+                if verdict is Verdict.REFUSED:
                     raise VerificationError(f"Nothing can be read back: {self.problem}")
                 yield lookup, response
                 has_failed = response.status is None or response.status >= 500

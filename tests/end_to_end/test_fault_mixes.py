@@ -12,7 +12,6 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from tests.support.fault_runs import (
-    BATCH_SIZE,
     Request,
     Stage,
     delivered,
@@ -22,7 +21,7 @@ from tests.support.fault_runs import (
     run_once,
     stage,
 )
-from tests.support.faults_and_ends import MODES, Rule
+from tests.support.faults_and_ends import BATCH_SIZE, MODES, Rule
 from tests.support.users import check_project
 
 USER_COUNT = 60
@@ -30,7 +29,7 @@ MOST_RUNS = 8
 HARMLESS = ("delay", "huge_body")
 CLEAN_CALLS = {
     "per-user": 2 * USER_COUNT,
-    "bulk": 2 * (1 + ceil((USER_COUNT - 1) / BATCH_SIZE)),
+    "bulk": 2 * ceil(USER_COUNT / BATCH_SIZE),
 }
 SEEDS = (20260113, 2, 3)
 

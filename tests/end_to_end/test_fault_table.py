@@ -12,8 +12,9 @@ import pytest
 
 from sandbox.faults import PARAMETERS
 from sandbox.iterable_api import IterableSandbox
-from tests.support.fault_runs import BATCH_SIZE, Ended, Stage, stage
+from tests.support.fault_runs import Ended, Stage, stage
 from tests.support.faults_and_ends import (
+    BATCH_SIZE,
     Case,
     Effect,
     When,

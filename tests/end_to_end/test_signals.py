@@ -99,6 +99,11 @@ def test_a_stop_signal_ends_every_wait(
     assert ending.status == 143, ending.output
     assert "Traceback" not in ending.output
     assert counts_of(program.results)["not_attempted"] >= 1
+    assert program.results["api_calls"] == len(iterable.calls)
+    (record,) = [each for each in program.results["records"] if each["email"] == email_of(2)]
+    assert record["users_update"]["verdict"] == "unavailable"
+    if fault["fault"] == "hang":  # it was not_attempted, and not counted among the calls
+        assert "its response was not waited for" in record["users_update"]["response"]["msg"]
 
 
 def test_signals_at_any_moment_cause_no_traceback_and_lose_nothing(

@@ -17,7 +17,9 @@ ADDRESS = "https://api.iterable.com"
         (None, None, "the certificate is not trusted", "so the API key was not sent"),
         (302, None, "", "ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP 302)"),
         (404, "NotFound", "", "ITERABLE_API_BASE_URL does not lead to Iterable's API (HTTP 404)"),
-        (403, NO_API_RESPONSE, "", "ITERABLE_API_BASE_URL does not lead to Iterable's API"),
+        (403, NO_API_RESPONSE, "", "A proxy or firewall between this machine and Iterable blocks"),
+        (451, NO_API_RESPONSE, "", "A proxy or firewall between this machine and Iterable blocks"),
+        (404, NO_API_RESPONSE, "", "ITERABLE_API_BASE_URL does not lead to Iterable's API"),
         (401, "InvalidJwtPayload", "", "the key is JWT-enabled"),
         (401, "BadAuthorizationHeader", "", "the key is JWT-enabled"),
         (401, "BadApiKey", "No JWT in the request", "the key is JWT-enabled"),
@@ -33,11 +35,20 @@ def test_a_refusal_is_explained_by_status_code_and_message(
     assert advice in explain_refusal(status, code, message)
 
 
+def test_a_redirect_after_other_answers_comes_from_a_proxy_or_firewall() -> None:
+    assert "redirected a request (HTTP 302)" in explain_refusal(
+        302, None, "", api_has_answered=True
+    )
+
+
 @pytest.mark.parametrize(
     ("response", "advice"),
     [
         (ApiResponse(200, {"user": {}}), None),
         (ApiResponse(200, None, NO_API_RESPONSE), "does not lead to Iterable's API (HTTP 200)"),
+        (ApiResponse(403, None, NO_API_RESPONSE), "proxy or firewall"),
+        (ApiResponse(403, {"message": "Forbidden"}), "proxy or firewall"),
+        (ApiResponse(403, {"code": "Forbidden", "msg": ""}), "or its permissions are limited"),
         (ApiResponse(401, {"code": "BadApiKey"}), "Iterable refused the API key (HTTP 401"),
         (ApiResponse(400, {"code": "BadParams"}), "rejected the request (HTTP 400 BadParams)"),
         (ApiResponse(503, None, NO_API_RESPONSE), "has a server error (HTTP 503)"),

@@ -13,7 +13,7 @@ import pytest
 
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import Verdict
+from records.outcomes import CallResult, Verdict
 from sandbox.iterable_api import IterableSandbox
 from tests.support.rows import API_KEY, unwaiting_client
 
@@ -265,12 +265,14 @@ def test_a_call_that_has_a_permit_takes_no_other(iterable: IterableSandbox) -> N
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
 def test_a_bulk_call_without_a_permit_takes_one(iterable: IterableSandbox, endpoint: str) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={endpoint: 0.01})
-    send, rows = {
-        USERS_BULK_UPDATE: (client.bulk_update_users, [USER]),
-        EVENTS_TRACK_BULK: (client.bulk_track_events, [EVENT]),
-    }[endpoint]
-    assert send(rows, has_permit=True).delivered
-    assert send(rows).delivered
+
+    def send(**options: Any) -> CallResult:
+        if endpoint == USERS_BULK_UPDATE:
+            return client.bulk_update_users([USER], **options)
+        return client.bulk_track_events([EVENT], **options)
+
+    assert send(has_permit=True).delivered
+    assert send().delivered
     assert stop.waits_seconds == []  # the first took none
     assert client.rate_limiters[endpoint].try_acquire() > 90  # the second did
 

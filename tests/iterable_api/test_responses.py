@@ -120,6 +120,49 @@ def test_a_2xx_whose_code_is_not_text_is_unavailable(code: object) -> None:
     assert verdict_of(USERS_UPDATE, ApiResponse(200, {})) is Verdict.UNAVAILABLE
 
 
+@pytest.mark.parametrize("named", ["page_view_2", "my_page_view", "page-view", "Page_View", "x"])
+def test_another_events_disallowed_name_says_nothing_of_this_event(named: str) -> None:
+    said = response_with(200, msg=f"Event {named} is disallowed from tracking.")
+    request = orjson.dumps({"email": "a@b.com", "eventName": "page_view"})
+    assert verdict_of(EVENTS_TRACK, said, request) is Verdict.DELIVERED
+    ours = orjson.dumps({"email": "a@b.com", "eventName": named})
+    assert verdict_of(EVENTS_TRACK, said, ours) is Verdict.REJECTED
+
+
+BLOCK_PAGES: tuple[Any, ...] = (
+    None,
+    {"message": "Forbidden"},
+    {"code": 403, "msg": "x"},
+    {"code": "x"},
+    [],
+)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 407, 418, 451])
+@pytest.mark.parametrize("body", BLOCK_PAGES)
+def test_a_firewalls_page_concerns_its_own_request_once_the_api_has_answered(
+    body: object, status: int
+) -> None:
+    response = ApiResponse(status, body, NO_API_RESPONSE)
+    assert response.is_blocked
+    assert verdict_of(USERS_UPDATE, response, api_has_answered=True) is Verdict.REJECTED
+
+
+@pytest.mark.parametrize("status", [401, 408, 413, 425, 429, 301, 302, 200, 500, 503])
+def test_other_statuses_are_judged_alike_whoever_sent_them(status: int) -> None:
+    response = ApiResponse(status, None, NO_API_RESPONSE)
+    assert not response.is_blocked
+    verdict = verdict_of(USERS_UPDATE, response)
+    assert verdict_of(USERS_UPDATE, response, api_has_answered=True) is verdict
+
+
+@pytest.mark.parametrize("code", ["Forbidden", "BadApiKey"])
+def test_a_403_with_the_apis_json_is_refused_although_the_api_has_answered(code: str) -> None:
+    response = response_with(403, code)
+    assert not response.is_blocked
+    assert verdict_of(USERS_UPDATE, response, api_has_answered=True) is Verdict.REFUSED
+
+
 def test_a_disallowed_event_name_is_rejected_although_the_code_is_success() -> None:
     said = "Event name page_view is disallowed from tracking"
     assert verdict_of(EVENTS_TRACK, response_with(200, "Success", said)) is Verdict.REJECTED

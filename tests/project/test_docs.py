@@ -362,7 +362,8 @@ def test_a_response_gets_the_verdict_that_the_table_says() -> None:
     for statuses, body, verdict in VERDICTS.table("HTTP status"):
         code = codes(body)[0] if codes(body) else "AnotherCode"
         code = code.removeprefix('"code": ').strip('"')
-        content = b"<html></html>" if "not the API" in body else json.dumps({"code": code}).encode()
+        said = {"code": code, "msg": ""}
+        content = b"<html></html>" if "not the API" in body else json.dumps(said).encode()
         for status in re.findall(r"\d+", statuses):
             response = requests.Response()
             response.status_code = int(status)

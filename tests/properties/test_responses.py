@@ -29,7 +29,7 @@ from reporting.results_file import entries
 from state.outbox import Outbox
 from sync.bulk import BulkSender
 from sync.bulk_responses import to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents
+from sync.dispatcher import CallReport, DelayedEvents, Started
 from tests.support.fake_bulk_client import email_of
 from tests.support.fake_bulk_client import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
@@ -164,7 +164,9 @@ def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     reports: list[CallReport] = []
 
-    def report(each: CallReport | DelayedEvents) -> bool:
+    def report(each: CallReport | DelayedEvents | Started) -> bool:
+        if isinstance(each, Started):
+            return True
         assert isinstance(each, CallReport)
         reports.append(each)
         return True

@@ -53,7 +53,8 @@ def email_of(seq: int) -> str:
 def row(seq: int, *, profile: bool = True, event: bool = True, fields: str = "{}") -> PendingRow:
     """Return a pending row."""
     body = b'{"email":"%b","dataFields":%b}' % (email_of(seq).encode(), fields.encode())
-    return PendingRow(seq, seq, email_of(seq), body if profile else None, body if event else None)
+    named = body.replace(b',"dataFields"', b',"eventName":"page_view","dataFields"', 1)
+    return PendingRow(seq, seq, email_of(seq), body if profile else None, named if event else None)
 
 
 def rows_of(kinds: Sequence[Kind]) -> list[PendingRow]:
@@ -84,6 +85,7 @@ class FakeBulkClient(IterableClient):
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.permits: list[bool] = []
+        self.max_attempts: list[int | None] = []
         self._kinds = {
             USERS_BULK_UPDATE: kinds,
             EVENTS_TRACK_BULK: kinds if event_kinds is None else event_kinds,
@@ -92,28 +94,42 @@ class FakeBulkClient(IterableClient):
         self._stranger = stranger  # each response names a user not in the batch
         self._stops_after = stops_after
         self._refuses_from = refuses_from
+        self.has_api_answered = False
+        self.is_up = True  # whether Iterable answers GETs
+        self.asked_count = 0
+
+    def now(self) -> float:
+        return 0.0
+
+    def is_answering(self, since: float) -> bool:
+        assert since == self.now()
+        self.asked_count += 1
+        return self.is_up
 
     def bulk_update_users(
-        self, users: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        self, users: Sequence[bytes], subject: str = "", **options: Any
     ) -> CallResult:
         assert subject
-        return self._call(USERS_BULK_UPDATE, "users", users, has_permit)
+        return self._call(USERS_BULK_UPDATE, "users", users, options)
 
     def bulk_track_events(
-        self, events: Sequence[bytes], subject: str = "", *, has_permit: bool = False
+        self, events: Sequence[bytes], subject: str = "", **options: Any
     ) -> CallResult:
         assert subject
-        return self._call(EVENTS_TRACK_BULK, "events", events, has_permit)
+        return self._call(EVENTS_TRACK_BULK, "events", events, options)
 
     def _call(
-        self, endpoint: str, noun: str, bodies: Sequence[bytes], has_permit: bool
+        self, endpoint: str, noun: str, bodies: Sequence[bytes], options: Mapping[str, Any]
     ) -> CallResult:
-        if len(self.requests) >= self._stops_after:
+        is_allowed = options["before_attempt"](1)
+        if len(self.requests) >= self._stops_after or not is_allowed:
             return CallResult(Verdict.UNAVAILABLE, None, None, "stopped", attempts=0)
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
-        self.permits.append(has_permit)
+        self.permits.append(options["has_permit"])
+        self.max_attempts.append(options["max_attempts"])
         response = self._respond(endpoint, noun, seqs)
+        self.has_api_answered = True
         verdict = verdict_of(endpoint, response)
         params = response.body if verdict is Verdict.DELIVERED else response.params
         return CallResult(verdict, response.status, response.code, response.message, params)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+BATCH_SIZE = 4
 USER_COUNT = 9  # 18 requests: fewer than the 20 failures in a row that end a run
 MODES = ("per-user", "bulk")
 
@@ -26,6 +27,7 @@ class Effect(Enum):
     REJECTED = "rejected without a retry"
     UNREACHABLE = "rejected without a retry, and the event is not sent"
     UNBELIEVED = "the response contradicts itself: the batch is split, a single row fails"
+    BLOCKED = "rejected without a retry; if no call gets through, the run is aborted"
     REFUSED = "refused: the run is aborted"
 
 
@@ -92,7 +94,18 @@ class Case:
         passes = effect in (Effect.LOST, Effect.LIMITED) and self.when is not When.ALWAYS
         if effect is Effect.NONE or passes:
             return End(0, {"successful": USER_COUNT})
-        # The first row goes alone: the first call is its update, the second its event.
+        splits = self.mode == "bulk" and effect in _SPLIT
+        if splits and self.when is When.FIRST:  # its parts are accepted
+            return End(0, {"successful": USER_COUNT})
+        if splits and self.when is When.SOME:  # a row fails if it is alone when it is hit
+            return End(None, None)
+        nothing_passes = self.where is Where.BOTH or (
+            self.where is Where.UPDATES and self.mode == "bulk"
+        )
+        if effect is Effect.BLOCKED and self.when is When.ALWAYS and nothing_passes:
+            return End(1, {"total_failures": 3, "not_attempted": USER_COUNT - 3})
+        # The first row or batch goes alone: the first call has its updates, the second its events.
+        first_count = BATCH_SIZE if self.mode == "bulk" else 1
         hits_update = self.where is not Where.EVENTS and self.when is not When.SOME
         hits_event = self.where is not Where.UPDATES and self.when is not When.FIRST
         kills_both = (hits_update and hits_event) or (
@@ -100,7 +113,7 @@ class Case:
         )
         failed = "total_failures" if kills_both else "partial_failures"
         if effect is Effect.REFUSED:
-            return End(1, {failed: 1, "not_attempted": USER_COUNT - 1})
+            return End(1, {failed: first_count, "not_attempted": USER_COUNT - first_count})
         if self.when is When.ALWAYS:
             return End(3, {failed: USER_COUNT})
         if self.when is When.FIRST:
@@ -112,7 +125,7 @@ class Case:
 class End:
     """Exit status and counts of a run; None where chance decides which rows are hit."""
 
-    status: int
+    status: int | None
     counts: Mapping[str, int] | None
 
 
@@ -121,6 +134,7 @@ _ENDPOINTS = {
     "bulk": ("users/bulkUpdate", "events/trackBulk"),
 }
 _NONE, _LOST, _LIMITED = Effect.NONE, Effect.LOST, Effect.LIMITED
+_SPLIT = (Effect.REJECTED, Effect.UNREACHABLE, Effect.UNBELIEVED, Effect.BLOCKED)
 _REJECTED, _REFUSED, _UNREACHABLE = Effect.REJECTED, Effect.REFUSED, Effect.UNREACHABLE
 _FAR_DATE, _PAST_DATE = "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"
 
@@ -140,6 +154,7 @@ KINDS = [
     _fault(_LIMITED, "rate_limited"),
     _fault(_LOST, "malformed_json"),
     _fault(_LOST, "html_body"),
+    _fault(Effect.BLOCKED, "html_body", status=403),  # a firewall's page
     _fault(_LOST, "half_body"),
     _fault(_LOST, "empty_body"),
     _fault(_LOST, "drop_before"),
@@ -188,7 +203,7 @@ VARIANTS = [
     _fault(_REJECTED, "malformed_json", status=400),
     _fault(_LOST, "html_body", applied=False, status=502),
     _fault(_LOST, "html_body", applied=True, status=504),
-    _fault(_REFUSED, "html_body", status=403),  # a firewall's page
+    *(_fault(Effect.BLOCKED, "html_body", status=status) for status in (400, 406, 407, 418, 451)),
     _fault(_REFUSED, "html_body", status=404),
     _fault(_LIMITED, "html_body", status=429),
     _fault(_LOST, "half_body", applied=False),

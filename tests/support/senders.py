@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
@@ -48,9 +49,10 @@ class NotedCalls(IterableClient):
         self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
         self.calls: list[tuple[str, bytes, str, bool]] = []
         self._result = result or call_result()
+        self.has_api_answered = True
 
     def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False
+        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False, **_: Any
     ) -> CallResult:
         self.calls.append((endpoint, body, subject, has_permit))
         return self._result

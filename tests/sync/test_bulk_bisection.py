@@ -17,7 +17,7 @@ from sandbox.iterable_api import IterableSandbox
 from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with
 from tests.support.rows import NoWaiting, email_of, fill, outcomes_of, row, rows
 
-NUMBERS = range(1, 130)  # the first alone, then one batch of 128
+NUMBERS = range(1, 129)  # one batch
 POISONED = email_of(77)
 REQUESTS_FOR_ONE = 2 * math.log2(128) + 1
 FAILURES: dict[str, Any] = {"fault": "status", "email": POISONED}
@@ -47,9 +47,9 @@ def test_a_bad_row_that_iterable_does_not_name_is_found_by_bisection(
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
-    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
-    assert count_calls(iterable, EVENTS_TRACK_BULK) == 2
-    assert len(iterable.project.users) == 128
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= REQUESTS_FOR_ONE
+    assert count_calls(iterable, EVENTS_TRACK_BULK) == 1
+    assert len(iterable.project.users) == 127
 
 
 def test_a_bad_event_that_iterable_does_not_name_is_found_by_bisection(
@@ -59,18 +59,18 @@ def test_a_bad_event_that_iterable_does_not_name_is_found_by_bisection(
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
-    assert count_calls(iterable, USERS_BULK_UPDATE) == 2
-    assert count_calls(iterable, EVENTS_TRACK_BULK) <= 1 + REQUESTS_FOR_ONE
+    assert count_calls(iterable, USERS_BULK_UPDATE) == 1
+    assert count_calls(iterable, EVENTS_TRACK_BULK) <= REQUESTS_FOR_ONE
 
 
 def test_several_bad_rows_are_all_found(path: Path, iterable: IterableSandbox) -> None:
-    poisoned = [email_of(number) for number in (2, 64, 65, 129)]
+    poisoned = [email_of(number) for number in (2, 64, 65, 128)]
     iterable.set_faults([{**FAILURES, "status": 400, "email": email} for email in poisoned])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         failed = not_successful(outcomes_of(outbox))
         assert failed == dict.fromkeys(poisoned, "total_failure")
-    assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + 4 * REQUESTS_FOR_ONE
+    assert count_calls(iterable, USERS_BULK_UPDATE) <= 4 * REQUESTS_FOR_ONE
 
 
 def test_a_value_of_the_wrong_type_is_found_by_the_offending_value_in_the_response(
@@ -84,7 +84,7 @@ def test_a_value_of_the_wrong_type_is_found_by_the_offending_value_in_the_respon
     ):
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
-        assert count_calls(iterable, USERS_BULK_UPDATE) == 4  # alone, all, without it, it alone
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 3  # all, without it, it alone
         (failure,) = outbox.failures()
     assert failure.code == "RequestFieldsTypesMismatched"
 
@@ -106,13 +106,13 @@ def test_a_batch_that_iterable_finds_too_large_is_split(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
-        [{"fault": "status", "status": 413, "endpoint": USERS_BULK_UPDATE, "nth": [2]}]
+        [{"fault": "status", "status": 413, "endpoint": USERS_BULK_UPDATE, "nth": [1]}]
     )
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {}
     sizes = [len(call.body["users"]) for call in iterable.calls if "users" in call.body]
-    assert sizes == [1, 128, 64, 64]
+    assert sizes == [128, 64, 64]
 
 
 # Counts
@@ -121,11 +121,11 @@ def test_a_batch_that_iterable_finds_too_large_is_split(
 def test_a_batch_whose_counts_do_not_add_up_once_is_sent_again(
     path: Path, iterable: IterableSandbox
 ) -> None:
-    iterable.set_faults([{"fault": "miscount", "by": -3, "nth": [3, 5]}])
+    iterable.set_faults([{"fault": "miscount", "by": -3, "nth": [1, 3]}])
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {}
-    assert len(iterable.project.events) == 129
+    assert len(iterable.project.events) == 128
 
 
 @pytest.mark.parametrize("by", [-1, 1, 7])
@@ -150,7 +150,7 @@ def test_wrong_counts_beside_a_named_failure_fail_only_that_row(path: Path) -> N
         IterableSandbox(forgotten=[POISONED]) as iterable,
         outbox_with(path, rows(*NUMBERS)) as outbox,
     ):
-        iterable.set_faults([{"fault": "miscount", "endpoint": USERS_BULK_UPDATE, "nth": [2]}])
+        iterable.set_faults([{"fault": "miscount", "endpoint": USERS_BULK_UPDATE, "nth": [1]}])
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
 
@@ -162,7 +162,7 @@ def test_failures_that_are_not_named_are_found_by_bisection(path: Path) -> None:
     ):
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
-        assert count_calls(iterable, USERS_BULK_UPDATE) <= 1 + REQUESTS_FOR_ONE
+        assert count_calls(iterable, USERS_BULK_UPDATE) <= REQUESTS_FOR_ONE
         codes = {failure.code for failure in outbox.failures()}
     assert codes == {"NotNamed"}
 
@@ -190,7 +190,7 @@ def test_failures_that_are_not_named_are_found_by_bisection(path: Path) -> None:
 def test_transient_errors_lose_no_row_and_double_no_event(
     path: Path, iterable: IterableSandbox, endpoint: str, fault: dict[str, Any]
 ) -> None:
-    iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [2]}])
+    iterable.set_faults([{**fault, "endpoint": endpoint, "nth": [1]}])
     with outbox_with(path, rows(*range(1, 30))) as outbox:
         drain(outbox, iterable.url, batch_size=200, max_attempts=3, stop=NoWaiting())
         assert not_successful(outcomes_of(outbox)) == {}
@@ -198,23 +198,68 @@ def test_transient_errors_lose_no_row_and_double_no_event(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"fault": "status", "status": 503}, {"fault": "drop_after"}, {"fault": "html_body"}]
+    "fault", [{"fault": "status", "status": 500}, {"fault": "drop_before"}, {"fault": "html_body"}]
 )
-def test_an_unavailable_batch_is_not_split_and_the_next_run_sends_it(
-    path: Path, iterable: IterableSandbox, fault: dict[str, Any]
+@pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
+def test_a_row_that_makes_iterable_fail_holds_back_no_other_row_of_the_only_batch(
+    path: Path, iterable: IterableSandbox, endpoint: str, fault: dict[str, Any]
 ) -> None:
-    iterable.set_faults([{**fault, "endpoint": USERS_BULK_UPDATE, "email": email_of(5)}])
+    rule = {**fault, "endpoint": endpoint, "email": POISONED}
+    if fault["fault"] == "html_body":
+        rule["applied"] = False
+    iterable.set_faults([rule])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        client = drain(outbox, iterable.url, batch_size=200, max_attempts=5, stop=NoWaiting())
+        assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
+        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+    received = iterable.state()
+    assert client.call_count == received["calls"] + received["reset_connections"]
+    # 7 splits: 5 attempts of the whole and of the row alone, 2 of each failing part between them,
+    # one of each other part.
+    assert count_calls(iterable, endpoint) == 5 + 6 * 2 + 5 + 7
+
+
+def test_a_batch_without_an_answer_is_not_split_in_an_outage(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 503}])
     found = rows(*range(1, 30))
     with outbox_with(path, found) as outbox:
         drain(outbox, iterable.url, batch_size=200)
-        assert count_calls(iterable, USERS_BULK_UPDATE) == 2
-        assert Counter(outcomes_of(outbox).values()) == {"successful": 1, "partial_failure": 28}
+        assert count_calls(iterable, USERS_BULK_UPDATE) == 1
+        assert count_calls(iterable, EVENTS_TRACK_BULK) == 1
+        assert Counter(outcomes_of(outbox).values()) == {"total_failure": 29}
         iterable.set_faults([])
-        assert fill(outbox, found).to_send == 28
+        fill(outbox, found)
         drain(outbox, iterable.url, batch_size=200)
-        # The events, too: Iterable drops those of users whom it does not know.
-        assert count_calls(iterable, EVENTS_TRACK_BULK) == 4
-    assert len(iterable.project.users) == 29
+        assert Counter(outcomes_of(outbox).values()) == {"successful": 29}
+
+
+def test_many_batches_with_a_row_that_makes_iterable_fail_do_not_use_the_error_budget(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    poisoned = [email_of(number) for number in range(1, 129, 8)]
+    faults = [{"fault": "status", "status": 500, "email": email} for email in poisoned]
+    iterable.set_faults(faults)
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=8, max_attempts=2, stop=NoWaiting())
+        assert set(not_successful(outcomes_of(outbox))) == set(poisoned)
+
+
+def test_the_other_batches_do_not_wait_until_the_row_at_fault_in_the_first_one_is_found(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    poison = {"fault": "status", "status": 500, "email": email_of(1)}
+    iterable.set_faults([poison, {"fault": "delay", "seconds": 0.2, "email": email_of(1)}])
+    with outbox_with(path, rows(*NUMBERS)) as outbox:
+        drain(outbox, iterable.url, batch_size=64)
+        assert not_successful(outcomes_of(outbox)) == {email_of(1): "total_failure"}
+    sizes = [
+        len(call.body["users"])
+        for call in iterable.calls
+        if call.endpoint.startswith("user") and call.body
+    ]
+    assert sizes.index(64, 1) < len(sizes) - 3
 
 
 @pytest.mark.slow
@@ -227,5 +272,5 @@ def test_the_parts_of_a_split_batch_respect_the_rate_limit(
         rates = {**FAST, USERS_BULK_UPDATE: 5}
         drain(outbox, iterable.url, batch_size=200, requests_per_second=rates)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
-    assert count_calls(iterable, USERS_BULK_UPDATE) == 1 + REQUESTS_FOR_ONE
+    assert count_calls(iterable, USERS_BULK_UPDATE) == REQUESTS_FOR_ONE
     assert busiest_second(iterable, USERS_BULK_UPDATE) <= 6

@@ -51,7 +51,7 @@ def test_a_row_named_in_a_list_is_rejected_with_the_name_of_the_list(name: str) 
 
 
 @pytest.mark.parametrize("name", ["USER.1@EXAMPLE.COM", " user.1@example.com "])
-def test_emails_are_compared_trimmed_and_case_folded(name: str) -> None:
+def test_emails_are_compared_trimmed_and_in_lower_case(name: str) -> None:
     call = counted(1, 1, failedUpdates={"invalidEmails": [name]})
     assert codes(read(batch(2), call))[1] == (REJECTED, "failedUpdates.invalidEmails")
 
@@ -84,6 +84,50 @@ def test_a_disallowed_event_name_rejects_every_event_whatever_the_counts(failed:
     call = counted(3 - failed, failed, disallowedEventNames=["page_view"])
     reading = read(batch(3), call, RequestKind.EVENT)
     assert codes(reading) == dict.fromkeys(range(3), (REJECTED, "disallowedEventNames"))
+
+
+@pytest.mark.parametrize(
+    "names", [["other"], ["Page_View"], "page_view", {"page_view": 1}, 7, [7, None, ["page_view"]]]
+)
+def test_another_events_name_in_disallowed_event_names_rejects_no_row(names: object) -> None:
+    """`disallowedEventNames` that named another event rejected every row."""
+    call = counted(3, 0, disallowedEventNames=names)
+    reading = read(batch(3), call, RequestKind.EVENT)
+    assert codes(reading) == dict.fromkeys(range(3), (DELIVERED, "Success"))
+
+
+def test_disallowed_event_names_say_nothing_of_profiles() -> None:
+    call = counted(3, 0, disallowedEventNames=["page_view"])
+    assert codes(read(batch(3), call)) == dict.fromkeys(range(3), (DELIVERED, "Success"))
+
+
+def test_only_the_events_with_a_disallowed_name_are_rejected() -> None:
+    rows = batch(3)
+    rows[1] = rows[1]._replace(event=(rows[1].event or b"").replace(b"page_view", b"other"))
+    call = counted(2, 1, disallowedEventNames=["other"])
+    assert codes(read(rows, call, RequestKind.EVENT)) == {
+        0: (DELIVERED, "Success"),
+        1: (REJECTED, "disallowedEventNames"),
+        2: (DELIVERED, "Success"),
+    }
+
+
+def test_emails_that_only_case_folding_makes_equal_are_two_users() -> None:
+    """A failure of strasse@ was counted for straße@."""
+    rows = [
+        row(0)._replace(email="strasse@example.de"),
+        row(1)._replace(email="straße@example.de"),
+    ]
+    call = counted(1, 1, failedUpdates={"invalidEmails": ["STRASSE@example.de"]})
+    assert codes(read(rows, call)) == {
+        0: (REJECTED, "failedUpdates.invalidEmails"),
+        1: (DELIVERED, "Success"),
+    }
+
+
+def test_a_failure_that_only_a_user_id_names_is_found_by_bisection() -> None:
+    call = counted(1, 1, failedUpdates={"invalidUserIds": ["1"], "conflictUserIds": None})
+    assert again(read(batch(2), call)) == [[0], [1]]
 
 
 def test_a_named_row_keeps_its_own_reason_beside_a_disallowed_event_name() -> None:

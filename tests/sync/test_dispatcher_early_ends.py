@@ -9,12 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
-from records.rows import PendingRow
+from iterable_api.responses import (
+    EVENTS_TRACK,
+    EVENTS_TRACK_BULK,
+    USERS_BULK_UPDATE,
+    USERS_UPDATE,
+)
+from records.outcomes import Verdict
+from records.rows import PendingRow, RequestKind, Rows
 from sandbox.iterable_api import IterableSandbox
-from sync.dispatcher import Report, RunAborted
+from sync.dispatcher import Dispatcher, Report, RunAborted, Started
 from sync.per_user import PerUserSender
 from tests.support.drains import (
     calls_by_user,
@@ -23,9 +30,11 @@ from tests.support.drains import (
     outbox_with,
     stop_when,
 )
-from tests.support.rows import email_of, outcomes_of, rows, wait_until
+from tests.support.rows import call_result, email_of, outcomes_of, rows, wait_until
+from tests.support.senders import RowsInMemory, ScriptedSender, report_of
 
 NUMBERS = range(1, 101)
+UPDATES, TRACKS = (USERS_UPDATE, USERS_BULK_UPDATE), (EVENTS_TRACK, EVENTS_TRACK_BULK)
 
 
 @pytest.fixture
@@ -198,6 +207,85 @@ def test_a_stop_does_not_wait_for_calls_that_hang(path: Path, iterable: Iterable
         began_at = time.monotonic()
         drain(outbox, iterable.url, stop=stop)
         assert time.monotonic() - began_at < 20  # the calls would hang for 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("endpoints", [UPDATES, TRACKS])
+def test_a_call_that_a_stop_does_not_wait_for_counts_as_made(
+    path: Path, iterable: IterableSandbox, batch_size: int | None, endpoints: tuple[str, str]
+) -> None:
+    """Its row was not_attempted and api_calls 0, though Iterable had the call."""
+    endpoint = endpoints[0 if batch_size is None else 1]
+    iterable.set_faults([{"fault": "hang", "endpoint": endpoint}])
+    stop = stop_when(lambda: any(call.endpoint == endpoint for call in iterable.calls))
+    with outbox_with(path, rows(*range(1, 10))) as outbox:
+        client = drain(outbox, iterable.url, stop=stop, batch_size=batch_size)
+        hit_count = 1 if batch_size is None else 5
+        outcome = "total_failure" if endpoint in UPDATES else "partial_failure"
+        assert client.call_count == len(iterable.calls)
+        assert Counter(outcomes_of(outbox).values()) == {
+            outcome: hit_count,
+            "not_attempted": 9 - hit_count,
+        }
+        settled = next(iter(outbox.settled()))
+        result = settled.update_result if endpoint in UPDATES else settled.event_result
+        assert orjson.loads(result or "") == {
+            "success": False,
+            "verdict": "unavailable",
+            "http_status": None,
+            "attempts": 1,
+            "response": {
+                "code": "ResponseNotAwaited",
+                "msg": "The run ended while this request was under way; "
+                "its response was not waited for.",
+                "params": None,
+            },
+        }
+
+
+@pytest.mark.slow
+def test_a_call_under_way_when_an_error_ends_the_run_counts_as_made(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    hang = {"fault": "hang", "email": email_of(3)}
+    refusal = {"fault": "status", "status": 401, "email": email_of(2)}
+    iterable.set_faults([hang, {"fault": "delay", "seconds": 0.3, "email": email_of(2)}, refusal])
+    with outbox_with(path, rows(1, 2, 3)) as outbox:
+        with pytest.raises(RunAborted, match="refused the API key"):
+            drain(outbox, iterable.url)
+        assert list(outcomes_of(outbox).values()) == ["successful"] + 2 * ["total_failure"]
+        assert {failure.code for failure in outbox.failures()} == {
+            "BadApiKey",
+            "ResponseNotAwaited",
+        }
+
+
+def test_no_call_starts_after_the_grace_of_a_stop() -> None:
+    """The event of an update that came back too late was sent while the results were written."""
+    release, sent = threading.Event(), threading.Event()
+
+    def slow(unit: Rows, report: Report) -> None:
+        assert report(Started(RequestKind.PROFILE, unit, 1))
+        sent.set()
+        release.wait(30)
+        may_continue.append(delivered_late(unit, report))
+        may_continue.append(report(Started(RequestKind.EVENT, unit, 1)))
+        is_over.set()
+
+    def delivered_late(unit: Rows, report: Report) -> bool:
+        return report(report_of(call_result(), unit))
+
+    may_continue: list[bool] = []
+    is_over = threading.Event()
+    outbox = RowsInMemory(1)
+    Dispatcher(outbox, ScriptedSender(slow), stop_when(sent.is_set)).run()
+    release.set()
+    assert is_over.wait(10)
+    assert may_continue == [False, False]
+    assert [(f.result.verdict, f.result.code) for f in outbox.recorded] == [
+        (Verdict.UNAVAILABLE, "ResponseNotAwaited")
+    ]
 
 
 # Bugs
