@@ -33,6 +33,7 @@ from iterable_api.responses import (
     log_level,
     verdict_of,
 )
+from iterable_api.send_budget import SendBudget, Share
 from logger_config import RowText
 from records.json_values import to_json_value
 from records.mapping import InvalidRow, RowMapping
@@ -67,7 +68,7 @@ class IterableClient:
     - `base_url`: for EU projects https://api.eu.iterable.com.
     - `requests_per_second`: the limit of each endpoint; `DOCUMENTED_RPS` for those it leaves out.
     - `max_attempts`: attempts per call; a 429 does not count.
-    - `timeout_seconds`: to connect, and between two bytes of the response.
+    - `timeout_seconds`: to connect, and between two bytes of a request or response.
     - `log_payloads`: whether request and response bodies go into the log at level DEBUG.
     - `connections`: the number of connections to keep open.
     - `to_mapping`: builds the row mapping of `process_user_record` from the column names.
@@ -106,6 +107,7 @@ class IterableClient:
         self._to_mapping = to_mapping
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._send_budget = SendBudget()
         self._http = IterableHTTP(
             api_key, base_url, connections=connections, timeout_seconds=timeout_seconds
         )
@@ -225,14 +227,15 @@ class IterableClient:
         attempts = failures = 0
         response = ApiResponse(None, problem="stopped before it was sent")
         verdict = Verdict.UNAVAILABLE
-        while has_permit or rate_limiter.acquire(self._stop.wait):
+        while (share := self._wait_for_turn(rate_limiter, len(body), has_permit)) is not None:
             has_permit = False
-            if not before_attempt(attempts + 1):
-                break
-            attempts += 1
-            self._count_attempt(is_retry=attempts > 1)
-            sent_at = self._clock()
-            response = self._http.post(endpoint, body)
+            with share:
+                if not before_attempt(attempts + 1):
+                    break
+                attempts += 1
+                self._count_attempt(is_retry=attempts > 1)
+                sent_at = self._clock()
+                response = self._http.post(endpoint, body, share)
             if logger.isEnabledFor(logging.DEBUG):
                 self._log_attempt(
                     f"{endpoint} {subject} attempt {attempts}",
@@ -295,6 +298,19 @@ class IterableClient:
             self.has_api_answered = True
         if response.is_answer:
             self._answered_at = self._clock()
+
+    def _wait_for_turn(
+        self, rate_limiter: RateLimiter, body_bytes: int, has_permit: bool
+    ) -> Share | None:
+        """Wait for room on the line, then for a permit; return None if the run stops first."""
+        share = self._send_budget.take(body_bytes, self._stop)
+        if share is None:
+            return None
+        # A permit from before the wait no longer counts: many such calls could start at once.
+        if (has_permit and not share.has_waited) or rate_limiter.acquire(self._stop.wait):
+            return share
+        share.release()
+        return None
 
     def _wait_before_retry(
         self,

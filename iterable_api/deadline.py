@@ -1,21 +1,30 @@
-"""Deadline and size limit for a whole HTTP response.
+"""Limits of an HTTP exchange that urllib3 does not have.
 
-urllib3's read time-out limits only the time between two bytes. A response that arrives byte by
-byte, headers that never end, or repeated `100 Continue` responses would block a call forever. And
-`http.client` reads a chunk of length -1 without any limit.
+- A deadline and a size limit for a whole response, which begin when the request is sent. urllib3's
+  read time-out limits only the time between two bytes: a response that arrives byte by byte,
+  headers that never end, or repeated `100 Continue` responses would block a call forever. And
+  `http.client` reads a chunk of length -1 without any limit.
+- A time-out for sending: urllib3 lets a whole request body take no longer than connecting may.
+- Interim responses (1xx) are skipped; `http.client` skips only `100 Continue`.
+- A connection on which more than the response arrived is not used again: the rest would be taken
+  for the response to the next request.
 """
 
 from __future__ import annotations
 
 import io
 import socket
+import ssl
 import time
-from http.client import HTTPResponse
+from contextlib import suppress
+from http.client import BadStatusLine, HTTPResponse, parse_headers
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+from urllib3.util.ssltransport import SSLTransport
 
 # A whole response may take this many read time-outs: with 30 s each, 60 s.
 WHOLE_RESPONSE_TIMEOUTS = 2
@@ -23,7 +32,10 @@ MAX_RESPONSE_BYTES = 16_000_000  # twice `http.MAX_BODY_BYTES`: room for headers
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An `HTTPAdapter` that raises `ReadTimeout` for a response that is not complete in time."""
+    """An `HTTPAdapter` with the limits of this module.
+
+    Raises `ReadTimeout` for a response that is not complete in time, `SendTimeout` for a request.
+    """
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
@@ -42,6 +54,10 @@ class DeadlineAdapter(HTTPAdapter):
         super().close()
 
 
+class SendTimeout(HTTPError):
+    """The server took no more of the request for the time-out between two bytes."""
+
+
 class _Reader(io.RawIOBase):
     """The bytes of a socket, up to the deadline and the size limit."""
 
@@ -54,11 +70,14 @@ class _Reader(io.RawIOBase):
         self._deadline = time.monotonic() + WHOLE_RESPONSE_TIMEOUTS * (
             self._read_timeout_seconds or 0.0
         )
+        self.is_response_complete = False  # then nothing more is read
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.is_response_complete:
+            return 0
         if self._read_timeout_seconds is not None:
             left_seconds = self._deadline - time.monotonic()
             if left_seconds <= 0:
@@ -71,14 +90,35 @@ class _Reader(io.RawIOBase):
             raise OSError("the response is too large")
         return received
 
+    def has_decrypted(self) -> bool:
+        """Return whether TLS holds bytes that were not read; urllib3 asks only the socket."""
+        if isinstance(self._socket, SSLTransport):  # TLS inside the TLS of a proxy
+            return bool(self._socket.incoming.pending or self._socket.sslobj.pending())
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def end_connection(self) -> None:
+        """Shut the socket down: urllib3 then replaces the connection before the next request."""
+        with suppress(OSError):
+            getattr(self._socket, "socket", self._socket).shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._bytes.close()
         super().close()
 
 
-class _Response(HTTPResponse):
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(_Readable(sock), *arguments, **options)  # type: ignore[arg-type]
+class _Buffer(io.BufferedReader):
+    """A buffer that `http.client` closes after the last byte of the response."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(reader)
+        self._reader = reader
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.is_response_complete = True
+            if self.peek(1) or self._reader.has_decrypted():
+                self._reader.end_connection()
+        super().close()
 
 
 class _Readable:
@@ -88,22 +128,53 @@ class _Readable:
         self._socket = connected
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._socket))
+        return _Buffer(_Reader(self._socket))
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(_Readable(sock), *arguments, **options)  # type: ignore[arg-type]
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Return the first status line that is not of an interim response."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == 101:  # another protocol follows, which was not asked for
+                raise BadStatusLine("101 Switching Protocols")
+            if status >= 200:
+                return version, status, reason
+            parse_headers(self.fp)
 
 
 class _Connection(HTTPConnection):
+    """Gives sending the time-out between two bytes instead of the one for connecting."""
+
     response_class = _Response
+    send_timeout_seconds: float | None = None
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self.timeout = self.send_timeout_seconds  # urllib3 applies it to the socket
+        try:
+            super().request(*arguments, **options)
+        except TimeoutError as error:
+            raise SendTimeout from error
 
 
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
+    def _make_request(self, conn: Any, *arguments: Any, **options: Any) -> Any:
+        conn.send_timeout_seconds = options["timeout"].read_timeout
+        return super()._make_request(conn, *arguments, **options)
 
-class _SecurePool(HTTPSConnectionPool):
+
+class _SecurePool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 

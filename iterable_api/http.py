@@ -20,8 +20,10 @@ import urllib3
 
 from iterable_api.deadline import DeadlineAdapter
 from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_seconds
+from iterable_api.send_budget import NO_SHARE, PIECE_BYTES, Share
 
-# To connect, and between two bytes of the response; `deadline` limits the whole response.
+# To connect, and between two bytes of the response or two pieces of the request; `deadline` limits
+# the whole response.
 TIMEOUT_SECONDS = (5.0, 30.0)
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 _MIN_KEY_CHARACTERS = 4  # replacing a shorter one would damage other text
@@ -75,8 +77,11 @@ class IterableHTTP:
         """Close the connections."""
         self._adapter.close()
 
-    def post(self, endpoint: str, body: bytes) -> ApiResponse:
-        """POST a JSON body to `/api/{endpoint}`. Returns network errors, never raises them."""
+    def post(self, endpoint: str, body: bytes, share: Share = NO_SHARE) -> ApiResponse:
+        """POST a JSON body to `/api/{endpoint}`. Returns network errors, never raises them.
+
+        `share` is the body's share of the `SendBudget`; it is returned when the body is sent.
+        """
         prepared = self._prepared.get(endpoint)
         if prepared is None:
             headers = {**self._headers, "Content-Type": "application/json"}
@@ -87,6 +92,10 @@ class IterableHTTP:
         request.headers = prepared.headers.copy()
         request.headers["Content-Length"] = str(len(body))
         request.body = body
+        if (
+            len(body) > PIECE_BYTES
+        ):  # `requests` lets the body be iterable, its type does not say so
+            request.body = share.pieces(body)  # type: ignore[assignment]
         return self._exchange(request)
 
     def get(self, endpoint: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
