@@ -252,8 +252,18 @@ class DatabaseConnection:
                 ]
             )
         self._window_in_utc = in_utc
-        self.open()
+        self._open_again()
         return self.stream(self._with_window_start(query, window_start), None, chunk_rows)
+
+    def _open_again(self) -> None:
+        """Connect if `_discard` has closed the session, which the server may still count."""
+        try:
+            self.open()
+        except SourceError as error:
+            if not error.transient:
+                raise
+            time.sleep(1.0)
+            self.open()
 
     @property
     def _is_utc(self) -> bool:

@@ -123,6 +123,8 @@ def to_stable_text(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, Decimal):
         return f"{value:f}"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:  # then 1e15
+        return str(int(value))
     if isinstance(value, datetime):
         return to_time_text(value)
     if isinstance(value, date):

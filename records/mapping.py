@@ -72,7 +72,8 @@ class RowMapping:
     Check `missing_columns` and `ambiguous_columns` first; to map a row all the same, append one
     value to it, which is used for each missing column.
     `zone` is the time zone of naive datetimes, except in `timestamp_columns` (indexes of columns
-    of type TIMESTAMP), which are in UTC. With `send_nulls` a NULL clears the profile field.
+    of type TIMESTAMP) and in a column `event_time_utc`, which are in UTC.
+    With `send_nulls` a NULL clears the profile field.
     """
 
     def __init__(
@@ -97,18 +98,16 @@ class RowMapping:
         self._zone = zone
         self._send_nulls = send_nulls
         self._id, self._email = position["id"], position["email"]
-        event_time = event_time_column(columns)
-        self._event_time = position[event_time]
-        is_utc = event_time == EVENT_TIME_UTC or self._event_time in timestamp_columns
-        self._event_zone = timezone.utc if is_utc else zone
+        self._event_time = position[event_time_column(columns)]
+        utc_columns = {*timestamp_columns, position.get(EVENT_TIME_UTC)}
+        self._event_zone = timezone.utc if self._event_time in utc_columns else zone
         self.has_event_ids = "event_id" in position
         self._page_or_event_id = position["event_id" if self.has_event_ids else "page"]
 
         def located(fields: Sequence[Field]) -> list[_LocatedField]:
             found = [(field, position[field.column.lower()]) for field in fields]
             return [
-                (f.target, i, f.cast, timezone.utc if i in timestamp_columns else zone)
-                for f, i in found
+                (f.target, i, f.cast, timezone.utc if i in utc_columns else zone) for f, i in found
             ]
 
         self._user_fields, self._event_fields = located(user_fields), located(event_fields)

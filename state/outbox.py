@@ -123,6 +123,7 @@ class Outbox:
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None
+        self._is_filled = False  # whether the file's outbox is this run's
         self._project_to_note: Project | None = None
 
     def close(self) -> None:
@@ -176,6 +177,7 @@ class Outbox:
                 (now_us,),
             ).fetchone()
             changed = self._count_changed_by_settings()
+        self._is_filled = True
         return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
 
     def _append(
@@ -343,7 +345,7 @@ class Outbox:
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has filled the outbox since `fill`."""
-        if self._is_read_only or self._mapping is None:
+        if self._is_read_only or not self._is_filled:
             return
         found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
         if found != (self._run_id,):
@@ -389,9 +391,9 @@ class Outbox:
         settings = self._mapping.event_settings if self._mapping else None
         with state_errors(self.path), self._transaction():
             self._require_ours()
-            if self._project_to_note and any(call.result.delivered for call in finished):
+            notes_project = any(call.result.delivered for call in finished)
+            if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
-                self._project_to_note = None
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
                 self._database.executemany(
@@ -411,6 +413,8 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
                 )
+        if notes_project:  # only after the commit, since a failed recording is tried once more
+            self._project_to_note = None
 
     def outcome_counts(self) -> dict[Outcome, int]:
         """Count the rows by outcome; the mapping holds every outcome."""

@@ -120,9 +120,12 @@ class BulkSender:
         settled: dict[int, CallResult] = {}
         parts: deque[_Part] = deque([_Part(rows)] if rows else [])
         unanswered_in_a_row = blocked_alone = 0
+        began_at = self.client.now()  # of the last call
         while parts:
             if blocked_alone >= _ROWS_ALONE and not self.client.has_api_answered:
-                return settled, False  # the dispatcher ends the run
+                self.client.is_answering(began_at)  # perhaps only these rows are blocked
+                if not self.client.has_api_answered:
+                    return settled, False  # the dispatcher ends the run
             part, is_unanswered = parts.popleft()
             began_at = self.client.now()
             call = send(

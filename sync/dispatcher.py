@@ -29,7 +29,7 @@ from sync.worker_pool import WorkerPool
 logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # unavailable calls in a row that end the run; as many blocked ones, too
-MAX_BLOCKED_ROWS = 3  # so many rows are blocked before the API has answered: nothing gets through
+MAX_BLOCKED_ROWS = 3  # so many rows are blocked before the API has answered: it is asked itself
 COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
 GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
@@ -65,6 +65,10 @@ class Done(NamedTuple):
     """A worker has finished its unit."""
 
     rows: int  # 0 when the run stopped before the unit's first call
+
+
+class Asked(NamedTuple):
+    """Iterable was asked whether it can be reached; `IterableClient.has_api_answered` tells."""
 
 
 class Failed(NamedTuple):
@@ -115,7 +119,9 @@ class Dispatcher:
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
         self._pool = WorkerPool("delivery", sender.max_in_flight)
-        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Failed] = SimpleQueue()
+        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Asked | Failed] = (
+            SimpleQueue()
+        )
         self._in_flight = 0
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
@@ -124,6 +130,7 @@ class Dispatcher:
         self._has_unanswered = False  # whether any call was unavailable
         self._unavailable_in_a_row = self._blocked_in_a_row = 0
         self._blocked: list[CallReport] = []  # before the API has answered: not judged yet
+        self._blocked_at = 0.0  # the client's time when the first one was noted
         self._has_asked = False  # whether Iterable itself was asked about them
         self._is_aborted = False  # if True, workers make no further call, even for a started row
         self._under_way: dict[int, Started] = {}  # by thread
@@ -175,7 +182,7 @@ class Dispatcher:
             if unit is None and not self._in_flight and not self._delayed:
                 if not self._blocked:
                     return
-                self._ask_about_blocked()
+                self._ask_iterable()
             time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
             self._check_reports()
 
@@ -212,20 +219,19 @@ class Dispatcher:
         with self._starting:
             self._is_aborted = True
 
-    def _ask_about_blocked(self) -> None:
-        """Ask Iterable itself whether it can be reached, where only few requests were blocked."""
-        if self._has_asked:
-            raise self._all_blocked()
-        self._has_asked = True
-        self._in_flight += 1
-        self._pool.start(self._ask, then=self._reports.put)
+    def _ask_iterable(self) -> None:
+        """Ask Iterable itself whether it can be reached: perhaps only these rows are blocked."""
+        if not self._has_asked:
+            self._has_asked = True
+            self._in_flight += 1
+            self._pool.start(self._ask, then=self._reports.put)
 
-    def _ask(self) -> Done | Failed:
+    def _ask(self) -> Asked | Failed:
         try:
-            self._sender.client.is_answering(self._sender.client.now())
+            self._sender.client.is_answering(self._blocked_at)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             return Failed(error)
-        return Done(0)
+        return Asked()
 
     def _all_blocked(self) -> RunAborted:
         self._is_all_blocked = True
@@ -254,6 +260,10 @@ class Dispatcher:
             elif isinstance(report, Failed):
                 self._in_flight -= 1
                 problem = problem or report.error
+            elif isinstance(report, Asked):
+                self._in_flight -= 1
+                if self._blocked and not self._sender.client.has_api_answered:
+                    problem = problem or self._all_blocked()
             elif isinstance(report, CallReport):
                 reason = self._judge(report)
                 problem = problem or reason
@@ -280,12 +290,16 @@ class Dispatcher:
         if not report.call.is_blocked:
             self._unrecorded.append(report)
             return self._reason_to_abort(report)
+        if not self._blocked:
+            self._blocked_at = self._sender.client.now()
         self._blocked.append(report)
         if self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
             return self._reason_to_abort(report)
         blocked_rows = {finished.seq for each in self._blocked for finished in each.finished}
-        return self._all_blocked() if len(blocked_rows) >= MAX_BLOCKED_ROWS else None
+        if len(blocked_rows) >= MAX_BLOCKED_ROWS:
+            self._ask_iterable()
+        return None
 
     def _record_blocked_as(self, verdict: Verdict) -> None:
         """Settle the requests that were blocked before the API had answered anything."""

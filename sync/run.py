@@ -204,6 +204,11 @@ class SyncRun:
             )
             return False
         settings = self._settings
+        logger.info(
+            "ITERABLE_API_KEY is new: reading %s users back from Iterable, for up to a minute, to "
+            "see whether it is a key of the same project.",
+            len(samples),
+        )
         http = IterableHTTP(
             settings.iterable_api_key, settings.iterable_api_base_url, connections=1
         )

@@ -52,6 +52,8 @@ def test_the_event_id_changed_with_the_type_of_the_user_id(user_id: object) -> N
         (1, "1"),
         (Decimal("1.50"), "1.50"),
         (True, "1"),
+        (5.0, "5"),
+        (0.5, "0.5"),
         ({"b", "a"}, "a,b"),
         (date(2026, 1, 13), "2026-01-13"),
         (timedelta(hours=25, milliseconds=250), "25:00:00.25"),

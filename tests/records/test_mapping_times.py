@@ -132,6 +132,14 @@ def test_the_event_time_is_utc_as_a_timestamp_or_under_the_name_event_time_utc()
     assert event_of(renamed, zone=BERLIN) == event_of(sarah())
 
 
+def test_a_field_from_event_time_utc_was_moved_by_the_time_zone_of_datetimes() -> None:
+    row = sarah(event_time_utc=stored(2026, 1, 13, 14, 30, 45))
+    expected = "2026-01-13 14:30:45 +00:00"
+    assert profile_of(row, "seen=event_time_utc", zone=BERLIN)["dataFields"]["seen"] == expected
+    del row["event_time"]
+    assert profile_of(row, "seen=event_time_utc", zone=BERLIN)["dataFields"]["seen"] == expected
+
+
 def test_utc_converts_datetimes_only() -> None:
     assert "extra" not in profile_of(sarah(extra=None), "extra:utc")["dataFields"]
     expected = "field 'extra' is not a DATETIME, so :utc cannot convert it"

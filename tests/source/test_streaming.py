@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,13 @@ def no_session_is_left(server: PrivateServer) -> bool:
 
 def read_to_the_end(rows: RowStream) -> int:
     return sum(len(chunk) for chunk in rows)
+
+
+def opened(database: DatabaseConnection) -> bool:
+    with suppress(SourceError):
+        database.open()
+        return True
+    return False
 
 
 class TestLosingTheConnection:
@@ -180,6 +189,30 @@ class TestClosingEarly:
         database.open()
         assert database.execute_query("SELECT 1 AS one") == [{"one": 1}]
         database.disconnect()
+
+    def test_an_account_for_one_connection_had_sometimes_no_free_connection(
+        self, mariadb: SourceDatabase, tmp_path: Path
+    ) -> None:
+        """The server still counted the session whose window was in the wrong time zone."""
+        mariadb.run_sql(
+            "DROP USER IF EXISTS single@'%'; CREATE USER single@'%' IDENTIFIED BY 'pass-word'"
+            f" WITH MAX_USER_CONNECTIONS 1; GRANT SELECT ON {mariadb.database}.* TO single@'%';"
+            "CREATE TABLE views (event_time TIMESTAMP);"
+            f"INSERT INTO views SELECT UTC_TIMESTAMP() FROM {numbers(5_000)}"
+        )
+        query_file = tmp_path / "query.sql"
+        query_file.write_text("SELECT event_time FROM views WHERE event_time >= %(window_start)s")
+        for _ in range(20):
+            database = mariadb.connection(
+                user="single",
+                password="pass-word",
+                time_zone="Europe/Berlin",
+                query_file=query_file,
+            )
+            assert any(opened(database) for _ in range(1_000))
+            with database.stream_pro_users_recent_engagement(chunk_rows=100) as rows:
+                assert read_to_the_end(rows) == 5_000
+            database.disconnect()
 
 
 @pytest.mark.slow

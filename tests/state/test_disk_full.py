@@ -15,6 +15,7 @@ from records.rows import RequestKind
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import Outbox
+from state.project import Match, Project
 from tests.support.program_files import PROJECT_FOLDER
 from tests.support.rows import (
     COLUMNS,
@@ -73,6 +74,8 @@ def test_a_fill_on_a_full_disk_leaves_the_previous_rows(disk: Path) -> None:
 def test_results_can_be_recorded_once_a_full_disk_has_space_again(disk: Path) -> None:
     outbox = Outbox(disk / "state.sqlite3")
     outbox.fill([rows(*range(100))], MAPPING)
+    project = Project("https://api.iterable.com", "key")
+    outbox.begin_delivery(project)
     pending = list(outbox.pending())
     filler = use_up(disk)
     with pytest.raises(StateError, match="is full"):
@@ -81,6 +84,7 @@ def test_results_can_be_recorded_once_a_full_disk_has_space_again(disk: Path) ->
     outbox.record(finished(pending, RequestKind.PROFILE))
     outbox.record(finished(pending, RequestKind.EVENT))
     assert set(outcomes_of(outbox).values()) == {"successful"}
+    assert outbox.project.match(project) is Match.SAME  # was noted only in the failed recording
     outbox.close()
 
 
@@ -132,6 +136,7 @@ def test_a_file_size_limit_is_a_state_error(tmp_path: Path, phase: str) -> None:
 import os, resource, sys
 from pathlib import Path
 from state.outbox import Outbox
+from state.project import Match, Project
 from records.rows import RequestKind
 from state.database import StateError
 from tests.support.rows import MAPPING, finished, rows

@@ -85,6 +85,18 @@ def test_iterable_is_asked_itself_where_too_few_rows_wait_to_tell(
     assert iterable.calls[-1].endpoint == "users/getFields"
 
 
+@MODES
+def test_three_blocked_rows_at_the_beginning_ended_every_run(
+    path: Path, iterable: IterableSandbox, batch_size: int | None
+) -> None:
+    iterable.set_faults([{**PAGE, "email": email_of(number)} for number in (1, 2, 3)])
+    with outbox_with(path, rows(*range(1, 31))) as outbox:
+        client = drain(outbox, iterable.url, batch_size=batch_size)
+        assert Counter(outcomes_of(outbox).values()) == {"successful": 27, "total_failure": 3}
+        assert {failure.verdict for failure in outbox.failures()} == {"rejected"}
+    assert client.call_count == len(iterable.calls)
+
+
 def test_twenty_blocked_calls_in_a_row_end_the_run(path: Path, iterable: IterableSandbox) -> None:
     iterable.set_faults([{**PAGE, "email": email_of(number)} for number in range(2, 101)])
     with outbox_with(path, rows(*range(1, 101))) as outbox:

@@ -130,10 +130,18 @@ def test_a_query_with_an_error_is_not_repeated(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "slow_rows",
+    [
+        pytest.param("seq_1_to_3 WHERE SLEEP(3) = 0", id="before the first row"),
+        # The message was: Another run has taken over the state file.
+        pytest.param("seq_1_to_7000 WHERE seq <> 6000 OR SLEEP(3) = 0", id="between rows"),
+    ],
+)
 def test_a_signal_while_the_query_runs_ends_the_run_at_once(
-    runs: Runs, iterable: IterableSandbox, number: signal.Signals
+    runs: Runs, iterable: IterableSandbox, number: signal.Signals, slow_rows: str
 ) -> None:
-    runs.with_query(f"SELECT {COLUMNS} FROM seq_1_to_3 WHERE SLEEP(3) = 0")
+    runs.with_query(f"SELECT {COLUMNS} FROM {slow_rows}")
     stop = StopSignal()
     former = signal.signal(number, stop)
     timer = threading.Timer(0.4, os.kill, (os.getpid(), number))
@@ -149,6 +157,7 @@ def test_a_signal_while_the_query_runs_ends_the_run_at_once(
         "interrupted",
         f"{number.name} received",
     )
+    assert report.error is None
     assert counts_of(report) == {}
     assert results_of(report)["records"] == []
     assert [run.status for run in runs.history()] == ["interrupted"]
