@@ -519,41 +519,37 @@ class Contract:
     ) -> None:
         """Check outcome and truth of a row that is not invalid and no duplicate."""
         outcome = result["outcome"]
-        may_be_in_place: dict[Kind, set[bool]] = {}
+        is_in_place: dict[Kind, set[bool]] = {}
         verdicts: dict[Kind, str | None] = {}
+        unsent: list[Kind] = []
         for kind in Kind:
             made = result[kind.value]
             verdict = verdicts[kind] = None if made is None else made["verdict"]
             need = Need.MUST if run.flags.full_refresh else memory.need(kind, record)
-            posted = [p for p in run.posts if p.kind is kind and p.key == record.key]
+            posted = [post for post in run.posts if (post.kind, post.key) == (kind, record.key)]
             check((verdict is None) == (not posted), f"{label}: {kind.value} is {made}, {posted}")
             if verdict is not None:
                 check(made["success"] == (verdict == "delivered"), f"{label}: {made}")
-                may_be_in_place[kind] = {verdict == "delivered"}
-            else:
-                may_be_in_place[kind] = {
-                    Need.NO: {True},
-                    Need.MAY: {True, False},
-                    Need.MUST: {False},
-                }[need]
-            if verdict == "delivered":
-                self._check_stored(label, kind, record, run.stored, {record.event})
-            elif verdict is None and need is Need.MUST and is_complete:
-                blocked = kind is Kind.EVENT and record.key in self.forgotten
-                check(blocked, f"{label}: {kind.value} was not sent, though it is in doubt or new")
+                is_in_place[kind] = {verdict == "delivered"}
+                if verdict == "delivered":
+                    self._check_stored(label, kind, record, run.stored, {record.event})
+                continue
+            is_in_place[kind] = {Need.NO: {True}, Need.MUST: {False}}.get(need, {True, False})
+            if outcome in ("unchanged", "successful") and (kind, record.key) not in memory.outdated:
+                remembered = memory.adopt(record) | {record.event}
+                self._check_stored(label, kind, record, run.stored, remembered)
+            is_blocked = kind is Kind.EVENT and record.key in self.forgotten
+            if need is Need.MUST and not is_blocked:
+                unsent.append(kind)
+        if is_complete:
+            names = ", ".join(kind.value for kind in unsent)
+            check(not unsent, f"{label}: {names} was not sent, though it is in doubt or new")
         allowed = {
             _outcome(verdicts, profile, event)
-            for profile in may_be_in_place[Kind.PROFILE]
-            for event in may_be_in_place[Kind.EVENT]
+            for profile in is_in_place[Kind.PROFILE]
+            for event in is_in_place[Kind.EVENT]
         }
         check(outcome in allowed, f"{label}: the outcome is {outcome}, not {allowed}")
-        for kind in Kind:
-            is_claimed = outcome == "unchanged" or (
-                verdicts[kind] is None and outcome == "successful"
-            )
-            if is_claimed and (kind, record.key) not in memory.outdated:
-                remembered = memory.adopt(record)
-                self._check_stored(label, kind, record, run.stored, remembered)
         if is_complete and not run.had_faults and record.key not in self.forgotten:
             check(
                 outcome in ("successful", "unchanged"),

@@ -11,9 +11,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,16 @@ class World:
         state_before = self._state_bytes() if flags.dry_run else {}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         running = self._start(config, target, flags, folder, self.folder / state_name)
-        if incident is not None:
-            self._cause(incident, running, sandbox, calls_before)
-        if second_run is not None:
-            self._start_second(second_run, running, sandbox, calls_before, config, target, flags)
-        ending = running.ending()
+        try:
+            if incident is not None:
+                self._cause(incident, running, sandbox, calls_before)
+            if second_run is not None:
+                start = partial(self._start, config, target, flags)
+                self._start_second(second_run, running, sandbox, calls_before, start)
+            ending = running.ending()
+        finally:
+            running.send(signal.SIGKILL)
+            running.ending()
         calls = sandbox.calls[calls_before:]
         sandbox.set_faults([])
         if flags.dry_run:
@@ -207,9 +213,7 @@ class World:
         first: ForkedRun,
         sandbox: IterableSandbox,
         calls_before: int,
-        config: Config,
-        target: Target,
-        flags: Flags,
+        start: Callable[[Path, Path], ForkedRun],
     ) -> None:
         """Start another run on the same state file while the first has stopped in mid-run."""
         if not _wait_for_call(first, sandbox, calls_before + 1):
@@ -223,7 +227,7 @@ class World:
             for lock in self.folder.glob("*.lock"):
                 lock.unlink()
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        ending = self._start(config, target, flags, folder, path).ending()
+        ending = start(folder, path).ending()
         shutil.rmtree(folder)
         first.send(signal.SIGCONT)
         if second.state_name == "hard_link.sqlite3":
