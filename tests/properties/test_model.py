@@ -422,7 +422,10 @@ class SyncMachine(RuleBasedStateMachine):
             asked = [self._profile_is_there(record, run) for record in records]
             asked = [answer for answer in asked if answer != "not remembered"]
         if not asked:
-            return True
+            # Nobody knows whose the key is: what is remembered may be of another project.
+            if known.api_key != run.project.api_key:
+                self.memory = self.memory.without_proof()
+            return None
         if "unknown" in asked or (len(set(asked)) > 1 and len(asked) > 5):
             return None
         return "there" in asked

@@ -259,6 +259,16 @@ class Memory:
     def copy(self) -> Memory:
         return copy.deepcopy(self)
 
+    def without_proof(self) -> Memory:
+        """Return what may be remembered after a key was accepted that was never compared."""
+        doubted = self.copy()
+        for profiles in doubted.profiles.values():
+            profiles.add(None)
+        for events in doubted.events.values():
+            events.add(None)
+        doubted.outdated |= {(kind, key) for kind in Kind for key in doubted.profiles}
+        return doubted
+
     def need(self, kind: Kind, record: Record) -> Need:
         """Return whether a run has to send this request."""
         needs: set[Need]
@@ -632,11 +642,9 @@ class Contract:
             if verdict == "delivered":
                 memory.outdated.discard((kind, key))
         self._forget_moved_events(run, memory, verdicts)
-        delivered = "delivered" in verdicts.values()
-        maybe = any(_is_success(post) for post in run.posts)
-        if delivered:
+        if "delivered" in verdicts.values():
             memory.projects = {run.project}
-        elif maybe or run.posts or run.get_count:
+        elif run.call_count or memory.projects != {None}:
             memory.projects = memory.projects | {run.project}
 
     def _remember_request(
