@@ -111,6 +111,7 @@ changes = st.one_of(
     st.sampled_from([(name, value) for name, values in VALUES.items() for value in values]),
     st.just(("event_id", "")),
 )
+columns = st.sampled_from(["email", "first_name", "event_time", "event_id"])
 modes = st.sampled_from(["per-user", "bulk"])
 selectors = st.one_of(
     st.builds(lambda key: {"email": key}, st.sampled_from(KEYS)),
@@ -141,6 +142,13 @@ EFFECTS: tuple[Mapping[str, Any], ...] = (
 )
 faults = st.builds(lambda effect, where: {**effect, **where}, st.sampled_from(EFFECTS), selectors)
 
+incidents = st.builds(
+    Incident,
+    what=st.sampled_from(["kill", "kill", "stop"]),
+    at_call=st.integers(1, 6),
+    applied=st.booleans(),
+    slow_start=st.sampled_from([False, False, True]),
+)
 
 Step = tuple[str, Mapping[str, Any]]  # a rule and its arguments
 
@@ -211,25 +219,13 @@ class SyncMachine(RuleBasedStateMachine):
     @step
     def change_value(self, index: int, change: tuple[str, Any]) -> None:
         if self.rows:
-            changed = list(self.rows)
-            index %= len(changed)
-            changed[index] = replace(changed[index], **dict([change]))
-            self._replace_rows(f"row {index}: {change[0]} becomes {change[1]!r}", changed)
+            self._change(index % len(self.rows), *change)
 
-    @rule(
-        first=indexes,
-        second=indexes,
-        column=st.sampled_from(["email", "first_name", "event_time", "event_id"]),
-    )
+    @rule(first=indexes, second=indexes, column=columns)
     @step
     def swap_values(self, first: int, second: int, column: str) -> None:
         if self.rows:
-            first, second = first % len(self.rows), second % len(self.rows)
-            changed = list(self.rows)
-            values = [getattr(changed[index], column) for index in (first, second)]
-            changed[first] = replace(changed[first], **{column: values[1]})
-            changed[second] = replace(changed[second], **{column: values[0]})
-            self._replace_rows(f"rows {first} and {second} swap {column}", changed)
+            self._swap(first % len(self.rows), second % len(self.rows), column)
 
     @rule(back=st.integers(1, 3))
     @step
@@ -253,6 +249,18 @@ class SyncMachine(RuleBasedStateMachine):
         shuffled = list(self.rows)
         Random(number).shuffle(shuffled)
         self._replace_rows("the rows come in another order", shuffled)
+
+    def _change(self, index: int, column: str, value: Any) -> None:
+        changed = list(self.rows)
+        changed[index] = replace(changed[index], **{column: value})
+        self._replace_rows(f"row {index}: {column} becomes {value!r}", changed)
+
+    def _swap(self, first: int, second: int, column: str) -> None:
+        changed = list(self.rows)
+        values = [getattr(changed[index], column) for index in (first, second)]
+        changed[first] = replace(changed[first], **{column: values[1]})
+        changed[second] = replace(changed[second], **{column: values[0]})
+        self._replace_rows(f"rows {first} and {second} swap {column}", changed)
 
     def _replace_rows(self, what: str, changed: list[Row]) -> None:
         """Change the table. With a column `event_id` each user has one row, by construction.
@@ -321,17 +329,46 @@ class SyncMachine(RuleBasedStateMachine):
     @rule(
         mode=modes,
         is_full_refresh=st.booleans(),
-        incident=st.builds(
-            Incident,
-            what=st.sampled_from(["kill", "kill", "stop"]),
-            at_call=st.integers(1, 6),
-            applied=st.booleans(),
-            slow_start=st.sampled_from([False, False, True]),
-        ),
+        incident=incidents,
     )
     @step
     def run_that_is_ended(self, mode: str, is_full_refresh: bool, incident: Incident) -> None:
         self._run(Flags(mode, full_refresh=is_full_refresh), incident=incident)
+
+    @rule(
+        index=indexes,
+        other=indexes,
+        change=st.one_of(changes, columns.map(lambda column: ("swap", column))),
+        mode=modes,
+        accident=st.one_of(
+            st.builds(lambda fault: {"faults": [fault]}, faults),
+            st.builds(lambda incident: {"incident": incident}, incidents),
+        ),
+    )
+    @step
+    def values_go_there_and_back(
+        self,
+        index: int,
+        other: int,
+        change: tuple[str, Any],
+        mode: str,
+        accident: dict[str, Any],
+    ) -> None:
+        """Rows are changed, a run in which anything may happen sends them, and they are put back.
+
+        Other rules may do the same one after the other, but seldom do.
+        """
+        if not self.rows:
+            return
+        self._run(Flags(mode))
+        index, other = index % len(self.rows), other % len(self.rows)
+        if change[0] == "swap":
+            self._swap(index, other, change[1])
+        else:
+            self._change(index, *change)
+        self._run(Flags(mode), **accident)
+        self._replace_rows("the rows are as they were before", self.earlier[-1])
+        self._run(Flags(mode))
 
     @rule(
         mode=modes,
