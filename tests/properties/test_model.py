@@ -341,8 +341,12 @@ class SyncMachine(RuleBasedStateMachine):
         change=st.one_of(changes, columns.map(lambda column: ("swap", column))),
         mode=modes,
         accident=st.one_of(
-            st.builds(lambda fault: {"faults": [fault]}, faults),
-            st.builds(lambda incident: {"incident": incident}, incidents),
+            st.sampled_from(EFFECTS).map(lambda effect: {"faults": [effect]}),
+            faults.map(lambda fault: {"faults": [fault]}),
+            st.builds(Incident, st.just("kill"), st.integers(1, 3), st.booleans()).map(
+                lambda incident: {"incident": incident}
+            ),
+            incidents.map(lambda incident: {"incident": incident}),
         ),
     )
     @step
