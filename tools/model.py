@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.properties.test_model import Counts, Step, SyncMachine
 from tests.support.contract_model import Broken
+from tests.support.model_machine import Counts, Step, SyncMachine, repeat
 from tests.support.model_world import world
 
 _EXAMPLES_A_SEED = 20
@@ -112,7 +112,7 @@ def _shortest(finding: Finding) -> str:
     """
     steps, place = finding.steps, finding.broken.place
     text = f"{finding.broken} [{place}]\n  did not happen again with the steps {steps}"
-    broken, described = _repeat(steps)
+    broken, described = repeat(steps)
     if broken is not None and broken.place == place:
         text = _to_text(broken, described)
     size = len(steps)
@@ -120,33 +120,12 @@ def _shortest(finding: Finding) -> str:
         start = len(steps) - size
         while start >= 1:  # the first step makes the table
             shorter = steps[:start] + steps[start + size :]
-            broken, described = _repeat(shorter)
+            broken, described = repeat(shorter)
             if broken is not None and broken.place == place:
                 steps, text = shorter, _to_text(broken, described)
             start -= size
         size //= 2
     return text
-
-
-def _repeat(steps: Sequence[Step]) -> tuple[Broken | None, Sequence[str]]:
-    """Make the steps again; return the promise that they break, and the steps as text."""
-    machine = SyncMachine()
-    try:
-        for name, arguments in steps:
-            getattr(machine, name)(**arguments)
-    except Broken as broken:
-        return broken, machine.described
-    finally:
-        broken_at_the_end = _end(machine)
-    return broken_at_the_end, machine.described
-
-
-def _end(machine: SyncMachine) -> Broken | None:
-    try:
-        machine.teardown()
-    except Broken as broken:
-        return broken
-    return None
 
 
 def _to_text(broken: Broken, described: Sequence[str]) -> str:
