@@ -33,6 +33,7 @@ from tests.support.contract_model import (
     Memory,
     Need,
     Observed,
+    ProjectKey,
     Record,
     Row,
     Rows,
@@ -445,7 +446,7 @@ class SyncMachine(RuleBasedStateMachine):
         }
         return answers.pop() if len(answers) == 1 else None
 
-    def _accepts(self, read: Rows, run: Observed, known: Any) -> bool | None:
+    def _accepts(self, read: Rows, run: Observed, known: ProjectKey) -> bool | None:
         if known == run.project:
             return True
         if known.address != run.project.address:
@@ -461,12 +462,20 @@ class SyncMachine(RuleBasedStateMachine):
             asked = [answer for answer in asked if answer != "not remembered"]
         if not asked:
             # Nobody knows whose the key is: what is remembered may be of another project.
-            if known.api_key != run.project.api_key:
-                self.memory = self.memory.without_proof()
+            self.memory = self.memory.without_proof()
             return None
         if "unknown" in asked or (len(set(asked)) > 1 and len(asked) > 5):
             return None
+        if "there" in asked and not self._is_ours(known):
+            self.memory = self.memory.without_proof()  # both projects have this user
+            return None
         return "there" in asked
+
+    def _is_ours(self, known: ProjectKey) -> bool:
+        """Return whether a key that was used before is of the project that the settings lead to."""
+        return any(
+            (known.api_key, self.target.project) == (each.api_key, each.project) for each in TARGETS
+        )
 
     def _event_is_there(self, record: Record, run: Observed) -> str:
         remembered = {
