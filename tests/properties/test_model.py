@@ -118,10 +118,17 @@ def test_the_winner_of_equal_times_changed_with_the_order_of_the_rows() -> None:
     check_steps(start(ANN, other), run(), shuffle, run(), shuffle, run())
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("servers")
+def test_a_stopped_run_counts_the_call_whose_response_it_did_not_wait_for(mode: str) -> None:
+    arguments = {"mode": mode, "incident": Incident("stop hanging", at_call=1)}
+    check_steps(start(ANN, BOB), ("run_that_is_ended", {"is_full_refresh": False, **arguments}))
+
+
 @pytest.mark.usefixtures("servers")
 def test_after_anything_that_can_happen_iterable_is_as_the_table_says() -> None:
     few = settings(
-        max_examples=12,
+        max_examples=8,
         stateful_step_count=20,
         derandomize=True,
         deadline=None,

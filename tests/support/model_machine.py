@@ -107,7 +107,7 @@ changes = st.one_of(
     st.tuples(st.just("email"), emails),
     st.tuples(st.just("event_time"), times),
     st.sampled_from([(name, value) for name, values in VALUES.items() for value in values]),
-    st.just(("event_id", "")),
+    st.sampled_from([("event_id", ""), ("event_id", None)]),
 )
 columns = st.sampled_from(["email", "first_name", "event_time", "event_id"])
 modes = st.sampled_from(["per-user", "bulk"])
@@ -140,12 +140,20 @@ EFFECTS: tuple[Mapping[str, Any], ...] = (
 )
 faults = st.builds(lambda effect, where: {**effect, **where}, st.sampled_from(EFFECTS), selectors)
 
-incidents = st.builds(
-    Incident,
-    what=st.sampled_from(["kill", "kill", "stop"]),
-    at_call=st.integers(1, 6),
-    applied=st.booleans(),
-    slow_start=st.sampled_from([False, False, True]),
+incidents = st.one_of(
+    st.builds(
+        Incident,
+        what=st.sampled_from(["kill"] * 5 + ["stop"] * 3 + ["stop hanging"]),
+        at_call=st.integers(1, 6),
+        applied=st.booleans(),
+        slow_start=st.sampled_from([False, False, True]),
+    ),
+    st.builds(
+        Incident,
+        what=st.sampled_from(["kill", "kill", "stop"]),
+        at_call=st.just(0),
+        after_seconds=st.integers(0, 12).map(lambda number: number / 200),  # a run takes 0.05 s
+    ),
 )
 
 Step = tuple[str, Mapping[str, Any]]  # a rule and its arguments

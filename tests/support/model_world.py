@@ -77,10 +77,11 @@ class Incident:
     takes so long that its result is recorded before the others are made.
     """
 
-    what: str  # "kill" or "stop"
-    at_call: int
+    what: str  # "kill", "stop", or "stop hanging": the call takes longer than a stopped run waits
+    at_call: int  # 0: at `after_seconds`
     applied: bool = True
     slow_start: bool = False
+    after_seconds: float = 0.0
 
 
 @dataclass
@@ -175,7 +176,7 @@ class World:
             output=ending.stderr,
             had_faults=has_fired,
             was_killed=incident is not None and incident.what == "kill",
-            was_stopped=incident is not None and incident.what == "stop",
+            was_stopped=incident is not None and incident.what != "kill",
             rate_limited=sum(call.status == 429 for call in calls),
         )
 
@@ -204,6 +205,8 @@ class World:
     def _cause(
         self, incident: Incident, running: ForkedRun, sandbox: IterableSandbox, calls_before: int
     ) -> None:
+        if not incident.at_call:
+            time.sleep(incident.after_seconds)
         if _wait_for_call(running, sandbox, calls_before + incident.at_call):
             running.send(signal.SIGKILL if incident.what == "kill" else signal.SIGTERM)
 
@@ -360,9 +363,9 @@ def _rules_of(incident: Incident | None, second: SecondRun | None) -> list[dict[
     if incident is not None:
         if incident.slow_start:
             rules.append({"fault": "delay", "seconds": 0.55, "nth": 1})
-        if incident.what == "kill":
+        if incident.what != "stop" and incident.at_call:
             rules.append({"fault": "hang", "applied": incident.applied, "nth": incident.at_call})
-        else:
+        elif incident.at_call:
             rules.append({"fault": "delay", "seconds": 0.15, "nth": incident.at_call})
     return rules
 
