@@ -103,6 +103,8 @@ class RunServer:
     ) -> ForkedRun:
         """Start `main.py` with these flags; its output goes to files in the folder."""
         self._run_count += 1
+        for name in ("stdout", "stderr"):  # here, as the run may be killed before it opens them
+            (folder / name).touch()
         task = {
             "flags": list(flags),
             "environment": dict(environment),
