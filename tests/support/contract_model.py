@@ -386,7 +386,8 @@ class Contract:
     forgotten: frozenset[str] = frozenset()
     ids: dict[tuple[str, ...], str] = field(default_factory=dict)
     identities: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    choices: dict[frozenset[Record], Record] = field(default_factory=dict)
+    # Rows of a user with equal times, and the settings -> the rows of which one was used.
+    choices: dict[tuple[frozenset[Row], Config], frozenset[Row]] = field(default_factory=dict)
 
     def check_run(
         self, run: Observed, rows: Rows, memory: Memory, same_project: bool | None
@@ -428,18 +429,21 @@ class Contract:
         """Return for each user the record that the run used, or those that it may have used."""
         winners: dict[str, list[Record]] = {}
         for key, tied in rows.latest.items():
-            candidates = rows.candidates(key)
-            choice = self.choices.get(frozenset(candidates))
+            together = frozenset(rows.rows[i] for i in tied)
+            choice = self.choices.get((together, rows.config), together)
             if run.results is not None and len(run.results["records"]) == len(rows.rows):
                 used = [i for i in tied if run.results["records"][i]["outcome"] != "duplicate"]
                 check(len(used) == 1, f"of the rows of {key!r} {len(used)} are used, not 1")
                 record = rows.records[used[0]]
+                # Rows that become the same record are not told apart.
+                alike = frozenset(rows.rows[i] for i in tied if rows.records[i] == record)
                 check(
-                    choice in (None, record),
+                    choice & alike,
                     f"of equal times of {key!r} another row is used than before: {record}",
                 )
-                self.choices[frozenset(candidates)] = choice = record
-            winners[key] = candidates if choice is None else [choice]
+                self.choices[together, rows.config] = choice = choice & alike
+            chosen = [rows.records[i] for i in tied if rows.rows[i] in choice]
+            winners[key] = list(dict.fromkeys(chosen))
         return winners
 
     def _check_posts(
