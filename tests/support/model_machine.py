@@ -497,7 +497,7 @@ class SyncMachine(RuleBasedStateMachine):
             return "unknown"
         found = [
             event
-            for event in run.stored.events.values()
+            for event in run.stored_before.events.values()
             if event["email"].lower() == record.key and event["createdAt"] in read_created
         ]
         return "there" if found else "missing"
@@ -508,7 +508,7 @@ class SyncMachine(RuleBasedStateMachine):
             return "not remembered"
         if need is Need.MAY:
             return "unknown"
-        return "there" if run.stored.has_profile(record.profile) else "missing"
+        return "there" if run.stored_before.has_profile(record.profile) else "missing"
 
     def teardown(self) -> None:
         """Without faults one or two plain runs put everything right, and the next makes no call."""

@@ -136,7 +136,7 @@ class World:
         self._set_rows(rows, config)
         rules = [*_rules_of(incident, second_run), *faults]
         sandbox.set_faults(rules)
-        calls_before = len(sandbox.calls)
+        calls_before, stored_before = len(sandbox.calls), self.stored(target)
         applied_before = {name: e.applied_count for name, e in sandbox.project.events.items()}
         state_before = self._state_bytes() if flags.dry_run else {}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -172,6 +172,7 @@ class World:
             posts=posts,
             call_count=len(calls),
             get_count=sum(call.endpoint not in _KINDS for call in calls),
+            stored_before=stored_before,
             stored=self.stored(target),
             output=ending.stderr,
             had_faults=has_fired,
