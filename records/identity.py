@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -40,6 +41,7 @@ class RowKey(NamedTuple):
     event_at: int  # microseconds since 1970, UTC
     profile_hash: int
     event_hash: int
+    tie_breaker: int  # decides between rows of one user with equal times
 
 
 def to_change_hash(content: object) -> int:
@@ -48,6 +50,15 @@ def to_change_hash(content: object) -> int:
     Raises TypeError for text that is not Unicode.
     """
     return _hash64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+
+
+def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: int) -> int:
+    """Return a positive 63-bit number that orders rows by their own values.
+
+    Its upper half depends on no setting, so that changed settings do not make another row win.
+    """
+    upper = crc32((page_or_event_id or "").encode("utf-8", "surrogatepass")) >> 1
+    return upper << 32 | (profile_hash ^ event_hash) & 0xFFFF_FFFF
 
 
 def to_comparable_email(email: str) -> str:

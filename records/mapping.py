@@ -28,6 +28,7 @@ from records.identity import (
     to_event_id,
     to_named_event_id,
     to_stable_text,
+    to_tie_breaker,
     to_time_text,
     to_user_key,
 )
@@ -133,13 +134,16 @@ class RowMapping:
                 *(trimmed, EVENT_NAME, event_time, page_or_event_id, event_at),
                 event_fields,
             )
+            profile_hash = to_change_hash((trimmed, profile_fields))
+            event_hash = to_change_hash(event)
             return RowKey(
                 _to_user_id(row[self._id]),
                 trimmed,
                 to_user_key(trimmed),
                 event_at,
-                to_change_hash((trimmed, profile_fields)),
-                to_change_hash(event),
+                profile_hash,
+                event_hash,
+                to_tie_breaker(page_or_event_id, profile_hash, event_hash),
             )
         except (ValueError, TypeError):  # TypeError: text that is not Unicode
             return None

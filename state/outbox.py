@@ -197,7 +197,7 @@ class Outbox:
             # The event ids of all rows are compared with one another.
             is_unchanged = key and known.get(key.user_key) == (key.profile_hash, key.event_hash)
             if key and is_unchanged and not mapping.has_event_ids:
-                unchanged.append((seq, *key[:4], key.profile_hash ^ key.event_hash))
+                unchanged.append((seq, *key[:4], key.tie_breaker))
             else:
                 to_insert.append(_to_outbox_row(seq, row, key, known, events, mapping))
         self._database.executemany(
@@ -261,7 +261,8 @@ class Outbox:
     def _mark_duplicates(self) -> None:
         """Keep one row per user key: the one with the latest event.
 
-        Equal times are decided by the rows' values, as their order may differ from run to run.
+        Equal times are decided by the rows' values, as their order may differ from run to run, and
+        by no setting, as another winner can mean another event.
         """
         self._database.execute(
             """
@@ -273,7 +274,7 @@ class Outbox:
                        first_value(user_id) OVER latest AS winner
                 FROM outbox WHERE user_key IN (SELECT user_key FROM repeated)
                 WINDOW latest AS (
-                    PARTITION BY user_key ORDER BY event_at DESC, tie_breaker, seq
+                    PARTITION BY user_key ORDER BY event_at DESC, user_id, tie_breaker, seq
                 )
             )
             UPDATE outbox SET kind = 'duplicate',
@@ -508,7 +509,7 @@ def _to_outbox_row(
     profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
     outbox_row = _OutboxRow(
         *(seq, key.user_id, key.email, key.user_key, key.event_at),
-        tie_breaker=key.profile_hash ^ key.event_hash,
+        tie_breaker=key.tie_breaker,
         event_id=record.event_id,
     )
     if profile_hash != key.profile_hash:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from config.fields import parse_fields
+from records.mapping import RowMapping
 from state.outbox import Outbox
-from tests.support.rows import deliver_all, fill, later, row
+from tests.support.rows import COLUMNS, deliver_all, fill, later, row
 
 
 @pytest.fixture
@@ -73,10 +75,23 @@ def test_of_events_at_the_same_time_the_winner_changed_with_the_order_of_the_row
         assert outcomes[winner.user_id] == "unchanged"
 
 
-def test_of_equal_rows_the_first_wins(outbox: Outbox) -> None:
+def test_of_rows_that_differ_in_the_id_alone_the_lowest_wins(outbox: Outbox) -> None:
     found = [row(n, email="same@example.com", first_name="Ann") for n in (8, 3, 5)]
     fill(outbox, found)
-    assert [waiting.user_id for waiting in outbox.pending()] == [8]
+    assert [waiting.user_id for waiting in outbox.pending()] == [3]
+
+
+@pytest.mark.parametrize("pages", [("pricing", "settings"), ("a", "b"), ("x", "pricing")])
+def test_changed_settings_made_another_row_of_equal_time_win(
+    outbox: Outbox, pages: tuple[str, str]
+) -> None:
+    found = [row(1, page=page, last_name=page) for page in pages]
+    fill(outbox, found)
+    deliver_all(outbox)
+    for fields in ("first_name", "last_name,city=location", "plan_type"):
+        mapping = RowMapping(COLUMNS, user_fields=parse_fields(fields, frozenset()))
+        fill(outbox, found, mapping)
+        assert [waiting.event for waiting in outbox.pending()] == [None]
 
 
 def test_an_invalid_row_makes_no_other_row_a_duplicate(outbox: Outbox) -> None:
