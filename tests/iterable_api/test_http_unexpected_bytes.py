@@ -1,0 +1,234 @@
+"""What arrives beside the response: interim responses, bytes too many, a second response.
+
+No request may ever be judged by the response to another one.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from iterable_api.http import IterableHTTP
+from iterable_api.responses import USERS_UPDATE, ApiResponse
+from tests.support.recording_servers import make_self_signed
+from tests.support.rows import API_KEY
+
+NUMBERS = range(40)
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Answer = Callable[[int], Sequence[bytes]]  # request number -> the pieces that are sent
+
+
+class KeepAliveServer:
+    """Answers each request with the pieces of `answer`, a moment apart, and keeps connections."""
+
+    def __init__(self, answer: Answer, certificate: Path | None) -> None:
+        self.connection_count = 0
+        self._answer = answer
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _address = self._listening.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connection_count += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            while (number := _read_request(connection)) is not None:
+                for place, piece in enumerate(self._answer(number)):
+                    if place:
+                        time.sleep(0.002)
+                    connection.sendall(piece)
+
+
+def _read_request(connection: socket.socket) -> int | None:
+    """Return the number in the request's body, None at the end of the connection."""
+    received = b""
+    while True:
+        head, blank, body = received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if blank and length and len(body) >= int(length[1]):
+            return int(body)
+        more = connection.recv(65_536)
+        if not more:
+            return None
+        received += more
+
+
+def response(number: int, *, status: int = 200, head: str = "", length: int | None = None) -> bytes:
+    """Return the response to a request: its body has the number of the request."""
+    body = f'{{"code":"Success","msg":"{number}"}}'.encode()
+    size = len(body) if length is None else length
+    start = f"HTTP/1.1 {status} Fine\r\nContent-Length: {size}\r\n{head}\r\n"
+    return start.encode() + body
+
+
+def chunked(number: int, end: bytes) -> bytes:
+    body = response(number).partition(b"\r\n\r\n")[2]
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return start + f"{len(body):x}".encode() + b"\r\n" + body + b"\r\n" + end
+
+
+@contextmanager
+def server_with(answer: Answer, certificate: Path | None = None) -> Iterator[KeepAliveServer]:
+    server = KeepAliveServer(answer, certificate)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def post_all(server: KeepAliveServer, **options: float) -> list[ApiResponse]:
+    """Send 40 requests, one after another; no response may be that of another request."""
+    timeout_seconds = (5.0, options.get("read_timeout_seconds", 5.0))
+    http = IterableHTTP(API_KEY, server.url, connections=1, timeout_seconds=timeout_seconds)
+    responses = []
+    for number in NUMBERS:
+        found = http.post(USERS_UPDATE, str(number).encode())
+        responses.append(found)
+        if found.status is not None and found.body is not None:
+            assert found.message == str(number), f"request {number} got another one's response"
+        time.sleep(options.get("pause_seconds", 0.0))
+    http.close()
+    return responses
+
+
+def statuses(responses: Sequence[ApiResponse]) -> set[int | None]:
+    return {each.status for each in responses}
+
+
+@pytest.fixture(params=["http", "https"])
+def certificate(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path | None:
+    if request.param == "http":
+        return None
+    made = make_self_signed(tmp_path, "IP:127.0.0.1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made))
+    return made
+
+
+INTERIM: dict[str, Answer] = {
+    "103": lambda n: [EARLY_HINTS + response(n)],
+    "102": lambda n: [PROCESSING + response(n)],
+    "two in a row": lambda n: [EARLY_HINTS + PROCESSING + response(n)],
+    "100, 103 and 100": lambda n: [CONTINUE + EARLY_HINTS + CONTINUE + response(n)],
+    "in packets of its own": lambda n: [EARLY_HINTS, PROCESSING, response(n)],
+    "split": lambda n: [EARLY_HINTS[:9], EARLY_HINTS[9:40], EARLY_HINTS[40:], response(n)],
+    "every second request": lambda n: [EARLY_HINTS * (n % 2) + response(n)],
+}
+
+
+@pytest.mark.parametrize("kind", INTERIM)
+def test_an_interim_response_was_taken_for_the_answer(certificate: Path | None, kind: str) -> None:
+    with server_with(INTERIM[kind], certificate) as server:
+        assert statuses(post_all(server)) == {200}
+        assert server.connection_count == 1
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_an_interim_response_hides_no_status(status: int) -> None:
+    with server_with(lambda n: [EARLY_HINTS + response(n, status=status)]) as server:
+        assert statuses(post_all(server)) == {status}
+
+
+def test_a_switch_to_another_protocol_is_no_answer() -> None:
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"
+    with server_with(lambda n: [switch + response(n)]) as server:
+        assert statuses(post_all(server)) == {None}
+        assert server.connection_count == len(NUMBERS)
+
+
+@pytest.mark.slow
+def test_endless_interim_responses_end_at_the_deadline() -> None:
+    with server_with(lambda _n: [EARLY_HINTS] * 5_000) as server:
+        http = IterableHTTP(API_KEY, server.url, timeout_seconds=(1.0, 0.2))
+        began_at = time.monotonic()
+        assert http.post(USERS_UPDATE, b"1").status is None
+        assert time.monotonic() - began_at < 5
+        http.close()
+
+
+TOO_MANY: dict[str, Answer] = {
+    "an interim response after the answer": lambda n: [response(n) + EARLY_HINTS],
+    "the same in a packet of its own": lambda n: [response(n), EARLY_HINTS],
+    "a second answer": lambda n: [response(n) + response(1_000 + n)],
+    "a second answer in a packet of its own": lambda n: [response(n), response(1_000 + n)],
+    "rubbish": lambda n: [response(n) + b"\0\xffrubbish"],
+    "a line end": lambda n: [response(n) + b"\r\n"],
+    "more than Content-Length": lambda n: [response(n) + b" trailing"],
+    "a body with 204": lambda n: [b"HTTP/1.1 204 No Content\r\n\r\n" + response(1_000 + n)],
+    "a body with 304": lambda n: [response(1_000 + n, status=304)],
+    "rubbish after the last chunk": lambda n: [chunked(n, b"0\r\n\r\nrubbish")],
+    "a second answer after the last chunk": lambda n: [chunked(n, b"0\r\n\r\n") + response(999)],
+    "Connection: close, ignored": lambda n: [
+        response(n, head="Connection: close\r\n") + response(999)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MANY)
+def test_bytes_too_many_became_the_answer_to_the_next_request(
+    certificate: Path | None, kind: str
+) -> None:
+    with server_with(TOO_MANY[kind], certificate) as server:
+        # The pause lets what comes later arrive while the connection is idle.
+        found = post_all(server, pause_seconds=0.01)
+        assert statuses(found) <= {200, 204, 304}
+        assert server.connection_count == len(NUMBERS)
+
+
+def test_chunks_with_a_trailer_are_read_to_their_end() -> None:
+    with server_with(lambda n: [chunked(n, b"0\r\nExpires: never\r\n\r\n")]) as server:
+        assert statuses(post_all(server)) == {200}
+
+
+def test_an_answer_after_the_time_out_is_nobodys() -> None:
+    def late(number: int) -> Sequence[bytes]:
+        if number == 3:
+            time.sleep(0.3)
+        return [response(number)]
+
+    with server_with(late) as server:
+        found = post_all(server, read_timeout_seconds=0.1, pause_seconds=0.01)
+    assert [number for number in NUMBERS if found[number].status is None] == [3]
+
+
+def test_http_1_0_without_keep_alive_uses_a_new_connection_each_time() -> None:
+    def old(number: int) -> Sequence[bytes]:
+        return [response(number).replace(b"HTTP/1.1", b"HTTP/1.0") + response(999)]
+
+    with server_with(old) as server:
+        assert statuses(post_all(server)) == {200}
+        assert server.connection_count == len(NUMBERS)
+
+
+def test_an_orderly_server_keeps_its_connection(certificate: Path | None) -> None:
+    with server_with(lambda n: [response(n)], certificate) as server:
+        assert statuses(post_all(server)) == {200}
+        assert server.connection_count == 1
