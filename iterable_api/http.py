@@ -9,6 +9,7 @@ adapter is called directly: no cookies, hooks or redirects.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -138,9 +139,19 @@ class IterableHTTP:
         )
 
     def _read(self, response: requests.Response) -> bytes:
-        """Return the body with the key redacted: Iterable's error messages can echo a request."""
-        content: bytes = response.raw.read(MAX_BODY_BYTES)
-        if len(content) == MAX_BODY_BYTES:
+        """Return the body with the key redacted: Iterable's error messages can echo a request.
+
+        It is decoded if it is compressed, which we did not ask for; the limit is that of the
+        decoded bytes. Empty if it cannot be decoded.
+        """
+        try:
+            content: bytes = response.raw.read(
+                MAX_BODY_BYTES, decode_content="Content-Encoding" in response.headers
+            )
+        except urllib3.exceptions.DecodeError:
+            response.raw.close()
+            return b""
+        if len(content) >= MAX_BODY_BYTES:
             response.raw.close()  # do not wait for the rest
         else:
             response.raw.release_conn()
@@ -163,7 +174,7 @@ def _parsed(content: bytes) -> Any:
     recursion limit.
     """
     try:
-        body = orjson.loads(content)
+        body = orjson.loads(content.removeprefix(codecs.BOM_UTF8))
         orjson.dumps(body)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
