@@ -654,6 +654,8 @@ class Contract:
         for (kind, key), verdict in verdicts.items():
             if verdict == "delivered":
                 memory.outdated.discard((kind, key))
+        if run.posts:
+            self._doubt_events_that_may_move(run, chosen, before, memory)
         self._forget_moved_events(run, memory, verdicts)
         if "delivered" in verdicts.values():
             memory.projects = {run.project}
@@ -728,6 +730,24 @@ class Contract:
         if is_profile_delivered or known == {True}:
             return {current}
         return {None} if known == {False} else {None, current}
+
+    def _doubt_events_that_may_move(
+        self,
+        run: Observed,
+        chosen: Mapping[str, Sequence[Record]],
+        before: Memory,
+        memory: Memory,
+    ) -> None:
+        """An event that waits to be sent for another user may be in doubt before it is."""
+        waiting = {
+            record.event.identity: record.key
+            for records in chosen.values()
+            for record in records
+            if run.flags.full_refresh or before.need(Kind.EVENT, record) is not Need.NO
+        }
+        for key, events in memory.events.items():
+            if any(e and waiting.get(e.identity, key) != key for e in events):
+                events.add(None)
 
     def _forget_moved_events(
         self,
