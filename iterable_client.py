@@ -127,7 +127,7 @@ class IterableClient:
         `msg` and `params` of its response and the `verdict`, `http_status` and `attempts` of the
         call (see `CallResult`). Raises ValueError for a value that JSON cannot represent.
         """
-        body = orjson.dumps({"email": email, "dataFields": to_json_value(data_fields)})
+        body = _to_body({"email": email, "dataFields": data_fields})
         return _to_tuple(self.call(USERS_UPDATE, body))
 
     def track_event(
@@ -146,12 +146,12 @@ class IterableClient:
         event; without one it adds a second event. Returns and raises what `update_user` does.
         """
         body: JSON = {"email": email, "eventName": event_name}
-        body["dataFields"] = to_json_value(data_fields)
+        body["dataFields"] = data_fields
         if event_id is not None:
             body["id"] = event_id
         if created_at is not None:
             body["createdAt"] = created_at
-        return _to_tuple(self.call(EVENTS_TRACK, orjson.dumps(body)))
+        return _to_tuple(self.call(EVENTS_TRACK, _to_body(body)))
 
     def bulk_update_users(
         self, users: Sequence[bytes], subject: str = "", **options: Any
@@ -390,6 +390,27 @@ class IterableClient:
         level = log_level(verdict, is_last=wait_seconds is None)
         suffix = f" ({'; '.join(details)})" if details else ""
         logger.log(level, "%s%s", error_line(endpoint, response), suffix)
+
+
+def _to_body(content: JSON) -> bytes:
+    """Return the JSON of a body; raises ValueError for a value that JSON cannot represent."""
+    texts = [name for name in ("email", "eventName", "id") if name in content]
+    if not all(isinstance(content[name], str) for name in texts):
+        raise ValueError(f"{', '.join(texts)} must be text")
+    if not isinstance(content["dataFields"], dict):
+        raise ValueError("data_fields must be a dict")
+    if type(content.get("createdAt", 0)) is not int:
+        raise ValueError("created_at must be whole unix seconds")
+    fields = {}
+    for name, value in content["dataFields"].items():
+        try:
+            fields[str(name)] = to_json_value(value)
+        except ValueError as error:
+            raise ValueError(f"field {str(name)!r} {error}") from None
+    try:
+        return orjson.dumps({**content, "dataFields": fields})
+    except TypeError:  # from orjson
+        raise ValueError("a text is not valid Unicode") from None
 
 
 def _to_result(

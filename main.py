@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
+from config.version import VERSION
 from errors import ExitStatus, SyncError, explain_import_error
 from logger_config import FILE_ONLY
 
 if TYPE_CHECKING:
     from config.settings import Settings
-
-__version__ = "1.0.0"
 
 logger = logging.getLogger("main")
 
@@ -189,7 +188,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="print the result and its counts as JSON on standard output",
     )
-    parser.add_argument("--version", action="version", version=f"mysql-to-iterable {__version__}")
+    parser.add_argument("--version", action="version", version=f"mysql-to-iterable {VERSION}")
     actions = parser.add_argument_group("instead of a sync")
     action = actions.add_mutually_exclusive_group()
     action.add_argument(

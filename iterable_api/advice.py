@@ -26,9 +26,15 @@ def explain_refusal(
 ) -> str:
     """Explain a verdict `refused` and say what to do.
 
-    The arguments are fields of `CallResult`. A status of None means that the server's certificate
-    was not accepted. `api_has_answered` means that the address was right for other requests.
+    The arguments are fields of `CallResult`. A status of None means that there was no connection:
+    the server's certificate was not accepted, or the proxy cannot be used. `api_has_answered` means
+    that the address was right for other requests.
     """
+    if status is None and "proxy" in message:
+        return (
+            f"{message}, so nothing was sent: correct HTTPS_PROXY, or unset it if this machine "
+            "needs no proxy."
+        )
     if status is None:
         return (
             f"{message}, so the API key was not sent: check ITERABLE_API_BASE_URL. If your network "

@@ -18,6 +18,7 @@ import orjson
 import requests
 import urllib3
 
+from config.version import USER_AGENT
 from iterable_api.deadline import DeadlineAdapter
 from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_seconds
 from iterable_api.send_budget import NO_SHARE, PIECE_BYTES, Share
@@ -27,10 +28,16 @@ from iterable_api.send_budget import NO_SHARE, PIECE_BYTES, Share
 TIMEOUT_SECONDS = (5.0, 30.0)
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 _MIN_KEY_CHARACTERS = 4  # replacing a shorter one would damage other text
-_CERTIFICATE_ERRORS = {  # a part of the error's text -> what it means
+# A part of the error's text -> what it means, for errors that every attempt would meet.
+_PERMANENT_ERRORS = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
     "TLS CA certificate bundle": "the CA bundle does not exist",
     "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
+    "dependencies for SOCKS": "a SOCKS proxy needs one more package: pip install requests[socks]",
+    "unsupported scheme": "the address of the proxy is not like http://HOST:PORT",
+    "check proxy URL": "the address of the proxy is not like http://HOST:PORT",
+    "Tunnel connection failed: 407": "the proxy asks for a user name and password (HTTP 407)",
+    "Tunnel connection failed: 4": "the proxy does not let requests to this address through",
 }
 
 
@@ -50,7 +57,7 @@ class IterableHTTP:
         connections: int = 16,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/").removesuffix("/api").rstrip("/")
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ValueError("the API key contains characters that are not allowed in a key")
         forms = {api_key, json.dumps(api_key)[1:-1]} if len(api_key) >= _MIN_KEY_CHARACTERS else ()
@@ -58,7 +65,7 @@ class IterableHTTP:
         self._headers = {
             "Api-Key": api_key,
             "Accept-Encoding": "identity",
-            "User-Agent": "mysql-to-iterable/1.0",
+            "User-Agent": USER_AGENT,
         }
         self._adapter = DeadlineAdapter(pool_connections=1, pool_maxsize=connections)
         environment = requests.Session().merge_environment_settings(
@@ -173,7 +180,9 @@ def _without_escapes(content: bytes) -> bytes:
 
 def _to_network_error(error: Exception) -> ApiResponse:
     """Return a response with the error's name. Its text is left out: it can contain the request."""
-    for text, problem in _CERTIFICATE_ERRORS.items():
+    for text, problem in _PERMANENT_ERRORS.items():
         if text in str(error):
-            return ApiResponse(None, problem=problem, is_certificate_error=True)
+            return ApiResponse(None, problem=problem, is_permanent_error=True)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return ApiResponse(None, problem="the proxy does not respond")
     return ApiResponse(None, problem=type(error).__name__)

@@ -43,7 +43,7 @@ class ApiResponse:
     requested_wait_seconds: float | None = None
     request_id: str | None = None
     content: bytes = b""  # the raw body, with the API key redacted
-    is_certificate_error: bool = False
+    is_permanent_error: bool = False  # e.g. an untrusted certificate
 
     @property
     def is_from_api(self) -> bool:
@@ -107,7 +107,7 @@ def verdict_of(
     page of a proxy or firewall (`is_blocked`) concerns its own request alone.
     """
     status, body = response.status, response.body
-    if response.is_certificate_error:
+    if response.is_permanent_error:
         return Verdict.REFUSED  # a retry meets the same certificate
     if status is None or status < 200 or status in (408, 425, 429) or status >= 500:
         return Verdict.UNAVAILABLE

@@ -11,6 +11,8 @@ import threading
 import time
 from urllib.parse import urlsplit, urlunsplit
 
+from config.version import USER_AGENT
+
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = (3.0, 5.0)  # to connect, and between two bytes of the response
@@ -100,7 +102,10 @@ class Healthcheck:
             with requests.post(
                 _url_with_signal(self._url, signal),
                 data=content,
-                headers={"Content-Type": "text/plain; charset=utf-8"},
+                headers={
+                    "Content-Type": "text/plain; charset=utf-8",
+                    "User-Agent": USER_AGENT,
+                },
                 timeout=self._timeout_seconds,
                 allow_redirects=False,
                 stream=True,

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from iterable_api.advice import explain_refusal
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
+from tests.support.raw_server import raw_server
 from tests.support.recording_servers import Website, make_self_signed, proxy, website
 from tests.support.rows import API_KEY, unwaiting_client
 
@@ -58,7 +60,7 @@ def test_a_post_sends_json_with_the_key_in_a_header(site: Website) -> None:
         "Content-Type": "application/json",
         "Content-Length": str(len(USER)),
         "Accept-Encoding": "identity",
-        "User-Agent": "mysql-to-iterable/1.0",
+        "User-Agent": "mysql-to-iterable/1.1.0",
     }
 
 
@@ -281,4 +283,55 @@ def test_an_unreachable_proxy_is_unavailable(
     monkeypatch.setenv("HTTPS_PROXY", gone.url)
     client, _stop = unwaiting_client(secure_site.url, max_attempts=2)
     result = client.call(USERS_UPDATE, USER)
-    assert (result.verdict, result.code) == (Verdict.UNAVAILABLE, "ProxyError")
+    assert (result.verdict, result.code) == (Verdict.UNAVAILABLE, "the proxy does not respond")
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("socks5://127.0.0.1:9", "a SOCKS proxy needs one more package"),
+        ("ftp://127.0.0.1:9", "the address of the proxy is not like http://HOST:PORT"),
+        ("http://", "the address of the proxy is not like http://HOST:PORT"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_was_retried_for_ever(
+    secure_site: Website, monkeypatch: pytest.MonkeyPatch, address: str, problem: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    client, stop = unwaiting_client(secure_site.url)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.attempts, stop.waits_seconds) == (Verdict.REFUSED, 1, [])
+    assert result.message.startswith(problem)
+    advice = explain_refusal(result.http_status, result.code, result.message)
+    assert advice.startswith(problem)
+    assert "nothing was sent: correct HTTPS_PROXY" in advice
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "problem"),
+    [
+        (407, Verdict.REFUSED, "the proxy asks for a user name and password (HTTP 407)"),
+        (403, Verdict.REFUSED, "the proxy does not let requests to this address through"),
+        (502, Verdict.UNAVAILABLE, "the proxy does not respond"),
+    ],
+)
+def test_a_proxy_that_refuses_to_connect_is_named(
+    secure_site: Website,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    verdict: Verdict,
+    problem: str,
+) -> None:
+    server = raw_server()
+    server.response = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    client, _stop = unwaiting_client(secure_site.url, max_attempts=2)
+    result = client.call(USERS_UPDATE, USER)
+    assert (result.verdict, result.message) == (verdict, problem)
+    assert secure_site.requests == []
+
+
+@pytest.mark.parametrize("end", ["", "/", "/api", "/api/"])
+def test_a_base_url_may_end_in_api(site: Website, end: str) -> None:
+    assert IterableHTTP(API_KEY, site.url + end).post(USERS_UPDATE, USER).status == 200
+    assert site.requests[-1].line == "POST /api/users/update HTTP/1.1"

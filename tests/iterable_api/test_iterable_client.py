@@ -299,3 +299,46 @@ def test_the_key_is_redacted_in_a_response_passed_in(client: IterableClient) -> 
     body = b'{"code":"GenericError","msg":"your request: Api-Key: %b"}' % API_KEY.encode()
     _delivered, said = client._handle_response(response_of(400, body), "users/update")
     assert said["msg"] == "your request: Api-Key: [api key]"
+
+
+# Values without a JSON form
+
+
+@pytest.mark.parametrize(
+    ("email", "fields", "reason"),
+    [
+        ("ann@example.com", {"a": object()}, "field 'a' is of type object"),
+        ("ann@example.com", {"a": [b"x"]}, "field 'a' is binary"),
+        ("ann@example.com", {"a": float("nan")}, "field 'a' is nan"),
+        ("ann@example.com", {"a": 2**64}, "field 'a' is a whole number that does not fit"),
+        ("ann@example.com", {"a": "\ud800"}, "a text is not valid Unicode"),
+        ("\ud800@example.com", {}, "a text is not valid Unicode"),
+        (None, {}, "email must be text"),
+        ("ann@example.com", ["a"], "data_fields must be a dict"),
+    ],
+)
+def test_a_value_without_a_json_form_was_a_type_error(
+    iterable: IterableSandbox, email: Any, fields: Any, reason: str
+) -> None:
+    client = IterableClient(API_KEY, iterable.url)
+    with pytest.raises(ValueError, match=reason):
+        client.update_user(email, fields)
+    with pytest.raises(ValueError, match=reason.replace("email", "email, eventName")):
+        client.track_event(email, "page_view", fields)
+    assert list(iterable.calls) == []
+
+
+@pytest.mark.parametrize("created_at", [1.5, float("nan"), "1768314645", True])
+def test_a_created_at_that_is_no_whole_number_is_a_value_error(
+    iterable: IterableSandbox, created_at: Any
+) -> None:
+    client = IterableClient(API_KEY, iterable.url)
+    with pytest.raises(ValueError, match="created_at must be whole unix seconds"):
+        client.track_event("ann@example.com", "page_view", {}, created_at=created_at)
+
+
+def test_field_names_that_are_no_texts_become_texts(iterable: IterableSandbox) -> None:
+    client = IterableClient(API_KEY, iterable.url)
+    fields: Any = {1: "one"}
+    assert client.update_user("ann@example.com", fields)[0]
+    assert iterable.project.users["ann@example.com"].data_fields == {"1": "one"}

@@ -194,7 +194,7 @@ def test_no_response_is_unavailable(problem: str) -> None:
 
 
 def test_an_untrusted_certificate_is_refused() -> None:
-    response = ApiResponse(None, problem="not trusted", is_certificate_error=True)
+    response = ApiResponse(None, problem="not trusted", is_permanent_error=True)
     assert verdict_of(USERS_UPDATE, response) is Verdict.REFUSED
 
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from config.version import VERSION
 from reporting.healthcheck import Healthcheck
 
 SECRET = "5f1c9a34-health-check-key"
@@ -35,6 +36,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.pings: list[Ping] = []
+        self.user_agents: list[str | None] = []
         self.respond: Callable[[BaseHTTPRequestHandler], None] = self.reply(200, b"OK")
         receiver = self
 
@@ -42,6 +44,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 content_type = self.headers.get("Content-Type")
+                receiver.user_agents.append(self.headers.get("User-Agent"))
                 receiver.pings.append(Ping("POST", self.path, body.decode(), content_type))
                 receiver.respond(self)
 
@@ -105,6 +108,11 @@ def test_a_failure_is_pinged_with_the_summary_as_body(receiver: Receiver) -> Non
     Healthcheck(receiver.url).failed("Run aborted: the database is unreachable")
     assert receiver.paths() == ["/check/fail"]
     assert receiver.pings[0].body == "Run aborted: the database is unreachable"
+
+
+def test_pings_went_out_under_the_name_of_a_library(receiver: Receiver) -> None:
+    Healthcheck(receiver.url).succeeded("")
+    assert receiver.user_agents == [f"mysql-to-iterable/{VERSION}"]
 
 
 def test_the_query_of_the_address_is_kept(receiver: Receiver) -> None:
