@@ -156,11 +156,12 @@ class SyncRun:
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._has_rows = True
             self._announce(filled)
-            self._stop.ends_at_once = False
             if self._options.dry_run:
+                self._stop.ends_at_once = False
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
+                self._stop.ends_at_once = False
                 if not self._stop.event.is_set():
                     outbox.begin_delivery(self._project, is_project_proven=is_proven)
                     self._deliver(outbox, filled.to_send)

@@ -22,8 +22,8 @@ class Interrupted(KeyboardInterrupt):
 class StopSignal:
     """The signal handler. It sets `event` and, if `ends_at_once`, raises `Interrupted` once.
 
-    `ends_at_once` is true until all rows are read. During delivery an exception could interrupt a
-    transaction or a library, and a graceful shutdown takes only a few seconds.
+    `ends_at_once` is true until the delivery may begin. From then on an exception could interrupt
+    a transaction or a library, and a graceful shutdown takes only a few seconds.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,10 @@ from sandbox.iterable_api import IterableSandbox
 from state.outbox import DeliveredSample
 from state.project import Project
 from sync.project_check import OtherProjectError, check_key
+from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.golden import SARAH, record_of
-from tests.support.rows import NoWaiting
+from tests.support.rows import NoWaiting, wait_until
 from tests.support.runs import Runs, counts_of
 from tests.support.users import add_users, check_project
 
@@ -115,6 +119,32 @@ def test_a_new_key_of_another_project_in_the_same_data_centre_sends_nothing(
         assert "--ignore-guards" in str(report.error)
     assert {call.endpoint for call in iterable.calls} == {"events/{email}"}
     assert len(iterable.calls) == 10
+
+
+def test_a_stop_signal_waited_for_iterable_to_answer_about_a_new_key(
+    runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    runs.settings["ITERABLE_API_KEY"] = OTHER_KEY
+    iterable.set_faults([{"fault": "hang"}])
+    stop = StopSignal()
+    former = signal.signal(signal.SIGTERM, stop)
+
+    def send_signal() -> None:
+        wait_until(lambda: len(iterable.calls) > FIRST_CALLS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sending = threading.Thread(target=send_signal)
+    began_at = time.monotonic()
+    sending.start()
+    try:
+        report = runs.run(stop)
+    finally:
+        sending.join()
+        signal.signal(signal.SIGTERM, former)
+    assert time.monotonic() - began_at < 5
+    assert (report.summary.status, report.error) == ("interrupted", None)
+    assert "belongs to the same project" not in caplog.text
 
 
 def test_a_new_key_of_the_same_project_is_accepted_and_noted(
