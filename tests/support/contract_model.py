@@ -387,8 +387,8 @@ class Contract:
     forgotten: frozenset[str] = frozenset()
     ids: dict[tuple[str, ...], str] = field(default_factory=dict)
     identities: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # Rows of a user with equal times, and the settings -> the rows of which one was used.
-    choices: dict[tuple[frozenset[Row], Config], frozenset[Row]] = field(default_factory=dict)
+    # Rows of a user with equal times -> the rows of which one was used, whatever the settings.
+    choices: dict[frozenset[Row], frozenset[Row]] = field(default_factory=dict)
 
     def check_run(
         self, run: Observed, rows: Rows, memory: Memory, same_project: bool | None
@@ -431,7 +431,7 @@ class Contract:
         winners: dict[str, list[Record]] = {}
         for key, tied in rows.latest.items():
             together = frozenset(rows.rows[i] for i in tied)
-            choice = self.choices.get((together, rows.config), together)
+            choice = self.choices.get(together, together)
             if run.results is not None and len(run.results["records"]) == len(rows.rows):
                 used = [i for i in tied if run.results["records"][i]["outcome"] != "duplicate"]
                 check(len(used) == 1, f"of the rows of {key!r} {len(used)} are used, not 1")
@@ -442,7 +442,7 @@ class Contract:
                     choice & alike,
                     f"of equal times of {key!r} another row is used than before: {record}",
                 )
-                self.choices[together, rows.config] = choice = choice & alike
+                self.choices[together] = choice = choice & alike
             chosen = [rows.records[i] for i in tied if rows.rows[i] in choice]
             winners[key] = list(dict.fromkeys(chosen))
         return winners
