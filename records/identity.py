@@ -51,7 +51,10 @@ def to_change_hash(content: object) -> int:
 
 
 def to_comparable_email(email: str) -> str:
-    """Return the address without outer spaces and in lower case, as Iterable stores it."""
+    """Return the address without outer spaces and in lower case, as Iterable stores it.
+
+    `casefold` would take straße@ for strasse@.
+    """
     return email.strip().lower()
 
 
@@ -60,7 +63,7 @@ def to_user_key(email: str) -> int:
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
-    return _hash64(email.strip().lower().encode("utf-8", "surrogatepass"))
+    return _hash64(to_comparable_email(email).encode("utf-8", "surrogatepass"))
 
 
 def _hash64(content: bytes) -> int:
