@@ -171,8 +171,8 @@ class Settings:
     user_fields: tuple[Field, ...] = selection(
         DEFAULT_USER_FIELDS,
         field_list(RESERVED_USER_FIELDS),
-        "Profile fields: field=column, or one name for both; column:bool or column:json converts "
-        "the value. Empty: no fields.",
+        "Profile fields: field=column, or one name for both; column:bool, column:json or "
+        "column:utc converts the value. Empty: no fields.",
         may_be_empty=True,
     )
     event_fields: tuple[Field, ...] = selection(

@@ -62,7 +62,10 @@ def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: 
 
 
 def to_comparable_email(email: str) -> str:
-    """Return the address without outer spaces and in lower case, as Iterable stores it."""
+    """Return the address without outer spaces and in lower case, as Iterable stores it.
+
+    `casefold` would take straße@ for strasse@.
+    """
     return email.strip().lower()
 
 
@@ -71,7 +74,7 @@ def to_user_key(email: str) -> int:
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
-    return _hash64(email.strip().lower().encode("utf-8", "surrogatepass"))
+    return _hash64(to_comparable_email(email).encode("utf-8", "surrogatepass"))
 
 
 def _hash64(content: bytes) -> int:

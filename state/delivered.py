@@ -101,15 +101,25 @@ class DeliveredTable:
                 )
 
     def keep_events(self, event_settings: int) -> None:
-        """Note the new hash of each delivered event that only other settings have changed."""
+        """Note the settings, and the hash they give, for each delivered event that is not sent.
+
+        Also where they change nothing in the event: otherwise a later change of the row's own
+        values would be taken for one of the settings, and not be sent.
+        """
+        outdated = "delivered.event_hash IS NOT NULL AND delivered.event_settings IS NOT :settings"
+        settings = {"settings": event_settings}
         with state_errors(self._path):
-            self._database.execute(
-                "UPDATE delivered SET event_hash = outbox.event_hash, event_settings = ?"
-                " FROM outbox WHERE outbox.user_key = delivered.user_key"
-                " AND outbox.event IS NULL AND outbox.event_hash IS NOT NULL"
-                " AND (outbox.kind IS NULL OR outbox.kind = 'unchanged')",
-                (event_settings,),
-            )
+            find = f"SELECT 1 FROM delivered WHERE {outdated} LIMIT 1"  # noqa: S608 - our own text
+            if self._database.execute(find, settings).fetchone():
+                self._database.execute(
+                    "UPDATE delivered SET event_settings = :settings,"  # noqa: S608 - our own text
+                    " event_hash = ifnull(outbox.event_hash, delivered.event_hash)"
+                    " FROM outbox WHERE outbox.user_key = delivered.user_key"
+                    " AND outbox.event IS NULL"
+                    " AND (outbox.kind IS NULL OR outbox.kind = 'unchanged')"
+                    f" AND {outdated}",
+                    settings,
+                )
 
     def record(
         self, kind: RequestKind, deliveries: Sequence[tuple[int, int]], event_settings: int | None

@@ -67,9 +67,7 @@ class FillSummary:
     total: int
     to_send: int
     in_the_future: int
-    changed_by_settings: int = (
-        0  # profiles that differ from what was delivered, if settings changed
-    )
+    changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 

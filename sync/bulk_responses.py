@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from records.identity import to_comparable_email
 from records.outcomes import CallResult, Verdict
 from records.rows import PendingRow, RequestKind, Rows
 
@@ -45,12 +46,11 @@ def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchRes
     """Settle the rows of a processed batch if its counts agree with the failures that it names."""
     response: dict[str, Any] = result.params
     succeeded, failed = response["successCount"], response["failCount"]
-    # In lower case, as Iterable stores them. `casefold` would take straße@ for strasse@.
-    by_email = {row.email.strip().lower(): row for row in rows}
+    by_email = {to_comparable_email(row.email): row for row in rows}
     counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
     settled: dict[int, CallResult] = {}
     for code, email in _named_failures(response):
-        row = by_email.get(email.strip().lower())
+        row = by_email.get(to_comparable_email(email))
         if row is not None and row.seq not in settled:
             settled[row.seq] = _row_result(result, Verdict.REJECTED, code, counts)
     names = response.get("disallowedEventNames") if kind is RequestKind.EVENT else None

@@ -25,7 +25,7 @@ from sync.source_rows import SourceRows, to_database
 MAX_CHECKED_ROWS = 1_000
 # Advice about indexes is given only if the first rows take longer than this.
 SLOW_QUERY_SECONDS = 1.0
-# The server tells its warnings after the last row, so the rest of the rows is read for so long.
+# The server reports warnings only after the last row; reading the other rows may take this long.
 MAX_SECONDS_FOR_WARNINGS = 3.0
 
 

@@ -181,6 +181,21 @@ def test_a_fill_without_a_delivery_keeps_no_event_in_its_new_form(outbox: Outbox
     assert fill(outbox, rows(1)).kept_events == 0
 
 
+def test_a_change_of_the_row_was_lost_after_a_change_of_settings_without_effect(
+    outbox: Outbox,
+) -> None:
+    """With a TIMESTAMP another DB_TIMEZONE changes nothing in the payloads."""
+    as_timestamp: dict[str, Any] = {"timestamp_columns": [COLUMNS.index("event_time")]}
+    fill(outbox, rows(1), RowMapping(COLUMNS, **as_timestamp))
+    deliver_all(outbox)
+    in_berlin = RowMapping(COLUMNS, zone=ZoneInfo("Europe/Berlin"), **as_timestamp)
+    filled = fill(outbox, rows(1), in_berlin)
+    assert (filled.to_send, filled.kept_events) == (0, 0)
+    outbox.begin_delivery()
+    filled = fill(outbox, [row(1, location="Rome")], in_berlin)
+    assert (filled.to_send, filled.kept_events) == (1, 0)
+
+
 def test_a_new_view_is_sent_although_the_settings_changed(outbox: Outbox) -> None:
     fill(outbox, rows(1))
     deliver_all(outbox)
