@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -133,6 +134,16 @@ def _huge_body(call: _FaultyCall) -> WireResponse:
     return WireResponse(call.status(), orjson.dumps({**call.normal.body, "padding": padding}))
 
 
+def _early_hints(call: _FaultyCall) -> WireResponse:
+    return replace(to_wire(call.normal), interim_count=call.parameters.get("count", 1))
+
+
+def _compressed(call: _FaultyCall) -> WireResponse:
+    response = to_wire(call.normal)
+    headers = {**response.headers, "Content-Encoding": "gzip"}
+    return replace(response, body=gzip.compress(response.body), headers=headers)
+
+
 _EFFECTS: dict[str, Callable[[_FaultyCall], WireResponse]] = {
     "status": _status,
     "rate_limited": _rate_limited,
@@ -151,4 +162,6 @@ _EFFECTS: dict[str, Callable[[_FaultyCall], WireResponse]] = {
     "error_code_on_200": _error_code_on_200,
     "echo_request": _echo_request,
     "huge_body": _huge_body,
+    "early_hints": _early_hints,
+    "compressed": _compressed,
 }

@@ -70,13 +70,18 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "error_code_on_200": {"code": _TEXT, "msg": _TEXT, "applied": _FLAG},
     "echo_request": {"status": (lambda v: v in (400, 500), "400 or 500")},
     "huge_body": {"bytes": _POSITIVE, "status": _STATUS, "applied": _FLAG},
+    "early_hints": {"count": _POSITIVE},
+    "compressed": {},
     "down": {},
 }
 _REQUIRED = {"delay": "seconds", "status": "status"}
 _OTHER_NAMES = {"unavailable_listener": "down"}
 # These apply the call before they corrupt the response, unless the rule has `"applied": false`.
 APPLIES_FIRST = frozenset(
-    {"drop_after", "half_body", "malformed_json", "html_body", "huge_body", "miscount"}
+    {
+        *("drop_after", "half_body", "malformed_json", "html_body", "huge_body", "miscount"),
+        *("early_hints", "compressed"),
+    }
 )
 BULK_ENDPOINTS = frozenset({"users/bulkUpdate", "events/trackBulk"})
 # A connection that is reset at once has no endpoint and no e-mail yet.

@@ -119,6 +119,9 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
 
 
+_EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+
+
 async def _respond(service: ApiService, request: web.BaseRequest) -> web.StreamResponse:
     raw = await request.read()
     arrived_at = time.monotonic()
@@ -142,6 +145,8 @@ async def _respond(service: ApiService, request: web.BaseRequest) -> web.StreamR
         await asyncio.get_running_loop().create_future()
     if response.ending is Ending.HALF:
         return await _send_half(request, response, planned.request_id)
+    if response.interim_count and isinstance(request.transport, asyncio.Transport):
+        request.transport.write(response.interim_count * _EARLY_HINTS)
     if response.ending is Ending.DROP and request.transport is not None:
         request.transport.close()  # aiohttp then writes to a closed connection
     return _to_response(response, planned.request_id)

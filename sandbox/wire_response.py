@@ -28,6 +28,7 @@ class WireResponse:
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     ending: Ending = Ending.WHOLE
+    interim_count: int = 0  # 103 responses that come first
 
 
 def to_wire(response: ApiResponse) -> WireResponse:

@@ -84,7 +84,10 @@ def test_miscounts_choose_bulk_calls_only() -> None:
     [
         ({"fault": "hang"}, "a fault script is a list of rules"),
         (["hang"], "fault rule 1: must be an object"),
-        ([{"fault": "hang"}, {}], "fault rule 2: unknown fault None; the faults are delay, down,"),
+        (
+            [{"fault": "hang"}, {}],
+            "fault rule 2: unknown fault None; the faults are compressed, delay, down,",
+        ),
         ([{"fault": ["hang"]}], "fault rule 1: unknown fault"),
         ([{"fault": "hang", "nht": 1}], r"fault rule 1 \(hang\): unknown key `nht`"),
         ([{"fault": "delay"}], r"fault rule 1 \(delay\): needs `seconds`"),

@@ -165,6 +165,9 @@ KINDS = [
     _fault(_REJECTED, "error_code_on_200", in_bulk=_LOST),  # has no counts, so no row is settled
     _fault(_REJECTED, "echo_request"),
     _fault(_NONE, "huge_body", bytes=20_000),
+    _fault(_NONE, "early_hints"),
+    _fault(_NONE, "early_hints", count=3),
+    _fault(_NONE, "compressed"),
 ]
 # These cannot be limited to an endpoint, or take real time.
 WITHOUT_ENDPOINT = [

@@ -1,0 +1,173 @@
+"""Sending over a slow line: a time-out without progress, and a budget of bytes under way."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from iterable_api.http import IterableHTTP
+from iterable_api.responses import USERS_BULK_UPDATE, ApiResponse
+from iterable_api.send_budget import PIECE_BYTES, SendBudget, Share
+from tests.support.rows import API_KEY, wait_until
+
+STOP = threading.Event()
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n{"successCount":1,"failCount":0}'
+
+
+# The budget
+
+
+def take(budget: SendBudget, body_bytes: int) -> Share:
+    share = budget.take(body_bytes, STOP)
+    assert share is not None
+    return share
+
+
+def take_in_thread(budget: SendBudget, body_bytes: int, taken: list[int]) -> threading.Thread:
+    def run() -> None:
+        take(budget, body_bytes)
+        taken.append(body_bytes)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_bodies_share_the_budget_first_come_first_served() -> None:
+    budget = SendBudget(100_000)
+    first, second = take(budget, 60_000), take(budget, 40_000)
+    assert not first.has_waited
+    taken: list[int] = []
+    take_in_thread(budget, 50_000, taken)
+    assert wait_until(lambda: budget._waiting)
+    take_in_thread(budget, 20_000, taken)  # has room before the other one, and must not overtake
+    second.release()
+    assert not wait_until(lambda: taken, 0.3)
+    first.release()
+    assert wait_until(lambda: sorted(taken) == [20_000, 50_000])
+
+
+def test_a_body_larger_than_the_budget_is_sent_alone() -> None:
+    budget = SendBudget(100_000)
+    large = take(budget, 5_000_000)
+    taken: list[int] = []
+    take_in_thread(budget, 20_000, taken)
+    assert not wait_until(lambda: taken, 0.2)
+    large.release()
+    large.release()  # a second time changes nothing
+    assert wait_until(lambda: taken == [20_000])
+
+
+def test_a_small_body_needs_no_budget() -> None:
+    budget = SendBudget(100_000)
+    take(budget, 100_000)
+    assert take(budget, PIECE_BYTES).has_waited is False
+
+
+def test_a_stop_ends_the_wait() -> None:
+    budget = SendBudget(100_000)
+    held = take(budget, 100_000)
+    stop = threading.Event()
+    stop.set()
+    assert budget.take(50_000, stop) is None
+    held.release()
+    take(budget, 100_000)  # nobody waits any more
+
+
+def test_a_share_is_returned_after_the_last_piece_or_an_error() -> None:
+    budget = SendBudget(100_000)
+    share = take(budget, 100_000)
+    assert b"".join(share.pieces(b"x" * 100_000)) == b"x" * 100_000
+    with pytest.raises(ValueError, match="broken"), take(budget, 100_000):
+        raise ValueError("broken")
+    take(budget, 100_000)
+
+
+# The time-out
+
+
+class SlowReader:
+    """A server that reads a request slowly; a pause of None means that it reads no more."""
+
+    def __init__(self, pause_seconds: float | None) -> None:
+        self._pause_seconds = pause_seconds
+        self._listening = socket.socket()
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        self._listening.bind(("127.0.0.1", 0))
+        self._listening.listen()
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.left = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self.left.set()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            connection, _address = self._listening.accept()
+            with connection:
+                last = b""
+                while not last.endswith(b"end"):
+                    if self._pause_seconds is None:
+                        self.left.wait(30)
+                        return
+                    time.sleep(self._pause_seconds)
+                    last = connection.recv(60_000)
+                connection.sendall(ANSWER)
+                self.left.wait(30)
+
+
+@contextmanager
+def slow_reader(pause_seconds: float | None) -> Iterator[SlowReader]:
+    server = SlowReader(pause_seconds)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def post(url: str, body: bytes, *, connect_seconds: float, read_seconds: float) -> ApiResponse:
+    http = IterableHTTP(API_KEY, url, timeout_seconds=(connect_seconds, read_seconds))
+    budget = SendBudget()
+    try:
+        share = budget.take(len(body), STOP)
+        assert share is not None
+        with share:
+            return http.post(USERS_BULK_UPDATE, body, share)
+    finally:
+        http.close()
+
+
+# The system takes up to 4 MB at once, however slowly the server reads.
+BODY = b"x" * 16_000_000 + b"end"
+
+
+@pytest.mark.slow
+def test_a_body_that_took_longer_than_connecting_may_was_cut_off() -> None:
+    with slow_reader(0.005) as server:
+        began_at = time.monotonic()
+        found = post(server.url, BODY, connect_seconds=0.3, read_seconds=5.0)
+        assert (found.status, found.problem) == (200, "")
+        assert time.monotonic() - began_at > 0.6  # or the test shows nothing
+
+
+def test_a_server_that_takes_no_more_ends_the_call() -> None:
+    with slow_reader(None) as server:
+        found = post(server.url, BODY, connect_seconds=5.0, read_seconds=0.3)
+    assert (found.status, found.problem) == (None, "SendTimeout")
+
+
+@pytest.mark.slow
+def test_the_time_for_the_response_begins_when_the_request_is_sent() -> None:
+    with slow_reader(0.005) as server:
+        began_at = time.monotonic()
+        # The whole response may take twice the read time-out.
+        found = post(server.url, 2 * BODY[:-3] + b"end", connect_seconds=5.0, read_seconds=0.8)
+        assert found.status == 200
+        assert time.monotonic() - began_at > 1.6
