@@ -266,6 +266,13 @@ class IterableClient:
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)
         return result
 
+    def get(self, path: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
+        """GET `/api/{path}` once; it counts as a call. Network errors are returned, too."""
+        self._count_attempt()
+        response = self._http.get(path, query)
+        self._note_answer(response)
+        return response
+
     def is_answering(self, since: float) -> bool:
         """Return whether Iterable has answered anything since then (a time of `clock`).
 
@@ -278,9 +285,7 @@ class IterableClient:
         with self._asking:
             if max(self._answered_at, self._asked_at) < since and not self._stop.is_set():
                 self._asked_at = self._clock()
-                self._count_attempt()
-                response = self._http.get(USERS_GET_FIELDS)
-                self._note_answer(response)
+                response = self.get(USERS_GET_FIELDS)
                 logger.debug("%s: %s", USERS_GET_FIELDS, response.status or response.problem)
         return self._answered_at >= since and not self._stop.is_set()
 

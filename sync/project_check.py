@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from errors import SyncError
 from iterable_api.advice import explain_problem
 from iterable_api.comparison import is_in_iterable, lookup_of
-from iterable_api.http import IterableHTTP
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
 from state.outbox import DeliveredSample
@@ -21,6 +20,8 @@ from state.outbox import DeliveredSample
 # Iterable may take minutes to apply a call. In total a minute.
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 RECENT_SECONDS = 600.0
+
+Get = Callable[[str, Mapping[str, str | int]], ApiResponse]  # of a path with a query
 
 
 class OtherProjectError(SyncError):
@@ -34,7 +35,8 @@ def choose_samples(samples: Sequence[DeliveredSample]) -> list[DeliveredSample]:
 
 
 def check_key(
-    http: IterableHTTP,
+    get: Get,
+    address: str,
     samples: Sequence[DeliveredSample],
     state_file: Path,
     stop: threading.Event,
@@ -45,7 +47,7 @@ def check_key(
     """Return if one sample is in Iterable as it was sent; raises OtherProjectError if none is.
 
     What was delivered in the last ten minutes is read again for up to a minute, and so is what
-    could not be read. Returns early when `stop` is set.
+    could not be read, with `get` from Iterable at `address`. Returns early when `stop` is set.
     """
     problem: str | None = None
     for wait_seconds in (*waits_seconds, None):
@@ -53,13 +55,13 @@ def check_key(
         for sample in samples:
             if stop.is_set():
                 return
-            response = _read(http, sample)
+            response = get(*lookup_of(sample.kind, sample.record.email))
             sent = (
                 sample.record.profile if sample.kind is RequestKind.PROFILE else sample.record.event
             )
             if response.status == 200 and is_in_iterable(sample.kind, sent, response.body):
                 return
-            problem = _problem_of(http, sample, response)
+            problem = _problem_of(address, sample, response)
             is_unanswered = response.status is None or response.status in (408, 429)
             is_unanswered = is_unanswered or (response.status or 0) >= 500
             is_recent = now() - sample.delivered_at <= RECENT_SECONDS
@@ -76,15 +78,10 @@ def check_key(
     )
 
 
-def _read(http: IterableHTTP, sample: DeliveredSample) -> ApiResponse:
-    path, query = lookup_of(sample.kind, sample.record.email)
-    return http.get(path, query)
-
-
-def _problem_of(http: IterableHTTP, sample: DeliveredSample, response: ApiResponse) -> str | None:
+def _problem_of(address: str, sample: DeliveredSample, response: ApiResponse) -> str | None:
     """Return why a response says nothing about the project; None where it does."""
     if response.status == 200 or response.code == "UnknownEmailError":
         return None
     path, _query = lookup_of(sample.kind, "...")
-    explained = explain_problem(path, response, http.base_url)
+    explained = explain_problem(path, response, address)
     return f"nothing can be read back: {(explained or 'rate limited').rstrip('.')}"

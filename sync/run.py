@@ -18,7 +18,6 @@ from pathlib import Path
 from config.settings import Settings
 from db_connection import SourceError
 from errors import ConfigError
-from iterable_api.http import IterableHTTP
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
@@ -210,11 +209,13 @@ class SyncRun:
             "see whether it is a key of the same project.",
             len(samples),
         )
-        http = IterableHTTP(
-            settings.iterable_api_key, settings.iterable_api_base_url, connections=1
+        check_key(
+            self._client.get,
+            settings.iterable_api_base_url,
+            samples,
+            settings.state_file,
+            self._stop.event,
         )
-        with contextlib.closing(http):
-            check_key(http, samples, settings.state_file, self._stop.event)
         logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
         return True
 

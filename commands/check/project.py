@@ -52,7 +52,14 @@ def _check_key(settings: Settings, outbox: Outbox) -> CheckLine:
     address = settings.iterable_api_base_url
     with closing(IterableHTTP(settings.iterable_api_key, address, connections=1)) as http:
         try:
-            check_key(http, samples, settings.state_file, threading.Event(), waits_seconds=())
+            check_key(
+                http.get,
+                address,
+                samples,
+                settings.state_file,
+                threading.Event(),
+                waits_seconds=(),
+            )
         except OtherProjectError as error:
             return failed(_NAME, str(error))
     return passed(_NAME, "the API key is new to the state file, and its project is the same")

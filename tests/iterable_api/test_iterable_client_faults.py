@@ -239,7 +239,7 @@ def test_a_row_that_iterable_does_not_accept_is_rejected(
 
 
 def test_a_wrong_key_and_a_wrong_base_url_are_refused(iterable: IterableSandbox) -> None:
-    for url in (f"{iterable.url}/api", f"{iterable.url}/v2"):
+    for url in (f"{iterable.url}/api/v1", f"{iterable.url}/v2"):
         client, _stop = unwaiting_client(url)
         result = client.call(USERS_UPDATE, USER)
         assert (result.verdict, result.http_status, result.attempts) == (REFUSED, 404, 1)

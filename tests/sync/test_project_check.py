@@ -152,7 +152,8 @@ def test_a_new_key_of_the_same_project_is_accepted_and_noted(
 ) -> None:
     caplog.set_level("INFO")
     runs.settings["ITERABLE_API_KEY"] = OTHER_KEY
-    assert counts_of(runs.run()) == {"unchanged": 12}
+    report = runs.run()
+    assert (counts_of(report), report.summary.api_calls) == ({"unchanged": 12}, 1)
     assert caplog.text.count("belongs to the same project") == 1
     assert len(iterable.calls) == FIRST_CALLS + 1  # one event as sent is enough
     assert counts_of(runs.run()) == {"unchanged": 12}
@@ -224,7 +225,7 @@ SAMPLE = DeliveredSample(RequestKind.EVENT, record_of(dict(SARAH)), NOW - 60)
 def check(url: str, stop: threading.Event, sample: DeliveredSample = SAMPLE) -> None:
     http = IterableHTTP(OTHER_KEY, url, connections=1)
     try:
-        check_key(http, [sample], Path("state.sqlite3"), stop, now=lambda: NOW)
+        check_key(http.get, url, [sample], Path("state.sqlite3"), stop, now=lambda: NOW)
     finally:
         http.close()
 
