@@ -352,7 +352,6 @@ class Observed:
     results: Body | None  # the results file
     posts: Sequence[Post]
     call_count: int  # HTTP exchanges that reached the sandbox
-    get_count: int
     stored_before: Stored
     stored: Stored  # afterwards
     output: str

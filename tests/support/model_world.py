@@ -171,7 +171,6 @@ class World:
             results=results,
             posts=posts,
             call_count=len(calls),
-            get_count=sum(call.endpoint not in _KINDS for call in calls),
             stored_before=stored_before,
             stored=self.stored(target),
             output=ending.stderr,
