@@ -35,8 +35,6 @@ _PERMANENT_ERRORS = {
     "TLS CA certificate bundle": "the CA bundle does not exist",
     "NO_CERTIFICATE_OR_CRL_FOUND": "the CA bundle holds no certificate",
     "dependencies for SOCKS": "a SOCKS proxy needs one more package: pip install requests[socks]",
-    "unsupported scheme": "the address of the proxy is not like http://HOST:PORT",
-    "check proxy URL": "the address of the proxy is not like http://HOST:PORT",
     "Tunnel connection failed: 407": "the proxy asks for a user name and password (HTTP 407)",
     "Tunnel connection failed: 4": "the proxy does not let requests to this address through",
 }
@@ -194,6 +192,9 @@ def _to_network_error(error: Exception) -> ApiResponse:
     for text, problem in _PERMANENT_ERRORS.items():
         if text in str(error):
             return ApiResponse(None, problem=problem, is_permanent_error=True)
+    if isinstance(error, requests.exceptions.InvalidURL):  # ours was checked before
+        problem = "the address of the proxy is not like http://HOST:PORT"
+        return ApiResponse(None, problem=problem, is_permanent_error=True)
     if isinstance(error, requests.exceptions.ProxyError):
         return ApiResponse(None, problem="the proxy does not respond")
     return ApiResponse(None, problem=type(error).__name__)

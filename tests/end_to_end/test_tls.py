@@ -174,17 +174,20 @@ def test_a_server_with_tls_1_1_is_refused_before_the_key_is_sent(
 
 
 @pytest.mark.parametrize(
-    "proxy",
+    ("proxy", "status"),
     [
-        *("http://user:%s@127.0.0.1:9", "user:%s@127.0.0.1:9", "socks5://user:%s@127.0.0.1:9"),
-        *("http://user:%s@[::1", "http://user:%s@127.0.0.1:port"),
+        ("http://user:%s@127.0.0.1:9", 3),  # it may respond later
+        ("user:%s@127.0.0.1:9", 1),
+        ("socks5://user:%s@127.0.0.1:9", 1),
+        ("http://user:%s@[::1", 1),
+        ("http://user:%s@127.0.0.1:port", 1),
     ],
 )
-def test_a_proxy_password_is_redacted_everywhere(program: Program, proxy: str) -> None:
+def test_a_proxy_password_is_redacted_everywhere(program: Program, proxy: str, status: int) -> None:
     proxy %= PROXY_PASSWORD
     settings = {"HTTPS_PROXY": proxy, "ITERABLE_API_BASE_URL": "https://iterable.invalid"}
     endings = [program.run(*flags, settings=settings) for flags in (["--verbose"], ["--check"])]
-    assert [ending.status for ending in endings] == [3, 2]
+    assert [ending.status for ending in endings] == [status, 2]
     for path in program.folder.iterdir():
         assert PROXY_PASSWORD.encode() not in path.read_bytes()
     assert PROXY_PASSWORD not in "".join(ending.output for ending in endings)

@@ -292,6 +292,8 @@ def test_an_unreachable_proxy_is_unavailable(
         ("socks5://127.0.0.1:9", "a SOCKS proxy needs one more package"),
         ("ftp://127.0.0.1:9", "the address of the proxy is not like http://HOST:PORT"),
         ("http://", "the address of the proxy is not like http://HOST:PORT"),
+        ("http://127.0.0.1:port", "the address of the proxy is not like http://HOST:PORT"),
+        ("http://[::1", "the address of the proxy is not like http://HOST:PORT"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_was_retried_for_ever(
