@@ -311,11 +311,16 @@ class IterableClient:
         share = self._send_budget.take(body_bytes, self._stop)
         if share is None:
             return None
-        # A permit from before the wait no longer counts: many such calls could start at once.
-        if (has_permit and not share.has_waited) or rate_limiter.acquire(self._stop.wait):
-            return share
-        share.release()
-        return None
+        is_permitted = False
+        try:
+            # A permit from before the wait no longer counts: many such calls could start at once.
+            is_permitted = (has_permit and not share.has_waited) or rate_limiter.acquire(
+                self._stop.wait
+            )
+        finally:  # also after Ctrl-C at a Python prompt
+            if not is_permitted:
+                share.release()
+        return share if is_permitted else None
 
     def _wait_before_retry(
         self,

@@ -98,9 +98,8 @@ class IterableHTTP:
         request.headers = prepared.headers.copy()
         request.headers["Content-Length"] = str(len(body))
         request.body = body
-        if (
-            len(body) > PIECE_BYTES
-        ):  # `requests` lets the body be iterable, its type does not say so
+        if len(body) > PIECE_BYTES:
+            # `requests` accepts an iterable body, but its type hint does not say so.
             request.body = share.pieces(body)  # type: ignore[assignment]
         return self._exchange(request)
 

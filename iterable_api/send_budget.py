@@ -21,7 +21,7 @@ _STOP_CHECK_SECONDS = 0.1
 class Share:
     """A body's share of the budget, returned when the body is sent or the `with` block ends.
 
-    `has_waited` tells whether it was not free at once.
+    `has_waited` is whether it was not free at once.
     """
 
     def __init__(self, give_back: Callable[[], None] | None, *, has_waited: bool = False) -> None:
@@ -77,16 +77,16 @@ class SendBudget:
         has_waited = False
         with self._changed:
             self._waiting.append(place)
-            while self._waiting[0] is not place or self._used_bytes + size > self._limit_bytes:
-                has_waited = True
-                self._changed.wait(_STOP_CHECK_SECONDS)
-                if stop.is_set():
-                    self._waiting.remove(place)
-                    self._changed.notify_all()
-                    return None
-            self._waiting.popleft()
-            self._used_bytes += size
-            self._changed.notify_all()
+            try:
+                while self._waiting[0] is not place or self._used_bytes + size > self._limit_bytes:
+                    has_waited = True
+                    self._changed.wait(_STOP_CHECK_SECONDS)
+                    if stop.is_set():
+                        return None
+                self._used_bytes += size
+            finally:  # also after Ctrl-C at a Python prompt
+                self._waiting.remove(place)
+                self._changed.notify_all()
         return Share(lambda: self._free(size), has_waited=has_waited)
 
     def _free(self, size: int) -> None:

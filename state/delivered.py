@@ -81,9 +81,14 @@ class DeliveredTable:
         self._has_event_ids = True
 
     def doubt_everything(self) -> None:
-        """Empty every hash."""
+        """Empty every hash, and forget that a profile was ever delivered.
+
+        The project may be another one, which then does not know the users.
+        """
         with state_errors(self._path):
-            self._database.execute("UPDATE delivered SET profile_hash = NULL, event_hash = NULL")
+            self._database.execute(
+                "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
+            )
 
     def doubt_pending(self) -> None:
         """Empty the hash of each request that waits in the outbox."""
@@ -126,7 +131,8 @@ class DeliveredTable:
     ) -> None:
         """Copy the hashes of delivered requests from the outbox.
 
-        `deliveries` are (time in unix seconds, outbox.seq)."""
+        `deliveries` are (time in unix seconds, outbox.seq).
+        """
         values = [{"at": at, "seq": seq, "settings": event_settings} for at, seq in deliveries]
         with state_errors(self._path):
             if self._has_event_ids and kind is RequestKind.EVENT:

@@ -15,7 +15,14 @@ from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import BatchResult, body_of, split_in_two, to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents, Report, RunAborted, Started
+from sync.dispatcher import (
+    MAX_BLOCKED_ROWS,
+    CallReport,
+    DelayedEvents,
+    Report,
+    RunAborted,
+    Started,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +38,6 @@ MAX_BATCHES_IN_FLIGHT = 40
 # stands alone after log2(n) parts, and then has all of `MAX_ATTEMPTS`.
 _ATTEMPTS_OF_A_PART = 2
 _MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all
-_ROWS_ALONE = 3  # of a batch that is blocked before the API has answered: see `MAX_BLOCKED_ROWS`
 
 
 def to_batches(
@@ -122,7 +128,7 @@ class BulkSender:
         unanswered_in_a_row = blocked_alone = 0
         began_at = self.client.now()  # of the last call
         while parts:
-            if blocked_alone >= _ROWS_ALONE and not self.client.has_api_answered:
+            if blocked_alone >= MAX_BLOCKED_ROWS and not self.client.has_api_answered:
                 self.client.is_answering(began_at)  # perhaps only these rows are blocked
                 if not self.client.has_api_answered:
                     return settled, False  # the dispatcher ends the run
@@ -174,7 +180,7 @@ class BulkSender:
         if call.is_blocked:
             if self.client.has_api_answered:
                 return BatchResult({}, split_in_two(part))
-            alone, rest = part[:_ROWS_ALONE], part[_ROWS_ALONE:]
+            alone, rest = part[:MAX_BLOCKED_ROWS], part[MAX_BLOCKED_ROWS:]
             return BatchResult({}, [*([row] for row in alone), *([rest] if rest else [])])
         if (
             call.verdict is Verdict.UNAVAILABLE

@@ -29,7 +29,7 @@ from sync.worker_pool import WorkerPool
 logger = logging.getLogger(__name__)
 
 ERROR_BUDGET = 20  # unavailable calls in a row that end the run; as many blocked ones, too
-MAX_BLOCKED_ROWS = 3  # so many rows are blocked before the API has answered: it is asked itself
+MAX_BLOCKED_ROWS = 3  # after so many, before the API has answered, Iterable itself is asked
 COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
 GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
@@ -262,7 +262,8 @@ class Dispatcher:
                 problem = problem or report.error
             elif isinstance(report, Asked):
                 self._in_flight -= 1
-                if self._blocked and not self._sender.client.has_api_answered:
+                has_answered = self._sender.client.has_api_answered
+                if self._blocked and not has_answered and not self._stop.is_set():
                     problem = problem or self._all_blocked()
             elif isinstance(report, CallReport):
                 reason = self._judge(report)

@@ -13,6 +13,7 @@ import pytest
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_BULK_UPDATE, ApiResponse
 from iterable_api.send_budget import PIECE_BYTES, SendBudget, Share
+from iterable_client import IterableClient
 from tests.support.rows import API_KEY, wait_until
 
 STOP = threading.Event()
@@ -86,6 +87,36 @@ def test_a_share_is_returned_after_the_last_piece_or_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), take(budget, 100_000):
         raise ValueError("broken")
     take(budget, 100_000)
+
+
+class InterruptedStop(threading.Event):
+    """Ctrl-C at a Python prompt while a call waits."""
+
+    def is_set(self) -> bool:
+        raise KeyboardInterrupt
+
+    def wait(self, _timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_wait_for_a_share_kept_its_place_in_the_queue() -> None:
+    budget = SendBudget(100_000)
+    held = take(budget, 100_000)
+    with pytest.raises(KeyboardInterrupt):
+        budget.take(50_000, InterruptedStop())
+    held.release()
+    taken: list[int] = []
+    take_in_thread(budget, 100_000, taken)
+    assert wait_until(lambda: taken)
+
+
+def test_an_interrupted_wait_for_a_permit_kept_its_share() -> None:
+    client = IterableClient(API_KEY, "http://127.0.0.1:9", stop=InterruptedStop())
+    while client.rate_limiters[USERS_BULK_UPDATE].try_acquire() == 0:
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        client.bulk_update_users([b"x" * (PIECE_BYTES + 1)])
+    assert client._send_budget._used_bytes == 0
 
 
 # The time-out

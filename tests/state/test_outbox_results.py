@@ -97,6 +97,21 @@ def test_the_event_of_a_user_whose_profile_was_never_delivered_stays_in_doubt(
     assert (bool(waiting.profile), bool(waiting.event)) == (True, False)
 
 
+def test_in_a_project_that_may_be_another_one_an_event_before_its_profile_was_not_sent_again(
+    outbox: Outbox,
+) -> None:
+    fill(outbox, rows(1))
+    deliver_all(outbox)
+    fill(outbox, [row(1, first_name="Ann", page="settings")])
+    outbox.begin_delivery(is_project_proven=False)
+    (waiting,) = outbox.pending()
+    outbox.record(finished([waiting], RequestKind.PROFILE, Verdict.UNAVAILABLE))
+    outbox.record(finished([waiting], RequestKind.EVENT))
+    fill(outbox, [row(1, first_name="Ann", page="settings")])
+    (waiting,) = outbox.pending()
+    assert (bool(waiting.profile), bool(waiting.event)) == (True, True)
+
+
 # In doubt
 
 

@@ -266,6 +266,8 @@ class Memory:
             profiles.add(None)
         for events in doubted.events.values():
             events.add(None)
+        for was_delivered in doubted.profile_was_delivered.values():
+            was_delivered.add(False)
         doubted.outdated |= {(kind, key) for kind in Kind for key in doubted.profiles}
         return doubted
 

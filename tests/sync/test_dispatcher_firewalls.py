@@ -11,7 +11,7 @@ import pytest
 from iterable_api.responses import USERS_BULK_UPDATE, USERS_UPDATE
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
-from tests.support.drains import drain, outbox_with
+from tests.support.drains import drain, outbox_with, stop_when
 from tests.support.rows import email_of, fill, outcomes_of, rows
 
 MODES = pytest.mark.parametrize("batch_size", [None, 10], ids=["per-user", "bulk"])
@@ -83,6 +83,20 @@ def test_iterable_is_asked_itself_where_too_few_rows_wait_to_tell(
         assert {failure.verdict for failure in outbox.failures()} == {"rejected"}
     assert client.call_count == len(iterable.calls)
     assert iterable.calls[-1].endpoint == "users/getFields"
+
+
+@MODES
+def test_a_stop_while_iterable_was_asked_blamed_a_firewall(
+    path: Path, iterable: IterableSandbox, batch_size: int | None
+) -> None:
+    asked = {"endpoint": "users/getFields"}
+    iterable.set_faults(
+        [{**asked, "fault": "delay", "seconds": 1}, {**asked, "fault": "drop_before"}, PAGE]
+    )
+    stop = stop_when(lambda: len(iterable.calls) == 3)  # update, event, and this question
+    with outbox_with(path, rows(1)) as outbox:
+        drain(outbox, iterable.url, batch_size=batch_size, stop=stop)
+        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
 
 
 @MODES
