@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.check.run import check_setup, settings_problems
+from commands.check.run import check_setup, run_check, settings_problems
 from config.settings import Settings
-from errors import ConfigError
+from errors import ConfigError, ExitStatus
 from sandbox.iterable_api import IterableSandbox
 from state.database import APPLICATION_ID, open_state
 from state.lock import RunLock
@@ -32,6 +32,17 @@ def test_a_working_setup_has_one_ok_line_for_each_check(with_mariadb: SetUp) -> 
         *("project", "field types"),
     ]
     assert not [line for line in lines if line.is_warning]
+
+
+def test_the_exit_status_is_2_if_a_line_failed(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_check(set_up.environment, None) == ExitStatus.OK
+    assert "FAILED" not in capsys.readouterr().out
+    for changed in ({"ITERABLE_API_KEY": "f" * 32}, {"DB_PORT": "no number"}):
+        environment = {**set_up.environment, **changed}
+        assert run_check(environment, None) == ExitStatus.BAD_SETTINGS
+        assert capsys.readouterr().out.count("FAILED") == 1
 
 
 def test_no_check_fails_on_the_embedded_server(set_up: SetUp) -> None:

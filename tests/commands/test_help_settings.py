@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.help_settings import help_lines
+from commands.help_settings import help_lines, print_settings
 from config.settings import DEFAULTS, NAMES, SETTINGS
+from errors import ExitStatus
 from tests.support.program import Program
 
 
@@ -20,6 +21,11 @@ def test_every_setting_is_listed_with_its_default_and_its_meaning() -> None:
     assert {name: listed[name] for name in DEFAULTS} == DEFAULTS
     meanings = textwrap.dedent(text).replace("\n      ", " ")
     assert all(setting.help in meanings for setting in SETTINGS)
+
+
+def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_settings() == ExitStatus.OK
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in help_lines())
 
 
 @pytest.mark.slow

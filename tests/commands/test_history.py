@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
-from commands.history import history_lines
+import pytest
+
+from commands.history import history_lines, print_history
+from errors import ExitStatus
 from state.history import PastRun
+from state.outbox import Outbox
 
 BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
 ENDED_AT = BEGAN_AT + timedelta(seconds=90)
@@ -17,6 +22,19 @@ def past_run(**changes: Any) -> PastRun:
         "run-1", "per-user", BEGAN_AT.isoformat(), ENDED_AT.isoformat(), "completed", None, {}
     )
     return usual._replace(**changes)
+
+
+def test_the_runs_of_the_state_file_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state.sqlite3"
+    outbox = Outbox(path)
+    outbox.history.begin("run-1", "bulk", BEGAN_AT)
+    outbox.history.end("run-1", ENDED_AT, "completed", None, {"total_users": 3})
+    outbox.close()
+    assert print_history({"STATE_FILE": str(path)}) == ExitStatus.OK
+    line = "2026-01-13 14:30:45 UTC  bulk      completed              3 total users\n"
+    assert capsys.readouterr().out == line
 
 
 def test_without_a_run_the_output_says_so() -> None:
