@@ -414,7 +414,7 @@ class DatabaseConnection:
 def _discard(stream: RowStream) -> None:
     """End a stream whose rows are not needed.
 
-    One chunk is read first: with a small result that is cheaper than a new session.
+    Two chunks are read first: a small result then is at its end, which saves a new session.
     """
     with stream:
         for _chunk in zip(range(2), stream, strict=False):

@@ -24,7 +24,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
 FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file gets
-_MAX_LINKS = 40  # as Linux has it
+_MAX_LINKS = 40  # the limit of Linux
 MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
 
 _secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets

@@ -55,7 +55,7 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 class SendTimeout(HTTPError):
-    """The server took no more of the request for the time-out between two bytes."""
+    """The server accepted no more of the request within the time-out between two bytes."""
 
 
 class _Reader(io.RawIOBase):

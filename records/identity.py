@@ -137,7 +137,9 @@ def to_stable_text(value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, Decimal):
         return f"{value:f}"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:  # then 1e15
+    if (
+        isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    ):  # MySQL writes larger ones as 1e15
         return str(int(value))
     if isinstance(value, datetime):
         return to_time_text(value)

@@ -128,12 +128,9 @@ class RowMapping:
             event_time, event_at = self._to_event_time(row[self._event_time])
             profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
-            # orjson writes a datetime itself, in a tenth of the time of `to_time_text`.
             page_or_event_id = to_stable_text(row[self._page_or_event_id])
-            event = (
-                *(trimmed, EVENT_NAME, event_time, page_or_event_id, event_at),
-                event_fields,
-            )
+            # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
+            event = (trimmed, EVENT_NAME, event_time, page_or_event_id, event_at, event_fields)
             profile_hash = to_change_hash((trimmed, profile_fields))
             event_hash = to_change_hash(event)
             return RowKey(

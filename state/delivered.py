@@ -3,7 +3,7 @@
 A hash stands for "delivered with this content". It is empty while a request is in doubt: from the
 moment before it may be sent until it is recorded as delivered. So a value that goes back to what
 was delivered before, after a lost response or a killed run, is sent again. The times and the event
-id stay: they say that something was delivered once.
+id usually stay: they say that something was delivered once.
 """
 
 from __future__ import annotations

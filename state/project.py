@@ -1,7 +1,7 @@
 """Which Iterable project the state file is about: noted with the first delivered request.
 
-Without it another project, for example the real one after a test project, would be told that its
-users are unchanged.
+Otherwise a run for another project, such as the real one after a test project, would count its
+users as unchanged and send nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dispatcher: delivers the outbox in worker threads, after the first unit alone.
+"""Dispatcher: sends the first unit alone, then delivers the outbox in worker threads.
 
 The calling thread takes a permit from the endpoint's rate limiter before it submits work to the
 pool, so the number of threads adapts to rate x latency and needs no setting. It is the only thread
@@ -28,7 +28,7 @@ from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # unavailable calls in a row that end the run; as many blocked ones, too
+ERROR_BUDGET = 20  # so many unavailable calls in a row, or blocked ones, end the run
 MAX_BLOCKED_ROWS = 3  # after so many, before the API has answered, Iterable itself is asked
 COMMIT_EVERY_SECONDS = 0.5  # after a crash, at most this much work (1 s is allowed) is repeated
 GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
@@ -68,7 +68,7 @@ class Done(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Iterable was asked whether it can be reached; `IterableClient.has_api_answered` tells."""
+    """Iterable was asked whether it can be reached: see `IterableClient.has_api_answered`."""
 
 
 class Failed(NamedTuple):

@@ -40,10 +40,10 @@ def main(argv: Sequence[str]) -> int:
     ends_at = time.monotonic() + arguments.minutes * 60
     began_at = time.monotonic()
     broken_by: dict[str, Finding] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def on_broken(broken: Broken, steps: list[Step]) -> bool:
-        if arguments.only not in str(broken) or broken.place in told:
+        if arguments.only not in str(broken) or broken.place in reported:
             return False
         known = broken_by.get(broken.place)
         if known is None or len(steps) < len(known.steps):
@@ -53,25 +53,25 @@ def main(argv: Sequence[str]) -> int:
     number = arguments.seed
     with world() as made:
         SyncMachine.world = made
-        while time.monotonic() < ends_at and not (arguments.only and told):
+        while time.monotonic() < ends_at and not (arguments.only and reported):
             SyncMachine.on_broken = staticmethod(on_broken)
             errors = _try(number, arguments.steps)
             SyncMachine.on_broken = staticmethod(lambda *_: True)
-            for place in [each for each in broken_by if each not in told]:
-                told.add(place)
-                _say(f"FINDING {len(told)}, seed {number}: {_shortest(broken_by[place])}\n")
+            for place in [each for each in broken_by if each not in reported]:
+                reported.add(place)
+                _say(f"FINDING {len(reported)}, seed {number}: {_shortest(broken_by[place])}\n")
             for kind, text in errors.items():
-                if kind not in told:
-                    told.add(kind)
-                    _say(f"FINDING {len(told)}, seed {number}: {text}\n")
+                if kind not in reported:
+                    reported.add(kind)
+                    _say(f"FINDING {len(reported)}, seed {number}: {text}\n")
             number += 1
             minutes = (time.monotonic() - began_at) / 60
             _say(
                 f"{minutes:.1f} minutes, seeds {arguments.seed} to {number - 1}:"
                 f" {Counts.examples:,} examples, {Counts.steps:,} steps, {made.run_count:,} runs,"
-                f" {len(told)} findings"
+                f" {len(reported)} findings"
             )
-    return min(1, len(told))
+    return min(1, len(reported))
 
 
 class Finding(NamedTuple):
