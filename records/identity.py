@@ -10,7 +10,9 @@ import re
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import blake2b
+from struct import Struct
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -29,6 +31,7 @@ _PLAIN_EMAIL = re.compile(
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 )
 _BLAKE2B = blake2b(digest_size=8)
+_to_int64 = Struct(">q").unpack  # SQLite's integers are signed
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -49,7 +52,10 @@ def to_change_hash(content: object) -> int:
 
     Raises TypeError for text that is not Unicode.
     """
-    return _hash64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+    digest = _BLAKE2B.copy()  # half the time of making a new one
+    digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+    number: int = _to_int64(digest.digest())[0]
+    return number
 
 
 def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: int) -> int:
@@ -57,8 +63,12 @@ def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: 
 
     Its upper half depends on no setting, so that changed settings do not make another row win.
     """
-    upper = crc32((page_or_event_id or "").encode("utf-8", "surrogatepass")) >> 1
-    return upper << 32 | (profile_hash ^ event_hash) & 0xFFFF_FFFF
+    return _to_upper_half(page_or_event_id) | (profile_hash ^ event_hash) & 0xFFFF_FFFF
+
+
+@lru_cache(maxsize=256)  # most tables have few pages
+def _to_upper_half(page_or_event_id: str | None) -> int:
+    return crc32((page_or_event_id or "").encode("utf-8", "surrogatepass")) >> 1 << 32
 
 
 def to_comparable_email(email: str) -> str:
@@ -74,13 +84,10 @@ def to_user_key(email: str) -> int:
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
-    return _hash64(to_comparable_email(email).encode("utf-8", "surrogatepass"))
-
-
-def _hash64(content: bytes) -> int:
-    digest = _BLAKE2B.copy()  # half the time of making a new one
-    digest.update(content)
-    return int.from_bytes(digest.digest(), "big", signed=True)  # SQLite's integers are signed
+    digest = _BLAKE2B.copy()
+    digest.update(email.strip().lower().encode("utf-8", "surrogatepass"))
+    number: int = _to_int64(digest.digest())[0]
+    return number
 
 
 def is_email(text: str) -> bool:

@@ -188,16 +188,22 @@ class Outbox:
         """Insert rows; `known` are the hashes that make a request unnecessary."""
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
-        events = self._events_with_other_settings(keys, known)
         unchanged: list[tuple[Any, ...]] = []
-        to_insert: list[_OutboxRow] = []
+        others: list[tuple[int, Sequence[Any], RowKey | None]] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
             # The event ids of all rows are compared with one another.
-            is_unchanged = key and known.get(key.user_key) == (key.profile_hash, key.event_hash)
-            if key and is_unchanged and not mapping.has_event_ids:
+            if (
+                key is not None
+                and known.get(key.user_key) == (key.profile_hash, key.event_hash)
+                and not mapping.has_event_ids
+            ):
                 unchanged.append((seq, *key[:4], key.tie_breaker))
             else:
-                to_insert.append(_to_outbox_row(seq, row, key, known, events, mapping))
+                others.append((seq, row, key))
+        events = self._events_with_other_settings([key for _seq, _row, key in others], known)
+        to_insert = [
+            _to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others
+        ]
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, user_key, event_at, tie_breaker, kind)"
             " VALUES (?, ?, ?, ?, ?, ?, 'unchanged')",
