@@ -49,6 +49,10 @@ _LOCKED = (
     "The query waited {waited_seconds:.0f} seconds for a lock that another session holds "
     "({state}), and was ended. Run again when the lock is gone; SHOW PROCESSLIST shows who has it."
 )
+_LOCK_TIMEOUT = (
+    "The query waited too long for a lock that another session holds ({detail}). Run again when "
+    "the lock is gone; SHOW PROCESSLIST shows who has it."
+)
 _SILENT = (
     "MySQL at {place} sent nothing for {waited_seconds:.0f} seconds and cannot be asked why: the "
     "query is too slow, or the network failed. If it recurs, try the query in a MySQL client."
@@ -192,7 +196,7 @@ _MEANING: dict[int, tuple[str, bool]] = {
     errorcode.ER_SESSION_WAS_KILLED: (_LOST, TRANSIENT),
     1927: (_LOST, TRANSIENT),  # MariaDB: ER_CONNECTION_KILLED
     # The server ended the query.
-    errorcode.ER_LOCK_WAIT_TIMEOUT: (_STOPPED, TRANSIENT),
+    errorcode.ER_LOCK_WAIT_TIMEOUT: (_LOCK_TIMEOUT, TRANSIENT),
     errorcode.ER_LOCK_DEADLOCK: (_STOPPED, TRANSIENT),
     errorcode.ER_QUERY_INTERRUPTED: (_STOPPED, TRANSIENT),
     # Also the number of the pure Python driver's read time-out.

@@ -99,8 +99,12 @@ def open_session(source: Source) -> Any:
             f"SET SESSION net_write_timeout = {NET_WRITE_TIMEOUT_SECONDS},"
             f" SESSION sql_select_limit = {NO_ROW_LIMIT}"
         )
-        with suppress(mysql.connector.Error):  # the embedded server does not have it
-            cursor.execute(f"SET SESSION max_error_count = {MAX_ERROR_COUNT}")
+        with suppress(mysql.connector.Error):  # the embedded server does not have them
+            cursor.execute(
+                f"SET SESSION max_error_count = {MAX_ERROR_COUNT},"
+                # Less than our own time-out, so that the server says that it waits for a lock.
+                f" SESSION lock_wait_timeout = {max(1, source.read_timeout_seconds - 1)}"
+            )
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
     except Exception as error:  # if the server is not MySQL, the pure driver raises any type
         raise to_source_error(error, source.facts) from error

@@ -112,7 +112,7 @@ class TestLosingTheConnection:
         locking.cursor().execute("LOCK TABLES customers WRITE")
         try:
             with (
-                real.connection(use_pure=use_pure, read_timeout_seconds=1) as database,
+                real.connection(use_pure=use_pure, read_timeout_seconds=3) as database,
                 pytest.raises(SourceError, match="for a lock that another session") as caught,
             ):
                 database.execute_query("SELECT id FROM customers")
