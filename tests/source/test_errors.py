@@ -46,7 +46,7 @@ def test_errors_that_need_a_change_are_not_transient(errno: int) -> None:
         (1049, "There is no database shop"),
         (1213, "Run again"),
         (3159, "set DB_SSL_CA"),
-        (1205, "stopped the query"),
+        (1205, "for a lock that another session holds"),
         (1040, "has no free connections"),
     ],
 )
