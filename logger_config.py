@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from functools import partial
-from io import TextIOWrapper
+from io import TextIOWrapper, UnsupportedOperation
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
@@ -263,6 +263,13 @@ class _PrivateRotatingFile(RotatingFileHandler):
         )
         assert isinstance(stream, TextIOWrapper)  # noqa: S101
         return stream
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:
+        """Return whether to rotate; never a pipe, where Python 3.13 cannot tell the position."""
+        try:
+            return super().shouldRollover(record)
+        except UnsupportedOperation:
+            return False
 
     def doRollover(self) -> None:
         """Rotate the file, or keep writing to it if the folder does not allow a rotation."""
