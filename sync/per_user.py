@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import event_may_follow
+from records.outcomes import CallResult, event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.dispatcher import CallReport, DelayedEvents, Report, Started
 
@@ -32,33 +32,30 @@ class PerUserSender:
 
     def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
         (row,) = unit
-        subject = f"user {row.user_id}"
         if row.profile is not None:
-            update = self.client.call(
-                USERS_UPDATE,
-                row.profile,
-                subject,
-                has_permit=has_permit,
-                before_attempt=lambda n: report(Started(RequestKind.PROFILE, unit, n)),
+            update, may_continue = self._deliver(
+                RequestKind.PROFILE, row, row.profile, report, has_permit
             )
             has_permit = False
-            if not update.attempts:
-                return  # the run stopped before it was sent
-            finished = Finished(row.seq, RequestKind.PROFILE, update, time.time())
-            if not report(CallReport(update, [finished])) or not event_may_follow(update):
+            if not may_continue or not event_may_follow(update):
                 return
             if self._delays_events and update.delivered and row.event is not None:
                 report(DelayedEvents([row.seq]))
                 return
         if row.event is not None:
-            event = self.client.call(
-                EVENTS_TRACK,
-                row.event,
-                subject,
-                has_permit=has_permit,
-                before_attempt=lambda n: report(Started(RequestKind.EVENT, unit, n)),
-            )
-            if event.attempts:
-                report(
-                    CallReport(event, [Finished(row.seq, RequestKind.EVENT, event, time.time())])
-                )
+            self._deliver(RequestKind.EVENT, row, row.event, report, has_permit)
+
+    def _deliver(
+        self, kind: RequestKind, row: PendingRow, body: bytes, report: Report, has_permit: bool
+    ) -> tuple[CallResult, bool]:
+        """Send one request and report it; return its result, and whether to go on."""
+        call = self.client.call(
+            USERS_UPDATE if kind is RequestKind.PROFILE else EVENTS_TRACK,
+            body,
+            f"user {row.user_id}",
+            has_permit=has_permit,
+            before_attempt=lambda number: report(Started(kind, [row], number)),
+        )
+        if not call.attempts:
+            return call, False  # the run stopped before it was sent
+        return call, report(CallReport(call, [Finished(row.seq, kind, call, time.time())]))
