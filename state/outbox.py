@@ -120,8 +120,7 @@ class Outbox:
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
-        self._mapping: RowMapping | None = None
-        self._is_filled = False  # whether the file's outbox is this run's
+        self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
 
     def close(self) -> None:
@@ -154,15 +153,15 @@ class Outbox:
                 self._remember("run", self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
-            self._mapping = mapping
             total = 0
             samples: list[DeliveredSample] = []
             for chunk in chunks:
                 keys = [mapping.key(row) for row in chunk]
-                hashes = self.delivered.hashes_of([key.user_key for key in keys if key])
+                user_keys = [key.user_key for key in keys if key]
                 if takes_samples:
-                    self._take_samples(chunk, keys, hashes, samples)
-                self._append(chunk, keys, {} if full_refresh else hashes, total)
+                    self._take_samples(chunk, keys, user_keys, mapping, samples)
+                known = {} if full_refresh else self.delivered.hashes_of(user_keys)
+                self._append(chunk, keys, known, mapping, total)
                 total += len(chunk)
             self._mark_duplicates()
             if mapping.has_event_ids:
@@ -174,8 +173,8 @@ class Outbox:
                 " AND (kind IS NULL OR kind = 'unchanged')) FROM outbox",
                 (now_us,),
             ).fetchone()
-            changed = self._count_changed_by_settings()
-        self._is_filled = True
+            changed = self._count_changed_by_settings(mapping)
+        self._mapping = mapping
         return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
 
     def _append(
@@ -183,11 +182,10 @@ class Outbox:
         rows: Sequence[Sequence[Any]],
         keys: Sequence[RowKey | None],
         known: Mapping[int, Hashes],
+        mapping: RowMapping,
         rows_before: int,
     ) -> None:
         """Insert rows; `known` are the hashes that make a request unnecessary."""
-        mapping = self._mapping
-        assert mapping is not None  # noqa: S101 - `fill` sets it
         unchanged: list[tuple[Any, ...]] = []
         others: list[tuple[int, Sequence[Any], RowKey | None]] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
@@ -200,7 +198,9 @@ class Outbox:
                 unchanged.append((seq, *key[:4], key.tie_breaker))
             else:
                 others.append((seq, row, key))
-        events = self._events_with_other_settings([key for _seq, _row, key in others], known)
+        events = self._events_with_other_settings(
+            [key for _seq, _row, key in others], known, mapping.event_settings
+        )
         to_insert = [
             _to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others
         ]
@@ -215,24 +215,24 @@ class Outbox:
         self,
         rows: Sequence[Sequence[Any]],
         keys: Sequence[RowKey | None],
-        delivered: Mapping[int, Hashes],
+        user_keys: Iterable[int],
+        mapping: RowMapping,
         samples: list[DeliveredSample],
     ) -> None:
         """Add rows that show what was delivered, until there are enough of each kind.
 
         An event is known by its id, since other settings may have changed its hash.
         """
-        assert self._mapping is not None  # noqa: S101 - `fill` sets it
         missing = {
             kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
             for kind in RequestKind
         }
-        users = self.delivered.find(delivered) if any(missing.values()) else {}
+        users = self.delivered.find(user_keys) if any(missing.values()) else {}
         for row, key in zip(rows, keys, strict=True):
             user = users.get(key.user_key) if key else None
             if key is None or user is None:
                 continue
-            record = self._mapping.to_record(row)
+            record = mapping.to_record(row)
             if isinstance(record, InvalidRow):
                 continue
             is_event = user.event_hash is not None and user.event_id == record.event_id
@@ -245,11 +245,9 @@ class Outbox:
                     samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
-        self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes]
+        self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes], settings: int
     ) -> Mapping[int, str | None]:
         """Return the ids of delivered events that differ and were made with other settings."""
-        assert self._mapping is not None  # noqa: S101 - `fill` sets it
-        settings = self._mapping.event_settings
         differing = [
             key.user_key
             for key in keys
@@ -307,13 +305,12 @@ class Outbox:
             """  # noqa: S608 - our own text
         )
 
-    def _count_changed_by_settings(self) -> int:
+    def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        assert self._mapping is not None  # noqa: S101 - `fill` sets it
         found = self._database.execute(
             "SELECT value FROM remembered WHERE name = 'profile_settings'"
         ).fetchone()
-        if found in (None, (str(self._mapping.profile_settings),)):
+        if found in (None, (str(mapping.profile_settings),)):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
@@ -350,7 +347,7 @@ class Outbox:
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has filled the outbox since `fill`."""
-        if self._is_read_only or not self._is_filled:
+        if self._is_read_only or self._mapping is None:
             return
         found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
         if found != (self._run_id,):
