@@ -10,10 +10,10 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlglot
 from mysql_mimic import (
@@ -38,47 +38,34 @@ _START_SECONDS = 10.0
 logging.getLogger("mysql_mimic").setLevel(logging.CRITICAL)
 
 
-class MySQLSandbox:
-    """A MySQL server on a free port of 127.0.0.1, in a daemon thread; a context manager.
+_Server = TypeVar("_Server", bound="MySQLServerThread")  # typing.Self is of Python 3.11
 
-    `sql_files` (in MySQL's dialect) are run in order at the start. `rows` are then added: table
-    name -> rows, with the values in the order of the table's columns.
+
+class MySQLServerThread:
+    """A server of MySQL's protocol in a daemon thread; a context manager.
+
+    It listens on a free port of 127.0.0.1 and knows one user. A subclass says in `sessions` what
+    its sessions do.
     """
 
     host = "127.0.0.1"
 
-    def __init__(
-        self,
-        sql_files: Sequence[Path] = SAMPLE_FILES,
-        *,
-        rows: Mapping[str, Sequence[Sequence[Any]]] | None = None,
-        user: str = "sandbox",
-        password: str = "sandbox-password",  # noqa: S107 - guards sample data on loopback
-        database: str = "sandbox",
-    ) -> None:
+    def __init__(self, user: str, password: str, database: str) -> None:
         self.user = user
         self.password = password
         self.database = database
         self.port = 0
-        self._sql_files = tuple(sql_files)
-        self._rows = dict(rows or {})
-        self._engine: SqlEngine | None = None
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="mysql-sandbox", daemon=True)
 
-    def __enter__(self) -> MySQLSandbox:
+    def __enter__(self: _Server) -> _Server:
         self._thread.start()
         self._started.result(_START_SECONDS)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_START_SECONDS)
@@ -95,16 +82,9 @@ class MySQLSandbox:
             "DB_NAME": self.database,
         }
 
-    def run_sql(self, script: str) -> None:
-        """Run statements in MySQL's dialect, without a client, e.g. to add rows in a test."""
-        loop, engine = self._loop, self._engine
-        if loop is None or engine is None:
-            raise RuntimeError("the MySQL sandbox is not running")
-
-        async def run_in_loop() -> None:
-            engine.run_script(script)
-
-        asyncio.run_coroutine_threadsafe(run_in_loop(), loop).result(_START_SECONDS)
+    def sessions(self) -> AbstractContextManager[Callable[[], Session]]:
+        """Return what makes a session for each client; entered and left in the server's thread."""
+        raise NotImplementedError
 
     def _run(self) -> None:
         try:
@@ -118,21 +98,59 @@ class MySQLSandbox:
         # Ignore clients that disconnect without closing (killed processes).
         self._loop.set_exception_handler(lambda loop, context: None)  # noqa: ARG005
         self._stop = asyncio.Event()
+        with self.sessions() as to_session:
+            server = MysqlServer(
+                session_factory=to_session,
+                identity_provider=_OneUser(self.user, self.password),
+            )
+            await server.start_server(host=self.host, port=0)
+            self.port = server.sockets()[0].getsockname()[1]
+            self._started.set_result(None)
+            await self._stop.wait()
+            server.close()
+
+
+class MySQLSandbox(MySQLServerThread):
+    """A MySQL server whose tables are in SQLite.
+
+    `sql_files` (in MySQL's dialect) are run in order at the start. `rows` are then added: table
+    name -> rows, with the values in the order of the table's columns.
+    """
+
+    def __init__(
+        self,
+        sql_files: Sequence[Path] = SAMPLE_FILES,
+        *,
+        rows: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+        user: str = "sandbox",
+        password: str = "sandbox-password",  # noqa: S107 - guards sample data on loopback
+        database: str = "sandbox",
+    ) -> None:
+        super().__init__(user, password, database)
+        self._sql_files = tuple(sql_files)
+        self._rows = dict(rows or {})
+        self._engine: SqlEngine | None = None
+
+    def run_sql(self, script: str) -> None:
+        """Run statements in MySQL's dialect, without a client, e.g. to add rows in a test."""
+        loop, engine = self._loop, self._engine
+        if loop is None or engine is None:
+            raise RuntimeError("the MySQL sandbox is not running")
+
+        async def run_in_loop() -> None:
+            engine.run_script(script)
+
+        asyncio.run_coroutine_threadsafe(run_in_loop(), loop).result(_START_SECONDS)
+
+    @contextmanager
+    def sessions(self) -> Iterator[Callable[[], Session]]:
         # Created here because SQLite requires that a connection stays in one thread.
         self._engine = engine = SqlEngine()
         for path in self._sql_files:
             engine.run_script(path.read_text(encoding="utf-8"))
         for table, rows in self._rows.items():
             engine.insert(table, rows)
-        server = MysqlServer(
-            session_factory=lambda: _SandboxSession(engine, self.database),
-            identity_provider=_OneUser(self.user, self.password),
-        )
-        await server.start_server(host=self.host, port=0)
-        self.port = server.sockets()[0].getsockname()[1]
-        self._started.set_result(None)
-        await self._stop.wait()
-        server.close()
+        yield lambda: _SandboxSession(engine, self.database)
         engine.close()
 
 
