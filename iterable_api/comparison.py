@@ -19,6 +19,8 @@ from records.rows import RequestKind
 GET_BY_EMAIL = "users/getByEmail"
 GET_EVENTS = "events/{email}"
 MAX_EVENTS = 200  # `events/{email}` returns the newest 200
+# Between readings. In total 60 s, the time that Iterable advises to wait until a call is applied.
+WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _MAX_VALUE_CHARACTERS = 60
 _MIN_MILLISECONDS = 10**11  # as seconds this is the year 5138
 _TIME = re.compile(

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from errors import SyncError
 from iterable_api.advice import explain_problem
-from iterable_api.comparison import is_in_iterable, lookup_of
+from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, lookup_of
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
 from state.outbox import DeliveredSample
 
-# Iterable may take minutes to apply a call. In total a minute.
-WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-RECENT_SECONDS = 600.0
+RECENT_SECONDS = 600.0  # Iterable may take minutes to apply a call
 
 Get = Callable[[str, Mapping[str, str | int]], ApiResponse]  # of a path with a query
 

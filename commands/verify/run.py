@@ -22,6 +22,7 @@ from errors import ExitStatus, SyncError
 from iterable_api.advice import explain_problem
 from iterable_api.comparison import (
     GET_EVENTS,
+    WAITS_SECONDS,
     MissingError,
     event_differences,
     lookup_of,
@@ -37,8 +38,6 @@ from sync.worker_pool import WorkerPool
 
 # Iterable allows 100 a second for each endpoint, but delays in the network can bunch requests up.
 READ_RPS = 90.0
-# In total 60 s, the time that Iterable advises to wait until a call is applied.
-WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _THREADS = 32  # 100 responses a second at 300 ms each
 _TIMEOUT_SECONDS = (5.0, 15.0)
 _MAX_FAILURES_IN_A_ROW = 20  # then end the round and wait

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from commands.verify.run import (
-    WAITS_SECONDS,
     Comparison,
     VerificationError,
     VerificationTally,
     verify,
 )
+from iterable_api.comparison import WAITS_SECONDS
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
