@@ -52,10 +52,7 @@ def to_change_hash(content: object) -> int:
 
     Raises TypeError for text that is not Unicode.
     """
-    digest = _BLAKE2B.copy()  # half the time of making a new one
-    digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
-    number: int = _to_int64(digest.digest())[0]
-    return number
+    return _hash64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
 def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: int) -> int:
@@ -84,8 +81,12 @@ def to_user_key(email: str) -> int:
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
-    digest = _BLAKE2B.copy()
-    digest.update(email.strip().lower().encode("utf-8", "surrogatepass"))
+    return _hash64(to_comparable_email(email).encode("utf-8", "surrogatepass"))
+
+
+def _hash64(content: bytes) -> int:
+    digest = _BLAKE2B.copy()  # half the time of making a new one
+    digest.update(content)
     number: int = _to_int64(digest.digest())[0]
     return number
 
