@@ -253,7 +253,7 @@ class Memory:
     events: dict[str, set[Event | None]] = field(default_factory=dict)
     profile_was_delivered: dict[str, set[bool]] = field(default_factory=dict)
     projects: set[ProjectKey | None] = field(default_factory=lambda: {None})
-    # Requests made since this file was copied away, of which a restored copy knows nothing.
+    # Requests made since this file was copied away; a restored copy lacks them.
     outdated: set[tuple[Kind, str]] = field(default_factory=set)
 
     def copy(self) -> Memory:
