@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from records.outcomes import CallResult, Outcome, Verdict, row_outcome
 
+# Beginning of the reason of an invalid row; it goes on with the other user's id.
+SHARED_EVENT_ID = "the event_id is not unique"
+
 
 class RequestKind(str, Enum):
     """The two requests that a record may need."""
@@ -49,6 +52,12 @@ class RowState(NamedTuple):
     event: str | None
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the row is invalid or one of its requests failed."""
+        failed = (verdict not in (None, Verdict.DELIVERED) for verdict in (self.update, self.event))
+        return self.kind == Outcome.INVALID or any(failed)
+
+    @property
     def outcome(self) -> Outcome:
         """The outcome if nothing more is sent for the row."""
         return _outcome_of(self)
@@ -70,6 +79,7 @@ class SettledRow(NamedTuple):
     """A row after the run; the results of its requests are JSON text (`CallResult.to_json`)."""
 
     state: RowState
+    seq: int
     user_id: int | str | None
     email: str | None
     reason: str | None

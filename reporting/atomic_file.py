@@ -10,8 +10,10 @@ raise OSError.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,25 +29,77 @@ def replace_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         part.replace(path)
 
 
-def create_file(path: Path, chunks: Iterable[bytes]) -> Path:
-    """Write a new file, mode 0600, and return its path.
+class NewFile:
+    """A new file, mode 0600, whose first lines are written last.
 
-    An existing file is never overwritten: if the name is taken, it gets the suffix _2, _3 ...
+    `append` writes to the temporary file, `publish` completes it and gives it its name. An existing
+    file is never overwritten: if the name is taken, it gets the suffix _2, _3 ...
+    While it is written the temporary file is locked, see `is_abandoned`.
     """
-    with _temporary_file(path, 0o600) as (part, file):
-        file.writelines(chunks)
-        _flush_to_disk(file)
-        return _rename_to_free_name(part, path)
+
+    # Room for the head in a file that is too large to be copied; the rest of it becomes spaces.
+    HEAD_BYTES = 2_048
+    MAX_COPIED_BYTES = 4_000_000  # takes a few milliseconds
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stack = contextlib.ExitStack()
+        self._part, self._file = self._stack.enter_context(_temporary_file(path, 0o600))
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.write(b" " * self.HEAD_BYTES)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, content: bytes) -> None:
+        """Write content that follows the head."""
+        self._file.write(content)
+
+    def publish(self, head: bytes) -> Path:
+        """Write the head, flush the file to the disk and return its path."""
+        self._file.flush()
+        size = os.fstat(self._file.fileno()).st_size
+        if len(head) > self.HEAD_BYTES or size <= self.MAX_COPIED_BYTES:
+            self._copy_behind(head)
+        else:
+            os.pwrite(self._file.fileno(), head.ljust(self.HEAD_BYTES), 0)
+        _flush_to_disk(self._file)
+        return _rename_to_free_name(self._part, self._path)
+
+    def close(self) -> None:
+        """Close the file and remove its temporary name."""
+        self._stack.close()
+
+    def _copy_behind(self, head: bytes) -> None:
+        """Replace the temporary file by one without the spaces."""
+        former = self._file
+        with open(former.fileno(), "rb", closefd=False) as content:
+            content.seek(self.HEAD_BYTES)
+            self._part, self._file = self._stack.enter_context(_temporary_file(self._path, 0o600))
+            self._file.write(head)
+            shutil.copyfileobj(content, self._file, 1_000_000)
+
+
+def is_abandoned(part: Path) -> bool:
+    """Return whether the temporary file of a `NewFile` belongs to no running process."""
+    try:
+        with part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # locked, not ours to open, or on a file system without locks
+        return False
 
 
 @contextlib.contextmanager
 def _temporary_file(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(part, flags, 0o600)
     try:
-        with open(descriptor, "wb", buffering=1_000_000) as file:
+        with open(descriptor, "w+b", buffering=1_000_000) as file:
             os.fchmod(descriptor, mode)
             yield part, file
     finally:

@@ -1,13 +1,10 @@
-"""Results file: `integration_results_<local start time>.json`, and removal of old ones.
-
-Rows are written as a stream, so memory use does not depend on their number.
-"""
+"""Results file: `integration_results_<local start time>.json`, and removal of old ones."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,44 +14,119 @@ import orjson
 from errors import SyncError
 from records.outcomes import JSON, UNREACHABLE_CODES, Outcome, iso_time, row_entry
 from records.rows import SettledRow
-from reporting.atomic_file import create_file
+from reporting.atomic_file import NewFile, is_abandoned
 from reporting.summary import RunSummary
 
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
 _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
-_ABANDONED_AFTER_SECONDS = 3_600  # no run needs that long to write its rows
+_ABANDONED_AFTER_SECONDS = 60  # a report is not locked while it is written
 
 
 class ResultsError(SyncError):
     """The results file cannot be written; the message says why and what to do."""
 
 
-def entries(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[JSON]:
-    """Yield the entries of `records[]`; `why_not_attempted` is the reason of unsent rows."""
-    now = iso_time(datetime.now(timezone.utc))
-    # Made once for all unchanged rows: saves a second for a million of them.
-    unchanged = row_entry(None, None, Outcome.UNCHANGED, timestamp=now)
-    for row in rows:
-        if row.state.kind == Outcome.UNCHANGED:
-            yield {**unchanged, "user_id": row.user_id, "email": row.email, "reason": row.reason}
-            continue
-        state, outcome, reason = row.state, row.state.outcome, row.reason
-        if outcome is Outcome.NOT_ATTEMPTED:
-            reason = why_not_attempted
-        elif row.update_result and not row.event_result and not state.event_in_place:
-            reason = _why_no_event(row.update_result, why_not_attempted)
-        settled_at = row.settled_at
-        yield row_entry(
-            row.user_id,
-            row.email,
-            outcome,
-            reason,
-            _as_json(row.update_result),
-            _as_json(row.event_result),
-            now
-            if settled_at is None
-            else iso_time(datetime.fromtimestamp(settled_at, timezone.utc)),
+class ResultsFile:
+    """The results file of one run, which is written while the run goes on.
+
+    Append each row once it is done, in the query's order; `finish` adds the head. After an error
+    nothing more is written, and `finish` raises it as ResultsError.
+    """
+
+    def __init__(self, folder: Path, started_at: datetime) -> None:
+        self._folder = folder
+        self._path = folder / started_at.astimezone().strftime(
+            "integration_results_%Y%m%d_%H%M%S.json"
         )
+        self._file: NewFile | None = None  # opened with the first row
+        self._rows = 0
+        self._error: OSError | None = None
+
+    def append(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
+        """Write the entries of these rows; `why_not_attempted` is the reason of unsent ones."""
+        if self._error is None:
+            lines = b"".join(_to_lines(rows, why_not_attempted))
+            try:
+                self._opened().append(lines if self._rows else lines[1:])
+            except OSError as error:
+                self._error = error
+                self.discard()
+        self._rows += len(rows)
+
+    def finish(self, summary: RunSummary) -> Path:
+        """Complete the file, mode 0600, and return its path. Raises ResultsError.
+
+        Raises AssertionError if the number of rows does not agree with the summary's counts.
+        """
+        try:
+            if self._rows != summary.total_users:
+                raise AssertionError(f"{self._rows} rows do not agree with {summary.counts}")
+            if self._error is not None:
+                raise self._error
+            file = self._opened()
+            file.append(b"\n  ]\n}\n")
+            head = orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2)
+            return file.publish(head.removesuffix(b"\n}") + b',\n  "records": [')
+        except OSError as error:
+            raise ResultsError(
+                f"The results cannot be written to {self._folder} ({error.strerror or error}): "
+                "free disk space or choose another RESULTS_DIR. The state file still has what was "
+                "delivered."
+            ) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close the file; if it is not finished, remove it."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # the disk is full
+                self._file.close()
+            self._file = None
+
+    def _opened(self) -> NewFile:
+        if self._file is None:
+            self._file = NewFile(self._path)
+        return self._file
+
+
+def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[bytes]:
+    """Yield the lines of `records[]`, each with the comma that separates it from the one before."""
+    now = iso_time(datetime.now(timezone.utc))
+    # A million rows of these two kinds are common, so all but the user is written only once.
+    usual_ends = {
+        outcome: orjson.dumps(row_entry(None, None, outcome, reason, timestamp=now))[
+            len(b'{"user_id":null,"email":null') :
+        ]
+        for outcome, reason in (
+            (Outcome.UNCHANGED, None),
+            (Outcome.NOT_ATTEMPTED, why_not_attempted),
+        )
+    }
+    for row in rows:
+        end = usual_ends.get(row.state.outcome)
+        if end is None:
+            yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
+        else:
+            yield b',\n    {"user_id":%b,"email":%b%b' % (
+                orjson.dumps(row.user_id),
+                orjson.dumps(row.email),
+                end,
+            )
+
+
+def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
+    reason, settled_at = row.reason, row.settled_at
+    if row.update_result and not row.event_result and not row.state.event_in_place:
+        reason = _why_no_event(row.update_result, why_not_attempted)
+    return row_entry(
+        row.user_id,
+        row.email,
+        row.state.outcome,
+        reason,
+        _as_json(row.update_result),
+        _as_json(row.event_result),
+        now if settled_at is None else iso_time(datetime.fromtimestamp(settled_at, timezone.utc)),
+    )
 
 
 def _why_no_event(update_result: str, why_not_attempted: str) -> str:
@@ -67,37 +139,6 @@ def _why_no_event(update_result: str, why_not_attempted: str) -> str:
 def _as_json(stored: str | None) -> Any:
     """Pass stored JSON text through without parsing it."""
     return None if stored is None else orjson.Fragment(stored)
-
-
-def write_results(folder: Path, summary: RunSummary, records: Iterable[JSON]) -> Path:
-    """Write the results file, mode 0600, and return its path. Raises ResultsError.
-
-    Raises AssertionError if the records do not agree with the summary's counts.
-    """
-    started_at = datetime.fromisoformat(summary.started_at).astimezone()
-    path = folder / started_at.strftime("integration_results_%Y%m%d_%H%M%S.json")
-    try:
-        return create_file(path, _lines(summary, records))
-    except OSError as error:
-        raise ResultsError(
-            f"The results cannot be written to {folder} ({error.strerror or error}): free disk "
-            "space or choose another RESULTS_DIR. The state file still has what was delivered."
-        ) from error
-
-
-def _lines(summary: RunSummary, records: Iterable[JSON]) -> Iterator[bytes]:
-    head = orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2)
-    yield head.removesuffix(b"\n}") + b',\n  "records": ['
-    counts = dict.fromkeys((outcome.value for outcome in Outcome), 0)
-    separator = b"\n    "
-    for record in records:
-        counts[record["outcome"]] += 1
-        yield separator + orjson.dumps(record)
-        separator = b",\n    "
-    yield b"\n  ]\n}\n"
-    expected = {outcome.value: rows for outcome, rows in summary.counts.items()}
-    if counts != expected:
-        raise AssertionError(f"the records {counts} do not agree with the counts {expected}")
 
 
 def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
@@ -133,5 +174,5 @@ def _remove_temporary_files(folder: Path, just_written: Path) -> None:
         oldest_at = just_written.lstat().st_mtime - _ABANDONED_AFTER_SECONDS
         for part in [path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name)]:
             with contextlib.suppress(OSError):
-                if part.lstat().st_mtime < oldest_at:
+                if part.lstat().st_mtime < oldest_at and is_abandoned(part):
                     part.unlink()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import orjson
 
-from records.outcomes import COUNT_NAMES, JSON, Outcome, iso_time
-from records.rows import Failure
+from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time
+from records.rows import SHARED_EVENT_ID, Failure, SettledRow
 
 SCHEMA_VERSION = 1
 # The keys of the results file before `records`, in order.
@@ -22,6 +23,8 @@ HEAD_KEYS = (
 _FAILED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
 _RETRIED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.NOT_ATTEMPTED)
 _SHOWN_FAILURES = 5
+_ORDER = {"users/update": 0, "row": 1, "events/track": 2}
+_Reason = tuple[str, str, str | None]  # endpoint, verdict and code, as in `Failure`
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,51 @@ class RunSummary:
 
     def named_counts(self) -> dict[str, int]:
         return {COUNT_NAMES[each].replace("_", " "): self.counts[each] for each in Outcome}
+
+
+class RunTally:
+    """The outcomes and failures of the rows that are done so far."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(Outcome, 0)
+        self._failures: Counter[_Reason] = Counter()
+        self._examples: dict[_Reason, int | str] = {}
+
+    def add(self, rows: Sequence[SettledRow]) -> None:
+        """Count rows; each row only once."""
+        states = Counter(row.state for row in rows)
+        for state, count in states.items():
+            self.counts[state.outcome] += count
+        if any(state.is_failure for state in states):
+            for row in rows:
+                self._add_failure(row)
+
+    def failures(self) -> list[Failure]:
+        """Return the reasons why rows failed or were invalid, the most frequent first."""
+        found = [
+            Failure(*reason, rows, self._examples.get(reason))
+            for reason, rows in self._failures.items()
+        ]
+        # Of equally frequent ones the endpoints in the order of the requests.
+        return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
+
+    def _add_failure(self, row: SettledRow) -> None:
+        for reason in _reasons(row):
+            self._failures[reason] += 1
+            if row.user_id is not None:
+                self._examples.setdefault(reason, row.user_id)
+
+
+def _reasons(row: SettledRow) -> Iterable[_Reason]:
+    if row.state.outcome is Outcome.INVALID:
+        reason = row.reason or ""
+        yield "row", "invalid", SHARED_EVENT_ID if reason.startswith(SHARED_EVENT_ID) else reason
+    for endpoint, verdict, result in (
+        ("users/update", row.state.update, row.update_result),
+        ("events/track", row.state.event, row.event_result),
+    ):
+        if result is not None and verdict not in (None, Verdict.DELIVERED):
+            yield endpoint, str(verdict), orjson.loads(result)["response"]["code"]
 
 
 def has_failures(counts: Mapping[Outcome, int]) -> bool:

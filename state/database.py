@@ -49,6 +49,8 @@ SCHEMA_STEPS: Sequence[str] = (
         status TEXT, reason TEXT, counts TEXT
     );
     """,
+    # Since version 1.2.0 the outbox has a file of its own, see state/outbox_file.py.
+    "DROP TABLE outbox;",
 )
 
 
@@ -219,11 +221,15 @@ def _steps_after(version: int, steps: Sequence[str]) -> str:
 
 def _has_schema(connection: sqlite3.Connection, version: int, steps: Sequence[str]) -> bool:
     """Return whether the tables are as this version made them, and there are no triggers."""
+    ours: set[str] = set()  # the tables of any version
+    expected: set[tuple[object, ...]] = set()
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
-        model.executescript("".join(steps[: version - FIRST_VERSION + 1]) if version else "")
-        expected = set(model.execute(_COLUMNS))
-        model.executescript(_steps_after(version, steps))
-        ours = {table for table, *_column in model.execute(_COLUMNS)}
+        for step_version, step in enumerate(steps, FIRST_VERSION):
+            model.executescript(step)
+            columns = set(model.execute(_COLUMNS))
+            ours |= {table for table, *_column in columns}
+            if step_version == version:
+                expected = columns
     found = set(connection.execute(_COLUMNS))
     has_triggers = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'trigger'")
     return {column for column in found if column[0] in ours} == expected and not (
@@ -244,8 +250,12 @@ def _make_ready(path: Path, connection: sqlite3.Connection, steps: Sequence[str]
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[str]) -> None:
+    connection.execute("PRAGMA secure_delete = ON")  # a killed run may have left personal data
     connection.executescript(
         f"BEGIN IMMEDIATE; {_steps_after(version, steps)}"
         f"PRAGMA application_id = {APPLICATION_ID};"
         f"PRAGMA user_version = {_newest(steps)}; COMMIT;"
+        "PRAGMA secure_delete = OFF;"
     )
+    if version:  # a step may have removed most of the file
+        connection.executescript("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,7 +1,7 @@
 """The transactional outbox: the rows of a run and the results of their requests.
 
-A run fills it (all rows in one transaction), records results (short transactions) and clears it,
-which removes personal data. Not thread-safe.
+A run fills it (all rows in one transaction), records results (short transactions) and takes rows
+out once they are done. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ import orjson
 
 from records.identity import RowKey
 from records.mapping import InvalidRow, RowMapping, SyncRecord
-from records.outcomes import Outcome
-from records.rows import Failure, Finished, PendingRow, RequestKind, RowState, SettledRow
+from records.outcomes import CallResult
+from records.rows import (
+    SHARED_EVENT_ID,
+    Finished,
+    PendingRow,
+    RequestKind,
+    RowState,
+    SettledRow,
+)
 from state.database import (
     StateError,
     close_after_reading,
@@ -30,14 +37,13 @@ from state.database import (
 )
 from state.delivered import DeliveredTable, Hashes
 from state.history import RunHistory
+from state.outbox_file import attach_outbox, create_temporary_outbox, release_free_pages
 from state.project import Match, Project, ProjectMemory
 
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
+MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
-
-# Beginning of the reason of an invalid row; it goes on with the other user's id.
-SHARED_EVENT_ID = "the event_id is not unique"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
@@ -100,7 +106,7 @@ class Outbox:
     """The outbox of one run, with the memory of its state file. Raises StateError.
 
     Call `fill`, then `begin_delivery` right before the first request, then `record`. With
-    `read_only` (a dry run) the file is not changed: the outbox is a temporary table.
+    `read_only` (a dry run) nothing is written beside the state file.
     If another run fills the outbox in the meantime, every method that reads or writes it fails.
     """
 
@@ -110,11 +116,11 @@ class Outbox:
         if read_only:
             self._database = open_for_reading(path)
             with state_errors(path):
-                schema = "SELECT sql FROM main.sqlite_schema WHERE name = 'outbox'"
-                table = self._database.execute(schema).fetchone()[0]
-                self._database.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+                create_temporary_outbox(self._database)
         else:
             self._database = open_state(path)
+            with state_errors(path):
+                attach_outbox(self._database, path)
         self.delivered = DeliveredTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self.project = ProjectMemory(path, self._database)
@@ -396,6 +402,7 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
                 self._database.executemany(
@@ -403,7 +410,8 @@ class Outbox:
                     [
                         (
                             call.result.verdict.value,
-                            orjson.dumps(call.result.to_json()).decode(),
+                            texts.get(id(call.result))
+                            or texts.setdefault(id(call.result), _to_text(call.result)),
                             call.finished_at,
                             call.seq,
                         )
@@ -418,25 +426,14 @@ class Outbox:
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
 
-    def outcome_counts(self) -> dict[Outcome, int]:
-        """Count the rows by outcome; the mapping holds every outcome."""
-        counts = dict.fromkeys(Outcome, 0)
-        with state_errors(self.path):
-            self._require_ours()
-            groups = self._database.execute(
-                f"SELECT {_STATE}, count(*) FROM outbox GROUP BY 1, 2, 3, 4, 5"  # noqa: S608
-            )
-            for *state, count in groups:
-                counts[RowState(*state).outcome] += count
-        return counts
-
-    def settled(self) -> Iterator[SettledRow]:
-        """Yield every row with its results so far, in the query's order."""
+    def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
+        """Yield the rows before `before_seq` with their results so far, in the query's order."""
         with state_errors(self.path):
             self._require_ours()
             rows = self._database.execute(
-                f"SELECT {_STATE}, user_id, email, reason, update_result, event_result,"  # noqa: S608
-                " settled_at FROM outbox ORDER BY seq"
+                f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
+                " event_result, settled_at FROM outbox WHERE seq < ? ORDER BY seq LIMIT ?",
+                (before_seq, limit),
             )
             states: dict[tuple[Any, ...], RowState] = {}  # a few dozen, for any number of rows
             for row in rows:
@@ -444,38 +441,18 @@ class Outbox:
                 state = states.get(key) or states.setdefault(key, RowState._make(key))
                 yield SettledRow._make((state, *row[5:]))
 
-    def failures(self) -> list[Failure]:
-        """Return the reasons why rows failed or were invalid, the most frequent first."""
-        with state_errors(self.path):
-            self._require_ours()
-            found = self._database.execute(
-                """
-                SELECT 'users/update', json_extract(update_result, '$.verdict'),
-                    json_extract(update_result, '$.response.code'), count(*), min(user_id)
-                FROM outbox WHERE update_verdict <> 'delivered' GROUP BY 2, 3
-                UNION ALL
-                SELECT 'events/track', json_extract(event_result, '$.verdict'),
-                    json_extract(event_result, '$.response.code'), count(*), min(user_id)
-                FROM outbox WHERE event_verdict <> 'delivered' GROUP BY 2, 3
-                UNION ALL
-                SELECT 'row', 'invalid',
-                    iif(reason LIKE :shared || ':%', :shared, reason), count(*), min(user_id)
-                FROM outbox WHERE kind = 'invalid' GROUP BY 3
-                ORDER BY 4 DESC, 1 DESC, 3
-                """,
-                {"shared": SHARED_EVENT_ID},
-            )
-            return [Failure(*row) for row in found]
+    def take_settled(self, before_seq: int, limit: int) -> list[SettledRow]:
+        """Remove the first `limit` rows before `before_seq` and return them with their results.
 
-    def clear(self) -> None:
-        """Remove personal data from the file; hashes, event ids and times stay."""
-        with state_errors(self.path):
-            with self._transaction():
-                self._require_ours()
-                self._database.execute("DELETE FROM outbox")
-            # The bytes of deleted rows stay in the file until it is rewritten.
-            self._database.execute("VACUUM")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        Nothing may be recorded for these rows any more.
+        """
+        taken = list(self.settled(before_seq, limit))
+        if taken:
+            with state_errors(self.path):
+                self._database.execute("DELETE FROM outbox WHERE seq <= ?", (taken[-1].seq,))
+                if not self._is_read_only:
+                    release_free_pages(self._database)
+        return taken
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -489,6 +466,10 @@ class Outbox:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
+
+
+def _to_text(result: CallResult) -> str:
+    return orjson.dumps(result.to_json()).decode()
 
 
 def _to_outbox_row(
@@ -508,18 +489,15 @@ def _to_outbox_row(
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
         return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
     profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
-    outbox_row = _OutboxRow(
-        *(seq, key.user_id, key.email, key.user_key, key.event_at),
-        tie_breaker=key.tie_breaker,
+    is_new_profile, is_new_event = profile_hash != key.profile_hash, event_hash != key.event_hash
+    is_event_kept = is_new_event and events_with_other_settings.get(key.user_key) == record.event_id
+    sends_event = is_new_event and not is_event_kept
+    return _OutboxRow(
+        *(seq, key.user_id, key.email, key.user_key, key.event_at, key.tie_breaker),
+        kind=None if is_new_profile or sends_event else "unchanged",
+        profile=record.profile if is_new_profile else None,
+        profile_hash=key.profile_hash if is_new_profile else None,
+        event=record.event if sends_event else None,
+        event_hash=key.event_hash if is_new_event else None,
         event_id=record.event_id,
     )
-    if profile_hash != key.profile_hash:
-        outbox_row = outbox_row._replace(profile=record.profile, profile_hash=key.profile_hash)
-    if event_hash != key.event_hash:
-        is_kept = events_with_other_settings.get(key.user_key) == record.event_id
-        outbox_row = outbox_row._replace(
-            event=None if is_kept else record.event, event_hash=key.event_hash
-        )
-    if outbox_row.profile is None and outbox_row.event is None:
-        outbox_row = outbox_row._replace(kind="unchanged")
-    return outbox_row

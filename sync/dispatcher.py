@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -64,7 +65,8 @@ class DelayedEvents(NamedTuple):
 class Done(NamedTuple):
     """A worker has finished its unit."""
 
-    rows: int  # 0 when the run stopped before the unit's first call
+    unit: Rows
+    is_sent: bool  # False when the run stopped before the unit's first call
 
 
 class Asked(NamedTuple):
@@ -101,7 +103,8 @@ class Dispatcher:
     """One delivery of an outbox. Setting `stop` starts a graceful shutdown.
 
     `on_progress(calls, rows_done)` gets the calls that finished since the last time, and the number
-    of rows done so far.
+    of rows done so far. `on_recorded(seq)` is called after results were recorded: all rows before
+    `seq` are done. It is not called during the shutdown.
     """
 
     def __init__(
@@ -112,17 +115,21 @@ class Dispatcher:
         *,
         event_delay_seconds: float = 0.0,
         on_progress: Callable[[Sequence[CallReport], int], None] = lambda _calls, _rows_done: None,
+        on_recorded: Callable[[int], None] = lambda _seq: None,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
         self._on_progress = on_progress
+        self._on_recorded = on_recorded
         self._pool = WorkerPool("delivery", sender.max_in_flight)
         self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Asked | Failed] = (
             SimpleQueue()
         )
         self._in_flight = 0
+        self._open: set[int] = set()  # the first `seq` of each unit in flight
+        self._next_seq = 0  # no row before it will be started
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
         self._rows_done = 0
@@ -188,16 +195,18 @@ class Dispatcher:
 
     def _start(self, unit: Rows, *, has_permit: bool) -> None:
         self._in_flight += 1
+        self._open.add(unit[0].seq)
+        self._next_seq = max(self._next_seq, unit[-1].seq + 1)
         self._pool.start(self._send, unit, has_permit, then=self._reports.put)
 
     def _send(self, unit: Rows, has_permit: bool) -> Done | Failed:
         try:
             if self._stop.is_set():
-                return Done(0)
+                return Done(unit, is_sent=False)
             self._sender.send(unit, self._report, has_permit=has_permit)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             return Failed(error)
-        return Done(len(unit))
+        return Done(unit, is_sent=True)
 
     def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
         thread = threading.get_ident()
@@ -256,7 +265,8 @@ class Dispatcher:
             report = self._reports.get()
             if isinstance(report, Done):
                 self._in_flight -= 1
-                self._rows_done += report.rows
+                self._open.discard(report.unit[0].seq)
+                self._rows_done += len(report.unit) * report.is_sent
             elif isinstance(report, Failed):
                 self._in_flight -= 1
                 problem = problem or report.error
@@ -284,6 +294,14 @@ class Dispatcher:
         # Emptied only now: if recording fails, `_shut_down` tries once more.
         calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
+        if not self._stop.is_set():
+            self._on_recorded(self._first_open_seq())
+
+    def _first_open_seq(self) -> int:
+        """Return the `seq` before which every row is done and recorded."""
+        delayed = (seq for _due_at, seqs in self._delayed for seq in seqs)
+        blocked = (finished.seq for report in self._blocked for finished in report.finished)
+        return min(chain(self._open, delayed, blocked), default=self._next_seq)
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 
 from config.settings import Settings
@@ -21,10 +22,9 @@ from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact
-from records.outcomes import Outcome
-from records.rows import Failure
-from reporting.results_file import ResultsError, entries, remove_old_results, write_results
-from reporting.summary import RunSummary, has_failures, summarize, summary_lines
+from records.rows import Failure, SettledRow
+from reporting.results_file import ResultsError, ResultsFile, remove_old_results
+from reporting.summary import RunSummary, RunTally, summarize, summary_lines
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
@@ -40,6 +40,7 @@ from sync.source_rows import SourceRows
 logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
+_ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits: 50 ms
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class SyncRun:
         self._started_at, self._began_at = now(), clock()
         # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
-        self._has_rows = False  # of this run; a killed run may have left its rows in the outbox
+        self._rows_read = 0
+        self._tally = RunTally()
+        self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
@@ -138,6 +141,7 @@ class SyncRun:
             outbox = Outbox(self._settings.state_file, read_only=dry_run, run_id=self._run_id)
             stack.callback(outbox.close)
             stack.callback(self._client.close)
+            stack.callback(self._results.discard)
             if not dry_run:
                 outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
             ending = _Ending()
@@ -153,7 +157,7 @@ class SyncRun:
         try:
             match = self._match_project(outbox)
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
-            self._has_rows = True
+            self._rows_read = filled.total
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
@@ -315,22 +319,32 @@ class SyncRun:
                 self._stop.event,
                 event_delay_seconds=settings.event_delay_seconds,
                 on_progress=self._progress.advance,
+                on_recorded=lambda seq: self._note(outbox.take_settled(seq, _ROWS_AT_ONCE)),
             ).run()
 
+    def _note(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
+        """Count rows that are done, and write them to the results file."""
+        self._tally.add(rows)
+        self._results.append(rows, why_not_attempted)
+
+    def _note_the_rest(self, outbox: Outbox, ending: _Ending) -> None:
+        # Short, because up to a million rows repeat it; the whole reason stands once in the file.
+        reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        rows = outbox.settled()
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            self._note(chunk, reason)
+        counted = sum(self._tally.counts.values())
+        if counted != self._rows_read:
+            raise AssertionError(f"{counted} rows were counted, {self._rows_read} were read")
+
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
-        """Write the results file, the report and the history, then clear the outbox."""
-        finished_at = self._now()
-        elapsed_seconds = self._clock() - self._began_at
-        files: list[Path] = []
-        counts = dict.fromkeys(Outcome, 0)
-        failures: Sequence[Failure] = ()
+        """Complete the results file, write the report and the history."""
         try:
-            if self._has_rows:
-                counts = outbox.outcome_counts()
-                failures = outbox.failures() if has_failures(counts) else ()
+            if self._rows_read:
+                self._note_the_rest(outbox, ending)
         except StateError as error:
             ending.abort(error)
-            counts, self._has_rows = dict.fromkeys(Outcome, 0), False
+        finished_at = self._now()
         summary = summarize(
             run_id=self._run_id,
             status=ending.status,
@@ -339,21 +353,19 @@ class SyncRun:
             mode=self._settings.sync_mode,
             started_at=self._started_at,
             finished_at=finished_at,
-            elapsed_seconds=elapsed_seconds,
-            counts=counts,
+            elapsed_seconds=self._clock() - self._began_at,
+            counts=self._tally.counts,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,
         )
-        # Short, because up to a million rows repeat it; the whole reason stands once in the file.
-        row_reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        failures = self._tally.failures()
+        files: list[Path] = []
         try:
-            folder = self._settings.results_dir
-            rows = entries(outbox.settled(), row_reason) if self._has_rows else ()
-            files.append(write_results(folder, summary, rows))
+            files.append(self._results.finish(summary))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
-            remove_old_results(folder, self._settings.results_keep, files[0])
-        except (ResultsError, StateError) as error:
+            remove_old_results(self._settings.results_dir, self._settings.results_keep, files[0])
+        except ResultsError as error:
             ending.abort(error)
             summary = replace(summary, status=ending.status, reason=ending.reason)
         if not self._options.dry_run:
@@ -361,7 +373,6 @@ class SyncRun:
                 outbox.history.end(
                     self._run_id, finished_at, summary.status, summary.reason, summary.to_json()
                 )
-                outbox.clear()
             except StateError as error:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)

@@ -48,7 +48,7 @@ ENDS_THE_RUN = {
     "while a row is mapped": ("records.mapping", "RowMapping.to_record = _bug"),
     "in the thread of a call": ("iterable_client", "IterableClient.call = _bug"),
     "while results are recorded": ("state.outbox", "Outbox.record = _bug"),
-    "while the summary is made": ("state.outbox", "Outbox.failures = Outbox.outcome_counts = _bug"),
+    "while the summary is made": ("reporting.summary", "RunTally.failures = _bug"),
     "in a signal's handler": (
         "sync.dispatcher",
         "import signal\nsignal.signal(signal.SIGALRM, _bug)\n"
@@ -65,8 +65,8 @@ IS_NOTICED = {
     "in a destructor": (
         "state.outbox",
         "class _Failing:\n    __del__ = _bug\n"
-        "def _counts(self, former=Outbox.outcome_counts):\n    _Failing()\n"
-        "    return former(self)\nOutbox.outcome_counts = _counts",
+        "def _settled(self, *bounds, former=Outbox.settled):\n    _Failing()\n"
+        "    return former(self, *bounds)\nOutbox.settled = _settled",
     ),
     "in the report": ("reporting.html_report", "to_page = _bug"),
 }

@@ -25,7 +25,6 @@ from iterable_api.responses import (
 )
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind
-from reporting.results_file import entries
 from state.outbox import Outbox
 from sync.bulk import BulkSender
 from sync.bulk_responses import to_batch_result
@@ -35,7 +34,8 @@ from tests.support.fake_bulk_client import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
 from tests.support.hostile_responses import DOCUMENTS, PARAMS, WAITS, responses
 from tests.support.raw_server import raw_server
-from tests.support.rows import API_KEY, fill, rows, unwaiting_client
+from tests.support.results import entries_of
+from tests.support.rows import API_KEY, failures_of, fill, rows, unwaiting_client
 
 ENDPOINTS = st.sampled_from([USERS_UPDATE, EVENTS_TRACK, USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
 SUCCESS = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"code":"Success"}'
@@ -75,9 +75,9 @@ def check_recordable(result: CallResult) -> None:
     outbox = Outbox(Path("/nowhere/absent.sqlite3"), read_only=True)  # in memory
     fill(outbox, rows(1))
     outbox.record([Finished(0, kind, result, 1_768_400_000.0) for kind in RequestKind])
-    assert bool(outbox.failures()) is not result.delivered
-    (entry,) = entries(outbox.settled(), "why")
-    recorded = json.loads(orjson.dumps(entry))
+    assert bool(failures_of(outbox)) is not result.delivered
+    (entry,) = entries_of(outbox.settled())
+    recorded = entry
     assert recorded["users_update"]["success"] is result.delivered
     assert recorded["overall_success"] is result.delivered
     outbox.close()

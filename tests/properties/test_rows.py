@@ -19,10 +19,10 @@ from records.identity import is_email
 from records.mapping import InvalidRow, RowMapping
 from records.outcomes import Outcome, Verdict
 from records.rows import RequestKind
-from reporting.results_file import entries, write_results
-from reporting.summary import summarize
+from reporting.summary import RunTally, summarize
 from state.outbox import Outbox
 from tests.support.hostile import COLUMNS, EMAILS, FEW, FIELD_LISTS, TEXTS, ZONES, rows_of
+from tests.support.results import write_results
 from tests.support.rows import finished
 
 Row = tuple[Any, ...]
@@ -119,6 +119,10 @@ def test_every_row_is_counted_once_in_the_results(
 
 def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
     """Check that every row is in the results file, and that it is strict JSON."""
+    settled = list(outbox.settled())
+    tally = RunTally()
+    tally.add(settled)
+    tally.failures()
     summary = summarize(
         run_id="r",
         status="completed",
@@ -127,13 +131,12 @@ def check_account(folder: Path, outbox: Outbox, row_count: int) -> None:
         mode="per-user",
         started_at=STARTED_AT,
         finished_at=STARTED_AT,
-        counts=outbox.outcome_counts(),
+        counts=tally.counts,
         api_calls=0,
         retries=0,
         elapsed_seconds=1.0,
     )
-    outbox.failures()
-    path = write_results(folder, summary, entries(outbox.settled(), "why"))
+    path = write_results(folder, summary, settled)
     results = json.loads(path.read_bytes().decode("utf-8"))
     assert results["total_users"] == len(results["records"]) == row_count
     assert {record["outcome"] for record in results["records"]} <= set(Outcome)

@@ -45,7 +45,6 @@ def valid_files(moment: str) -> dict[str, bytes]:
         deliver_all(outbox)
         outbox.history.end("r1", AT, "completed", None, {"total_users": 12, "successful": 12})
         if moment == "between":
-            outbox.clear()
             outbox.close()
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         outbox.close()
@@ -81,7 +80,6 @@ def use(path: Path, *, read_only: bool) -> bool:
         if not read_only:
             outbox.history.begin("r2", "bulk", AT)
             outbox.history.end("r2", AT, "completed", None, {})
-            outbox.clear()
     if read_only:
         assert path.read_bytes() == before
     return True
@@ -149,7 +147,7 @@ EDITS = st.one_of(
             *(f"ALTER TABLE {table} RENAME TO other" for table in (*COLUMNS, "outbox")),
             *("ALTER TABLE outbox DROP COLUMN reason", "ALTER TABLE delivered ADD COLUMN x"),
             "ALTER TABLE outbox RENAME COLUMN profile TO body",
-            "CREATE TRIGGER t AFTER INSERT ON outbox BEGIN DELETE FROM outbox; END",
+            "CREATE TRIGGER t AFTER INSERT ON delivered BEGIN DELETE FROM delivered; END",
             "CREATE TRIGGER t AFTER INSERT ON outbox BEGIN"
             " UPDATE outbox SET kind = 'unchanged' WHERE seq = new.seq; END",
             "CREATE TRIGGER t BEFORE INSERT ON delivered BEGIN SELECT RAISE(IGNORE); END",
@@ -170,8 +168,8 @@ EDITS = st.one_of(
 @example(["UPDATE OR REPLACE delivered SET profile_hash = 9e999"], False)
 @example(["UPDATE OR REPLACE runs SET counts = NULL"], True)
 @example(["UPDATE OR REPLACE runs SET started_at = NULL"], False)
-@example(["DROP TABLE outbox"], True)
-@example(["CREATE TRIGGER t AFTER INSERT ON outbox BEGIN DELETE FROM outbox; END"], False)
+@example(["DROP TABLE remembered"], True)
+@example(["CREATE TRIGGER t AFTER INSERT ON delivered BEGIN DELETE FROM delivered; END"], False)
 def test_any_edit_of_a_state_file_works_or_is_refused_unchanged(
     edits: list[str], read_only: bool
 ) -> None:
@@ -214,10 +212,10 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "flag"),
     [
-        ("DROP TABLE outbox", "--dry-run"),
-        ("DROP TABLE outbox", "--quiet"),
+        ("DROP TABLE remembered", "--dry-run"),
+        ("DROP TABLE remembered", "--quiet"),
         ("ALTER TABLE delivered DROP COLUMN event_at", "--history"),
-        ("CREATE TRIGGER t AFTER INSERT ON outbox BEGIN DELETE FROM outbox; END", "--quiet"),
+        ("CREATE TRIGGER t AFTER INSERT ON delivered BEGIN DELETE FROM delivered; END", "--quiet"),
         ("PRAGMA user_version = -1", "--history"),
         ("PRAGMA user_version = 0", "--dry-run"),
     ],

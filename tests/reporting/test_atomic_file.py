@@ -15,16 +15,16 @@ from reporting.atomic_file import replace_file
 from reporting.html_report import write_report
 from reporting.measurements import Measurements
 from reporting.metrics import write_metrics
-from reporting.results_file import write_results
 from state.database import StateError, open_for_reading, open_state
 from tests.reporting.test_html_report import SETTINGS
+from tests.support.results import write_results
 from tests.support.run_summaries import SUMMARY, summary_of
 
 Write = Callable[[Path], Path]  # writes into a folder and returns the path
 
 
 def results(folder: Path) -> Path:
-    return write_results(folder, summary_of(), [])
+    return write_results(folder, summary_of())
 
 
 def report(folder: Path) -> Path:

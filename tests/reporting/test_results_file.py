@@ -8,18 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from records.outcomes import JSON, CallResult, Outcome, Verdict, row_entry
+from records.outcomes import JSON, CallResult, Outcome, Verdict
 from records.rows import RowState, SettledRow
-from reporting.results_file import entries, write_results
+from tests.support.results import entries_of, rows_of, write_results
 from tests.support.run_summaries import HEAD, STATE_OF, TO_SEND, summary_of
 
 
-def records_of(*outcomes: Outcome) -> list[JSON]:
-    return [row_entry(seq, "a@b.com", outcome) for seq, outcome in enumerate(outcomes)]
-
-
 def written(folder: Path, *outcomes: Outcome, **changes: Any) -> dict[str, Any]:
-    path = write_results(folder, summary_of(*outcomes, **changes), records_of(*outcomes))
+    path = write_results(folder, summary_of(*outcomes, **changes), rows_of(*outcomes))
     content: dict[str, Any] = orjson.loads(path.read_bytes())
     return content
 
@@ -64,7 +60,7 @@ def test_a_run_without_rows_has_an_empty_list_of_records(tmp_path: Path) -> None
 
 def test_each_record_is_on_a_line_of_its_own(tmp_path: Path) -> None:
     outcomes = [Outcome.SUCCESSFUL] * 3
-    path = write_results(tmp_path, summary_of(*outcomes), records_of(*outcomes))
+    path = write_results(tmp_path, summary_of(*outcomes), rows_of(*outcomes))
     lines = path.read_text().splitlines()
     assert lines[-2:] == ["  ]", "}"]
     first = lines.index('  "records": [') + 1
@@ -73,29 +69,26 @@ def test_each_record_is_on_a_line_of_its_own(tmp_path: Path) -> None:
     )["records"]
 
 
-def test_any_text_of_a_row_can_be_read_back(tmp_path: Path) -> None:
+def test_any_text_of_a_row_can_be_read_back() -> None:
     texts = ["</script>", '"quoted"', "\x1b[31m\u2028", "小龙 🚀", "a\\b\n"]
-    records = [row_entry(text, text, Outcome.UNCHANGED, text) for text in texts]
-    path = write_results(tmp_path, summary_of(*[Outcome.UNCHANGED] * 5), iter(records))
-    read = orjson.loads(path.read_bytes())["records"]
-    assert [(r["user_id"], r["email"], r["reason"]) for r in read] == [(t, t, t) for t in texts]
+    for outcome in (Outcome.UNCHANGED, Outcome.INVALID):
+        (row,) = rows_of(outcome)
+        rows = [row._replace(user_id=text, email=text, reason=text) for text in texts]
+        read = entries_of(rows)
+        assert [(r["user_id"], r["email"]) for r in read] == [(t, t) for t in texts]
+    assert [r["reason"] for r in read] == texts
 
 
 @pytest.mark.parametrize(
     "records",
-    [
-        [],
-        [Outcome.SUCCESSFUL],
-        [Outcome.SUCCESSFUL, Outcome.SUCCESSFUL],
-        [Outcome.SUCCESSFUL, Outcome.INVALID, Outcome.INVALID],
-    ],
+    [[], [Outcome.SUCCESSFUL], [Outcome.SUCCESSFUL, Outcome.INVALID, Outcome.INVALID]],
 )
 def test_records_that_do_not_agree_with_the_counts_are_never_published(
     tmp_path: Path, records: list[Outcome]
 ) -> None:
     summary = summary_of(Outcome.SUCCESSFUL, Outcome.INVALID)
-    with pytest.raises(AssertionError, match="do not agree with the counts"):
-        write_results(tmp_path, summary, records_of(*records))
+    with pytest.raises(AssertionError, match="rows do not agree with"):
+        write_results(tmp_path, summary, rows_of(*records))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,10 +100,9 @@ def result_of(verdict: Verdict, code: str) -> str:
 
 
 def entry_of(state: RowState, update: str | None = None, event: str | None = None) -> JSON:
-    row = SettledRow(state, 1, "a@b.com", "of the row", update, event, 1_768_314_645.5)
-    (entry,) = entries([row], "the run ended")
-    read: JSON = orjson.loads(orjson.dumps(entry))
-    return read
+    row = SettledRow(state, 0, 1, "a@b.com", "of the row", update, event, 1_768_314_645.5)
+    (entry,) = entries_of([row])
+    return entry
 
 
 def test_an_entry_has_what_the_outbox_recorded() -> None:
@@ -121,7 +113,7 @@ def test_an_entry_has_what_the_outbox_recorded() -> None:
     assert (entry["outcome"], entry["overall_success"]) == ("successful", True)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.UNCHANGED, Outcome.INVALID, Outcome.DUPLICATE])
+@pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.DUPLICATE])
 def test_a_row_that_was_not_to_be_sent_keeps_its_own_reason(outcome: Outcome) -> None:
     assert entry_of(STATE_OF[outcome])["reason"] == "of the row"
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import orjson
 import pytest
 
-from records.outcomes import JSON, Outcome
-from reporting.results_file import ResultsError, remove_old_results, write_results
-from tests.reporting.test_results_file import records_of
+from records.outcomes import Outcome
+from reporting.atomic_file import NewFile
+from reporting.results_file import ResultsError, ResultsFile, remove_old_results
+from tests.support.results import rows_of, write_results
 from tests.support.run_summaries import STARTED_AT, summary_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_file_name_is_the_local_start_time(tmp_path: Path) -> None:
-    path = write_results(tmp_path, summary_of(), [])
+    path = write_results(tmp_path, summary_of())
     assert path.name == STARTED_AT.astimezone().strftime("integration_results_%Y%m%d_%H%M%S.json")
 
 
 def test_a_second_run_in_the_same_second_overwrites_nothing(tmp_path: Path) -> None:
-    paths = [write_results(tmp_path, summary_of(run_id=name), []) for name in ("a", "b", "c")]
+    paths = [write_results(tmp_path, summary_of(run_id=name)) for name in ("a", "b", "c")]
     stem = paths[0].stem
     assert [path.name for path in paths] == [f"{stem}.json", f"{stem}_2.json", f"{stem}_3.json"]
     assert [orjson.loads(path.read_bytes())["run_id"] for path in paths] == ["a", "b", "c"]
@@ -36,7 +38,7 @@ def test_a_second_run_in_the_same_second_overwrites_nothing(tmp_path: Path) -> N
 def test_only_the_owner_can_read_the_file_under_any_umask(tmp_path: Path, umask: int) -> None:
     previous = os.umask(umask)
     try:
-        path = write_results(tmp_path, summary_of(), [])
+        path = write_results(tmp_path, summary_of())
     finally:
         os.umask(previous)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -44,7 +46,7 @@ def test_only_the_owner_can_read_the_file_under_any_umask(tmp_path: Path, umask:
 
 def part_of(folder: Path) -> Path:
     """Return the temporary file that this process will use."""
-    path = write_results(folder, summary_of(), [])
+    path = write_results(folder, summary_of())
     path.unlink()
     return folder / f".{path.name}.{os.getpid()}.part"
 
@@ -58,7 +60,7 @@ def test_a_link_with_the_temporary_name_is_not_followed(
     victim.write_text("precious")
     victim.chmod(0o644)
     make(victim, part_of(tmp_path))
-    path = write_results(tmp_path, summary_of(), [])
+    path = write_results(tmp_path, summary_of())
     assert victim.read_text() == "precious"
     assert victim.stat().st_mode & 0o777 == 0o644
     assert not path.is_symlink()
@@ -73,19 +75,17 @@ def test_a_link_with_the_final_name_is_not_followed(tmp_path: Path, leads: str) 
     link = part_of(tmp_path)
     link = tmp_path / f"{link.name.split('.')[1]}.json"
     link.symlink_to(victim)
-    path = write_results(tmp_path, summary_of(), [])
+    path = write_results(tmp_path, summary_of())
     assert path.name.endswith("_2.json")
     assert victim.exists() == (leads == "somewhere")
     assert link.is_symlink()
 
 
-def test_an_error_while_rows_are_read_leaves_no_file(tmp_path: Path) -> None:
-    def breaking() -> Iterator[JSON]:
-        yield records_of(Outcome.SUCCESSFUL)[0]
-        raise RuntimeError("the outbox broke")
-
-    with pytest.raises(RuntimeError, match="the outbox broke"):
-        write_results(tmp_path, summary_of(Outcome.SUCCESSFUL), breaking())
+def test_a_file_that_is_not_finished_leaves_nothing_behind(tmp_path: Path) -> None:
+    results = ResultsFile(tmp_path, STARTED_AT)
+    results.append(rows_of(Outcome.SUCCESSFUL))
+    assert len(list(tmp_path.iterdir())) == 1
+    results.discard()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
     if make:
         folder.write_text("")
     with pytest.raises(ResultsError) as raised:
-        write_results(folder, summary_of(), [])
+        write_results(folder, summary_of())
     assert str(raised.value) == (
         f"The results cannot be written to {folder} ({why}): free disk space or choose "
         "another RESULTS_DIR. The state file still has what was delivered."
@@ -111,13 +111,13 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from records.outcomes import Outcome\n"
-        "from reporting.results_file import ResultsError, write_results\n"
-        "from tests.reporting.test_results_file import records_of\n"
+        "from reporting.results_file import ResultsError\n"
+        "from tests.support.results import rows_of, write_results\n"
         "from tests.support.run_summaries import summary_of\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "rows = [Outcome.UNCHANGED] * 1_000\n"
-        "try: write_results(Path(sys.argv[1]), summary_of(*rows), records_of(*rows))\n"
+        "try: write_results(Path(sys.argv[1]), summary_of(*rows), rows_of(*rows))\n"
         "except ResultsError as error: print(error)\n"
     )
     done = subprocess.run(
@@ -201,11 +201,43 @@ def test_temporary_files_of_killed_runs_are_removed(tmp_path: Path, keep: int) -
     (written,) = old_results(tmp_path, NAMES[:1])
     abandoned, in_use = (tmp_path / f".{NAMES[0][:-5]}.{number}.part" for number in (1, 2))
     report = tmp_path / f".{NAMES[0][:-5]}.html.1.part"
-    for path, modified_at in ((abandoned, 1), (report, 1), (in_use, 3_500), (written, 7_000)):
+    new = tmp_path / f".{NAMES[0][:-5]}.html.2.part"
+    for path, modified_at in (
+        *((abandoned, 1), (report, 1), (in_use, 1)),
+        *((new, 6_950), (written, 7_000)),
+    ):
         path.write_text("")
         os.utime(path, (modified_at, modified_at))
+    with in_use.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_old_results(tmp_path, keep, written)
+    assert set(tmp_path.iterdir()) == {in_use, new, written}
     remove_old_results(tmp_path, keep, written)
-    assert set(tmp_path.iterdir()) == {in_use, written}
+    assert set(tmp_path.iterdir()) == {new, written}
+
+
+def test_the_file_of_a_run_that_is_still_going_on_is_kept(tmp_path: Path) -> None:
+    results = ResultsFile(tmp_path, STARTED_AT)
+    results.append(rows_of(Outcome.SUCCESSFUL))
+    (part,) = tmp_path.iterdir()
+    os.utime(part, (1, 1))
+    (written,) = old_results(tmp_path, NAMES[:1])
+    remove_old_results(tmp_path, 1, written)
+    assert results.finish(summary_of(Outcome.SUCCESSFUL)).exists()
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("reason", [None, "why " * 1_000])
+def test_the_head_is_written_last_into_a_file_of_any_size(
+    tmp_path: Path, is_large: bool, reason: str | None
+) -> None:
+    outcomes = [Outcome.UNCHANGED] * (30_000 if is_large else 10)
+    path = write_results(tmp_path, summary_of(*outcomes, reason=reason), rows_of(*outcomes))
+    assert (path.stat().st_size > NewFile.MAX_COPIED_BYTES) == is_large
+    content = orjson.loads(path.read_bytes())
+    assert content["reason"] == reason
+    assert [record["user_id"] for record in content["records"]] == list(range(len(outcomes)))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_ignored(tmp_path: Path) -> None:

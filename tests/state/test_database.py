@@ -54,7 +54,6 @@ def filled_file(path: Path, row_count: int = 3) -> None:
     outbox = Outbox(path)
     outbox.fill([rows(*range(row_count))], MAPPING)
     deliver_all(outbox)
-    outbox.clear()
     outbox.close()
 
 
@@ -159,6 +158,9 @@ VERSION_1_1_0 = """
     PRAGMA user_version = 3;
     PRAGMA journal_mode = WAL;
 """
+VERSION_1_1_0_KILLED = """
+    INSERT INTO outbox (seq, email, profile) VALUES (0, 'canary@example.com', zeroblob(9000));
+"""
 NEXT_STEPS = (*SCHEMA_STEPS, "ALTER TABLE delivered ADD COLUMN more TEXT DEFAULT 'upgraded';")
 
 
@@ -188,8 +190,21 @@ def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(release
         assert connection.execute("SELECT user_key, more FROM delivered").fetchall() == [
             (SARAHS_USER_KEY, "upgraded")
         ]
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
         connection.close()
+
+
+def test_an_upgrade_removes_the_rows_that_a_killed_run_of_version_1_1_0_left(
+    released: Path,
+) -> None:
+    with sqlite3.connect(released) as connection:
+        connection.executescript(VERSION_1_1_0_KILLED)
+    connection.close()
+    assert b"canary@example.com" in released.read_bytes()
+    outbox = Outbox(released)
+    assert fill(outbox, [tuple(SARAH.values())]).to_send == 0
+    assert b"canary@example.com" not in b"".join(contents(released.parent).values())
+    outbox.close()
 
 
 def test_a_file_that_has_to_be_upgraded_can_be_read_and_is_not_changed(released: Path) -> None:
@@ -283,8 +298,8 @@ def test_a_file_with_a_corrupt_page_is_refused(
 @pytest.mark.parametrize(
     ("written", "spoilt"),
     [
-        (b"CREATE TABLE outbox (", b"CREATE TABLE outbox \xff"),
-        (b"tableoutboxoutbox", b"table\x9ef\xffboxoutbox"),
+        (b"CREATE TABLE remembered (", b"CREATE TABLE remembered \xff"),
+        (b"tablerunsruns", b"table\x9ef\xffruns"),
     ],
 )
 def test_a_schema_that_is_not_unicode_is_reported_as_damage(

@@ -80,14 +80,6 @@ def test_the_oldest_runs_are_forgotten(history: RunHistory, path: Path) -> None:
     assert (found[0].run_id, found[-1].run_id) == ("newest", "run-6")
 
 
-def test_history_survives_clearing(path: Path) -> None:
-    outbox = Outbox(path)
-    outbox.history.begin("run-1", "bulk", BEGAN_AT)
-    outbox.clear()
-    assert len(outbox.history.runs()) == 1
-    outbox.close()
-
-
 def test_a_history_that_cannot_be_written_is_a_state_error(path: Path) -> None:
     Outbox(path).close()
     outbox = Outbox(path, read_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -25,6 +26,7 @@ from tests.support.rows import (
     contents,
     deliver_all,
     email_of,
+    failures_of,
     fill,
     finished,
     later,
@@ -202,7 +204,7 @@ def test_rows_of_two_users_with_one_event_id_are_invalid_and_name_each_other(
         "the event_id is not unique: user 1 has it, too",
         None,
     ]
-    assert outbox.failures() == [Failure("row", "invalid", "the event_id is not unique", 3, 1)]
+    assert failures_of(outbox) == [Failure("row", "invalid", "the event_id is not unique", 3, 1)]
 
 
 def test_an_older_row_of_the_same_user_shares_no_event_id(outbox: Outbox) -> None:
@@ -215,7 +217,7 @@ def test_an_older_row_of_the_same_user_shares_no_event_id(outbox: Outbox) -> Non
 # Two runs on one file
 
 
-def test_a_run_whose_outbox_another_run_has_filled_records_and_clears_nothing(
+def test_a_run_whose_state_file_another_run_has_taken_over_records_nothing(
     path: Path, outbox: Outbox
 ) -> None:
     fill(outbox, rows(1, 2))
@@ -228,11 +230,9 @@ def test_a_run_whose_outbox_another_run_has_filled_records_and_clears_nothing(
         lambda: outbox.record(finished(waiting, RequestKind.PROFILE)),
         lambda: list(outbox.pending()),
         lambda: outbox.events_of([0]),
-        lambda: outbox.outcome_counts(),
         lambda: list(outbox.settled()),
-        lambda: outbox.failures(),
+        lambda: outbox.take_settled(9, 9),
         lambda: outbox.begin_delivery(),
-        lambda: outbox.clear(),
     ):
         with pytest.raises(StateError, match="Another run has taken over the state file"):
             attempt()
@@ -313,7 +313,8 @@ def test_a_result_is_stored_as_reported_with_its_time(outbox: Outbox, kind: Requ
     assert orjson.loads(result) == reported.to_json()
     assert (other, settled.settled_at) == (None, 1_768_400_000.25)
     assert (settled.user_id, settled.email, settled.reason) == (2, email_of(2), None)
-    assert untouched[3:] == (None, None, None, None)
+    assert (untouched.reason, untouched.update_result, untouched.event_result) == (None, None, None)
+    assert untouched.settled_at is None
 
 
 @pytest.mark.parametrize("kind", RequestKind)
@@ -383,7 +384,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     outbox.close()
 
 
-def test_a_kill_during_a_fill_leaves_the_previous_rows(path: Path) -> None:
+def test_a_kill_during_a_fill_leaves_no_personal_data_and_forgets_nothing(path: Path) -> None:
     outbox = Outbox(path)
     fill(outbox, rows(1))
     deliver_all(outbox)
@@ -391,7 +392,6 @@ def test_a_kill_during_a_fill_leaves_the_previous_rows(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from state.database import StateError
 from state.outbox import Outbox
 from tests.support.rows import MAPPING, rows
 def breaking():
@@ -401,8 +401,9 @@ def breaking():
 Outbox(Path(sys.argv[1])).fill(breaking(), MAPPING)
 """
     assert run_python(script, path) == -signal.SIGKILL
+    assert b"example.com" not in b"".join(contents(path.parent).values())
     outbox = Outbox(path)
-    assert outcomes_of(outbox) == {email_of(1): "successful"}
+    assert list(outbox.settled()) == []
     assert fill(outbox, rows(1, 2)).to_send == 1
     outbox.close()
 
@@ -420,9 +421,9 @@ def test_failures_are_grouped_by_reason_the_most_frequent_first(outbox: Outbox) 
     waiting = list(outbox.pending())
     outbox.record(finished(waiting, RequestKind.PROFILE, Verdict.REJECTED))
     outbox.record(finished(waiting[1:2], RequestKind.EVENT, Verdict.UNAVAILABLE))
-    assert outbox.failures() == [
-        Failure("row", "invalid", "malformed e-mail address", 4, 6),
-        Failure("users/update", "rejected", "Success", 3, 2),
+    assert failures_of(outbox) == [
+        Failure("row", "invalid", "malformed e-mail address", 4, 7),
+        Failure("users/update", "rejected", "Success", 3, 5),
         Failure("row", "invalid", "no e-mail address", 2, 9),
         Failure("events/track", "unavailable", "Success", 1, 2),
     ]
@@ -447,7 +448,7 @@ def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, kind: RequestKin
         ]
     )
     endpoint = "users/update" if kind is RequestKind.PROFILE else "events/track"
-    assert outbox.failures() == [
+    assert failures_of(outbox) == [
         Failure(endpoint, "rejected", "BadParams", 6, 0),
         Failure(endpoint, "rejected", "GenericError", 3, 6),
         Failure(endpoint, "unavailable", "GenericError", 2, 9),
@@ -455,29 +456,67 @@ def test_failures_differ_by_verdict_and_by_code(outbox: Outbox, kind: RequestKin
     ]
 
 
-# Forgetting
+# Rows that are done
 
 
-def test_after_clearing_the_file_contains_no_personal_data(path: Path) -> None:
+def test_taken_rows_are_in_the_querys_order_and_gone_from_the_outbox(outbox: Outbox) -> None:
+    invalid = row(9, email="nobody")
+    fill(outbox, [row(5), invalid, *rows(3, 1)])
+    five, three, _one = outbox.pending()
+    outbox.record(finished([five, three], RequestKind.PROFILE))
+    assert [each.user_id for each in outbox.take_settled(before_seq=3, limit=2)] == [5, 9]
+    (third,) = outbox.take_settled(before_seq=3, limit=2)
+    assert (third.user_id, third.state.update) == (3, "delivered")
+    assert outbox.take_settled(before_seq=3, limit=2) == []
+    assert [each.user_id for each in outbox.settled()] == [1]
+
+
+def test_taking_rows_shrinks_the_file_of_the_outbox(path: Path, outbox: Outbox) -> None:
+    outbox.fill([rows(*range(3_000))], MAPPING)
+    size_before = size_of_outbox(path)
+    outbox.take_settled(before_seq=2_900, limit=3_000)
+    assert size_of_outbox(path) < size_before / 10
+    assert len(list(outbox.pending())) == 100
+
+
+def size_of_outbox(path: Path) -> int:
+    """Return the size of the outbox that this process has open; its file has no name."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor).startswith(f"{path}-outbox"):
+                return descriptor.stat().st_size
+    raise AssertionError("no outbox is open")
+
+
+# Personal data
+
+
+def test_no_file_that_has_a_name_ever_contains_personal_data(path: Path) -> None:
     outbox = Outbox(path)
     found = [row(n, first_name=f"Canary{n}", location=f"Nowhere {n}") for n in range(500)]
     outbox.fill([found], MAPPING)
     deliver_all(outbox)
-    personal = (b"example.com", b"Canary", b"Nowhere", b"Johnson")
-    written = b"".join(contents(path.parent).values())
-    assert all(word in written for word in personal)
-    outbox.clear()
     for moment in ("open", "closed"):
         written = b"".join(contents(path.parent).values())
+        personal = (b"example.com", b"Canary", b"Nowhere", b"Johnson")
         assert not [word for word in personal if word in written], moment
         if moment == "open":
-            assert fill(outbox, found[:10]).to_send == 0
-            outbox.clear()
             outbox.close()
     assert os.listdir(path.parent) == ["state.sqlite3"]
 
 
-def test_clearing_shrinks_the_file(path: Path, outbox: Outbox) -> None:
-    outbox.fill([rows(*range(3_000))], MAPPING)
-    outbox.clear()
-    assert path.stat().st_size < 100_000
+@pytest.mark.parametrize("make", ["file", "link", "hard link"])
+def test_whatever_has_the_name_of_the_outbox_is_not_written_to(path: Path, make: str) -> None:
+    victim, name = path.with_name("precious"), path.with_name("state.sqlite3-outbox")
+    victim.write_text("precious")
+    if make == "file":
+        name.write_text("left behind")
+    elif make == "link":
+        name.symlink_to(victim)
+    else:
+        name.hardlink_to(victim)
+    outbox = Outbox(path)
+    fill(outbox, rows(1))
+    outbox.close()
+    assert victim.read_text() == "precious"
+    assert sorted(os.listdir(path.parent)) == ["precious", "state.sqlite3"]

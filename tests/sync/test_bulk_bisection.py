@@ -15,7 +15,7 @@ import pytest
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from sandbox.iterable_api import IterableSandbox
 from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with
-from tests.support.rows import NoWaiting, email_of, fill, outcomes_of, row, rows
+from tests.support.rows import NoWaiting, email_of, failures_of, fill, outcomes_of, row, rows
 
 NUMBERS = range(1, 129)  # one batch
 POISONED = email_of(77)
@@ -85,7 +85,7 @@ def test_a_value_of_the_wrong_type_is_found_by_the_offending_value_in_the_respon
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
         assert count_calls(iterable, USERS_BULK_UPDATE) == 3  # all, without it, it alone
-        (failure,) = outbox.failures()
+        (failure,) = failures_of(outbox)
     assert failure.code == "RequestFieldsTypesMismatched"
 
 
@@ -137,7 +137,7 @@ def test_rows_whose_counts_never_add_up_are_not_successful(
     with outbox_with(path, found) as outbox:
         drain(outbox, iterable.url, batch_size=200)
         assert set(outcomes_of(outbox).values()) == {"total_failure"}
-        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"unavailable"}
         iterable.set_faults([])
         assert fill(outbox, found).to_send == 17
         drain(outbox, iterable.url, batch_size=200)
@@ -163,7 +163,7 @@ def test_failures_that_are_not_named_are_found_by_bisection(path: Path) -> None:
         drain(outbox, iterable.url, batch_size=200)
         assert not_successful(outcomes_of(outbox)) == {POISONED: "total_failure"}
         assert count_calls(iterable, USERS_BULK_UPDATE) <= REQUESTS_FOR_ONE
-        codes = {failure.code for failure in outbox.failures()}
+        codes = {failure.code for failure in failures_of(outbox)}
     assert codes == {"NotNamed"}
 
 
@@ -211,7 +211,7 @@ def test_a_row_that_makes_iterable_fail_holds_back_no_other_row_of_the_only_batc
     with outbox_with(path, rows(*NUMBERS)) as outbox:
         client = drain(outbox, iterable.url, batch_size=200, max_attempts=5, stop=NoWaiting())
         assert not_successful(outcomes_of(outbox)) == {POISONED: "partial_failure"}
-        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"unavailable"}
     received = iterable.state()
     assert client.call_count == received["calls"] + received["reset_connections"]
     # 7 splits: 5 attempts of the whole and of the row alone, 2 of each failing part between them,

@@ -19,6 +19,7 @@ from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outb
 from tests.support.rows import (
     deliver_all,
     email_of,
+    failures_of,
     fill,
     finished,
     outcomes_of,
@@ -168,7 +169,7 @@ def test_a_user_that_cannot_be_reached_is_in_no_batch_of_events(path: Path) -> N
         drain(outbox, it.url, batch_size=BATCH_SIZE)
         assert set(outcomes_of(outbox).values()) == {"total_failure"}
         assert endpoints_of(it.calls) == [USERS_BULK_UPDATE]
-        forgotten, invalid = outbox.failures()
+        forgotten, invalid = failures_of(outbox)
     assert (forgotten.code, forgotten.rows) == ("failedUpdates.forgottenEmails", 2)
     assert (invalid.code, invalid.rows) == ("failedUpdates.invalidEmails", 1)
 
@@ -191,7 +192,7 @@ def test_a_disallowed_event_name_fails_the_event_of_every_row(path: Path) -> Non
     ):
         drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         assert set(outcomes_of(outbox).values()) == {"partial_failure"}
-        (failure,) = outbox.failures()
+        (failure,) = failures_of(outbox)
     assert (failure.code, failure.rows) == ("disallowedEventNames", 101)
 
 

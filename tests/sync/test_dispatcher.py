@@ -17,6 +17,7 @@ from tests.support.rows import (
     NoWaiting,
     deliver_all,
     email_of,
+    failures_of,
     fill,
     finished,
     outcomes_of,
@@ -194,7 +195,7 @@ def test_a_disallowed_event_is_a_partial_failure_of_every_row(path: Path) -> Non
     ):
         drain(outbox, iterable.url)
         assert set(outcomes_of(outbox).values()) == {"partial_failure"}
-        (failure,) = outbox.failures()
+        (failure,) = failures_of(outbox)
     assert (failure.endpoint, failure.verdict, failure.rows) == (EVENTS_TRACK, "rejected", 40)
 
 

@@ -30,7 +30,7 @@ from tests.support.drains import (
     outbox_with,
     stop_when,
 )
-from tests.support.rows import call_result, email_of, outcomes_of, rows, wait_until
+from tests.support.rows import call_result, email_of, failures_of, outcomes_of, rows, wait_until
 from tests.support.senders import RowsInMemory, ScriptedSender, report_of
 
 NUMBERS = range(1, 101)
@@ -255,7 +255,7 @@ def test_a_call_under_way_when_an_error_ends_the_run_counts_as_made(
         with pytest.raises(RunAborted, match="refused the API key"):
             drain(outbox, iterable.url)
         assert list(outcomes_of(outbox).values()) == ["successful"] + 2 * ["total_failure"]
-        assert {failure.code for failure in outbox.failures()} == {
+        assert {failure.code for failure in failures_of(outbox)} == {
             "BadApiKey",
             "ResponseNotAwaited",
         }

@@ -12,7 +12,7 @@ from iterable_api.responses import USERS_BULK_UPDATE, USERS_UPDATE
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
 from tests.support.drains import drain, outbox_with, stop_when
-from tests.support.rows import email_of, fill, outcomes_of, rows
+from tests.support.rows import email_of, failures_of, fill, outcomes_of, rows
 
 MODES = pytest.mark.parametrize("batch_size", [None, 10], ids=["per-user", "bulk"])
 PAGE: dict[str, Any] = {"fault": "html_body", "status": 403, "applied": False}
@@ -36,7 +36,7 @@ def test_a_row_that_a_firewall_blocks_ends_no_run_and_harms_no_other_row(
         outcomes = outcomes_of(outbox)
         assert outcomes.pop(email_of(place)) == "total_failure"
         assert set(outcomes.values()) == {"successful"}
-        assert {(f.verdict, f.code) for f in outbox.failures()} == {
+        assert {(f.verdict, f.code) for f in failures_of(outbox)} == {
             ("rejected", "not an API response")
         }
     assert client.call_count == len(iterable.calls)
@@ -63,7 +63,7 @@ def test_a_run_that_gets_nothing_through_a_firewall_ends_after_three_rows(
             drain(outbox, iterable.url, batch_size=batch_size)
         expected = {"total_failure": min(count, 3), "not_attempted": max(0, count - 3)}
         assert Counter(outcomes_of(outbox).values()) == Counter(expected)
-        assert {failure.verdict for failure in outbox.failures()} == {"refused"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"refused"}
         iterable.set_faults([])
         fill(outbox, rows(*range(1, count + 1)))
         drain(outbox, iterable.url, batch_size=batch_size)
@@ -80,7 +80,7 @@ def test_iterable_is_asked_itself_where_too_few_rows_wait_to_tell(
     with outbox_with(path, rows(*range(1, count + 1))) as outbox:
         client = drain(outbox, iterable.url, batch_size=batch_size)
         assert set(outcomes_of(outbox).values()) == {"total_failure"}
-        assert {failure.verdict for failure in outbox.failures()} == {"rejected"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"rejected"}
     assert client.call_count == len(iterable.calls)
     assert iterable.calls[-1].endpoint == "users/getFields"
 
@@ -96,7 +96,7 @@ def test_a_stop_while_iterable_was_asked_blamed_a_firewall(
     stop = stop_when(lambda: len(iterable.calls) == 3)  # update, event, and this question
     with outbox_with(path, rows(1)) as outbox:
         drain(outbox, iterable.url, batch_size=batch_size, stop=stop)
-        assert {failure.verdict for failure in outbox.failures()} == {"unavailable"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"unavailable"}
 
 
 @MODES
@@ -107,7 +107,7 @@ def test_three_blocked_rows_at_the_beginning_ended_every_run(
     with outbox_with(path, rows(*range(1, 31))) as outbox:
         client = drain(outbox, iterable.url, batch_size=batch_size)
         assert Counter(outcomes_of(outbox).values()) == {"successful": 27, "total_failure": 3}
-        assert {failure.verdict for failure in outbox.failures()} == {"rejected"}
+        assert {failure.verdict for failure in failures_of(outbox)} == {"rejected"}
     assert client.call_count == len(iterable.calls)
 
 

@@ -142,7 +142,7 @@ def test_results_that_cannot_be_written_do_not_undo_the_delivery(
     assert counts_of(runs.run()) == {"unchanged": 40}
 
 
-@pytest.mark.parametrize("event", ["UPDATE ON runs", "DELETE ON outbox"])
+@pytest.mark.parametrize("event", ["UPDATE ON runs"])
 def test_a_state_file_that_fails_at_the_very_end_makes_the_summary_aborted(
     runs: Runs, iterable: IterableSandbox, event: str
 ) -> None:
