@@ -244,7 +244,7 @@ def _make_ready(path: Path, connection: sqlite3.Connection, steps: Sequence[str]
         # Before WAL mode, so that the first commit already contains the application id.
         _upgrade(connection, version, steps)
     connection.execute("PRAGMA journal_mode = WAL")
-    # A commit is on the disk when it returns. There is one every half a second, so a power failure
+    # A commit is on the disk when it returns. There are four a second, so a power failure
     # loses no more than the results of that time.
     connection.execute("PRAGMA synchronous = FULL")
 

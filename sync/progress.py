@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 60.0
 _LIVE_RATE_SECONDS = 10.0  # the live line shows the rate over these last seconds
-_HISTORY_STEPS = 150  # of 0.5 s each: a little more than the minute of a log line
+_HISTORY_STEPS = 300  # of 0.25 s each: a little more than the minute of a log line
 
 # A `CallReport` of the dispatcher: a call after its last attempt, and the results of its requests.
 Call = tuple[CallResult, Sequence[Finished]]
@@ -36,7 +36,7 @@ def ceiling_rows_per_second(settings: Settings) -> float:
 class Progress:
     """The progress of one delivery; a context manager around it.
 
-    The dispatcher calls `advance` twice a second. With `live`, and if `stream` (None: standard
+    The dispatcher calls `advance` four times a second. With `live`, and if `stream` (None: standard
     error) is a terminal, its bottom line shows the progress. Otherwise a line is logged once a
     minute.
     """
