@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from commands.check.database import SLOW_QUERY_SECONDS, check_database
+from commands.check.database import MAX_READ_SECONDS, SLOW_QUERY_SECONDS, check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
@@ -42,6 +42,7 @@ def check_setup(
     *,
     free_bytes: Callable[[Path], int] = free_bytes_of,
     slow_query_seconds: float = SLOW_QUERY_SECONDS,
+    max_read_seconds: float = MAX_READ_SECONDS,
 ) -> Iterator[CheckLine]:
     """Yield the line of each check as soon as it is done; a run works if all are `ok`.
 
@@ -54,7 +55,9 @@ def check_setup(
         f"{settings.engagement_window_days:g} days, event times in {settings.db_timezone}",
     )
     yield from check_files(settings, env_file, free_bytes=free_bytes)
-    sent_types = yield from check_database(settings, slow_query_seconds=slow_query_seconds)
+    sent_types = yield from check_database(
+        settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
+    )
     iterable_types = yield from check_iterable(settings)
     if sent_types is not None and iterable_types is not None:
         yield from check_project(settings)
