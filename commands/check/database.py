@@ -43,13 +43,21 @@ class _Read(NamedTuple):
     warning: str | None  # of the server; None too if not all rows were read
 
 
+class CheckedRows(NamedTuple):
+    """The first rows of the query, and the types of their profile fields."""
+
+    rows: Sequence[Sequence[Any]]
+    mapping: RowMapping
+    types: FieldTypes
+
+
 def check_database(
     settings: Settings,
     *,
     slow_query_seconds: float = SLOW_QUERY_SECONDS,
     max_read_seconds: float = MAX_READ_SECONDS,
-) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Yield the lines; return the types of the profile fields, None if the query was not read.
+) -> Generator[CheckLine, None, CheckedRows | None]:
+    """Yield the lines; return the first rows, None if the query was not read.
 
     One connection does it all: an account may be limited to one.
     """
@@ -189,7 +197,7 @@ def _read_rows(settings: Settings, database: DatabaseConnection, max_seconds: fl
         )
 
 
-def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, FieldTypes | None]:
+def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, CheckedRows]:
     first = f"the first after {read.seconds_to_first:.1f} s"
     if not read.rows:
         count = f"no rows in {read.seconds:.1f} s"
@@ -206,7 +214,8 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Fi
         yield warned("MySQL warnings", read.warning)
     yield from _json_lines(settings, read)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    return _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
+    types = _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
+    return CheckedRows(read.rows, read.mapping, types)
 
 
 def _json_lines(settings: Settings, read: _Read) -> Iterator[CheckLine]:

@@ -55,13 +55,13 @@ def check_setup(
         f"{settings.engagement_window_days:g} days, event times in {settings.db_timezone}",
     )
     yield from check_files(settings, env_file, free_bytes=free_bytes)
-    sent_types = yield from check_database(
+    checked = yield from check_database(
         settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
     )
     iterable_types = yield from check_iterable(settings)
-    if sent_types is not None and iterable_types is not None:
-        yield from check_project(settings)
-        yield from check_field_types(sent_types, iterable_types)
+    if checked is not None and iterable_types is not None:
+        yield from check_project(settings, checked.rows, checked.mapping)
+        yield from check_field_types(checked.types, iterable_types)
     else:
         yield warned(
             "field types",
