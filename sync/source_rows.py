@@ -31,6 +31,8 @@ _USUAL_NAMES = {
     "event_time": ("created_at", "occurred_at", "viewed_at", "event_at", "timestamp", "time"),
     "page": ("page_name", "page_path", "path", "url"),
 }
+# For commands that can do without the remaining rows.
+MAX_READ_SECONDS = 5.0
 _CHUNK_ROWS = 2_500
 _PREFETCHED_ITEMS = 2
 

@@ -20,13 +20,11 @@ from errors import ConfigError
 from records.mapping import InvalidRow, RowMapping
 from source import query_plan
 from source.query_parameters import without_comments_and_texts
-from sync.source_rows import SourceRows, to_database
+from sync.source_rows import MAX_READ_SECONDS, SourceRows, to_database
 
 MAX_CHECKED_ROWS = 1_000
 # Advice about indexes is given only if the first rows take longer than this.
 SLOW_QUERY_SECONDS = 1.0
-# All rows are counted, and the server reports warnings only after the last one.
-MAX_READ_SECONDS = 5.0
 
 
 class _Read(NamedTuple):
@@ -171,7 +169,10 @@ def _plan_lines(plan: _Plan, is_slow: bool) -> list[CheckLine]:
 
 
 def _read_rows(settings: Settings, database: DatabaseConnection, max_seconds: float) -> _Read:
-    """Run the query; raises SourceError, and ConfigError if it does not fit the settings."""
+    """Run the query; raises SourceError, and ConfigError if it does not fit the settings.
+
+    All rows are counted, and the server reports warnings only after the last one.
+    """
     started_at = time.monotonic()
     rows: list[Sequence[Any]] = []
     row_count = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from commands.check.database import MAX_READ_SECONDS, SLOW_QUERY_SECONDS, check_database
+from commands.check.database import SLOW_QUERY_SECONDS, check_database
 from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
@@ -15,6 +15,7 @@ from commands.console import print_line
 from commands.prepare import check_packages, register_secrets
 from config.settings import Settings, env_file_path, warnings_about
 from errors import ConfigError, ExitStatus
+from sync.source_rows import MAX_READ_SECONDS
 
 
 def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:

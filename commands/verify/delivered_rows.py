@@ -19,12 +19,11 @@ from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.outbox import Outbox
 from state.project import Project
-from sync.source_rows import Chunk, SourceRows
+from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
 
 # Chosen in the state file for each row to be found. With more of them less of the result has to be
 # read, but the rows at its beginning are preferred.
 _CANDIDATES_PER_ROW = 4
-MAX_SECONDS = 5.0
 
 
 class DeliveredRow(NamedTuple):
@@ -51,7 +50,7 @@ def choose_delivered_rows(
     max_rows: int,
     stop: threading.Event,
     *,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float = MAX_READ_SECONDS,
 ) -> Choice:
     """Choose up to `max_rows` rows at random; rows that the last run delivered are preferred.
 

@@ -17,7 +17,7 @@ from enum import Enum
 
 from commands.console import print_line
 from commands.prepare import stop_signals
-from commands.verify.delivered_rows import MAX_SECONDS, DeliveredRow, choose_delivered_rows
+from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import ExitStatus, SyncError
 from iterable_api.advice import explain_problem
@@ -35,6 +35,7 @@ from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import Verdict
 from records.rows import RequestKind
 from sync.signals import Interrupted
+from sync.source_rows import MAX_READ_SECONDS
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def verify(
     stop: threading.Event,
     *,
     waits_seconds: Sequence[float] = WAITS_SECONDS,
-    max_read_seconds: float = MAX_SECONDS,
+    max_read_seconds: float = MAX_READ_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Finding]:
     """Compare up to `count` users of the query whose rows have not changed since their delivery.
