@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # The first characters of a formula in a spreadsheet (OWASP, "CSV Injection"), including full-width
 # forms and leading blanks. A plain number that begins like a formula is harmless.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+# Neither a formula nor in need of quotes: found by one match, which takes most cells.
+_IS_PLAIN = re.compile(r"\w[\w.:@-]*(?: [\w.:@-]+)*").fullmatch
 _TYPES_WITHOUT_FORMULAS = (int, float, Decimal, date, timedelta)
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 # Blanks at the ends are lost without quotes; some locales separate cells with semicolons.
@@ -89,6 +91,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if type(value) is str else _to_text(value)
+    if _IS_PLAIN(text):
+        return text
     if not text:
         return '""'
     may_be_formula = not isinstance(value, _TYPES_WITHOUT_FORMULAS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 from commands.console import print_line
 from config.settings import read_setting
@@ -11,14 +12,31 @@ from errors import ExitStatus
 from state.history import PRINTED_COUNTS, PastRun
 from state.outbox import Outbox
 
+_READ_BYTES = 1_000_000
+
 
 def print_history(environment: Mapping[str, str]) -> ExitStatus:
     """Print the past runs of the state file, the newest first."""
-    with closing(Outbox(read_setting(environment, "STATE_FILE"), read_only=True)) as outbox:
+    path = read_setting(environment, "STATE_FILE")
+    _read_ahead(path)
+    with closing(Outbox(path, read_only=True)) as outbox:
         runs = outbox.history.runs()
     for line in history_lines(runs):
         print_line(line)
     return ExitStatus.OK
+
+
+def _read_ahead(path: Path) -> None:
+    """Read the whole file, so that the operating system has it in memory; ignores errors.
+
+    Opening checks the whole file for damage, page by page in the order of its tables. From a disk
+    that takes 1 s for a million users, and 0.1 s from start to end.
+    """
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(_READ_BYTES):
+                    pass
 
 
 def history_lines(runs: Sequence[PastRun]) -> list[str]:

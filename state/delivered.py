@@ -177,3 +177,18 @@ class DeliveredTable:
         with state_errors(self._path):
             count: int = self._database.execute("SELECT count(*) FROM delivered").fetchone()[0]
             return count
+
+    def choose_users(self, max_users: int, since: float) -> dict[int, bool]:
+        """Choose users with a delivered request at random, those with one since then first.
+
+        `since` is in unix seconds; the result says for each user key whether it is one of these.
+        Reads the whole table.
+        """
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT user_key, max(ifnull(profile_at, 0), ifnull(event_at, 0)) >= ? AS is_recent"
+                " FROM delivered WHERE profile_hash IS NOT NULL OR event_hash IS NOT NULL"
+                " ORDER BY is_recent DESC, random() LIMIT ?",
+                (since, max_users),
+            )
+            return {user_key: bool(is_recent) for user_key, is_recent in found}

@@ -8,10 +8,11 @@ thread closes the connection after the last row, or soon after `SourceRows` is c
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from difflib import get_close_matches
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from config.settings import Settings
@@ -30,6 +31,8 @@ _USUAL_NAMES = {
     "event_time": ("created_at", "occurred_at", "viewed_at", "event_at", "timestamp", "time"),
     "page": ("page_name", "page_path", "path", "url"),
 }
+# For commands that can do without the remaining rows.
+MAX_READ_SECONDS = 5.0
 _CHUNK_ROWS = 2_500
 _PREFETCHED_ITEMS = 2
 
@@ -62,7 +65,9 @@ class SourceRows:
 
     A context manager that can be iterated once. Its properties and its iteration raise SourceError,
     and ConfigError if the query does not fit the settings. `database` is a connection to use
-    instead of a new one; it is closed after the last row.
+    instead of a new one; it is closed after the last row. With `max_seconds` the iteration ends
+    that long after the start, even if there are more rows; it always has the first chunk, and a
+    fifth of the time for the next ones.
     """
 
     def __init__(
@@ -71,13 +76,16 @@ class SourceRows:
         *,
         now: datetime | None = None,
         limit: int | None = None,
+        max_seconds: float | None = None,
         database: DatabaseConnection | None = None,
     ) -> None:
         self._settings = settings
         self._now = now or datetime.now(timezone.utc)
         self._limit = limit
+        self._max_seconds = max_seconds
         self._database = database or to_database(settings)
         self._warning: str | None = None
+        self._started_at = time.monotonic()
         self._prefetcher: Prefetcher[Any] = Prefetcher(self._fetch)
         self._items = iter(self._prefetcher)
         self._columns: Columns | None = None
@@ -97,6 +105,11 @@ class SourceRows:
     def type_codes(self) -> Sequence[int]:
         """The type of each column, as a number of MySQL's protocol."""
         return self._result_columns().type_codes
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the iteration has reached the last row."""
+        return self._prefetcher.is_exhausted
 
     @property
     def warning(self) -> str | None:
@@ -158,7 +171,12 @@ class SourceRows:
 
     def __iter__(self) -> Iterator[Chunk]:
         self._result_columns()  # the columns come before the rows
-        yield from self._items
+        for number, chunk in enumerate(self._items):
+            if number == 0 and self._max_seconds is not None:
+                waited_seconds = time.monotonic() - self._started_at
+                left_seconds = max(self._max_seconds - waited_seconds, self._max_seconds / 5)
+                self._prefetcher.end_after(left_seconds)
+            yield chunk
 
     def _result_columns(self) -> Columns:
         if self._columns is None:
@@ -204,18 +222,31 @@ class Prefetcher(Generic[Item]):
         self._source = source
         self._queue: Queue[Item | _End] = Queue(_PREFETCHED_ITEMS)
         self._closed = threading.Event()
+        self._ends_at: float | None = None  # `time.monotonic`
+        self.is_exhausted = False  # whether the consumer has received the last item
         self._thread = threading.Thread(target=self._read, name="prefetcher", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            item = self._queue.get()
+            seconds_left = None if self._ends_at is None else self._ends_at - time.monotonic()
+            if seconds_left is not None and seconds_left <= 0:
+                return  # although items may be waiting
+            try:
+                item = self._queue.get(timeout=seconds_left)
+            except Empty:
+                return
             if isinstance(item, _End):
                 self._thread.join()
                 if item.error is not None:
                     raise item.error
+                self.is_exhausted = True
                 return
             yield item
+
+    def end_after(self, seconds: float) -> None:
+        """Let the iteration end this long from now, even if the source has more items."""
+        self._ends_at = time.monotonic() + seconds
 
     def close(self) -> None:
         """Take no more items."""

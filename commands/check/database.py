@@ -20,13 +20,11 @@ from errors import ConfigError
 from records.mapping import InvalidRow, RowMapping
 from source import query_plan
 from source.query_parameters import without_comments_and_texts
-from sync.source_rows import SourceRows, to_database
+from sync.source_rows import MAX_READ_SECONDS, SourceRows, to_database
 
 MAX_CHECKED_ROWS = 1_000
 # Advice about indexes is given only if the first rows take longer than this.
 SLOW_QUERY_SECONDS = 1.0
-# The server reports warnings only after the last row; reading the other rows may take this long.
-MAX_SECONDS_FOR_WARNINGS = 3.0
 
 
 class _Read(NamedTuple):
@@ -36,14 +34,28 @@ class _Read(NamedTuple):
     mapping: RowMapping
     columns: Sequence[str]
     type_codes: Sequence[int]
-    seconds: float  # until the first rows came
-    warning: str | None  # of the server; None too if it has more rows than could be read
+    row_count: int
+    is_complete: bool  # False: the query returns more than `row_count` rows
+    seconds_to_first: float
+    seconds: float
+    warning: str | None  # of the server; None too if not all rows were read
+
+
+class CheckedRows(NamedTuple):
+    """The first rows of the query, and the types of their profile fields."""
+
+    rows: Sequence[Sequence[Any]]
+    mapping: RowMapping
+    types: FieldTypes
 
 
 def check_database(
-    settings: Settings, *, slow_query_seconds: float = SLOW_QUERY_SECONDS
-) -> Generator[CheckLine, None, FieldTypes | None]:
-    """Yield the lines; return the types of the profile fields, None if the query was not read.
+    settings: Settings,
+    *,
+    slow_query_seconds: float = SLOW_QUERY_SECONDS,
+    max_read_seconds: float = MAX_READ_SECONDS,
+) -> Generator[CheckLine, None, CheckedRows | None]:
+    """Yield the lines; return the first rows, None if the query was not read.
 
     One connection does it all: an account may be limited to one.
     """
@@ -66,7 +78,7 @@ def check_database(
             plan = error
         stack.pop_all()  # from here on the connection belongs to the thread of `SourceRows`
     try:
-        read = _read_rows(settings, database)
+        read = _read_rows(settings, database, max_read_seconds)
     except (SourceError, ConfigError) as error:
         is_slow = time.monotonic() - started_at > slow_query_seconds
         if is_slow and not isinstance(plan, SourceError):
@@ -77,7 +89,7 @@ def check_database(
     if isinstance(plan, SourceError):
         yield warned("query plan", f"not checked: {plan}")
     else:
-        yield from _plan_lines(plan, read.seconds > slow_query_seconds)
+        yield from _plan_lines(plan, read.seconds_to_first > slow_query_seconds)
     return (yield from _row_lines(settings, read))
 
 
@@ -156,35 +168,46 @@ def _plan_lines(plan: _Plan, is_slow: bool) -> list[CheckLine]:
     ]
 
 
-def _read_rows(settings: Settings, database: DatabaseConnection) -> _Read:
-    """Run the query; raises SourceError, and ConfigError if it does not fit the settings."""
+def _read_rows(settings: Settings, database: DatabaseConnection, max_seconds: float) -> _Read:
+    """Run the query; raises SourceError, and ConfigError if it does not fit the settings.
+
+    All rows are counted, and the server reports warnings only after the last one.
+    """
     started_at = time.monotonic()
     rows: list[Sequence[Any]] = []
-    with SourceRows(settings, database=database) as source:
+    row_count = 0
+    seconds_to_first: float | None = None
+    with SourceRows(settings, max_seconds=max_seconds, database=database) as source:
         mapping = source.mapping
-        seconds: float | None = None
         for chunk in source:
-            passed_seconds = time.monotonic() - started_at
-            seconds = passed_seconds if seconds is None else seconds
+            if seconds_to_first is None:
+                seconds_to_first = time.monotonic() - started_at
             rows += chunk[: MAX_CHECKED_ROWS - len(rows)]
-            if passed_seconds - seconds > MAX_SECONDS_FOR_WARNINGS:
-                break
+            row_count += len(chunk)
+        seconds = time.monotonic() - started_at
         return _Read(
             rows,
             mapping,
             source.columns,
             source.type_codes,
-            time.monotonic() - started_at if seconds is None else seconds,
+            row_count,
+            source.is_complete,
+            seconds if seconds_to_first is None else seconds_to_first,
+            seconds,
             source.warning,
         )
 
 
-def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, FieldTypes | None]:
-    yield passed(
-        "query",
-        f"{settings.query_file.name} returns all required columns, the first rows after "
-        f"{read.seconds:.1f} s",
-    )
+def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, CheckedRows]:
+    first = f"the first after {read.seconds_to_first:.1f} s"
+    if not read.rows:
+        count = f"no rows in {read.seconds:.1f} s"
+    elif read.is_complete:
+        rows = "1 row" if read.row_count == 1 else f"{read.row_count:,} rows"
+        count = f"{rows} in {read.seconds:.1f} s, {first}"
+    else:
+        count = f"more than {read.row_count:,} rows after {read.seconds:.0f} s, {first}"
+    yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")
     records = [read.mapping.to_record(row) for row in read.rows]
     reasons = Counter(record.reason for record in records if isinstance(record, InvalidRow))
     yield _rows_line(settings, len(read.rows), reasons)
@@ -192,7 +215,8 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Fi
         yield warned("MySQL warnings", read.warning)
     yield from _json_lines(settings, read)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    return _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
+    types = _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
+    return CheckedRows(read.rows, read.mapping, types)
 
 
 def _json_lines(settings: Settings, read: _Read) -> Iterator[CheckLine]:

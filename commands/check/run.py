@@ -15,6 +15,7 @@ from commands.console import print_line
 from commands.prepare import check_packages, register_secrets
 from config.settings import Settings, env_file_path, warnings_about
 from errors import ConfigError, ExitStatus
+from sync.source_rows import MAX_READ_SECONDS
 
 
 def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:
@@ -42,6 +43,7 @@ def check_setup(
     *,
     free_bytes: Callable[[Path], int] = free_bytes_of,
     slow_query_seconds: float = SLOW_QUERY_SECONDS,
+    max_read_seconds: float = MAX_READ_SECONDS,
 ) -> Iterator[CheckLine]:
     """Yield the line of each check as soon as it is done; a run works if all are `ok`.
 
@@ -54,11 +56,13 @@ def check_setup(
         f"{settings.engagement_window_days:g} days, event times in {settings.db_timezone}",
     )
     yield from check_files(settings, env_file, free_bytes=free_bytes)
-    sent_types = yield from check_database(settings, slow_query_seconds=slow_query_seconds)
+    checked = yield from check_database(
+        settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
+    )
     iterable_types = yield from check_iterable(settings)
-    if sent_types is not None and iterable_types is not None:
-        yield from check_project(settings)
-        yield from check_field_types(sent_types, iterable_types)
+    if checked is not None and iterable_types is not None:
+        yield from check_project(settings, checked.rows, checked.mapping)
+        yield from check_field_types(checked.types, iterable_types)
     else:
         yield warned(
             "field types",

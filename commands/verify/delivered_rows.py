@@ -1,17 +1,17 @@
 """A random choice of the query's rows that were delivered with their present values.
 
 A hash equal to the one in the state file shows that a request was delivered with this content.
+
+The users are chosen in the state file, and their rows are then looked for in the query's result:
+only they are mapped, and most of the result need not be read.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
-from itertools import count as numbers
 from typing import Any, NamedTuple
 
 from config.settings import Settings
@@ -19,7 +19,11 @@ from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.outbox import Outbox
 from state.project import Project
-from sync.source_rows import SourceRows
+from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
+
+# Chosen in the state file for each row to be found. With more of them less of the result has to be
+# read, but the rows at its beginning are preferred.
+_CANDIDATES_PER_ROW = 4
 
 
 class DeliveredRow(NamedTuple):
@@ -33,56 +37,109 @@ class DeliveredRow(NamedTuple):
     event_at: int | None
 
 
+class Choice(NamedTuple):
+    """The chosen rows, and how many rows were read to find them."""
+
+    rows: Sequence[DeliveredRow]
+    read_count: int
+    ran_out_of_time: bool  # before enough rows were found
+
+
 def choose_delivered_rows(
     settings: Settings,
     max_rows: int,
     stop: threading.Event,
-) -> list[DeliveredRow]:
+    *,
+    max_seconds: float = MAX_READ_SECONDS,
+) -> Choice:
     """Choose up to `max_rows` rows at random; rows that the last run delivered are preferred.
 
-    Reads all rows of the query, or until `stop` is set, and holds only the chosen ones. Raises
-    SourceError, StateError (also where the state file is of another project), and ConfigError if
-    the query lacks columns.
+    Reads the query's rows until enough are found, for `max_seconds` at most, or until `stop` is
+    set. Raises SourceError, StateError (also where the state file is of another project), and
+    ConfigError if the query lacks columns.
     """
     with closing(Outbox(settings.state_file, read_only=True)) as outbox:
         outbox.project.match(Project(settings.iterable_api_base_url, settings.iterable_api_key))
         runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
-        tie_breakers = numbers()
-        # A heap: the first entry is the one to replace.
-        chosen: list[tuple[bool, float, int, DeliveredRow]] = []
-        for row, mapping, profile_at, event_at in _delivered(settings, outbox.delivered, stop):
-            is_of_last_run = max(profile_at or 0, event_at or 0) >= last_run_at
-            rank = (is_of_last_run, random.random())  # noqa: S311 - a sample, not a secret
-            if len(chosen) == max_rows and rank <= chosen[0][:2]:
+        search = _Search(outbox.delivered, max_rows, last_run_at)
+        if not search.candidates:
+            return Choice([], 0, False)
+        read_count = 0
+        with SourceRows(settings, max_seconds=max_seconds) as rows:
+            mapping = rows.mapping
+            for chunk in rows:
+                read_count += len(chunk)
+                search.add(chunk, mapping)
+                if stop.is_set() or search.is_over:
+                    return Choice(search.found, read_count, False)
+            ran_out_of_time = not rows.is_complete and len(search.found) < max_rows
+        return Choice(search.found, read_count, ran_out_of_time)
+
+
+class _Search:
+    """The search for rows of users that are chosen at random in the state file."""
+
+    def __init__(self, delivered: DeliveredTable, max_rows: int, last_run_at: float) -> None:
+        self._delivered = delivered
+        self._max_rows = max_rows
+        self._last_run_at = last_run_at
+        max_candidates = _CANDIDATES_PER_ROW * max_rows
+        candidates = delivered.choose_users(max_candidates, last_run_at)
+        self.candidates = set(candidates)
+        self._has_others = len(candidates) == max_candidates
+        self._unseen = {user_key for user_key, is_recent in candidates.items() if is_recent}
+        self._of_last_run: list[DeliveredRow] = []
+        self._older: list[DeliveredRow] = []
+        self._others: list[DeliveredRow] = []  # used where candidates have changed or are gone
+
+    @property
+    def found(self) -> list[DeliveredRow]:
+        """The rows that were found so far, at most `max_rows`."""
+        return [*self._of_last_run, *self._older, *self._others][: self._max_rows]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more rows would not improve the choice."""
+        count = len(self._of_last_run)
+        if not self._unseen:
+            count += len(self._older)
+        return count >= self._max_rows
+
+    def add(self, chunk: Chunk, mapping: RowMapping) -> None:
+        """Look for the candidates in the next rows of the query."""
+        user_keys = [mapping.user_key_of(row) for row in chunk]
+        self._unseen.difference_update(user_keys)
+        if self._has_others and len(self._others) < self._max_rows:
+            rows = chunk
+        else:
+            rows = [
+                row
+                for user_key, row in zip(user_keys, chunk, strict=True)
+                if user_key in self.candidates
+            ]
+        for user_key, row in self._delivered_rows(rows, mapping):
+            if user_key not in self.candidates:
+                self._others.append(row)
+            elif max(row.profile_at or 0, row.event_at or 0) >= self._last_run_at:
+                self._of_last_run.append(row)
+            else:
+                self._older.append(row)
+
+    def _delivered_rows(
+        self, rows: Sequence[Sequence[Any]], mapping: RowMapping
+    ) -> Iterator[tuple[int, DeliveredRow]]:
+        """Yield the user key and the record of each row with a delivered request."""
+        keys = [mapping.key(row) for row in rows]
+        known = self._delivered.find(key.user_key for key in keys if key)
+        for row, key in zip(rows, keys, strict=True):
+            user = known.get(key.user_key) if key else None
+            if key is None or user is None:
+                continue
+            profile_at = user.profile_at if key.profile_hash == user.profile_hash else None
+            event_at = user.event_at if key.event_hash == user.event_hash else None
+            if profile_at is None and event_at is None:
                 continue
             record = mapping.to_record(row)
-            if isinstance(record, InvalidRow):
-                continue
-            entry = (*rank, next(tie_breakers), DeliveredRow(record, profile_at, event_at))
-            if len(chosen) < max_rows:
-                heapq.heappush(chosen, entry)
-            else:
-                heapq.heapreplace(chosen, entry)
-    return [entry[-1] for entry in sorted(chosen, reverse=True)]
-
-
-def _delivered(
-    settings: Settings, delivered: DeliveredTable, stop: threading.Event
-) -> Iterator[tuple[Sequence[Any], RowMapping, int | None, int | None]]:
-    """Yield each row with a delivered request, its mapping, and the times as in DeliveredRow."""
-    with SourceRows(settings) as rows:
-        mapping = rows.mapping
-        for chunk in rows:
-            if stop.is_set():
-                return
-            keys = [mapping.key(row) for row in chunk]
-            known = delivered.find(key.user_key for key in keys if key)
-            for row, key in zip(chunk, keys, strict=True):
-                user = known.get(key.user_key) if key else None
-                if key is None or user is None:
-                    continue
-                profile_at = user.profile_at if key.profile_hash == user.profile_hash else None
-                event_at = user.event_at if key.event_hash == user.event_hash else None
-                if profile_at is not None or event_at is not None:
-                    yield row, mapping, profile_at, event_at
+            if not isinstance(record, InvalidRow):
+                yield key.user_key, DeliveredRow(record, profile_at, event_at)

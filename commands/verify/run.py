@@ -5,6 +5,7 @@ Iterable applies calls asynchronously, so a difference soon after delivery is re
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,10 @@ from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import Verdict
 from records.rows import RequestKind
 from sync.signals import Interrupted
+from sync.source_rows import MAX_READ_SECONDS
 from sync.worker_pool import WorkerPool
+
+logger = logging.getLogger(__name__)
 
 # Iterable allows 100 a second for each endpoint, but delays in the network can bunch requests up.
 READ_RPS = 90.0
@@ -132,17 +136,33 @@ def verify(
     stop: threading.Event,
     *,
     waits_seconds: Sequence[float] = WAITS_SECONDS,
+    max_read_seconds: float = MAX_READ_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Finding]:
     """Compare up to `count` users of the query whose rows have not changed since their delivery.
 
-    Users of the last run come first. What differs is read again after each of `waits_seconds`,
+    Users of the last run come first. Their rows are looked for in the query's result for
+    `max_read_seconds` at most. What differs is read again after each of `waits_seconds`,
     unless it was delivered longer ago than their sum. Stops early, without an error, when `stop`
     is set. Raises VerificationError, SourceError, StateError and ConfigError.
     """
-    rows = choose_delivered_rows(settings, count, stop)
+    rows, read_count, ran_out_of_time = choose_delivered_rows(
+        settings, count, stop, max_seconds=max_read_seconds
+    )
     if stop.is_set():
         return
+    if ran_out_of_time:
+        where = f"among the {read_count:,} rows that were read (for {max_read_seconds:g} s)"
+        if not rows:
+            raise VerificationError(
+                f"Nothing was verified: no row is unchanged since its delivery {where}. Run a sync "
+                "first, or use a QUERY_FILE that returns fewer rows."
+            )
+        logger.warning(
+            "Only %s users are verified: no more are unchanged since their delivery %s",
+            f"{len(rows):,}",
+            where,
+        )
     if not rows:
         raise VerificationError(
             f"There is nothing to verify: {settings.state_file} has no row of the query that is "

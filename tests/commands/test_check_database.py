@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.conftest import SourceDatabase
+from tests.conftest import SourceDatabase, numbers
 from tests.source.test_query import OTHER_SCHEMA
 from tests.source.test_query import fill as fill_with_views
 from tests.support.mariadb import free_port
@@ -125,6 +125,26 @@ def test_only_the_first_1000_rows_are_read(with_mariadb: SetUp, mariadb: SourceD
     has_words(with_mariadb.line("rows", QUERY_FILE=str(own)), "the first 1,000 rows")
 
 
+def test_all_rows_are_counted(with_mariadb: SetUp, mariadb: SourceDatabase) -> None:
+    has_words(with_mariadb.line("query"), "columns; 3 rows in ", " s, the first after ")
+    mariadb.run_sql("DELETE FROM page_views WHERE user_id > 1")
+    has_words(with_mariadb.line("query"), "columns; 1 row in ")
+    mariadb.run_sql("DELETE FROM page_views")
+    has_words(with_mariadb.line("query"), "columns; no rows in ")
+    query = own_query(with_mariadb, FOUR_THOUSAND)
+    has_words(with_mariadb.line("query", QUERY_FILE=query), "columns; 4,000 rows in ")
+    has_words(with_mariadb.line("rows", QUERY_FILE=query), "the first 1,000 rows, all of them")
+
+
+def test_rows_that_take_too_long_are_counted_in_part(with_mariadb: SetUp) -> None:
+    query = own_query(with_mariadb, FOUR_THOUSAND)
+    with_mariadb.max_read_seconds = 0
+    line = with_mariadb.line("query", QUERY_FILE=query)
+    assert line.ok
+    has_words(line, "columns; more than 2,500 rows after ", " s, the first after ")
+    has_words(with_mariadb.line("rows", QUERY_FILE=query), "the first 1,000 rows, all of them")
+
+
 def without_users(mariadb: SourceDatabase) -> SourceDatabase:
     mariadb.run_sql("DELETE FROM page_views; DELETE FROM customers")
     return mariadb
@@ -194,6 +214,13 @@ def own_query(set_up: SetUp, query: str) -> str:
 JOINED = (
     "SELECT c.*, p.page, p.device, p.location, p.event_time{more} FROM customers c"
     " JOIN page_views p ON p.user_id = c.id WHERE p.event_time >= %(window_start)s"
+)
+
+
+FOUR_THOUSAND = (
+    "SELECT seq AS id, CONCAT(seq, '@example.com') AS email, 'x' AS first_name, 'x' AS last_name,"
+    " 'pro' AS plan_type, 'yes' AS candidate, 'x' AS page, 'x' AS device, 'x' AS location,"
+    f" NOW() AS event_time FROM {numbers(4_000)}"
 )
 
 

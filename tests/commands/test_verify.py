@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from commands.verify.run import Comparison, VerificationTally
+from commands.verify.delivered_rows import choose_delivered_rows
+from commands.verify.run import Comparison, VerificationError, VerificationTally, verify
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
-from tests.conftest import SourceDatabase
-from tests.support.sync_pair import KEY, USER_COUNT, SyncPair
+from tests.conftest import SourceDatabase, numbers
+from tests.support.sync_pair import KEY, LATER, USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of, event_of
 
 pytest_plugins = ["tests.support.synced"]
@@ -136,6 +139,61 @@ def test_users_of_the_last_run_come_first(synced: SyncPair) -> None:
     )
     synced.sync()
     assert {finding.user_id for finding in synced.findings(3)} == {3, 5, 9}
+
+
+def test_users_whose_rows_are_gone_are_replaced_by_others(synced: SyncPair) -> None:
+    remember_other_users(synced)
+    assert len({finding.user_id for finding in synced.findings(3)}) == 3
+
+
+def remember_other_users(synced: SyncPair) -> None:
+    """Add newer users, who are not in the query's result, to the state file."""
+    with closing(sqlite3.connect(synced.settings.state_file)) as state, state:
+        state.executemany(
+            "INSERT INTO delivered (user_key, profile_hash, profile_at) VALUES (?, 1, ?)",
+            [(number, LATER) for number in range(1_000)],
+        )
+
+
+@pytest.fixture
+def with_many_rows(tmp_path: Path, mariadb: SourceDatabase, iterable: IterableSandbox) -> SyncPair:
+    """A synced pair whose query then returns 100,000 rows more, after the 12 usual ones."""
+    add_users(mariadb.run_sql, range(1, USER_COUNT + 1))
+    pair = SyncPair(tmp_path, mariadb, iterable)
+    pair.sync()
+    usual = pair.settings.query_file.read_text(encoding="utf-8").strip().rstrip(";")
+    columns = "1, CONCAT(seq, '@example.com'), 'x', 'x', 'pro', 'x', 'x', 'x', 'x', 'x', NOW()"
+    query_file = tmp_path / "many.sql"
+    query_file.write_text(
+        f"SELECT * FROM ({usual}) AS usual UNION ALL SELECT {columns} FROM {numbers(100_000)}",
+        encoding="utf-8",
+    )
+    pair.settings = replace(pair.settings, query_file=query_file)
+    return pair
+
+
+def test_rows_are_read_only_until_enough_users_are_found(with_many_rows: SyncPair) -> None:
+    choice = choose_delivered_rows(with_many_rows.settings, 3, threading.Event())
+    assert len(choice.rows) == 3
+    assert choice.read_count < 10_000
+    assert not choice.ran_out_of_time
+
+
+def test_reading_ends_in_time_although_more_users_are_wanted(with_many_rows: SyncPair) -> None:
+    choice = choose_delivered_rows(with_many_rows.settings, 13, threading.Event(), max_seconds=0)
+    assert len(choice.rows) == USER_COUNT
+    assert choice.read_count < 10_000
+    assert choice.ran_out_of_time
+
+
+def test_there_was_said_to_be_nothing_to_verify_when_most_rows_were_not_read(
+    with_many_rows: SyncPair,
+) -> None:
+    with closing(sqlite3.connect(with_many_rows.settings.state_file)) as state, state:
+        state.execute("UPDATE delivered SET profile_hash = 1, event_hash = 1")
+    with pytest.raises(VerificationError, match="no row is unchanged") as caught:
+        list(verify(with_many_rows.settings, 3, threading.Event(), max_read_seconds=0))
+    assert "nothing to verify" not in str(caught.value)
 
 
 def test_addresses_with_special_characters_are_read_back(

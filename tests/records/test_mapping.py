@@ -39,6 +39,20 @@ def test_the_record_has_the_user_id_the_email_and_the_event_id() -> None:
     assert record.event_id == SARAHS_EVENT_ID
 
 
+@pytest.mark.parametrize(
+    "email", ["sarah@example.com", " Sarah@EXAMPLE.com\t", "straße@example.com"]
+)
+def test_the_user_key_alone_is_that_of_the_whole_key(email: str) -> None:
+    row = sarah(email=email)
+    assert mapping_for(row).user_key_of(tuple(row.values())) == key_of(row).user_key
+
+
+@pytest.mark.parametrize("email", [None, b"sarah@example.com", 1])
+def test_a_row_whose_email_is_no_text_has_no_user_key(email: object) -> None:
+    row = sarah(email=email)
+    assert mapping_for(row).user_key_of(tuple(row.values())) is None
+
+
 def test_the_order_of_the_columns_does_not_matter() -> None:
     turned = dict(reversed(list(SARAH.items())))
     assert record_of(turned) == record_of(SARAH)

@@ -26,6 +26,7 @@ class SetUp:
         self.state_file = folder / "state.sqlite3"
         self.env_file: Path | None = None
         self.slow_query_seconds = 1.0
+        self.max_read_seconds = 5.0
         self.environment = {
             **source.settings(),
             **WINDOW,
@@ -45,6 +46,7 @@ class SetUp:
                 self.settings(**changed),
                 self.env_file,
                 slow_query_seconds=self.slow_query_seconds,
+                max_read_seconds=self.max_read_seconds,
             )
         )
 

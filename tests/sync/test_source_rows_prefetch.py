@@ -118,3 +118,39 @@ def test_close_does_not_wait_for_a_slow_source() -> None:
     assert time.monotonic() - began_at < 10  # and not 30
     assert reading._thread.daemon  # it does not hold up the end of the program either
     thinking.set()
+
+
+def test_an_iteration_that_ran_out_of_time_gives_no_more_items() -> None:
+    reading = Prefetcher(Counted())
+    items = iter(reading)
+    assert next(items) == 0
+    reading.end_after(0)
+    assert list(items) == []
+    assert not reading.is_exhausted
+    reading.close()
+
+
+def test_an_iteration_does_not_wait_for_a_slow_item_after_its_time() -> None:
+    thinking = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        thinking.wait(30)
+
+    reading = Prefetcher(slow)
+    items = iter(reading)
+    assert next(items) == 1
+    began_at = time.monotonic()
+    reading.end_after(0.05)
+    assert list(items) == []
+    assert time.monotonic() - began_at < 10  # and not 30
+    assert not reading.is_exhausted
+    reading.close()
+    thinking.set()
+
+
+def test_an_iteration_with_time_left_reaches_the_end() -> None:
+    reading = Prefetcher(Counted(10))
+    reading.end_after(100)
+    assert list(reading) == list(range(10))
+    assert reading.is_exhausted
