@@ -45,6 +45,7 @@ WHOLE_RESPONSE_TIMEOUTS = 2
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 MAX_RESPONSE_BYTES = 2 * MAX_BODY_BYTES  # room for headers, and for a compressed body
 _RECEIVE_BYTES = 16_384  # what TLS decrypts at a time
+_CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
 _PLAIN_HEAD = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [^\r\n]*\r\n((?:[\w-]+:[^\r\n]*\r\n)+)\r\n")
@@ -180,6 +181,7 @@ class Connection:
         self._connection: Any = factory._new_conn()
         self._connection.response_class = _Response  # of a proxy
         self._socket: Any = None
+        self._checked_at = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -187,6 +189,7 @@ class Connection:
 
     def is_usable(self) -> bool:
         """Return whether the server has neither closed the connection nor sent anything."""
+        self._checked_at = time.monotonic()
         if not wait_for_read(self._socket, timeout=0.0):
             return True
         if not isinstance(self._socket, ssl.SSLSocket):
@@ -202,6 +205,15 @@ class Connection:
         finally:
             self._socket.settimeout(self._read_seconds)
         return False
+
+    def open_if_closed(self) -> None:
+        """Do what `open` does unless the connection is usable, as it was within the last second."""
+        if self.is_open and time.monotonic() - self._checked_at > _CHECK_AFTER_SECONDS:
+            if self.is_usable():
+                return
+            self.close()
+        if not self.is_open:
+            self.open()
 
     def open(self) -> None:
         """Connect: TCP, the proxy's tunnel, TLS. Raises `ProxyError` if a proxy is to blame."""
@@ -221,6 +233,7 @@ class Connection:
                 raise ProxyError(str(error), error) from error
             raise
         self._socket = connection.sock
+        self._checked_at = time.monotonic()
 
     def close(self) -> None:
         self._socket = None

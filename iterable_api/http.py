@@ -212,11 +212,14 @@ class Connection:
         return self._pooled is not None and self._pooled.is_open
 
     def open(self) -> ApiResponse | None:
-        """Connect, if it is not open; return the error, or None."""
-        if self._pooled is None or self._pooled.is_open:
+        """Connect, unless an open connection was taken; return the error, or None.
+
+        A second call connects anew if the server has closed the connection since.
+        """
+        if self._pooled is None:
             return self._error
         try:
-            self._pooled.open()
+            self._pooled.open_if_closed()
         except _ERRORS as error:
             return _to_network_error(error)
         return None
