@@ -271,7 +271,7 @@ class IterableClient:
                 break
             if response.status == 429:
                 limited_at = min(limited_at, self._clock())
-                rate_limiter.slow_down(response.requested_wait_seconds or 0.0)
+                rate_limiter.slow_down(response.requested_wait_seconds or 0.0, started_at=sent_at)
             else:
                 failures += 1
             wait_seconds = self._wait_before_retry(
