@@ -48,6 +48,8 @@ _RECEIVE_BYTES = 16_384  # what TLS decrypts at a time
 _CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
+_PROTOCOL = b"HTTP/1.1 "
+_HEAD_END = re.compile(rb"\n\r?\n")
 _PLAIN_HEAD = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [^\r\n]*\r\n((?:[\w-]+:[^\r\n]*\r\n)+)\r\n")
 _HEADERS = re.compile(rb"([\w-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
 _NOT_PLAIN_HEADERS = frozenset((b"transfer-encoding", b"content-encoding"))
@@ -269,8 +271,10 @@ class Connection:
     def _receive_plain(self, incoming: _Incoming) -> Received | None:
         """Return a response of the usual form; None for any other."""
         start = incoming.receive()
-        while b"\r\n\r\n" not in start and len(start) < _RECEIVE_BYTES:
-            if not (more := incoming.receive()):
+        while not _HEAD_END.search(start) and len(start) < _RECEIVE_BYTES:
+            if not _PROTOCOL.startswith(start[: len(_PROTOCOL)]) or not (
+                more := incoming.receive()
+            ):
                 return None
             start += more
         found = _PLAIN_HEAD.match(start)
