@@ -271,10 +271,9 @@ class Connection:
     def _receive_plain(self, incoming: _Incoming) -> Received | None:
         """Return a response of the usual form; None for any other."""
         start = incoming.receive()
-        while not _HEAD_END.search(start) and len(start) < _RECEIVE_BYTES:
-            if not _PROTOCOL.startswith(start[: len(_PROTOCOL)]) or not (
-                more := incoming.receive()
-            ):
+        while _PROTOCOL.startswith(start[: len(_PROTOCOL)]) and not _HEAD_END.search(start):
+            more = incoming.receive()
+            if not more or len(start) > _RECEIVE_BYTES:
                 return None
             start += more
         found = _PLAIN_HEAD.match(start)
