@@ -44,7 +44,7 @@ from iterable_api.tls import SharedContext
 WHOLE_RESPONSE_TIMEOUTS = 2
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 MAX_RESPONSE_BYTES = 2 * MAX_BODY_BYTES  # room for headers, and for a compressed body
-_RECEIVE_BYTES = 16_384  # what TLS decrypts at a time
+_RECEIVE_BYTES = 4_096  # each waiting thread holds a buffer of this size; responses are smaller
 _CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
