@@ -314,7 +314,8 @@ class IterableClient:
         is_permitted = False
         try:
             # A permit from before the wait no longer counts: many such calls could start at once.
-            is_permitted = (has_permit and not share.has_waited) or rate_limiter.acquire(
+            is_early = has_permit and not share.has_waited
+            is_permitted = (rate_limiter.start if is_early else rate_limiter.acquire)(
                 self._stop.wait
             )
         finally:  # also after Ctrl-C at a Python prompt
