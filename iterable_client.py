@@ -237,20 +237,20 @@ class IterableClient:
         verdict = Verdict.UNAVAILABLE
         while (share := self._send_budget.take(len(body), self._stop)) is not None:
             with share, self._http.connection() as connection:
-                # The permit comes after the handshake, which takes two round trips or more: where
-                # new connections give way to reused ones, too many calls would arrive at once.
+                # A call starts after its handshake, which takes two round trips or more: where new
+                # connections give way to reused ones, too many calls would arrive at once.
                 is_permit_old = share.has_waited or not connection.is_open
                 sent_at = self._clock()
                 error = connection.open()
-                if error is None and has_permit and is_permit_old:
-                    rate_limiter.give_back()
-                    has_permit = False
-                if error is None and not has_permit:
-                    if not rate_limiter.acquire(self._stop.wait):
-                        break
-                    error = connection.open()  # the server may have closed it in the meantime
                 if error is None:
+                    if has_permit and is_permit_old:
+                        rate_limiter.give_back()
+                        has_permit = False
+                    start = rate_limiter.start if has_permit else rate_limiter.acquire
+                    if not start(self._stop.wait):
+                        break
                     sent_at = self._clock()
+                    error = connection.open()  # if the server has closed it in the meantime
                 if not before_attempt(attempts + 1):
                     break
                 has_permit = False

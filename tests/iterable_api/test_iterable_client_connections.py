@@ -113,7 +113,7 @@ def test_a_permit_was_taken_before_the_handshake_of_its_call() -> None:
         limiter = client.rate_limiters[USERS_BULK_UPDATE]
         assert limiter.try_acquire() == 0.0
         client.call(USERS_BULK_UPDATE, USER, has_permit=True, max_attempts=1)
-        assert len(limiter._started) == 1  # and not two: the first permit was given back
+        assert len(limiter._booked) == 1  # and not two: the first permit was given back
         client.close()
 
 

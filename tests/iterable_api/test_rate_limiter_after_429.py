@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -303,18 +305,24 @@ def test_no_second_has_more_calls_than_the_limit_whatever_429s_and_returned_perm
 ) -> None:
     limiter, time = limiter_and_time(rate)
     starts: list[float] = []
+    lateness = cycle((0.0, 0.3, 0.01))
 
     def limit() -> None:
         for after_seconds, pause_seconds in replies:
             time.wait(after_seconds)
             limiter.slow_down(pause_seconds, started_at=time.now - 0.05)
 
+    def late_start() -> None:
+        time.wait(next(lateness))
+        assert limiter.start(time.wait)
+        starts.append(time.now)
+
     def dispatch() -> None:
         for back_after_seconds in returns:
             while wait_seconds := limiter.try_acquire():
                 time.wait(wait_seconds)
             if back_after_seconds is None:
-                starts.append(time.now)
+                time.start(late_start)
             else:
                 time.wait(back_after_seconds)
                 limiter.give_back()
