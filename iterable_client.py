@@ -33,7 +33,7 @@ from iterable_api.responses import (
     log_level,
     verdict_of,
 )
-from iterable_api.send_budget import SendBudget, Share
+from iterable_api.send_budget import SendBudget
 from logger_config import RowText
 from records.json_values import to_json_value
 from records.mapping import InvalidRow, RowMapping
@@ -118,6 +118,13 @@ class IterableClient:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def open_connections(self, count: int) -> None:
+        """Open up to `count` connections in the background, so that the first calls find them.
+
+        Nothing is sent and no attempt is counted. Errors are ignored: a later call meets them, too.
+        """
+        self._http.open_connections(count)
 
     def update_user(self, email: str, data_fields: JSON) -> tuple[bool, JSON]:
         """Create or update a user's profile (`POST /api/users/update`).
@@ -216,9 +223,10 @@ class IterableClient:
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
         `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
-        caller has already taken the rate limiter's permit for the first attempt. `max_attempts`
-        can only lower that of the client. `before_attempt(number)` is called right before an
-        attempt is sent; if it returns False, neither this attempt nor a later one is made.
+        caller has already taken the rate limiter's permit for the first attempt; the call
+        exchanges it for a later one if it has to connect first. `max_attempts` can only lower that
+        of the client. `before_attempt(number)` is called right before an attempt is sent, or when
+        it failed to connect; if it returns False, neither this attempt nor a later one is made.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
         rate_limiter = self.rate_limiters[endpoint]
@@ -227,15 +235,28 @@ class IterableClient:
         attempts = failures = 0
         response = ApiResponse(None, problem="stopped before it was sent")
         verdict = Verdict.UNAVAILABLE
-        while (share := self._wait_for_turn(rate_limiter, len(body), has_permit)) is not None:
-            has_permit = False
-            with share:
+        while (share := self._send_budget.take(len(body), self._stop)) is not None:
+            with share, self._http.connection() as connection:
+                # A call starts after its handshake, which takes two round trips or more: where new
+                # connections give way to reused ones, too many calls would arrive at once.
+                is_permit_old = share.has_waited or not connection.is_open
+                sent_at = self._clock()
+                error = connection.open()
+                if error is None:
+                    if has_permit and is_permit_old:
+                        rate_limiter.give_back()
+                        has_permit = False
+                    start = rate_limiter.start if has_permit else rate_limiter.acquire
+                    if not start(self._stop.wait):
+                        break
+                    sent_at = self._clock()
+                    error = connection.open()  # if the server has closed it in the meantime
                 if not before_attempt(attempts + 1):
                     break
+                has_permit = False
                 attempts += 1
                 self._count_attempt(is_retry=attempts > 1)
-                sent_at = self._clock()
-                response = self._http.post(endpoint, body, share)
+                response = error or connection.post(endpoint, body, share)
             if logger.isEnabledFor(logging.DEBUG):
                 self._log_attempt(
                     f"{endpoint} {subject} attempt {attempts}",
@@ -250,7 +271,7 @@ class IterableClient:
                 break
             if response.status == 429:
                 limited_at = min(limited_at, self._clock())
-                rate_limiter.slow_down(response.requested_wait_seconds or 0.0)
+                rate_limiter.slow_down(response.requested_wait_seconds or 0.0, started_at=sent_at)
             else:
                 failures += 1
             wait_seconds = self._wait_before_retry(
@@ -303,24 +324,6 @@ class IterableClient:
             self.has_api_answered = True
         if response.is_answer:
             self._answered_at = self._clock()
-
-    def _wait_for_turn(
-        self, rate_limiter: RateLimiter, body_bytes: int, has_permit: bool
-    ) -> Share | None:
-        """Wait for room on the line, then for a permit; return None if the run stops first."""
-        share = self._send_budget.take(body_bytes, self._stop)
-        if share is None:
-            return None
-        is_permitted = False
-        try:
-            # A permit from before the wait no longer counts: many such calls could start at once.
-            is_permitted = (has_permit and not share.has_waited) or rate_limiter.acquire(
-                self._stop.wait
-            )
-        finally:  # also after Ctrl-C at a Python prompt
-            if not is_permitted:
-                share.release()
-        return share if is_permitted else None
 
     def _wait_before_retry(
         self,

@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from functools import partial
-from io import TextIOWrapper, UnsupportedOperation
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,7 +27,7 @@ FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file get
 _MAX_LINKS = 40  # the limit of Linux
 MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
 
-_secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets
+_secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets; the longest first
 # Characters that control a terminal, end a line, change the direction of the text, or are
 # invisible. Not the joiners U+200C and U+200D: names and emoji contain them.
 CONTROL_CHARACTERS = re.compile(
@@ -45,8 +45,11 @@ _EMAIL = re.compile(
 
 def register_secret(secret: str, label: str) -> None:
     """Make `redact` replace `secret` with `[label]` from now on."""
+    global _secrets
     if len(secret) >= MIN_SECRET_CHARACTERS:
-        _secrets.update(dict.fromkeys(_spellings(secret), f"[{label}]"))
+        known = {**_secrets, **dict.fromkeys(_spellings(secret), f"[{label}]")}
+        # One may be part of another. A new dict: other threads may be reading the old one.
+        _secrets = {each: known[each] for each in sorted(known, key=len, reverse=True)}
 
 
 def _spellings(secret: str) -> set[str]:
@@ -80,9 +83,9 @@ def redact(text: str, *, emails: bool = False, secrets: bool = True) -> str:
     """
     text = _escape(text)
     if secrets:
-        for secret in sorted(_secrets, key=len, reverse=True):  # one may be part of another
+        for secret, label in _secrets.items():
             if secret in text:
-                text = text.replace(secret, _secrets[secret])
+                text = text.replace(secret, label)
     if emails and ("@" in text or "%40" in text):  # the pattern takes 60 microseconds a line
         text = _EMAIL.sub("[e-mail]", text)
     return text
@@ -199,6 +202,20 @@ class _RedactingFormatter(logging.Formatter):
     def __init__(self, *, emails: bool) -> None:
         super().__init__(FORMAT, TIME_FORMAT)
         self._redact = partial(redact, emails=emails)
+        self._last_second = (-1, "")  # and its text: most lines are of the same second
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        record.asctime = self.formatTime(record, self.datefmt)
+        return self.formatMessage(record)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second, text = self._last_second
+        if int(record.created) != second:
+            text = super().formatTime(record, datefmt)
+            self._last_second = (int(record.created), text)
+        return text
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = self._redacted_message(record)
@@ -206,16 +223,12 @@ class _RedactingFormatter(logging.Formatter):
 
     def _redacted_message(self, record: logging.LogRecord) -> str:
         arguments = record.args
-        if not isinstance(arguments, tuple) or not any(
-            isinstance(each, RowText) for each in arguments
-        ):
-            return self._redact(record.message)
-        redacted = (
-            self._redact(each, secrets=not isinstance(each, RowText))
-            if isinstance(each, str)
-            else each
+        if not isinstance(arguments, tuple) or RowText not in map(type, arguments):
+            return self._redact(record.getMessage())
+        redacted = [
+            self._redact(each, secrets=type(each) is not RowText) if isinstance(each, str) else each
             for each in arguments
-        )
+        ]
         return str(record.msg) % tuple(redacted)
 
     def formatException(self, ei: Any) -> str:
@@ -264,12 +277,29 @@ class _PrivateRotatingFile(RotatingFileHandler):
         assert isinstance(stream, TextIOWrapper)  # noqa: S101
         return stream
 
-    def shouldRollover(self, record: logging.LogRecord) -> int:
-        """Return whether to rotate; never a pipe, where Python 3.13 cannot tell the position."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, after a rotation if it would make the file too large.
+
+        The inherited method formats each line twice and asks the system five times.
+        """
         try:
-            return super().shouldRollover(record)
-        except UnsupportedOperation:
+            line = f"{self.format(record)}\n"
+            if self.stream is None:
+                self.stream = self._open()
+            if self._is_full(self.stream, line):
+                self.doRollover()
+            self.stream.write(line)
+            self.stream.flush()
+        except Exception:  # noqa: BLE001 - as every handler of `logging` does
+            self.handleError(record)
+
+    def _is_full(self, stream: TextIO, line: str) -> bool:
+        """Return whether the file has no room for a line; a pipe or a device always has."""
+        file = os.fstat(stream.fileno())
+        if not stat.S_ISREG(file.st_mode):
             return False
+        size_bytes = len(line) if line.isascii() else len(line.encode("utf-8", "backslashreplace"))
+        return file.st_size + size_bytes >= self.maxBytes
 
     def doRollover(self) -> None:
         """Rotate the file, or keep writing to it if the folder does not allow a rotation."""

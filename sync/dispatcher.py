@@ -135,7 +135,7 @@ class Dispatcher:
         self._unrecorded: list[CallReport] = []
         self._rows_done = 0
         self._recorded_at = time.monotonic()
-        self._has_unanswered = False  # whether any call was unavailable
+        self._has_verdict = False  # whether any call has one, other than blocked
         self._unavailable_in_a_row = self._blocked_in_a_row = 0
         self._blocked: list[CallReport] = []  # before the API has answered: not judged yet
         self._blocked_at = 0.0  # the client's time when the first one was noted
@@ -162,13 +162,13 @@ class Dispatcher:
     def _send_alone(self, units: Iterator[Rows]) -> None:
         """Send the first unit, and another one as long as a proxy or firewall has blocked all.
 
-        The others need not wait for it once a call got no answer: it may take many minutes until
-        the row at fault in a batch stands alone.
+        The others wait only for a first verdict that is not `refused`, not for the unit's end: that
+        would be a round trip more, and where a batch is split it may take many minutes.
         """
         is_blocked = True
         while is_blocked and (unit := next(units, None)) is not None and not self._stop.is_set():
             self._start(unit, has_permit=False)
-            while self._in_flight and not self._has_unanswered and not self._stop.is_set():
+            while self._in_flight and not self._has_verdict and not self._stop.is_set():
                 time.sleep(_TICK_SECONDS)
                 self._check_reports()
             is_blocked = bool(self._blocked) and not self._in_flight
@@ -306,7 +306,7 @@ class Dispatcher:
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""
-        self._has_unanswered |= report.call.verdict is Verdict.UNAVAILABLE
+        self._has_verdict |= not report.call.is_blocked
         if not report.call.is_blocked:
             self._unrecorded.append(report)
             return self._reason_to_abort(report)

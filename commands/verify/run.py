@@ -30,7 +30,7 @@ from iterable_api.comparison import (
     profile_differences,
 )
 from iterable_api.http import IterableHTTP
-from iterable_api.rate_limiter import RateLimiter
+from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import Verdict
 from records.rows import RequestKind
@@ -314,5 +314,8 @@ class _Reader:
             response = self._http.get(*lookup_of(lookup.kind, email))
             if response.status != 429:
                 return response
-            rate_limiter.slow_down(response.requested_wait_seconds or 1.0)
+            wait_seconds = response.requested_wait_seconds or 1.0
+            rate_limiter.slow_down(wait_seconds)
+            if self._stop.wait(backoff_seconds(1, wait_seconds)):
+                break
         return None

@@ -94,10 +94,10 @@ def test_close_closes_connections_that_are_still_referenced() -> None:
         http = IterableHTTP(API_KEY, server.url, timeout_seconds=TIMEOUT_SECONDS)
         http.post(USERS_UPDATE, USER)
         # A call in flight or a traceback may still hold a reference.
-        held = http._adapter.poolmanager.connection_from_url(server.url)
+        held = list(http.pool()._idle)
         http.close()
         assert server.client_closed.wait(10), "the connection stays open"
-        assert held.pool is None
+        assert [each.is_open for each in held] == [False]
 
 
 def test_each_response_on_a_connection_has_its_own_deadline(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -225,6 +227,35 @@ def test_an_unusable_ca_bundle_is_refused_with_the_reason(
     assert (result.verdict, result.message) == (Verdict.REFUSED, problem)
 
 
+def test_the_ca_bundle_was_loaded_for_every_connection(
+    secure_site: Website, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took 22 ms and 0.7 MB each."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(certificate.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    secure_site.closes_after_response = True
+    http = IterableHTTP(API_KEY, secure_site.url)
+    with ThreadPoolExecutor(10) as threads:
+        first = threads.map(lambda _: http.post(USERS_UPDATE, USER).status, range(10))
+        assert set(first) == {200}
+        bundle.unlink()
+        assert set(threads.map(lambda _: http.post(USERS_UPDATE, USER).status, range(10))) == {200}
+    assert secure_site.connection_count == 20
+    http.close()
+
+
+def test_a_folder_of_cas_is_accepted(
+    secure_site: Website, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["openssl", "x509", "-in", str(certificate), "-noout", "-subject_hash"]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / f"{name}.0").write_bytes(certificate.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    client, _stop = unwaiting_client(secure_site.url)
+    assert client.call(USERS_UPDATE, USER).delivered
+
+
 def test_a_server_without_tls_is_unavailable(site: Website) -> None:
     client, _stop = unwaiting_client(site.url.replace("http:", "https:"), max_attempts=2)
     result = client.call(USERS_UPDATE, USER)
@@ -249,6 +280,32 @@ def test_https_is_tunnelled_through_the_proxy_without_showing_it_the_key(
     assert [request.line.split()[:2] for request in between.requests] == [["CONNECT", host]]
     assert API_KEY not in repr(between.requests)
     assert len(secure_site.requests) == 2
+
+
+def test_a_proxy_may_itself_be_reached_over_tls(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with proxy(certificate) as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        client, _stop = unwaiting_client(secure_site.url)
+        assert client.call(USERS_UPDATE, USER).delivered
+        assert client.call(USERS_UPDATE, USER).delivered
+        client.close()
+    assert [request.line.split()[0] for request in between.requests] == ["CONNECT"]
+    assert API_KEY not in repr(between.requests)
+    assert len(secure_site.requests) == 2
+
+
+def test_a_proxy_with_an_untrusted_certificate_is_refused(
+    secure_site: Website, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with proxy(make_self_signed(tmp_path, "IP:127.0.0.1")) as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        client, _stop = unwaiting_client(secure_site.url)
+        assert client.call(USERS_UPDATE, USER).verdict is Verdict.REFUSED
+    assert between.requests == []
 
 
 def test_no_proxy_is_respected(

@@ -232,3 +232,55 @@ def test_an_orderly_server_keeps_its_connection(certificate: Path | None) -> Non
     with server_with(lambda n: [response(n)], certificate) as server:
         assert statuses(post_all(server)) == {200}
         assert server.connection_count == 1
+
+
+USUAL_FORMS: dict[str, Answer] = {
+    "two cookies": lambda n: [response(n, head="Set-Cookie: a=b\r\nSet-Cookie: c=d\r\n")],
+    "other letter case": lambda n: [response(n).replace(b"Content-Length", b"content-LENGTH")],
+    "no blank after the colon": lambda n: [response(n).replace(b": ", b":", 1)],
+    "more blanks": lambda n: [response(n).replace(b": ", b": \t ", 1)],
+    "no reason phrase": lambda n: [response(n).replace(b" Fine", b" ")],
+    "Connection: Keep-Alive": lambda n: [response(n, head="Connection: Keep-Alive\r\n")],
+    "a large body": lambda n: [_padded(n, 100_000)],
+    "a body in pieces": lambda n: [_padded(n, 9_000)[:5_000], _padded(n, 9_000)[5_000:]],
+    "headers in pieces": lambda n: [response(n)[:9], response(n)[9:30], response(n)[30:]],
+}
+UNUSUAL_FORMS: dict[str, Answer] = {
+    "no reason phrase and no blank": lambda n: [response(n).replace(b" Fine", b"")],
+    "bare line feeds": lambda n: [response(n).replace(b"\r\n", b"\n")],
+    "a folded header": lambda n: [response(n, head="X-Long: a\r\n b\r\n")],
+    "a header name with a dot": lambda n: [response(n, head="X.Y: a\r\n")],
+    "a long header": lambda n: [response(n, head=f"X: {'x' * 30_000}\r\n")],
+    "HTTP/1.2": lambda n: [response(n).replace(b"HTTP/1.1", b"HTTP/1.2")],
+    "chunks": lambda n: [chunked(n, b"0\r\n\r\n")],
+    "Content-Encoding: identity": lambda n: [response(n, head="Content-Encoding: identity\r\n")],
+}
+
+
+def _padded(number: int, size: int) -> bytes:
+    body = f'{{"code":"Success","msg":"{number}","params":"{"-" * size}"}}'.encode()
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("form", [*USUAL_FORMS, *UNUSUAL_FORMS])
+def test_every_form_of_a_response_is_read_and_keeps_its_connection(
+    certificate: Path | None, form: str
+) -> None:
+    with server_with({**USUAL_FORMS, **UNUSUAL_FORMS}[form], certificate) as server:
+        assert [each.message for each in post_all(server)] == [str(number) for number in NUMBERS]
+        assert server.connection_count == 1
+
+
+@pytest.mark.parametrize("length", ["+31", "31, 31", "-1", "3_1", "x", "", "99999999999999999999"])
+def test_an_odd_length_makes_no_request_get_the_response_to_another_one(length: str) -> None:
+    def odd(number: int) -> Sequence[bytes]:
+        right = str(len(response(number).partition(b"\r\n\r\n")[2])).encode()
+        return [response(number).replace(right, length.encode(), 1)]
+
+    with server_with(odd) as server:
+        post_all(server, read_timeout_seconds=0.02)
+
+
+def test_two_different_lengths_make_no_request_get_the_response_to_another_one() -> None:
+    with server_with(lambda n: [response(n, head="Content-Length: 5\r\n")]) as server:
+        post_all(server, read_timeout_seconds=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -59,3 +60,49 @@ def calls(
             time.wait(seconds)
 
     return job
+
+
+class Server:
+    """A server in virtual time that counts exactly, and the calls of a dispatcher to it.
+
+    `allowed(now)` is how many calls a second it accepts; each call takes `latency_seconds`, and one
+    that gets a 429 waits for `named_seconds` before it is sent again.
+    """
+
+    def __init__(
+        self,
+        allowed: Callable[[float], int],
+        *,
+        latency_seconds: float = 0.3,
+        named_seconds: float = 1.0,
+    ) -> None:
+        self.accepted: list[float] = []
+        self.refused: list[float] = []
+        self.rates: list[tuple[float, float]] = []  # time, rate of the limiter
+        self._allowed = allowed
+        self._latency_seconds = latency_seconds
+        self._named_seconds = named_seconds
+
+    def serve(self, limiter: RateLimiter, time: VirtualTime, seconds: float) -> None:
+        """Send calls as fast as the limiter permits, for so many seconds."""
+        answers: deque[tuple[float, float]] = deque()  # of 429s: when they come back, and started
+        end = time.now + seconds
+        while time.now < end:
+            while answers and answers[0][0] <= time.now:
+                _, started_at = answers.popleft()
+                limiter.slow_down(self._named_seconds, started_at=started_at)
+            wait_seconds = limiter.try_acquire()
+            if not wait_seconds:
+                self._call(time.now, answers)
+                continue
+            self.rates.append((time.now, limiter.rate))
+            next_answer_seconds = answers[0][0] - time.now if answers else wait_seconds
+            time.now += max(min(wait_seconds, next_answer_seconds), ROUNDING)
+
+    def _call(self, now: float, answers: deque[tuple[float, float]]) -> None:
+        allowed = self._allowed(now)
+        if len(self.accepted) < allowed or self.accepted[-allowed] + 1.0 <= now:
+            self.accepted.append(now)
+        else:
+            self.refused.append(now)
+            answers.append((now + self._latency_seconds, now))

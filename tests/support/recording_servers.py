@@ -107,8 +107,11 @@ def website(
 
 
 @contextlib.contextmanager
-def proxy() -> Iterator[Website]:
-    """Run a proxy that tunnels (`CONNECT`) and records everything that it can read."""
+def proxy(certificate: Path | None = None) -> Iterator[Website]:
+    """Run a proxy that tunnels (`CONNECT`) and records everything that it can read.
+
+    With a certificate it is itself reached over TLS.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -132,8 +135,21 @@ def proxy() -> Iterator[Website]:
         def handle_error(self, *_arguments: object) -> None:
             """Ignore errors: a request other than CONNECT is only recorded."""
 
+        def get_request(self) -> tuple[socket.socket, object]:
+            connection, address = super().get_request()
+            if context is not None:
+                connection = context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+            return connection, address
+
+    context: ssl.SSLContext | None = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
     server = Server(("127.0.0.1", 0), Handler)
-    seen = Website(f"http://127.0.0.1:{server.server_address[1]}")
+    scheme = "http" if context is None else "https"
+    seen = Website(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     with _running(server):
         yield seen
 

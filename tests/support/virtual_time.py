@@ -35,10 +35,17 @@ class VirtualTime:
         woken.wait(60)
         return False
 
+    def pass_by(self, seconds: float) -> bool:
+        """Wait without threads: let the time pass at once."""
+        self.now += seconds
+        return False
+
     def run(self, *jobs: Callable[[], None]) -> None:
         """Run the jobs to their end; only one of them runs at any time."""
         for job in jobs:
-            self._start(job)
+            self.start(job)
+            with self._condition:
+                self._condition.wait_for(lambda: not self._busy, 60)
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: not self._busy, 60)
@@ -49,7 +56,9 @@ class VirtualTime:
                 self._busy += 1
             woken.set()
 
-    def _start(self, job: Callable[[], None]) -> None:
+    def start(self, job: Callable[[], None]) -> None:
+        """Start another job; one that runs may call this."""
+
         def work() -> None:
             self.wait(0.0)
             try:
@@ -62,5 +71,3 @@ class VirtualTime:
         with self._condition:
             self._busy += 1
         threading.Thread(target=work, daemon=True).start()
-        with self._condition:
-            self._condition.wait_for(lambda: not self._busy, 60)
