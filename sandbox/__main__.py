@@ -15,6 +15,7 @@ from sandbox.api_service import ApiOptions, ApiService
 from sandbox.faults import load_fault_script
 from sandbox.field_types import FIELD_TYPES
 from sandbox.iterable_api import loopback_address, serve, tls_context
+from sandbox.traffic import Limit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         type=_limit,
         action="append",
         default=[],
-        metavar="ENDPOINT=RPS",
-        help="calls per second, for example users/update=500; may be repeated",
+        metavar="ENDPOINT=RPS[/sliding]",
+        help="calls per second, for example users/update=500; may be repeated. It is a token bucket"
+        " that holds a second's calls; with users/update=500/sliding no more than 500 calls are"
+        " accepted in any second",
     )
     add(
         "--retry-after",
@@ -197,9 +200,13 @@ def _count(text: str) -> int:
     return int(_number(text, 1e9))
 
 
-def _limit(text: str) -> tuple[str, float]:
-    endpoint, _, number = text.rpartition("=")
-    return endpoint, _number(number, 1e9)
+def _limit(text: str) -> tuple[str, Limit]:
+    endpoint, _, limit = text.rpartition("=")
+    number, _, window = limit.partition("/")
+    if window not in ("", "sliding"):
+        raise argparse.ArgumentTypeError(f"must be ENDPOINT=RPS[/sliding], not {text!r}")
+    per_second = _number(number, 1e9)
+    return endpoint, {"per_second": per_second, "window": window} if window else per_second
 
 
 def _field_type(text: str) -> tuple[str, str]:

@@ -21,7 +21,14 @@ from sandbox.faults import CallFacts, FaultScript
 from sandbox.project import Project
 from sandbox.request_schemas import body_problems
 from sandbox.responses import ApiResponse
-from sandbox.traffic import BusiestSecond, EndpointTraffic, Limit, RateLimit, whole_seconds
+from sandbox.traffic import (
+    BusiestSecond,
+    EndpointTraffic,
+    Limit,
+    RateLimit,
+    to_rate_limit,
+    whole_seconds,
+)
 from sandbox.wire_response import WireResponse, to_wire
 
 BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
@@ -33,7 +40,7 @@ class ApiOptions:
 
     `latency_seconds` is the whole service time, varied by up to `jitter_seconds`; `failure_rate`
     is the share of calls that get a random 500, 502, 503 or 504; `limits` are calls per second by
-    endpoint, or `{"per_second": N, "burst": N}`; `retry_after` and `rate_limit_reset` are the
+    endpoint, or another form of `to_rate_limit`; `retry_after` and `rate_limit_reset` are the
     hints that a 429 carries; with `api_key` None any non-empty key is accepted; `keep_calls` is
     the number of calls that are recorded, the newest ones. For the others see `Project` and
     `FaultScript`.
@@ -115,6 +122,8 @@ class ApiService:
         self._traffic = {name: EndpointTraffic() for name in (*ENDPOINTS, UNKNOWN_ENDPOINT)}
         self._busiest = BusiestSecond()
         self.connection_count = self.handshake_count = self.resumed_count = 0
+        self._first_call_at: float | None = None
+        self._last_call_at: float | None = None
         self.reset_connection_count = 0
         self.redirect_followed_count = 0
 
@@ -135,7 +144,9 @@ class ApiService:
         if unknown:
             known = ", ".join(ENDPOINTS)
             raise ValueError(f"no endpoint {', '.join(unknown)}; the endpoints are {known}")
-        replaced = {name: RateLimit(limit) for name, limit in limits.items() if limit is not None}
+        replaced = {
+            name: to_rate_limit(limit) for name, limit in limits.items() if limit is not None
+        }
         kept = {name: limit for name, limit in self._limits.items() if name not in limits}
         self._limits = {**kept, **replaced}
 
@@ -150,6 +161,9 @@ class ApiService:
         traffic = self._traffic[call.endpoint]
         traffic.arrive(call.arrived_at)
         self._busiest.arrive(call.arrived_at)
+        self._last_call_at = time.time()
+        if self._first_call_at is None:
+            self._first_call_at = self._last_call_at
         service_seconds = options.latency_seconds
         if options.jitter_seconds:
             service_seconds += self._rng.uniform(-options.jitter_seconds, options.jitter_seconds)
@@ -200,6 +214,8 @@ class ApiService:
             "repeated_applies": sum(each.repeated_count for each in self._traffic.values()),
             "event_id_collisions": project.event_id_collision_count,
             "max_requests_in_one_second": self._busiest.most,
+            "first_call_at": self._first_call_at,
+            "last_call_at": self._last_call_at,
             "connections": self.connection_count,
             "handshakes": self.handshake_count,
             "resumed": self.resumed_count,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
+from typing import Any, Protocol
 
-Limit = float | Mapping[str, float]
+Limit = float | Mapping[str, float | str]
 
 
 class BusiestSecond:
@@ -32,21 +33,48 @@ class BusiestSecond:
             self.most = len(recent)
 
 
-class RateLimit:
-    """Token bucket: `per_second` tokens are added, `burst` is the capacity, a call takes one."""
+class RateLimit(Protocol):
+    """When a call is accepted."""
+
+    per_second: float
+
+    @property
+    def remaining(self) -> int:
+        """Number of calls that would be accepted now."""
+
+    def wait_seconds(self, now: float) -> float:
+        """Accept a call and return 0.0, or return the seconds until one would be accepted."""
+
+
+def to_rate_limit(limit: Limit) -> RateLimit:
+    """Build a limit from its JSON form; raises ValueError.
+
+    That is a number or `{"per_second": N}`, with a `"burst"` of a token bucket's size other than
+    N, or with `"window": "sliding"`.
+    """
+    numbers: dict[str, Any] = dict(limit) if isinstance(limit, Mapping) else {"per_second": limit}
+    is_sliding = numbers.get("window") == "sliding"
+    if is_sliding:
+        del numbers["window"]
+    unknown = set(numbers) - ({"per_second"} if is_sliding else {"per_second", "burst"})
+    if unknown or "per_second" not in numbers:
+        raise ValueError(
+            'a limit is a number, {"per_second": N, "burst": N}'
+            ' or {"per_second": N, "window": "sliding"}'
+        )
+    if not all(type(value) in (int, float) and value > 0 for value in numbers.values()):
+        raise ValueError("a limit's numbers must be greater than 0")
+    return SlidingSecond(**numbers) if is_sliding else TokenBucket(**numbers)
+
+
+class TokenBucket:
+    """Rate limit: `per_second` tokens are added, `burst` is the capacity, a call takes one."""
 
     __slots__ = ("_tokens", "_updated_at", "burst", "per_second")
 
-    def __init__(self, limit: Limit) -> None:
-        numbers = limit if isinstance(limit, Mapping) else {"per_second": limit}
-        unknown = sorted(set(numbers) - {"per_second", "burst"})
-        if unknown or "per_second" not in numbers:
-            raise ValueError('a limit is a number, or {"per_second": N, "burst": N}')
-        values = list(numbers.values())
-        if not all(type(value) in (int, float) and value > 0 for value in values):
-            raise ValueError("a limit's numbers must be greater than 0")
-        self.per_second = numbers["per_second"]
-        self.burst = max(1.0, numbers.get("burst", self.per_second))
+    def __init__(self, per_second: float, burst: float | None = None) -> None:
+        self.per_second = per_second
+        self.burst = max(1.0, per_second if burst is None else burst)
         self._tokens = self.burst
         self._updated_at: float | None = None
 
@@ -65,6 +93,33 @@ class RateLimit:
             self._tokens -= 1.0
             return 0.0
         return (1.0 - self._tokens) / self.per_second
+
+
+class SlidingSecond:
+    """Rate limit that counts exactly: at most so many accepted calls in any second."""
+
+    __slots__ = ("_accepted", "per_second")
+
+    def __init__(self, per_second: float) -> None:
+        if per_second != int(per_second):
+            raise ValueError("a limit in a sliding window must be a whole number")
+        self.per_second = per_second
+        self._accepted: deque[float] = deque()  # times within the last second
+
+    @property
+    def remaining(self) -> int:
+        """Number of calls that would be accepted now."""
+        return int(self.per_second) - len(self._accepted)
+
+    def wait_seconds(self, now: float) -> float:
+        """Accept a call and return 0.0, or return the seconds until one would be accepted."""
+        accepted = self._accepted
+        while accepted and now - accepted[0] >= 1.0:
+            accepted.popleft()
+        if len(accepted) < self.per_second:
+            accepted.append(now)
+            return 0.0
+        return accepted[0] + 1.0 - now
 
 
 class EndpointTraffic:

@@ -218,7 +218,8 @@ def test_bad_flags_are_refused_with_exit_status_2() -> None:
     for flags, complaint in (
         (["--host", "192.0.2.1"], "loopback addresses only"),
         (["--fault-script", '[{"fault": "delay"}]'], "fault rule 1 (delay): needs `seconds`"),
-        (["--limit", "users/update"], "must be a number"),
+        (["--limit", "users/update"], "must be ENDPOINT=RPS[/sliding]"),
+        (["--limit", "users/update=1.5/sliding"], "must be a whole number"),
     ):
         command = [sys.executable, "-m", "sandbox", *flags]
         ended = subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.faults import CallFacts, FaultScript, load_fault_script
-from sandbox.traffic import BusiestSecond, RateLimit
+from sandbox.traffic import BusiestSecond, SlidingSecond, TokenBucket, to_rate_limit
 
 SARAH = "sarah.johnson@email.com"
 
@@ -128,7 +128,7 @@ def test_a_script_is_loaded_from_inline_json_or_a_file(tmp_path: Path) -> None:
 
 
 def test_a_bucket_gives_its_burst_then_its_rate() -> None:
-    limit = RateLimit({"per_second": 10, "burst": 2})
+    limit = to_rate_limit({"per_second": 10, "burst": 2})
     assert [limit.wait_seconds(100.0) for _ in range(3)] == [0, 0, pytest.approx(0.1)]
     assert limit.wait_seconds(100.05) == pytest.approx(0.05)
     assert limit.wait_seconds(100.11) == 0
@@ -136,14 +136,42 @@ def test_a_bucket_gives_its_burst_then_its_rate() -> None:
 
 
 def test_a_limit_alone_has_a_burst_of_one_second_and_at_least_one_call() -> None:
-    assert RateLimit(500).burst == 500
-    assert RateLimit(0.5).burst == 1
+    assert TokenBucket(500).burst == 500
+    assert TokenBucket(0.5).burst == 1
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, {}, {"per_second": 1, "brust": 2}, {"burst": 1}])
+def test_a_sliding_limit_accepts_no_more_calls_in_any_second() -> None:
+    limit = to_rate_limit({"per_second": 3, "window": "sliding"})
+    arrivals = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0, 1.4, 1.5, 1.6)
+    accepted = [at for at in arrivals if not limit.wait_seconds(at)]
+    assert accepted == [0.0, 0.5, 0.9, 1.0, 1.5]  # a refused call does not count
+
+
+def test_a_sliding_limit_says_when_it_accepts_the_next_call() -> None:
+    limit = SlidingSecond(2)
+    assert [limit.wait_seconds(at) for at in (10.0, 10.25)] == [0.0, 0.0]
+    assert limit.remaining == 0
+    assert limit.wait_seconds(10.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        0,
+        -1,
+        True,
+        {},
+        {"per_second": 1, "brust": 2},
+        {"burst": 1},
+        {"per_second": 1, "window": "tumbling"},
+        {"per_second": 1, "window": "sliding", "burst": 2},
+        {"per_second": 2.5, "window": "sliding"},
+        {"window": "sliding"},
+    ],
+)
 def test_a_limit_that_makes_no_sense_is_refused(limit: Any) -> None:
     with pytest.raises(ValueError, match="limit"):
-        RateLimit(limit)
+        to_rate_limit(limit)
 
 
 def test_the_busiest_second_slides() -> None:
