@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import requests.certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 _KEY_TYPES = {
     "ecdsa": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
@@ -65,7 +65,7 @@ def certificates(key_type: str = "ecdsa") -> Iterator[Certificates]:
             *("-days", "2", "-extfile", extensions, "-out", certificate),
         )
         bundle = folder / "bundle.pem"
-        bundle.write_bytes(Path(requests.certs.where()).read_bytes() + b"\n" + ca.read_bytes())
+        bundle.write_bytes(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + ca.read_bytes())
         yield Certificates(certificate, key, bundle)
 
 
