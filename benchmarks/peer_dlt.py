@@ -20,8 +20,7 @@ import pymysql
 import pymysql.cursors
 from dlt.sources.helpers import requests
 
-WORKERS = 250
-TOLD = "requests failed: "
+from benchmarks.baselines import POOL_THREADS, TOLD
 
 
 def users() -> Iterator[list[dict[str, Any]]]:
@@ -38,7 +37,7 @@ def users() -> Iterator[list[dict[str, Any]]]:
 
 def main(url: str) -> None:
     """Run the pipeline once and print the number of requests that failed for good."""
-    client = requests.Client(max_connections=WORKERS)
+    client = requests.Client(max_connections=POOL_THREADS)
     headers = {"Api-Key": "benchmark-key"}
     lock, failed = threading.Lock(), 0
 
