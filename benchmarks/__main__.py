@@ -4,20 +4,93 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-from benchmarks.baselines import Loop, measure_baselines
-from benchmarks.delivery import MODES, measure_delivery
-from benchmarks.figures import Section, append_record, console_lines
+from benchmarks.certificates import KEY_TYPES, Certificates, certificates
+from benchmarks.commands import measure_commands
+from benchmarks.delivery import measure_delivery
+from benchmarks.figures import Section, Table, append_record, beside, console_lines
+from benchmarks.growth import SIZES, measure_growth
 from benchmarks.machine import commit, machine_line, today, versions_line
+from benchmarks.peers import measure_peers
 from benchmarks.processes import BenchmarkError
+from benchmarks.required import summary
 from benchmarks.rerun import measure_rerun
-from benchmarks.sources import SOURCES
+from benchmarks.side_by_side import measure_side_by_side
+from benchmarks.sources import SOURCES, Source
 from benchmarks.startup import ROWS as STARTUP_ROWS
 from benchmarks.startup import measure_startup
+from benchmarks.stop import measure_stop
 from tests.support.mariadb import MariaDBUnavailable
 
-DEFAULT_ROWS = {"per-user": 15_000, "bulk": 100_000, "rerun": 1_000_000, "startup": STARTUP_ROWS}
+Contents = Sequence[Section | Table]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a mode is measured with; `latency_ms` is None where the mode's own default holds."""
+
+    rows: int
+    latency_ms: float | None
+    source: Source
+    tls: Certificates | None
+    slow_rows: int
+    with_pip: bool
+
+    @property
+    def scheme(self) -> str:
+        """How the section's title names the connection to the sandbox."""
+        return "plain http" if self.tls is None else "TLS"
+
+    def latency(self, default: float = 300.0) -> float:
+        """Return the latency of an API call in milliseconds."""
+        return default if self.latency_ms is None else self.latency_ms
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A mode of the command line; `in_default` unless it takes long or another one includes it."""
+
+    rows: int
+    measure: Callable[[Conditions], Contents]
+    in_default: bool = True
+
+
+def _delivery(name: str, latency_ms: float = 300.0) -> Callable[[Conditions], Contents]:
+    return lambda on: [measure_delivery(name, on.rows, on.latency(latency_ms), on.source, on.tls)]
+
+
+MODES = {
+    "per-user": Mode(10_000, _delivery("per-user")),
+    "per-user-1s": Mode(10_000, _delivery("per-user-1s", 1_000.0)),
+    "bulk": Mode(60_000, _delivery("bulk")),
+    "rerun": Mode(1_000_000, lambda on: measure_rerun(on.rows, on.source, on.tls)),
+    "commands": Mode(
+        1_000_000, lambda on: [measure_commands(on.rows, on.source, on.tls)], in_default=False
+    ),
+    "stop": Mode(1_000_000, lambda on: [measure_stop(on.rows, on.latency(), on.source, on.tls)]),
+    "side-by-side": Mode(
+        10_000, lambda on: [measure_side_by_side(on.rows, on.latency(), on.source, on.tls)]
+    ),
+    "startup": Mode(STARTUP_ROWS, lambda on: [measure_startup(on.source, on.tls)]),
+    "peers": Mode(
+        5_000,
+        lambda on: measure_peers(
+            on.rows, on.slow_rows, on.latency(), on.source, on.tls, with_pip=on.with_pip
+        ),
+    ),
+    "growth": Mode(
+        STARTUP_ROWS,  # not used: it generates its own
+        lambda on: [
+            measure_growth(SIZES if on.rows == STARTUP_ROWS else [on.rows], on.scheme, on.tls)
+        ],
+        in_default=False,
+    ),
+}
+_DEFAULT_MODES = tuple(name for name, mode in MODES.items() if mode.in_default)
+_GROUPS = {"default": _DEFAULT_MODES, "all": (*_DEFAULT_MODES, "growth")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,43 +99,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     heading = f"{today()}, {commit()}"  # taken first: the code may change during the run
     notes = [machine_line(), versions_line()]
     _print([*notes, ""])
-    try:
-        sections = _measure(arguments)
-    except (BenchmarkError, MariaDBUnavailable) as error:
-        sys.stderr.write(f"{error}\n")
-        if isinstance(error, MariaDBUnavailable):
-            sys.stderr.write("To measure without MariaDB, add --source embedded.\n")
-        return 1
+    contents: list[Section | Table] = []
+    errors: list[str] = []
+    for name in _modes(arguments.mode):
+        try:
+            for content in _measure(name, arguments):
+                _print(console_lines(content))
+                contents.append(content)
+        except (BenchmarkError, MariaDBUnavailable) as error:
+            errors.append(f"{name}: {error}\n")
+            if isinstance(error, MariaDBUnavailable):
+                errors.append("To measure without MariaDB, add --source embedded.\n")
+                break
+    if set(arguments.mode) & set(_GROUPS):
+        table = summary(contents)
+        _print(console_lines(table))
+        contents.insert(0, table)
     if arguments.record:
-        append_record(heading, notes, sections)
-    return 0
+        append_record(heading, notes, contents)
+    sys.stderr.writelines(errors)
+    return 1 if errors else 0
 
 
-def _measure(arguments: argparse.Namespace) -> list[Section]:
-    modes = tuple(DEFAULT_ROWS) if arguments.mode == "all" else (arguments.mode,)
-    loops = None
-    if arguments.baseline and any(mode in MODES for mode in modes):
-        loops = measure_baselines(arguments.baseline_rows, arguments.latency_ms)
-    sections = []
-    for mode in modes:
-        section = _measure_mode(mode, arguments, loops)
-        _print(console_lines(section))
-        sections.append(section)
-    return sections
+def _modes(chosen: Sequence[str]) -> list[str]:
+    names = [mode for name in chosen for mode in _GROUPS.get(name, (name,))]
+    return list(dict.fromkeys(names))
 
 
-def _measure_mode(
-    mode: str, arguments: argparse.Namespace, loops: tuple[Loop, Loop] | None
-) -> Section:
-    rows = DEFAULT_ROWS[mode]
-    if arguments.rows and mode != "startup":
-        rows = arguments.rows
-    with SOURCES[arguments.source](rows) as source:
-        if mode == "rerun":
-            return measure_rerun(rows, source)
-        if mode == "startup":
-            return measure_startup(source)
-        return measure_delivery(mode, rows, arguments.latency_ms, source, loops)
+def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Table]:
+    """Measure one mode over the chosen schemes; with two, their sections are put together."""
+    measured = []
+    for scheme in ("https", "http") if arguments.scheme == "both" else (arguments.scheme,):
+        with ExitStack() as stack:
+            mode = MODES[name]
+            rows = arguments.rows if arguments.rows and name != "startup" else mode.rows
+            source = stack.enter_context(SOURCES[arguments.source](rows))
+            tls = None
+            if scheme == "https":
+                tls = stack.enter_context(certificates(arguments.tls_key))
+            on = Conditions(
+                rows,
+                arguments.latency_ms,
+                source,
+                tls,
+                arguments.slow_rows,
+                arguments.with_pip,
+            )
+            contents = mode.measure(on)
+            measured.append(
+                [
+                    replace(content, scheme=on.scheme) if isinstance(content, Section) else content
+                    for content in contents
+                ]
+            )
+    for first, *others in zip(*measured, strict=True):
+        if not others:
+            yield first
+        elif isinstance(first, Section) and isinstance(others[0], Section):
+            yield beside(first, others[0])
+        else:
+            yield from (first, *others)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,26 +167,43 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the program on this machine, with the sandbox as Iterable and a "
         "private MariaDB as the source, and print each figure beside the required one.",
     )
-    defaults = ", ".join(f"{mode} {rows:,}" for mode, rows in DEFAULT_ROWS.items())
+    defaults = ", ".join(
+        f"{name} {mode.rows:,}" for name, mode in MODES.items() if name not in ("startup", "growth")
+    )
     add = parser.add_argument
     add(
         "--mode",
-        choices=(*DEFAULT_ROWS, "all"),
-        default="all",
-        help="what to measure (default: all)",
+        nargs="+",
+        choices=(*MODES, *_GROUPS),
+        default=["default"],
+        metavar="MODE",
+        help=f"what to measure: {', '.join(MODES)}; 'default' is all but commands (part of rerun) "
+        "and growth, 'all' includes growth",
     )
     add(
         "--rows",
         type=_at_least_one,
         metavar="N",
-        help=f"rows of the source (default: {defaults}; startup is fixed)",
+        help=f"rows of the source (default: {defaults}; startup is fixed, growth has four sizes)",
     )
     add(
         "--latency-ms",
         type=float,
-        default=300.0,
         metavar="N",
-        help="latency of an API call (default: 300)",
+        help="latency of an API call (default: 300, per-user-1s 1000; rerun, commands, startup "
+        "and growth have none)",
+    )
+    add(
+        "--scheme",
+        choices=("https", "http", "both"),
+        default="https",
+        help="how the program reaches the sandbox; both: one table with a column for each",
+    )
+    add(
+        "--tls-key",
+        choices=KEY_TYPES,
+        default=KEY_TYPES[0],
+        help="key of the sandbox's certificate (default: %(default)s)",
     )
     add(
         "--source",
@@ -99,17 +212,17 @@ def _parser() -> argparse.ArgumentParser:
         help="database (default: mariadb); see the README",
     )
     add(
-        "--no-baseline",
-        dest="baseline",
-        action="store_false",
-        help="do not measure the two simple loops",
-    )
-    add(
-        "--baseline-rows",
+        "--slow-rows",
         type=_at_least_one,
         default=200,
         metavar="N",
-        help="rows of each simple loop (default: 200)",
+        help="peers: rows of those that make one call after another (default: %(default)s)",
+    )
+    add(
+        "--without-pip",
+        dest="with_pip",
+        action="store_false",
+        help="peers: without dlt and drt, which pip installs into build/benchmark-peers",
     )
     add("--record", action="store_true", help="append the figures to benchmarks/RESULTS.md")
     return parser

@@ -1,63 +1,32 @@
-"""Baselines: two simple loops that send the same rows, without rate limiter, retries or state.
+"""Simple scripts to compare with, without rate limiter, retries or state.
 
-One calls `requests.post` twice per row, the other uses a `requests.Session`. Each runs in its own
-process (`python -m benchmarks.baselines`), both at once: they spend nearly all time waiting.
+`python -m benchmarks.baselines KIND URL ROWS` sends each row's two requests: one row after another
+with `requests.post` (plain), the same with a `requests.Session` (session), or with that session in
+250 threads (pool). It prints a line for each response that is not 2xx, and how many there were.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
-from benchmarks.processes import PROJECT_FOLDER, BenchmarkError, environment, sandbox
 from benchmarks.users import customers, page_views
 
+KINDS = ("plain", "session", "pool")
+POOL_THREADS = 250
+TOLD = "requests failed: "
 
-@dataclass(frozen=True)
-class Loop:
-    """Figures of one loop; the CPU time excludes the start of the process."""
-
-    users_per_second: float
-    cpu_seconds_per_user: float
+Post = Callable[..., requests.Response]
 
 
-def measure_baselines(rows: int, latency_ms: float) -> tuple[Loop, Loop]:
-    """Run the plain loop and the loop with a session, against a separate sandbox."""
-    with sandbox(latency_ms) as api:
-        running = [
-            subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "benchmarks.baselines", kind, api.url, str(rows)],
-                cwd=PROJECT_FOLDER,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment(),
-            )
-            for kind in ("plain", "session")
-        ]
-        try:
-            outputs = [process.communicate()[0] for process in running]
-        finally:
-            for process in running:
-                process.kill()  # no effect if it has ended
-                process.wait()
-        calls = sum(endpoint["received"] for endpoint in api.endpoints().values())
-    if calls != 4 * rows:
-        raise BenchmarkError(f"the baselines made {calls} calls instead of {4 * rows}")
-    plain, session = (Loop(**json.loads(output)) for output in outputs)
-    return plain, session
-
-
-def _loop(post: Callable[..., Any], url: str, rows: int) -> None:
-    headers = {"Api-Key": "benchmark-key"}
+def payloads(rows: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the two bodies of each row."""
     for customer, view in zip(customers(rows), page_views(rows), strict=True):
         _number, email, first_name, last_name, plan_type, candidate = customer
         _view, user_id, page, device, _browser, location, event_time = view
@@ -71,7 +40,6 @@ def _loop(post: Callable[..., Any], url: str, rows: int) -> None:
                 "candidate": candidate,
             },
         }
-        post(f"{url}/api/users/update", json=update, headers=headers, timeout=30)
         seen_at = datetime.fromisoformat(str(event_time)).replace(tzinfo=timezone.utc)
         event = {
             "email": email,
@@ -86,17 +54,39 @@ def _loop(post: Callable[..., Any], url: str, rows: int) -> None:
                 "candidate": candidate,
             },
         }
-        post(f"{url}/api/events/track", json=event, headers=headers, timeout=30)
+        yield update, event
 
 
 def main(kind: str, url: str, rows: int) -> None:
-    """Run one loop and print its figures as JSON."""
-    post = requests.Session().post if kind == "session" else requests.post
-    before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    _loop(post, url, rows)
-    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
-    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    sys.stdout.write(json.dumps(asdict(Loop(rows / seconds, cpu_seconds / rows))))
+    """Send all rows in one of the three ways."""
+    session = requests.Session()
+    session.mount("https://", HTTPAdapter(pool_maxsize=POOL_THREADS))
+    session.mount("http://", HTTPAdapter(pool_maxsize=POOL_THREADS))
+    post: Post = requests.post if kind == "plain" else session.post
+
+    def send(bodies: tuple[dict[str, Any], dict[str, Any]]) -> int:
+        return sum(
+            not _is_ok(post, f"{url}/api/{endpoint}", body)
+            for endpoint, body in zip(("users/update", "events/track"), bodies, strict=True)
+        )
+
+    if kind == "pool":
+        with ThreadPoolExecutor(POOL_THREADS) as pool:
+            failed = sum(pool.map(send, payloads(rows)))
+    else:
+        failed = sum(map(send, payloads(rows)))
+    sys.stdout.write(f"{TOLD}{failed}\n")
+
+
+def _is_ok(post: Post, url: str, body: dict[str, Any]) -> bool:
+    try:
+        response = post(url, json=body, headers={"Api-Key": "benchmark-key"}, timeout=30)
+    except requests.RequestException as error:
+        sys.stdout.write(f"{body['email']}: {error}\n")
+        return False
+    if not response.ok:
+        sys.stdout.write(f"{body['email']}: {response.status_code} {response.text}\n")
+    return response.ok
 
 
 if __name__ == "__main__":

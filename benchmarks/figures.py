@@ -3,91 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 RESULTS_FILE = Path(__file__).resolve().parent / "RESULTS.md"
-_HEADER = ("", "program", "required", "", "plain loop", "loop with session")
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure; `plain` and `session` are those of the two baselines."""
+    """One figure; `name` is its key in `required.REQUIREMENTS`, if it is a required one.
+
+    `other` is the same figure over plain http, if both were measured.
+    """
 
     what: str
     measured: str
     required: str = ""
     is_met: bool | None = None  # None: nothing is required
-    plain: str = ""
-    session: str = ""
+    other: str = ""
+    name: str = ""
 
-    def cells(self) -> tuple[str, ...]:
-        """Return the cells in the order of the table's header."""
-        verdict = "" if self.is_met is None else "met" if self.is_met else "MISSED"
-        return (self.what, self.measured, self.required, verdict, self.plain, self.session)
+    @property
+    def verdict(self) -> str:
+        """Whether the required figure is met; empty if nothing is required."""
+        return "" if self.is_met is None else "met" if self.is_met else "MISSED"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells with a header, one row per tool or size."""
+
+    mode: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one mode."""
+    """The figures of one mode; `scheme` says how the program reached the sandbox."""
 
     mode: str
     title: str
     lines: Sequence[Line]
+    scheme: str = ""
+
+    def to_table(self) -> Table:
+        """Return the figures as rows of a table."""
+        if any(line.other for line in self.lines):
+            header: tuple[str, ...] = ("", "TLS", "required", "", "plain http")
+            rows = [(*_cells(line), line.other) for line in self.lines]
+            return Table(self.mode, f"{self.title}, over TLS and plain http", header, rows)
+        scheme = f", over {self.scheme}" if self.scheme else ""
+        header = ("", "measured", "required", "")
+        return Table(self.mode, self.title + scheme, header, [_cells(line) for line in self.lines])
 
 
-def at_least(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
-    """Return the line of a figure with a required minimum."""
-    return Line(
-        what,
-        f"{value:,.{digits}f}{unit}",
-        f">= {required:,.{_digits(required)}f}{unit}",
-        value >= required,
-    )
+def _cells(line: Line) -> tuple[str, ...]:
+    return (line.what, line.measured, line.required, line.verdict)
 
 
-def at_most(what: str, value: float, required: float, unit: str = "", digits: int = 1) -> Line:
-    """Return the line of a figure with an allowed maximum."""
-    return Line(
-        what,
-        f"{value:,.{digits}f}{unit}",
-        f"<= {required:,.{_digits(required)}f}{unit}",
-        value <= required,
-    )
+def beside(over_tls: Section, over_http: Section) -> Section:
+    """Return the first section with the figures of the second as a column of their own."""
+    others = {line.what: line.measured for line in over_http.lines}
+    lines = [replace(line, other=others.get(line.what, "")) for line in over_tls.lines]
+    return replace(over_tls, lines=lines)
 
 
-def _digits(number: float) -> int:
-    return 0 if number == int(number) else 2 if round(number, 1) != number else 1
-
-
-def console_lines(section: Section) -> list[str]:
-    """Return the lines of a section for the console."""
-    rows = [_HEADER, *(line.cells() for line in section.lines)]
-    used = [i for i in range(len(_HEADER)) if any(row[i] for row in rows[1:])]
+def console_lines(content: Section | Table) -> list[str]:
+    """Return the lines of a section or table for the console."""
+    table = content.to_table() if isinstance(content, Section) else content
+    rows = [tuple(table.header), *map(tuple, table.rows)]
+    used = [i for i in range(len(table.header)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
-    lines = [f"{section.mode}: {section.title}"]
+    lines = [f"{table.mode}: {table.title}"]
     for row in rows:
-        cells = [row[i].ljust(widths[i]) if i in (0, 3) else row[i].rjust(widths[i]) for i in used]
+        cells = [
+            row[i].ljust(widths[i]) if i == 0 or not table.header[i] else row[i].rjust(widths[i])
+            for i in used
+        ]
         lines.append(f"  {'  '.join(cells)}".rstrip())
-    return [*lines, ""]
+    return [*lines, *(f"  {note}" for note in table.notes), ""]
 
 
-def markdown(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
-    """Return all sections as Markdown for `RESULTS.md`."""
+def markdown(heading: str, notes: Sequence[str], contents: Sequence[Section | Table]) -> str:
+    """Return all sections and tables as Markdown for `RESULTS.md`."""
     text = [f"## {heading}", "", *(f"- {note}" for note in notes), ""]
-    for section in sections:
+    for content in contents:
+        table = content.to_table() if isinstance(content, Section) else content
+        first, *others = table.header
         text += [
-            f"**{section.mode}**: {section.title}",
+            f"**{table.mode}**: {table.title}",
             "",
-            "| figure | program | required | | plain loop | loop with session |",
-            "|---|--:|--:|---|--:|--:|",
-            *(f"| {' | '.join(line.cells())} |" for line in section.lines),
+            f"| {' | '.join([first or 'figure', *others])} |",
+            "|---|" + "".join("--:|" if name else "---|" for name in others),
+            *(f"| {' | '.join(row)} |" for row in table.rows),
             "",
+            *(f"- {note}" for note in table.notes),
+            *([""] if table.notes else []),
         ]
     return "\n".join(text)
 
 
-def append_record(heading: str, notes: Sequence[str], sections: Sequence[Section]) -> None:
-    """Append the sections to `RESULTS.md`."""
+def append_record(heading: str, notes: Sequence[str], contents: Sequence[Section | Table]) -> None:
+    """Append the sections and tables to `RESULTS.md`."""
     with RESULTS_FILE.open("a", encoding="utf-8") as file:
-        file.write("\n" + markdown(heading, notes, sections))
+        file.write("\n" + markdown(heading, notes, contents))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ import mysql.connector
 
 from benchmarks.processes import PROJECT_FOLDER, background
 from benchmarks.users import Row, customers, generating_query, page_views
+from config.settings import DEFAULTS
 from tests.support.mariadb import PrivateMariaDB
 
 SCHEMA = PROJECT_FOLDER / "sql" / "schema.sql"
@@ -31,12 +33,13 @@ _MARIADB_OPTIONS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A database with users; `settings` connect the program to it.
+    """A database with users; `settings` connect the program to it, `kind` is its key in SOURCES.
 
     `change(every)` changes the first name of every `every`th user.
     """
 
     name: str
+    kind: str
     settings: dict[str, str] = field(repr=False)
     change: Callable[[int], None]
 
@@ -50,7 +53,10 @@ def mariadb(rows: int) -> Iterator[Source]:
         _load(server, "page_views", page_views(rows))
         server.run_sql("ANALYZE TABLE customers, page_views", _DATABASE)
         yield Source(
-            f"MariaDB {_version(settings)}", settings, lambda every: _change(settings, every)
+            f"MariaDB {_version(settings)}",
+            "mariadb",
+            settings,
+            lambda every: _change(settings, every),
         )
 
 
@@ -68,7 +74,7 @@ def generated(rows: int) -> Iterator[Source]:
         def change(every: int) -> None:
             query_file.write_text(generating_query(rows, every), encoding="utf-8")
 
-        yield Source(f"MariaDB {_version(settings)}, generated rows", settings, change)
+        yield Source(f"MariaDB {_version(settings)}, generated rows", "generated", settings, change)
 
 
 @contextmanager
@@ -77,7 +83,9 @@ def embedded(rows: int) -> Iterator[Source]:
     command = [sys.executable, "-m", "benchmarks.embedded_mysql", str(rows)]
     with background(command) as first_line:
         settings = dict(part.split("=", 1) for part in first_line.split())
-        yield Source("the embedded server", settings, lambda every: _change(settings, every))
+        yield Source(
+            "the embedded server", "embedded", settings, lambda every: _change(settings, every)
+        )
 
 
 SOURCES: dict[str, Callable[[int], AbstractContextManager[Source]]] = {
@@ -85,6 +93,16 @@ SOURCES: dict[str, Callable[[int], AbstractContextManager[Source]]] = {
     "embedded": embedded,
     "generated": generated,
 }
+
+
+def query_text(settings: Mapping[str, str]) -> str:
+    """Return the SQL that the program would run, for other programs."""
+    path = settings.get("QUERY_FILE", PROJECT_FOLDER / "sql" / "pro_users_recent_engagement.sql")
+    text = Path(path).read_text(encoding="utf-8").strip().rstrip(";")
+    # Comments could contain anything, and the query is put into another one.
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
+    start = datetime.now(timezone.utc) - timedelta(days=int(DEFAULTS["ENGAGEMENT_WINDOW_DAYS"]))
+    return "\n".join(lines).replace("%(window_start)s", f"'{start:%Y-%m-%d %H:%M:%S}'")
 
 
 @contextmanager

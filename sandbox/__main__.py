@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from sandbox.api_service import ApiOptions, ApiService
 from sandbox.faults import load_fault_script
 from sandbox.field_types import FIELD_TYPES
-from sandbox.iterable_api import loopback_address, serve
+from sandbox.iterable_api import loopback_address, serve, tls_context
 from sandbox.traffic import Limit
 
 
@@ -22,20 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     flags = vars(parser.parse_args(arguments))
     host, port = flags.pop("host"), flags.pop("port")
+    certificate, key = flags.pop("tls_certificate"), flags.pop("tls_key")
+    if key and not certificate:
+        parser.error("--tls-key needs --tls-certificate")
     try:
         loopback_address(host)
+        tls = tls_context(certificate, key) if certificate else None
         service = ApiService(_to_options(flags))
     except ValueError as error:
         parser.error(str(error))
     try:
-        asyncio.run(_serve(service, host, port))
+        asyncio.run(_serve(service, host, port, tls))
     except OSError as error:
         sys.stderr.write(f"sandbox: cannot listen on {host}:{port}: {error.strerror}\n")
         return 1
     return 0
 
 
-async def _serve(service: ApiService, host: str, port: int) -> None:
+async def _serve(service: ApiService, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -48,7 +53,7 @@ async def _serve(service: ApiService, host: str, port: int) -> None:
     # time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    await serve(service, stop=stop, ready=ready, host=host, port=port)
+    await serve(service, stop=stop, ready=ready, host=host, port=port, tls=tls)
 
 
 def _to_options(flags: dict[str, Any]) -> ApiOptions:
@@ -71,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
     add("--port", type=_port, default=0, help="TCP port; 0, the default, picks a free one")
+    add("--tls-certificate", metavar="FILE", help="serve over https with this certificate (PEM)")
+    add("--tls-key", metavar="FILE", help="its key (PEM), if the certificate's file has none")
     add("--latency-ms", type=_milliseconds, default=0.0, metavar="N", help="time to process a call")
     add(
         "--jitter-ms",

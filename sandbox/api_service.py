@@ -121,6 +121,9 @@ class ApiService:
         self.calls: deque[CallRecord] = deque(maxlen=self._options.keep_calls)
         self._traffic = {name: EndpointTraffic() for name in (*ENDPOINTS, UNKNOWN_ENDPOINT)}
         self._busiest = BusiestSecond()
+        self.connection_count = self.handshake_count = self.resumed_count = 0
+        self._first_call_at: float | None = None
+        self._last_call_at: float | None = None
         self.reset_connection_count = 0
         self.redirect_followed_count = 0
 
@@ -158,6 +161,9 @@ class ApiService:
         traffic = self._traffic[call.endpoint]
         traffic.arrive(call.arrived_at)
         self._busiest.arrive(call.arrived_at)
+        self._last_call_at = time.time()
+        if self._first_call_at is None:
+            self._first_call_at = self._last_call_at
         service_seconds = options.latency_seconds
         if options.jitter_seconds:
             service_seconds += self._rng.uniform(-options.jitter_seconds, options.jitter_seconds)
@@ -181,6 +187,12 @@ class ApiService:
             self.calls.append(record)
         return PlannedResponse(response, service_seconds, request_id, traffic, record)
 
+    def count_connection(self, number: int, is_tls: bool, is_resumed: bool) -> None:
+        """Add `number` (1 or -1) to the connections, and to the handshakes if it uses TLS."""
+        self.connection_count += number
+        self.handshake_count += number * is_tls
+        self.resumed_count += number * is_resumed
+
     def is_down(self, now: float) -> bool:
         """Return whether a `down` rule resets the connection now, and count the reset."""
         if not self.faults.has_down_rules or not self.faults.is_down(now):
@@ -202,6 +214,11 @@ class ApiService:
             "repeated_applies": sum(each.repeated_count for each in self._traffic.values()),
             "event_id_collisions": project.event_id_collision_count,
             "max_requests_in_one_second": self._busiest.most,
+            "first_call_at": self._first_call_at,
+            "last_call_at": self._last_call_at,
+            "connections": self.connection_count,
+            "handshakes": self.handshake_count,
+            "resumed": self.resumed_count,
             "reset_connections": self.reset_connection_count,
             "redirects_followed": self.redirect_followed_count,
             "faults": self.faults.to_list(),

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from aiohttp.streams import StreamReader
 from sandbox.api_service import ApiOptions, ApiService
 from sandbox.calls import Call, CallRecord
 from sandbox.control import CONTROL_PATH, control
+from sandbox.fault_effects import REDIRECT_TARGET
 from sandbox.project import Project
 from sandbox.traffic import Limit
 from sandbox.wire_response import Ending, WireResponse
@@ -44,8 +47,12 @@ async def serve(
     ready: Callable[[str], None],
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve until `stop` is set; `ready` gets the URL. `host` must be a loopback address."""
+    """Serve until `stop` is set; `ready` gets the URL. `host` must be a loopback address.
+
+    With `tls` the API is served over https, see `tls_context`.
+    """
     loop = asyncio.get_running_loop()
 
     def to_request(
@@ -69,17 +76,34 @@ async def serve(
         loopback_address(host),
         port,
         backlog=_BACKLOG,
+        ssl=tls,
     )
     try:
         address, bound_port = listener.sockets[0].getsockname()[:2]
         url_host = f"[{address}]" if ":" in address else address
-        ready(f"http://{url_host}:{bound_port}")
+        scheme = "http" if tls is None else "https"
+        ready(f"{scheme}://{url_host}:{bound_port}")
         await stop.wait()
     finally:
         listener.close()
         for connection in server.connections:
             if connection.transport is not None:
                 _reset(connection.transport)
+
+
+def tls_context(certificate: str | Path, key: str | Path | None = None) -> ssl.SSLContext:
+    """Return the context of a server with this certificate; without `key`, its file has the key.
+
+    TLS 1.2 or newer, with session tickets. ValueError if the files cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one, too
+        names = str(certificate) if key is None else f"{certificate} and {key}"
+        raise ValueError(f"cannot use the certificate {names}: {error.strerror}") from None
+    return context
 
 
 def loopback_address(host: str) -> str:
@@ -98,7 +122,7 @@ def loopback_address(host: str) -> str:
 class _Connection(web.RequestHandler):
     """A client's connection; a `down` rule resets it before its request is read."""
 
-    __slots__ = ("_service",)
+    __slots__ = ("_is_counted", "_service")
 
     def __init__(
         self, server: web.Server, service: ApiService, loop: asyncio.AbstractEventLoop
@@ -106,6 +130,23 @@ class _Connection(web.RequestHandler):
         # aiohttp itself passes None to turn the access log off; its annotation forbids it.
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._service = service
+        self._is_counted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection, and its TLS handshake, which is complete."""
+        super().connection_made(transport)
+        self._is_counted = True
+        self._count(transport, 1)
+
+    def leave_out(self) -> None:
+        """Take the connection out of the counts, since it is used for control calls."""
+        if self._is_counted and self.transport is not None:
+            self._is_counted = False
+            self._count(self.transport, -1)
+
+    def _count(self, transport: asyncio.BaseTransport, number: int) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        self._service.count_connection(number, tls is not None, bool(tls and tls.session_reused))
 
     def data_received(self, data: bytes) -> None:
         """Pass the data on, or reset the connection if the API is down. Control calls pass."""
@@ -127,6 +168,8 @@ async def _respond(service: ApiService, request: web.BaseRequest) -> web.StreamR
     arrived_at = time.monotonic()
     target = request.raw_path
     if target.startswith(CONTROL_PATH):
+        if isinstance(request.protocol, _Connection) and target != REDIRECT_TARGET:
+            request.protocol.leave_out()
         response = control(service, request.method, target, raw)
         return _to_response(response, service.next_request_id())
     api_key = request.headers.get("Api-Key")
@@ -195,17 +238,26 @@ def _reset(transport: asyncio.BaseTransport) -> None:
 class IterableSandbox:
     """The API in a daemon thread; a context manager.
 
-    `options` are the fields of `ApiOptions`. Every method may be called from any thread, also
-    after `stop`. `project` is the live project: read it only while no call is in progress.
+    `options` are the fields of `ApiOptions`; for TLS see `tls_context`. Every method may be called
+    from any thread, also after `stop`. `project` is the live project: read it only while no call is
+    in progress.
     """
 
     def __init__(
-        self, *, host: str = "127.0.0.1", port: int = 0, keep_calls: int = 10_000, **options: Any
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls_certificate: str | Path | None = None,
+        tls_key: str | Path | None = None,
+        keep_calls: int = 10_000,
+        **options: Any,
     ) -> None:
         """Prepare the server without starting it; TypeError or ValueError for a bad option."""
         self._service = ApiService(ApiOptions(keep_calls=keep_calls, **options))
         self._host = loopback_address(host)
         self._port = port
+        self._tls = None if tls_certificate is None else tls_context(tls_certificate, tls_key)
         self._started = threading.Event()
         self._start_error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -289,4 +341,11 @@ class IterableSandbox:
             self._started.set()
 
         self._stop = asyncio.Event()
-        await serve(self._service, stop=self._stop, ready=ready, host=self._host, port=self._port)
+        await serve(
+            self._service,
+            stop=self._stop,
+            ready=ready,
+            host=self._host,
+            port=self._port,
+            tls=self._tls,
+        )

@@ -122,7 +122,9 @@ def test_the_program_imports_only_packages_of_requirements_txt() -> None:
 
 def test_other_code_imports_only_required_packages() -> None:
     for path in all_python_files():
-        assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT}, path
+        # peer_dlt.py runs in an environment of its own, in which `benchmarks.peers` installs them.
+        peers = {"dlt", "pymysql"} if path.name == "peer_dlt.py" else set()
+        assert packages_of([path]) <= {*RUNTIME, *DEVELOPMENT, *peers}, path
 
 
 def test_every_package_of_requirements_txt_is_used() -> None:

@@ -172,6 +172,7 @@ def test_the_state_counts_calls_answers_and_repeated_applies(sandbox: IterableSa
     assert (state["users"], state["events"], state["calls"]) == (1, 1, 6)
     assert (state["applies"], state["repeated_applies"]) == (5, 3)
     assert 0 < state["max_requests_in_one_second"] <= 6
+    assert 0 < state["first_call_at"] < state["last_call_at"]  # unix seconds
     update = state["endpoints"]["users/update"]
     assert update["answers"] == {"200": 2, "400": 1}
     assert (update["received"], update["applied"], update["repeated"]) == (3, 2, 1)
