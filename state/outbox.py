@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -144,6 +144,7 @@ class Outbox:
         *,
         full_refresh: bool = False,
         takes_samples: bool = False,
+        on_first_to_send: Callable[[], None] = lambda: None,
         now: datetime | None = None,
     ) -> FillSummary:
         """Replace the contents of the outbox with the rows of the query, in one transaction.
@@ -152,6 +153,7 @@ class Outbox:
         `full_refresh`). Of several rows with one user key, all but the one with the latest event
         become `duplicate`; rows of two users with one `event_id` become `invalid`.
         With `takes_samples` the summary has rows that show whose project this is.
+        `on_first_to_send` is called as soon as there is a row to send.
         """
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
@@ -161,14 +163,18 @@ class Outbox:
                     self.delivered.index_event_ids()
             total = 0
             samples: list[DeliveredSample] = []
+            has_to_send = False
             for chunk in chunks:
                 keys = [mapping.key(row) for row in chunk]
                 user_keys = [key.user_key for key in keys if key]
                 if takes_samples:
                     self._take_samples(chunk, keys, user_keys, mapping, samples)
                 known = {} if full_refresh else self.delivered.hashes_of(user_keys)
-                self._append(chunk, keys, known, mapping, total)
+                sends = self._append(chunk, keys, known, mapping, total)
                 total += len(chunk)
+                if sends and not has_to_send:
+                    has_to_send = True
+                    on_first_to_send()
             self._mark_duplicates()
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
@@ -190,8 +196,11 @@ class Outbox:
         known: Mapping[int, Hashes],
         mapping: RowMapping,
         rows_before: int,
-    ) -> None:
-        """Insert rows; `known` are the hashes that make a request unnecessary."""
+    ) -> bool:
+        """Insert rows and return whether any of them is to be sent.
+
+        `known` are the hashes that make a request unnecessary.
+        """
         unchanged: list[tuple[Any, ...]] = []
         others: list[tuple[int, Sequence[Any], RowKey | None]] = []
         for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
@@ -216,6 +225,7 @@ class Outbox:
             unchanged,
         )
         self._database.executemany(_INSERT, to_insert)
+        return any(row.kind is None for row in to_insert)
 
     def _take_samples(
         self,

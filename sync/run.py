@@ -244,11 +244,17 @@ class SyncRun:
                 rows.mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
+                on_first_to_send=self._connect_ahead,
                 now=self._now(),
             )
             if rows.warning:
                 logger.warning("%s", rows.warning)
             return filled
+
+    def _connect_ahead(self) -> None:
+        """Open the connection of the first request while the other rows are read."""
+        if not self._options.dry_run:
+            self._client.open_connections(1)
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings

@@ -21,6 +21,7 @@ from tests.support.golden import SARAHS_EVENT, SARAHS_EVENT_ID, SARAHS_PROFILE
 from tests.support.rows import (
     COLUMNS,
     MAPPING,
+    Row,
     deliver_all,
     email_of,
     fill,
@@ -310,3 +311,22 @@ def test_the_events_of_rows_can_be_read_without_the_profiles(outbox: Outbox) -> 
         three._replace(profile=None),
         four._replace(profile=None),
     ]
+
+
+def test_the_first_row_to_send_is_announced_once_while_rows_are_still_read(
+    outbox: Outbox,
+) -> None:
+    fill(outbox, rows(1, 2))
+    deliver_all(outbox)
+    read: list[int] = []
+    announced_after: list[int] = []
+
+    def reading() -> Iterator[list[Row]]:
+        for number in (1, 2, 3, 4):
+            read.append(number)
+            yield rows(number)
+
+    outbox.fill(reading(), MAPPING, on_first_to_send=lambda: announced_after.append(len(read)))
+    assert announced_after == [3]
+    outbox.fill([rows(1, 2)], MAPPING, on_first_to_send=lambda: announced_after.append(0))
+    assert announced_after == [3]
