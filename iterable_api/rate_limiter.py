@@ -5,7 +5,7 @@ Clock, sleep and random number are arguments, so that tests need no real time.
 Why not a library: a 429 must slow down all threads of an endpoint at once and the rate must then
 recover. And one call too many in a second is a 429: with 350 threads at 500 calls/s,
 the busiest second had 655 to 780 calls with pyrate-limiter 4.5 (999 with its token bucket), and
-501 with this class.
+500 with this class.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ class Case:
         nothing_passes = self.where is Where.BOTH
         if effect is Effect.BLOCKED and self.when is When.ALWAYS and nothing_passes:
             return End(1, {"total_failures": 3, "not_attempted": USER_COUNT - 3})
-        # The first row or batch goes alone: the first call has its updates, the second its events.
+        # The first call goes alone and has the updates of the first row or batch; its events and
+        # the other rows follow together.
         first_count = BATCH_SIZE if self.mode == "bulk" else 1
         hits_update = self.where is not Where.EVENTS and self.when is not When.SOME
         hits_event = self.where is not Where.UPDATES and self.when is not When.FIRST
@@ -111,6 +112,8 @@ class Case:
             hits_update and effect in (Effect.REFUSED, Effect.UNREACHABLE)
         )
         failed = "total_failures" if kills_both else "partial_failures"
+        if effect is Effect.REFUSED and not hits_update:
+            return End(1, None)
         if effect is Effect.REFUSED:
             return End(1, {failed: first_count, "not_attempted": USER_COUNT - first_count})
         if self.when is When.ALWAYS:

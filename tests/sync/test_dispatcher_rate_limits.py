@@ -107,6 +107,19 @@ def test_retries_count_towards_the_limit(path: Path, iterable: IterableSandbox) 
 
 @pytest.mark.slow
 @pytest.mark.rate
+def test_a_limit_that_another_program_shares_uses_up_no_attempt(path: Path) -> None:
+    limits = {USERS_UPDATE: {"per_second": 20, "window": "sliding"}}
+    with (
+        IterableSandbox(limits=limits, latency_seconds=0.05) as iterable,
+        outbox_with(path, rows(*range(100))) as outbox,
+    ):
+        drain(outbox, iterable.url, max_attempts=1, requests_per_second={USERS_UPDATE: 40})
+        assert set(outcomes_of(outbox).values()) == {"successful"}
+        assert iterable.state()["endpoints"][USERS_UPDATE]["rate_limited"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.rate
 @pytest.mark.parametrize("hints", [{}, {"rate_limit_reset": False}, {"retry_after": True}])
 def test_many_429s_lower_the_rate_and_lose_no_row(path: Path, hints: dict[str, Any]) -> None:
     limits = {USERS_UPDATE: 25.0, EVENTS_TRACK: 40.0}
