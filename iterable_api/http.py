@@ -222,6 +222,8 @@ class Connection:
             self._pooled.open_if_closed()
         except _ERRORS as error:
             return _to_network_error(error)
+        finally:
+            self._http.pool().end_opening(self._pooled)
         return None
 
     def post(self, endpoint: str, body: bytes, share: Share = NO_SHARE) -> ApiResponse:
