@@ -49,7 +49,7 @@ _CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
 # So many calls connect at a time; others wait for a connection that becomes free, for as long as
 # connecting may take. If the server or this machine were slower at handshakes than the pace of new
 # calls, every call would open another connection, up to the largest number in flight.
-_MAX_OPENING = 50
+MAX_OPENING = 50
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
 _PROTOCOL = b"HTTP/1.1 "
@@ -131,7 +131,7 @@ class Pool:
                 connection.close()
             with self._changed:
                 left_seconds = give_up_at - time.monotonic()
-                if self._opening_count < _MAX_OPENING or left_seconds <= 0 or self._is_closed:
+                if self._opening_count < MAX_OPENING or left_seconds <= 0 or self._is_closed:
                     self._opening_count += 1
                     break
                 self._waiting_count += 1
