@@ -88,11 +88,13 @@ def test_a_server_that_cannot_be_reached_does_not_disturb_opening_ahead() -> Non
     assert client.call_count == 1
 
 
-def test_a_connection_that_opens_while_the_client_closes_is_closed() -> None:
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_connection_that_opens_while_the_client_closes_is_closed(waits: bool) -> None:
     with website() as site:
         client = IterableClient(API_KEY, site.url, connections=50)
         client.open_connections(50)
-        wait_until(lambda: site.connection_count)
+        if waits:
+            wait_until(lambda: site.connection_count)
         client.close()
         threads = [each for each in threading.enumerate() if each.name == "opening"]
         for thread in threads:
