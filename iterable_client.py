@@ -223,10 +223,10 @@ class IterableClient:
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
         `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
-        caller has already taken the rate limiter's permit for the first attempt; the call
-        exchanges it for a later one if it has to connect first. `max_attempts` can only lower that
-        of the client. `before_attempt(number)` is called right before an attempt is sent, or when
-        it failed to connect; if it returns False, neither this attempt nor a later one is made.
+        caller has already taken the rate limiter's permit for the first attempt. `max_attempts`
+        can only lower that of the client. `before_attempt(number)` is called right before an
+        attempt is sent, or when it failed to connect; if it returns False, neither this attempt nor
+        a later one is made.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
         rate_limiter = self.rate_limiters[endpoint]
@@ -239,14 +239,11 @@ class IterableClient:
             with share, self._http.connection() as connection:
                 # A call starts after its handshake, which takes two round trips or more: where new
                 # connections give way to reused ones, too many calls would arrive at once.
-                is_permit_old = share.has_waited or not connection.is_open
                 sent_at = self._clock()
                 error = connection.open()
                 if error is None:
-                    if has_permit and is_permit_old:
-                        rate_limiter.give_back()
-                        has_permit = False
-                    start = rate_limiter.start if has_permit else rate_limiter.acquire
+                    is_permitted = has_permit and not share.has_waited
+                    start = rate_limiter.start if is_permitted else rate_limiter.acquire
                     if not start(self._stop.wait):
                         break
                     sent_at = self._clock()

@@ -46,6 +46,10 @@ MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API response
 MAX_RESPONSE_BYTES = 2 * MAX_BODY_BYTES  # room for headers, and for a compressed body
 _RECEIVE_BYTES = 4_096  # each waiting thread holds a buffer of this size; responses are smaller
 _CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
+# So many calls connect at a time; others wait for a connection that becomes free, for as long as
+# connecting may take. If the server or this machine were slower at handshakes than the pace of new
+# calls, every call would open another connection, up to the largest number in flight.
+MAX_OPENING = 50
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
 _PROTOCOL = b"HTTP/1.1 "
@@ -108,6 +112,8 @@ class Pool:
         self._timeout_seconds = timeout_seconds
         self._idle: list[Connection] = []  # `append` and `pop` are atomic
         self._is_closed = False
+        self._changed = threading.Condition()
+        self._opening_count = self._waiting_count = 0  # calls that connect, and that wait in `take`
 
     def close(self) -> None:
         """Close the connections; those in use when they are given back."""
@@ -116,17 +122,42 @@ class Pool:
             connection.close()
 
     def take(self) -> Connection:
-        """Return a connection: an open one, or one that has to be opened."""
-        while (connection := self._pop()) is not None:
-            if connection.is_usable():
-                return connection
-            connection.close()
-        return Connection(self._factory, self._timeout_seconds)
+        """Return an open connection, or one that has to be opened."""
+        give_up_at = time.monotonic() + self._timeout_seconds[0]
+        while True:
+            while (connection := self._pop()) is not None:
+                if connection.is_usable():
+                    return connection
+                connection.close()
+            with self._changed:
+                left_seconds = give_up_at - time.monotonic()
+                if self._opening_count < MAX_OPENING or left_seconds <= 0 or self._is_closed:
+                    self._opening_count += 1
+                    break
+                self._waiting_count += 1
+                if not self._idle:
+                    self._changed.wait(left_seconds)
+                self._waiting_count -= 1
+        connection = Connection(self._factory, self._timeout_seconds)
+        connection.is_opening = True
+        return connection
+
+    def end_opening(self, connection: Connection) -> None:
+        """Let another call connect; the connection of this one is open, or could not be opened."""
+        if connection.is_opening:
+            connection.is_opening = False
+            with self._changed:
+                self._opening_count -= 1
+                self._changed.notify()
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it is open."""
+        self.end_opening(connection)
         if connection.is_open and len(self._idle) < self._size:
             self._idle.append(connection)
+            if self._waiting_count:
+                with self._changed:
+                    self._changed.notify()
             if self._is_closed:
                 self.close()
         else:
@@ -137,7 +168,9 @@ class Pool:
         missing_count = min(count, self._size) - len(self._idle)
         numbers = iter(range(missing_count))
         for _ in range(min(missing_count, _OPENING_THREADS)):
-            threading.Thread(target=self._open_each, args=(numbers,), daemon=True).start()
+            threading.Thread(
+                target=self._open_each, args=(numbers,), name="opening", daemon=True
+            ).start()
 
     def _open_each(self, numbers: Iterator[int]) -> None:
         for _ in numbers:
@@ -184,6 +217,7 @@ class Connection:
         self._connection.response_class = _Response  # of a proxy
         self._socket: Any = None
         self._checked_at = 0.0
+        self.is_opening = False  # counted by the pool
 
     @property
     def is_open(self) -> bool:

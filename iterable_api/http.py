@@ -102,12 +102,14 @@ class IterableHTTP:
         if not self.base_url.lower().startswith("https:"):
             self._environment["proxies"] = {}  # a proxy would see the key
         self._pool: Pool | None = None
+        self._is_closed = False
         self._building = threading.Lock()
         self._post_heads: dict[str, bytes] = {}
 
     def close(self) -> None:
         """Close the connections."""
         with self._building:
+            self._is_closed = True
             if self._pool is not None:
                 self._pool.close()
 
@@ -152,6 +154,8 @@ class IterableHTTP:
                         self._connections,
                         self._timeout_seconds,
                     )
+                    if self._is_closed:  # while `open_connections` was at work
+                        self._pool.close()
         return self._pool
 
     def post_head(self, endpoint: str) -> bytes:
@@ -222,6 +226,8 @@ class Connection:
             self._pooled.open_if_closed()
         except _ERRORS as error:
             return _to_network_error(error)
+        finally:
+            self._http.pool().end_opening(self._pooled)
         return None
 
     def post(self, endpoint: str, body: bytes, share: Share = NO_SHARE) -> ApiResponse:

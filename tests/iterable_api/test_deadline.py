@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from urllib3.connectionpool import connection_from_url
 
+from iterable_api.deadline import MAX_OPENING, Connection, Pool
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
 from tests.support.recording_servers import SUCCESS, make_self_signed, website
-from tests.support.rows import API_KEY, unwaiting_client
+from tests.support.rows import API_KEY, unwaiting_client, wait_until
 
 USER = b'{"email":"user1@example.com"}'
 TIMEOUT_SECONDS = (1.0, 0.2)
@@ -98,6 +100,38 @@ def test_close_closes_connections_that_are_still_referenced() -> None:
         http.close()
         assert server.client_closed.wait(10), "the connection stays open"
         assert [each.is_open for each in held] == [False]
+
+
+def pool_for(url: str, connect_seconds: float) -> Pool:
+    return Pool(connection_from_url(url), 100, (connect_seconds, 5.0))
+
+
+def take_in_thread(pool: Pool) -> list[Connection]:
+    taken: list[Connection] = []
+    threading.Thread(target=lambda: taken.append(pool.take()), daemon=True).start()
+    return taken
+
+
+def test_slow_handshakes_made_every_call_open_another_connection() -> None:
+    with website() as site:
+        pool = pool_for(site.url, 60.0)
+        connecting = [pool.take() for _ in range(MAX_OPENING)]
+        taken = take_in_thread(pool)
+        assert not wait_until(lambda: taken, 0.1)
+        connecting[0].open()
+        pool.give_back(connecting[0])
+        assert wait_until(lambda: taken)
+        assert taken[0] is connecting[0]
+        pool.end_opening(connecting[1])  # it failed
+        assert not pool.take().is_open
+        pool.give_back(taken[0])
+        pool.close()
+
+
+def test_a_call_waits_for_a_connection_no_longer_than_for_connecting() -> None:
+    pool = pool_for("http://127.0.0.1:9", 0.05)
+    for _ in range(MAX_OPENING + 1):
+        assert not pool.take().is_open
 
 
 def test_each_response_on_a_connection_has_its_own_deadline(

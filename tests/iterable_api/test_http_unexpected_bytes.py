@@ -19,7 +19,7 @@ import pytest
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE, ApiResponse
 from tests.support.recording_servers import make_self_signed
-from tests.support.rows import API_KEY
+from tests.support.rows import API_KEY, wait_until
 
 NUMBERS = range(40)
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
@@ -34,6 +34,7 @@ class KeepAliveServer:
 
     def __init__(self, answer: Answer, certificate: Path | None) -> None:
         self.connection_count = 0
+        self.answer_count = 0  # sent to the last byte
         self._answer = answer
         self._tls: ssl.SSLContext | None = None
         if certificate is not None:
@@ -64,6 +65,7 @@ class KeepAliveServer:
                     if place:
                         time.sleep(0.002)
                     connection.sendall(piece)
+                self.answer_count += 1
 
 
 def _read_request(connection: socket.socket) -> int | None:
@@ -103,9 +105,17 @@ def server_with(answer: Answer, certificate: Path | None = None) -> Iterator[Kee
         server.close()
 
 
-def post_all(server: KeepAliveServer, **options: float) -> list[ApiResponse]:
-    """Send 40 requests, one after another; no response may be that of another request."""
-    timeout_seconds = (5.0, options.get("read_timeout_seconds", 5.0))
+def post_all(
+    server: KeepAliveServer,
+    *,
+    read_timeout_seconds: float = 5.0,
+    waits_for_the_rest: bool = False,
+) -> list[ApiResponse]:
+    """Send 40 requests, one after another; no response may be that of another request.
+
+    With `waits_for_the_rest` everything that the server sends has arrived before the next request.
+    """
+    timeout_seconds = (5.0, read_timeout_seconds)
     http = IterableHTTP(API_KEY, server.url, connections=1, timeout_seconds=timeout_seconds)
     responses = []
     for number in NUMBERS:
@@ -113,7 +123,8 @@ def post_all(server: KeepAliveServer, **options: float) -> list[ApiResponse]:
         responses.append(found)
         if found.status is not None and found.body is not None:
             assert found.message == str(number), f"request {number} got another one's response"
-        time.sleep(options.get("pause_seconds", 0.0))
+        if waits_for_the_rest:
+            assert wait_until(lambda: server.answer_count > len(responses) - 1)
     http.close()
     return responses
 
@@ -197,8 +208,7 @@ def test_bytes_too_many_became_the_answer_to_the_next_request(
     certificate: Path | None, kind: str
 ) -> None:
     with server_with(TOO_MANY[kind], certificate) as server:
-        # The pause lets what comes later arrive while the connection is idle.
-        found = post_all(server, pause_seconds=0.01)
+        found = post_all(server, waits_for_the_rest=True)
         assert statuses(found) <= {200, 204, 304}
         assert server.connection_count == len(NUMBERS)
 
@@ -215,7 +225,7 @@ def test_an_answer_after_the_time_out_is_nobodys() -> None:
         return [response(number)]
 
     with server_with(late) as server:
-        found = post_all(server, read_timeout_seconds=0.1, pause_seconds=0.01)
+        found = post_all(server, read_timeout_seconds=0.1, waits_for_the_rest=True)
     assert [number for number in NUMBERS if found[number].status is None] == [3]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iterable_api.responses import USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_api.responses import USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import Verdict
 from tests.support.recording_servers import make_self_signed, website
@@ -88,14 +88,18 @@ def test_a_server_that_cannot_be_reached_does_not_disturb_opening_ahead() -> Non
     assert client.call_count == 1
 
 
-def test_a_connection_that_opens_while_the_client_closes_is_closed() -> None:
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_connection_that_opens_while_the_client_closes_is_closed(waits: bool) -> None:
     with website() as site:
         client = IterableClient(API_KEY, site.url, connections=50)
         client.open_connections(50)
-        wait_until(lambda: site.connection_count)
+        if waits:
+            wait_until(lambda: site.connection_count)
         client.close()
+        threads = [each for each in threading.enumerate() if each.name == "opening"]
+        for thread in threads:
+            thread.join(10)
         assert wait_until(lambda: site.open_count == 0)
-        assert not wait_until(lambda: site.open_count, 0.1)
 
 
 # The permit
@@ -106,14 +110,24 @@ def _url_without_a_server() -> str:
         return f"http://127.0.0.1:{gone.getsockname()[1]}"
 
 
-def test_a_permit_was_taken_before_the_handshake_of_its_call() -> None:
+def test_a_call_took_its_turn_before_its_handshake() -> None:
     """Calls that had to connect arrived late, together with those after them: a 429."""
+
+    class Stop(threading.Event):
+        def wait(self, _timeout: float | None = None) -> bool:
+            counts_at_wait.append(site.open_count)
+            return True
+
+    counts_at_wait: list[int] = []
     with website() as site:
-        client, _stop = unwaiting_client(site.url, requests_per_second={USERS_BULK_UPDATE: 5})
-        limiter = client.rate_limiters[USERS_BULK_UPDATE]
-        assert limiter.try_acquire() == 0.0
-        client.call(USERS_BULK_UPDATE, USER, has_permit=True, max_attempts=1)
-        assert len(limiter._booked) == 1  # and not two: the first permit was given back
+        client = IterableClient(
+            API_KEY, site.url, stop=Stop(), requests_per_second={USERS_UPDATE: 0.01}
+        )
+        assert client.rate_limiters[USERS_UPDATE].acquire(lambda _seconds: False)
+        client.open_connections(1)
+        assert wait_until(lambda: site.open_count == 1)
+        assert client.call(USERS_UPDATE, USER).attempts == 0
+        assert counts_at_wait == [1]
         client.close()
 
 

@@ -256,7 +256,6 @@ def test_a_stop_ends_any_wait_at_once(
 
 def test_a_call_that_has_a_permit_takes_no_other(iterable: IterableSandbox) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 1})
-    client.get("users/getFields")  # a call that has to connect exchanges its permit
     assert client.rate_limiters[USERS_UPDATE].try_acquire() == 0
     client.call(USERS_UPDATE, USER, has_permit=True)
     assert stop.waits_seconds == []
@@ -266,7 +265,6 @@ def test_a_call_that_has_a_permit_takes_no_other(iterable: IterableSandbox) -> N
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
 def test_a_bulk_call_without_a_permit_takes_one(iterable: IterableSandbox, endpoint: str) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={endpoint: 0.01})
-    client.get("users/getFields")  # a call that has to connect exchanges its permit
 
     def send(**options: Any) -> CallResult:
         if endpoint == USERS_BULK_UPDATE:
