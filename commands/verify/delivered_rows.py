@@ -63,11 +63,11 @@ def choose_delivered_rows(
         runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         search = _Search(outbox.delivered, max_rows, last_run_at)
-        if not search.candidates:
-            return Choice([], 0, False)
         read_count = 0
         with SourceRows(settings, max_seconds=max_seconds) as rows:
             mapping = rows.mapping
+            if not search.candidates:
+                return Choice([], 0, False)
             for chunk in rows:
                 read_count += len(chunk)
                 search.add(chunk, mapping)

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from commands.verify.run import (
 from iterable_api.comparison import WAITS_SECONDS
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
-from state.database import open_state
 from tests.conftest import SourceDatabase
 from tests.support.sync_pair import USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of
@@ -112,8 +110,6 @@ def test_a_stop_does_not_wait_for_a_hanging_response(synced: SyncPair) -> None:
 @pytest.mark.slow
 def test_a_stop_signal_interrupts_a_slow_query(tmp_path: Path, mariadb: SourceDatabase) -> None:
     add_users(mariadb.run_sql, [1])
-    with closing(open_state(tmp_path / "state.sqlite3")) as state:
-        state.execute("INSERT INTO delivered (user_key, profile_hash) VALUES (1, 1)")
     query = tmp_path / "slow.sql"
     query.write_text("SELECT customers.*, SLEEP(2) FROM customers", encoding="utf-8")
 
