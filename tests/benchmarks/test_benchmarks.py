@@ -80,13 +80,16 @@ def test_a_re_run_makes_no_call_and_then_only_those_for_changed_users(
 
 
 def test_a_stopped_run_leaves_a_complete_results_file(capsys: pytest.CaptureFixture[str]) -> None:
-    output = bench(capsys, "--mode", "stop", "--source", "embedded", "--rows", "2000")
+    # So many rows, and such a latency, that no run can be over when the signal comes.
+    flags = ("--source", "embedded", "--rows", "2000", "--latency-ms", "2000", "--scheme", "http")
+    output = bench(capsys, "--mode", "stop", *flags)
     for what in ("bulk, waiting", "bulk, half", "per-user, waiting", "per-user, half"):
         assert cells(output, f"{what}: results file") == ["complete", "complete", "met"]
 
 
 def test_projects_side_by_side_have_a_figure_each(capsys: pytest.CaptureFixture[str]) -> None:
-    output = bench(capsys, "--mode", "side-by-side", *FEW)
+    flags = ("--source", "embedded", "--rows", "10", "--latency-ms", "5", "--scheme", "http")
+    output = bench(capsys, "--mode", "side-by-side", *flags)
     assert len(cells(output, "two projects: users/s each, start to exit")) == 2
     assert len(cells(output, "three projects: users/s each, start to exit")) == 3
 
