@@ -40,15 +40,14 @@ class Conditions:
     slow_rows: int
     with_pip: bool
 
-    @property
-    def deviation(self) -> str:
-        """What differs from the conditions of the required figures, or an empty text."""
+    def deviation(self, *, with_scheme: bool) -> str:
+        """Return what differs from the conditions of the required figures, or an empty text."""
         parts = []
         if self.rows != MODES[self.mode].rows:
             parts.append(f"{self.rows:,} rows")
         if self.latency_ms is not None:
             parts.append(f"{self.latency_ms:g} ms")
-        if self.tls is None:
+        if with_scheme and self.tls is None:
             parts.append("plain http")
         return ", ".join(parts)
 
@@ -160,7 +159,8 @@ def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Tab
                 arguments.with_pip,
             )
             contents = mode.measure(on)
-            measured.append([_labelled(content, on) for content in contents])
+            deviation = on.deviation(with_scheme=arguments.scheme != "both")
+            measured.append([_labelled(content, on.scheme, deviation) for content in contents])
     for first, *others in zip(*measured, strict=True):
         if not others:
             yield first
@@ -170,11 +170,11 @@ def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Tab
             yield from (first, *others)
 
 
-def _labelled(content: Section | Table, on: Conditions) -> Section | Table:
+def _labelled(content: Section | Table, scheme: str, deviation: str) -> Section | Table:
     if isinstance(content, Table):
         return content
-    section = replace(content, scheme=on.scheme)
-    return deviating(section, on.deviation) if on.deviation else section
+    section = replace(content, scheme=scheme)
+    return deviating(section, deviation) if deviation else section
 
 
 def _parser() -> argparse.ArgumentParser:
