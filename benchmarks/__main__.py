@@ -16,7 +16,7 @@ from benchmarks.growth import SIZES, measure_growth
 from benchmarks.machine import commit, machine_line, today, versions_line
 from benchmarks.peers import measure_peers
 from benchmarks.processes import BenchmarkError
-from benchmarks.required import summary
+from benchmarks.required import deviating, summary
 from benchmarks.rerun import measure_rerun
 from benchmarks.side_by_side import measure_side_by_side
 from benchmarks.sources import SOURCES, Source
@@ -32,12 +32,24 @@ Contents = Sequence[Section | Table]
 class Conditions:
     """What a mode is measured with; `latency_ms` is None where the mode's own default holds."""
 
+    mode: str
     rows: int
     latency_ms: float | None
     source: Source
     tls: Certificates | None
     slow_rows: int
     with_pip: bool
+
+    def deviation(self, *, with_scheme: bool) -> str:
+        """Return what differs from the conditions of the required figures, or an empty text."""
+        parts = []
+        if self.rows != MODES[self.mode].rows:
+            parts.append(f"{self.rows:,} rows")
+        if self.latency_ms is not None:
+            parts.append(f"{self.latency_ms:g} ms")
+        if with_scheme and self.tls is None:
+            parts.append("plain http")
+        return ", ".join(parts)
 
     @property
     def scheme(self) -> str:
@@ -138,6 +150,7 @@ def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Tab
             if scheme == "https":
                 tls = stack.enter_context(certificates(arguments.tls_key))
             on = Conditions(
+                name,
                 rows,
                 arguments.latency_ms,
                 source,
@@ -146,12 +159,8 @@ def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Tab
                 arguments.with_pip,
             )
             contents = mode.measure(on)
-            measured.append(
-                [
-                    replace(content, scheme=on.scheme) if isinstance(content, Section) else content
-                    for content in contents
-                ]
-            )
+            deviation = on.deviation(with_scheme=arguments.scheme != "both")
+            measured.append([_labelled(content, on.scheme, deviation) for content in contents])
     for first, *others in zip(*measured, strict=True):
         if not others:
             yield first
@@ -159,6 +168,13 @@ def _measure(name: str, arguments: argparse.Namespace) -> Iterator[Section | Tab
             yield beside(first, others[0])
         else:
             yield from (first, *others)
+
+
+def _labelled(content: Section | Table, scheme: str, deviation: str) -> Section | Table:
+    if isinstance(content, Table):
+        return content
+    section = replace(content, scheme=scheme)
+    return deviating(section, deviation) if deviation else section
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,7 +71,8 @@ class RateLimiter:
     ) -> None:
         self.full_rate = permits_per_second
         self.rate = permits_per_second
-        self._full_window = self._window = _window_of(permits_per_second)
+        self._window = _window_of(permits_per_second)
+        self._full_window = _window_of(permits_per_second, least_seconds=1.0)
         self._clock = clock
         self._lock = threading.Lock()
         self._due = 0.0  # when the next permit falls due in an even spread
@@ -234,15 +235,15 @@ class _Window(NamedTuple):
     seconds_apart: float  # between two permits in an even spread
 
 
-def _window_of(rate: float) -> _Window:
-    """Return the window of a rate.
+def _window_of(rate: float, least_seconds: float = 0.0) -> _Window:
+    """Return the window of a rate; a second has room for 7 of 7.5 permits.
 
     Network latency varies, so calls sent at five a second could arrive at six. A tenth of an
     interval, at least 10 ms and at most 20, is therefore added to each second.
     """
     permits = max(1, int(rate))
     jitter_seconds = min(_MAX_JITTER_SECONDS, max(_MIN_JITTER_SECONDS, 0.1 / rate))
-    seconds = permits / rate + jitter_seconds
+    seconds = max(least_seconds, permits / rate) + jitter_seconds
     return _Window(permits, seconds, seconds / permits)
 
 
