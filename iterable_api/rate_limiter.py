@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
 BACKOFF_FIRST_SECONDS = 0.5
@@ -71,8 +72,7 @@ class RateLimiter:
     ) -> None:
         self.full_rate = permits_per_second
         self.rate = permits_per_second
-        self._window = _window_of(permits_per_second)
-        self._full_window = _window_of(permits_per_second, least_seconds=1.0)
+        self._full_window = self._window = _window_of(permits_per_second)
         self._clock = clock
         self._lock = threading.Lock()
         self._due = 0.0  # when the next permit falls due in an even spread
@@ -228,22 +228,22 @@ class RateLimiter:
 
 
 class _Window(NamedTuple):
-    """Permits of a second, or one permit if it takes longer, and the seconds that they take."""
+    """A number of permits, and the seconds that they take: never less than one."""
 
     permits: int
     seconds: float
     seconds_apart: float  # between two permits in an even spread
 
 
-def _window_of(rate: float, least_seconds: float = 0.0) -> _Window:
-    """Return the window of a rate; a second has room for 7 of 7.5 permits.
+def _window_of(rate: float) -> _Window:
+    """Return the window of a rate: a second has room for 8 of 7.5 permits, on average for 7.5.
 
     Network latency varies, so calls sent at five a second could arrive at six. A tenth of an
     interval, at least 10 ms and at most 20, is therefore added to each second.
     """
-    permits = max(1, int(rate))
+    permits = ceil(rate)
     jitter_seconds = min(_MAX_JITTER_SECONDS, max(_MIN_JITTER_SECONDS, 0.1 / rate))
-    seconds = max(least_seconds, permits / rate) + jitter_seconds
+    seconds = permits / rate + jitter_seconds
     return _Window(permits, seconds, seconds / permits)
 
 
