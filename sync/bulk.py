@@ -92,9 +92,9 @@ class BulkSender:
         has_profiles = any(row.profile is not None for row in unit)
         return self.client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
 
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+    def send(self, unit: Rows, report: Report) -> None:
         profiles = [row for row in unit if row.profile is not None]
-        updates, may_continue = self._deliver(RequestKind.PROFILE, profiles, report, has_permit)
+        updates, may_continue = self._deliver(RequestKind.PROFILE, profiles, report)
         if not may_continue:
             return
         events = [
@@ -109,10 +109,10 @@ class BulkSender:
                 report(DelayedEvents(later))
             delayed = set(later)
             events = [row for row in events if row.seq not in delayed]
-        self._deliver(RequestKind.EVENT, events, report, has_permit and not profiles)
+        self._deliver(RequestKind.EVENT, events, report)
 
     def _deliver(
-        self, kind: RequestKind, rows: Rows, report: Report, has_permit: bool
+        self, kind: RequestKind, rows: Rows, report: Report
     ) -> tuple[dict[int, CallResult], bool]:
         """Send the rows' requests of one kind, in ever smaller batches, until each has a result.
 
@@ -137,11 +137,9 @@ class BulkSender:
             call = send(
                 [body_of(kind, row) for row in part],
                 f"{len(part)} rows from user {part[0].user_id}",
-                has_permit=has_permit,
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
                 before_attempt=partial(_before_attempt, report, kind, part),
             )
-            has_permit = False
             if not call.attempts:  # the run stopped before it was sent
                 return settled, False
             batch_result = self._to_result(kind, part, call, began_at)

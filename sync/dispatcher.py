@@ -35,7 +35,10 @@ MAX_BLOCKED_ROWS = 3  # after so many, before the API has answered, Iterable its
 COMMIT_EVERY_SECONDS = 0.25
 GRACE_SECONDS = 2.5  # a graceful shutdown waits this long for the calls in flight
 
-_TICK_SECONDS = 0.004  # at 500/s two permits: half as many wake-ups as one a permit
+_TICK_SECONDS = 0.004
+# So many seconds ahead of its permit a unit goes to a worker, which connects and waits for the
+# permit itself: the calls then start in time while this thread records results.
+_START_AHEAD_SECONDS = 0.1
 
 
 class RunAborted(SyncError):
@@ -96,7 +99,7 @@ class Sender(Protocol):
     def rate_limiter(self, unit: Rows) -> RateLimiter:
         """Return the rate limiter of the unit's first call."""
 
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+    def send(self, unit: Rows, report: Report) -> None:
         """Make the calls of a unit and report each of them; runs in a worker thread."""
 
 
@@ -142,6 +145,8 @@ class Dispatcher:
         self._has_asked = False  # whether Iterable itself was asked about them
         self._is_aborted = False  # if True, workers make no further call, even for a started row
         self._under_way: dict[int, Started] = {}  # by thread
+        self._waiting: set[int] = set()  # threads whose unit has not made its first attempt
+        self._waiting_count = 0  # units that were started and have made no attempt
         self._is_closed = False  # if True, results are ignored: the requests have one already
         self._is_all_blocked = False  # whether the run ends because no request gets through
         self._starting = threading.Lock()
@@ -167,7 +172,7 @@ class Dispatcher:
         """
         is_blocked = True
         while is_blocked and (unit := next(units, None)) is not None and not self._stop.is_set():
-            self._start(unit, has_permit=False)
+            self._start(unit)
             while self._in_flight and not self._has_verdict and not self._stop.is_set():
                 time.sleep(_TICK_SECONDS)
                 self._check_reports()
@@ -177,42 +182,53 @@ class Dispatcher:
         unit = next(units, None)
         while not self._stop.is_set():
             self._start_delayed_events()
-            wait_seconds = _TICK_SECONDS
-            tick_ends_at = time.monotonic() + _TICK_SECONDS  # even if permits are left
-            while unit is not None and self._in_flight < self._sender.max_in_flight:
-                wait_seconds = self._sender.rate_limiter(unit).try_acquire()
-                if wait_seconds > 0:
-                    break
-                self._start(unit, has_permit=True)
+            while unit is not None and self._may_start(unit):
+                self._start(unit)
                 unit = next(units, None)
-                if time.monotonic() >= tick_ends_at:
-                    break
             if unit is None and not self._in_flight and not self._delayed:
                 if not self._blocked:
                     return
                 self._ask_iterable()
-            time.sleep(min(max(wait_seconds, _TICK_SECONDS), 0.05))
+            time.sleep(_TICK_SECONDS)
             self._check_reports()
 
-    def _start(self, unit: Rows, *, has_permit: bool) -> None:
+    def _may_start(self, unit: Rows) -> bool:
+        """Return whether to start another unit: few of them may wait for their permit."""
+        ahead = max(1.0, self._sender.rate_limiter(unit).rate * _START_AHEAD_SECONDS)
+        return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
+
+    def _start(self, unit: Rows) -> None:
         self._in_flight += 1
+        with self._starting:
+            self._waiting_count += 1
         self._open.add(unit[0].seq)
         self._next_seq = max(self._next_seq, unit[-1].seq + 1)
-        self._pool.start(self._send, unit, has_permit, then=self._reports.put)
+        self._pool.start(self._send, unit, then=self._reports.put)
 
-    def _send(self, unit: Rows, has_permit: bool) -> Done | Failed:
+    def _send(self, unit: Rows) -> Done | Failed:
+        thread = threading.get_ident()
+        self._waiting.add(thread)
         try:
             if self._stop.is_set():
                 return Done(unit, is_sent=False)
-            self._sender.send(unit, self._report, has_permit=has_permit)
+            self._sender.send(unit, self._report)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             return Failed(error)
+        finally:
+            with self._starting:
+                self._waits_no_more(thread)
         return Done(unit, is_sent=True)
+
+    def _waits_no_more(self, thread: int) -> None:
+        if thread in self._waiting:
+            self._waiting.discard(thread)
+            self._waiting_count -= 1
 
     def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
         thread = threading.get_ident()
         if isinstance(report, Started):
             with self._starting:
+                self._waits_no_more(thread)
                 if self._is_aborted:
                     return False
                 self._under_way[thread] = report
@@ -252,7 +268,7 @@ class Dispatcher:
             if self._in_flight >= self._sender.max_in_flight:
                 return
             _due_at, seqs = self._delayed.popleft()
-            self._start(self._outbox.events_of(seqs), has_permit=False)
+            self._start(self._outbox.events_of(seqs))
 
     def _check_reports(self) -> None:
         """Process the workers' reports; raise the first problem that has to end the run."""

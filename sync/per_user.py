@@ -30,30 +30,28 @@ class PerUserSender:
     def rate_limiter(self, unit: Rows) -> RateLimiter:
         return self.client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
 
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
+    def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
         if row.profile is not None:
             update, may_continue = self._deliver(
-                RequestKind.PROFILE, row, row.profile, report, has_permit
+                RequestKind.PROFILE, row, row.profile, report
             )
-            has_permit = False
             if not may_continue or not event_may_follow(update):
                 return
             if self._delays_events and update.delivered and row.event is not None:
                 report(DelayedEvents([row.seq]))
                 return
         if row.event is not None:
-            self._deliver(RequestKind.EVENT, row, row.event, report, has_permit)
+            self._deliver(RequestKind.EVENT, row, row.event, report)
 
     def _deliver(
-        self, kind: RequestKind, row: PendingRow, body: bytes, report: Report, has_permit: bool
+        self, kind: RequestKind, row: PendingRow, body: bytes, report: Report
     ) -> tuple[CallResult, bool]:
         """Send one request and report it; return its result, and whether to go on."""
         call = self.client.call(
             USERS_UPDATE if kind is RequestKind.PROFILE else EVENTS_TRACK,
             body,
             f"user {row.user_id}",
-            has_permit=has_permit,
             before_attempt=lambda number: report(Started(kind, [row], number)),
         )
         if not call.attempts:
