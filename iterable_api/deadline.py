@@ -45,7 +45,7 @@ WHOLE_RESPONSE_TIMEOUTS = 2
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 MAX_RESPONSE_BYTES = 2 * MAX_BODY_BYTES  # room for headers, and for a compressed body
 _RECEIVE_BYTES = 4_096  # each waiting thread holds a buffer of this size; responses are smaller
-_CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
+_CHECK_AFTER_SECONDS = 0.001  # a call may wait for its permit after it has taken a connection
 # So many calls connect at a time; others wait for a connection that becomes free, for as long as
 # connecting may take. If the server or this machine were slower at handshakes than the pace of new
 # calls, every call would open another connection, up to the largest number in flight.
@@ -243,7 +243,7 @@ class Connection:
         return False
 
     def open_if_closed(self) -> None:
-        """Do what `open` does unless the connection is usable, as it was within the last second."""
+        """Do what `open` does unless the connection is usable."""
         if self.is_open and time.monotonic() - self._checked_at > _CHECK_AFTER_SECONDS:
             if self.is_usable():
                 return
@@ -313,11 +313,16 @@ class Connection:
         found = _PLAIN_HEAD.match(start)
         if found is None or found[1] in (b"204", b"304"):
             return None
-        headers = {name.lower(): value for name, value in _HEADERS.findall(found[2])}
+        fields = [
+            (name.lower(), value)
+            for name, value in _HEADERS.findall(found[2])
+            if name.lower() != b"set-cookie"
+        ]
+        headers = dict(fields)
         length = headers.get(b"content-length", b"")
         if (
             not (length.isdigit() and int(length) < MAX_BODY_BYTES)
-            or found[2].lower().count(b"content-length:") > 1
+            or len(headers) < len(fields)
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
             or not _NOT_PLAIN_HEADERS.isdisjoint(headers)
         ):
