@@ -228,7 +228,7 @@ class Connection:
         self._checked_at = time.monotonic()
         if not wait_for_read(self._socket, timeout=0.0):
             return True
-        if not isinstance(self._socket, ssl.SSLSocket):
+        if not isinstance(self._socket, (ssl.SSLSocket, SSLTransport)):
             return False
         # After a handshake, servers with TLS 1.3 send session tickets.
         self._socket.settimeout(0.0)
