@@ -263,9 +263,9 @@ class Connection:
                 self._factory._prepare_proxy(connection)
             connection.sock.settimeout(self._read_seconds)
         except BaseException as error:
-            is_proxys = proxy is not None and not connection.has_connected_to_proxy
+            failed_at_proxy = proxy is not None and not connection.has_connected_to_proxy
             connection.close()
-            if is_proxys and isinstance(error, (HTTPError, HTTPException, OSError)):
+            if failed_at_proxy and isinstance(error, (HTTPError, HTTPException, OSError)):
                 raise ProxyError(str(error), error) from error
             raise
         self._socket = connection.sock
