@@ -26,6 +26,7 @@ BACKUP_COUNT = 5
 FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file gets
 _MAX_LINKS = 40  # the limit of Linux
 MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
+_NUMBERS = (int, float, type(None))  # arguments left as they are: %d needs a number
 
 _secrets: dict[str, str] = {}  # spelling of a secret -> its label in brackets; the longest first
 # Characters that control a terminal, end a line, change the direction of the text, or are
@@ -226,10 +227,12 @@ class _RedactingFormatter(logging.Formatter):
         if not isinstance(arguments, tuple) or RowText not in map(type, arguments):
             return self._redact(record.getMessage())
         redacted = [
-            self._redact(each, secrets=type(each) is not RowText) if isinstance(each, str) else each
+            each
+            if isinstance(each, _NUMBERS)
+            else self._redact(str(each), secrets=type(each) is not RowText)
             for each in arguments
         ]
-        return str(record.msg) % tuple(redacted)
+        return self._redact(str(record.msg)) % tuple(redacted)
 
     def formatException(self, ei: Any) -> str:
         return self._indented(super().formatException(ei))

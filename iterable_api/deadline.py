@@ -45,7 +45,7 @@ WHOLE_RESPONSE_TIMEOUTS = 2
 MAX_BODY_BYTES = 8_000_000  # twice Iterable's limit for a request; API responses are smaller
 MAX_RESPONSE_BYTES = 2 * MAX_BODY_BYTES  # room for headers, and for a compressed body
 _RECEIVE_BYTES = 4_096  # each waiting thread holds a buffer of this size; responses are smaller
-_CHECK_AFTER_SECONDS = 1.0  # servers keep an idle connection for longer
+_CHECK_AFTER_SECONDS = 0.001  # a call may wait for its permit after it has taken a connection
 # So many calls connect at a time; others wait for a connection that becomes free, for as long as
 # connecting may take. If the server or this machine were slower at handshakes than the pace of new
 # calls, every call would open another connection, up to the largest number in flight.
@@ -228,7 +228,7 @@ class Connection:
         self._checked_at = time.monotonic()
         if not wait_for_read(self._socket, timeout=0.0):
             return True
-        if not isinstance(self._socket, ssl.SSLSocket):
+        if not isinstance(self._socket, (ssl.SSLSocket, SSLTransport)):
             return False
         # After a handshake, servers with TLS 1.3 send session tickets.
         self._socket.settimeout(0.0)
@@ -243,7 +243,7 @@ class Connection:
         return False
 
     def open_if_closed(self) -> None:
-        """Do what `open` does unless the connection is usable, as it was within the last second."""
+        """Do what `open` does unless the connection is usable."""
         if self.is_open and time.monotonic() - self._checked_at > _CHECK_AFTER_SECONDS:
             if self.is_usable():
                 return
@@ -263,9 +263,9 @@ class Connection:
                 self._factory._prepare_proxy(connection)
             connection.sock.settimeout(self._read_seconds)
         except BaseException as error:
-            is_proxys = proxy is not None and not connection.has_connected_to_proxy
+            failed_at_proxy = proxy is not None and not connection.has_connected_to_proxy
             connection.close()
-            if is_proxys and isinstance(error, (HTTPError, HTTPException, OSError)):
+            if failed_at_proxy and isinstance(error, (HTTPError, HTTPException, OSError)):
                 raise ProxyError(str(error), error) from error
             raise
         self._socket = connection.sock
@@ -313,11 +313,16 @@ class Connection:
         found = _PLAIN_HEAD.match(start)
         if found is None or found[1] in (b"204", b"304"):
             return None
-        headers = {name.lower(): value for name, value in _HEADERS.findall(found[2])}
+        fields = [
+            (name.lower(), value)
+            for name, value in _HEADERS.findall(found[2])
+            if name.lower() != b"set-cookie"
+        ]
+        headers = dict(fields)
         length = headers.get(b"content-length", b"")
         if (
             not (length.isdigit() and int(length) < MAX_BODY_BYTES)
-            or found[2].lower().count(b"content-length:") > 1
+            or len(headers) < len(fields)
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
             or not _NOT_PLAIN_HEADERS.isdisjoint(headers)
         ):

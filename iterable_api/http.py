@@ -3,8 +3,8 @@
 A network error is returned as an `ApiResponse` too.
 
 `requests` reads the environment and makes the connections. A request is written and read without
-it: `requests.Session` takes a millisecond of CPU time a call, its adapter half of one. So there are
-no cookies, hooks or redirects.
+it: `requests.Session` takes a millisecond of CPU time a call, its adapter half a millisecond. So
+there are no cookies, hooks or redirects.
 """
 
 from __future__ import annotations

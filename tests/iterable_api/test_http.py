@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from urllib3.util.wait import wait_for_read
 
 from iterable_api.advice import explain_refusal
 from iterable_api.http import IterableHTTP
@@ -16,7 +17,7 @@ from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
 from tests.support.raw_server import raw_server
 from tests.support.recording_servers import Website, make_self_signed, proxy, website
-from tests.support.rows import API_KEY, unwaiting_client
+from tests.support.rows import API_KEY, unwaiting_client, wait_until
 
 USER = b'{"email":"user1@example.com"}'
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -295,6 +296,21 @@ def test_a_proxy_may_itself_be_reached_over_tls(
     assert [request.line.split()[0] for request in between.requests] == ["CONNECT"]
     assert API_KEY not in repr(between.requests)
     assert len(secure_site.requests) == 2
+
+
+def test_a_session_ticket_behind_a_proxy_over_tls_ended_the_new_connection(
+    secure_site: Website, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with proxy(certificate) as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        http = IterableHTTP(API_KEY, secure_site.url)
+        idle = http.pool()._idle
+        http.open_connections(1)
+        assert wait_until(lambda: idle and wait_for_read(idle[0]._socket, 0.0))
+        assert http.post(USERS_UPDATE, USER).status == 200
+        http.close()
+    assert len(between.requests) == 1
 
 
 def test_a_proxy_with_an_untrusted_certificate_is_refused(

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,15 +18,16 @@ import pytest
 
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE, ApiResponse
+from iterable_client import IterableClient
 from tests.support.recording_servers import make_self_signed
-from tests.support.rows import API_KEY, wait_until
+from tests.support.rows import API_KEY, NoWaiting, wait_until
 
 NUMBERS = range(40)
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Answer = Callable[[int], Sequence[bytes]]  # request number -> the pieces that are sent
+Answer = Callable[[int], Iterable[bytes]]  # request number -> the pieces that are sent
 
 
 class KeepAliveServer:
@@ -211,6 +212,35 @@ def test_bytes_too_many_became_the_answer_to_the_next_request(
         found = post_all(server, waits_for_the_rest=True)
         assert statuses(found) <= {200, 204, 304}
         assert server.connection_count == len(NUMBERS)
+
+
+def test_an_answer_too_many_during_the_wait_for_a_permit_became_the_answer_to_the_next_request(
+    certificate: Path | None,
+) -> None:
+    class Stop(NoWaiting):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_waiting.set()
+            assert wait_until(lambda: server.answer_count == 1)
+            return super().wait(timeout)
+
+    def answer(number: int) -> Iterator[bytes]:
+        yield response(number)
+        if number == 0:
+            is_waiting.wait(10)
+            yield response(1_000)
+
+    is_waiting, stop = threading.Event(), Stop()
+    with server_with(answer, certificate) as server:
+        client = IterableClient(
+            API_KEY,
+            server.url,
+            requests_per_second={USERS_UPDATE: 1},
+            stop=stop,
+            clock=stop.clock,
+        )
+        assert client.call(USERS_UPDATE, b"0").message == "0"
+        assert client.call(USERS_UPDATE, b"1").message == "1"
+        client.close()
 
 
 def test_chunks_with_a_trailer_are_read_to_their_end() -> None:

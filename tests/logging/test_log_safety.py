@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import orjson
 import pytest
 
-from logger_config import redact, register_secret
+from logger_config import RowText, redact, register_secret
 from tests.support.logs import LINE, SetUp, log_file, set_up
 
 __all__ = ["log_file", "set_up"]  # fixtures
@@ -49,6 +49,15 @@ def test_a_secret_is_redacted_in_messages_arguments_and_tracebacks(
         assert "Api-Key: [api key]" in text
         assert "ValueError: with [api key]" in text
         assert "[api key][api key]" in text
+
+
+def test_beside_the_text_of_a_row_only_texts_were_redacted(set_up: SetUp, log_file: Path) -> None:
+    secret = "canary-of-logging-3"
+    register_secret(secret, "api key")
+    error = ValueError(f"with {secret}\nforged")
+    set_up().info(f"{secret}: %s, %s, %d of %.1f", error, RowText(f"{secret}\n"), 1, 2.0)
+    end = f" - [api key]: with [api key]\\nforged, {secret}\\n, 1 of 2.0\n"
+    assert log_file.read_text().endswith(end)
 
 
 def test_a_secret_is_redacted_in_loggers_that_were_set_up_earlier(
