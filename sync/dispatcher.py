@@ -108,7 +108,7 @@ class _OpenRows:
 
     def __init__(self) -> None:
         self._seqs: list[int] = []  # a heap: with delayed events there may be a million
-        self._removed: Counter[int] = Counter()  # those that are still in the heap
+        self._removed: Counter[int] = Counter()  # those of the heap that count no more
 
     def add(self, seq: int) -> None:
         heappush(self._seqs, seq)
@@ -117,9 +117,11 @@ class _OpenRows:
         self._removed[seq] += 1
 
     def first(self) -> int | None:
-        while self._seqs and self._removed[self._seqs[0]]:
-            seq = heappop(self._seqs)
+        while self._seqs and (seq := self._seqs[0]) in self._removed:
+            heappop(self._seqs)
             self._removed[seq] -= 1
+            if not self._removed[seq]:
+                del self._removed[seq]
         return self._seqs[0] if self._seqs else None
 
 
