@@ -1,4 +1,4 @@
-"""What goes into and out of the outbox: rows to send, results of requests, rows after the run."""
+"""What goes into and out of the outbox: rows to send, results of requests, rows with results."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _outcome_of(state: RowState) -> Outcome:
 
 
 class SettledRow(NamedTuple):
-    """A row after the run; the results of its requests are JSON text (`CallResult.to_json`)."""
+    """A row with the results of its requests so far, as JSON text (`CallResult.to_json`)."""
 
     state: RowState
     seq: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ class NewFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stack = contextlib.ExitStack()
-        self._part, self._file = self._stack.enter_context(_temporary_file(path, 0o600))
+        self._part, self._file = self._open()
         try:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,29 +73,42 @@ class NewFile:
         """Close the file and remove its temporary name."""
         self._stack.close()
 
+    def _open(self) -> tuple[Path, BinaryIO]:
+        # The process id is not enough: in containers that share the folder it may be the same.
+        owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        return self._stack.enter_context(_temporary_file(self._path, 0o600, owner))
+
     def _copy_behind(self, head: bytes) -> None:
         """Replace the temporary file by one without the spaces."""
         former = self._file
         with open(former.fileno(), "rb", closefd=False) as content:
             content.seek(self.HEAD_BYTES)
-            self._part, self._file = self._stack.enter_context(_temporary_file(self._path, 0o600))
+            self._part, self._file = self._open()
             self._file.write(head)
             shutil.copyfileobj(content, self._file, 1_000_000)
 
 
 def is_abandoned(part: Path) -> bool:
     """Return whether the temporary file of a `NewFile` belongs to no running process."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # on NFS a lock needs O_RDWR
     try:
-        with part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:  # locked, not ours to open, or on a file system without locks
+        descriptor = os.open(part, flags)
+    except OSError:  # not ours to open, or a link
         return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:  # locked, or on a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
-def _temporary_file(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _temporary_file(
+    path: Path, mode: int, owner: str | None = None
+) -> Iterator[tuple[Path, BinaryIO]]:
+    part = path.with_name(f".{path.name}.{owner or os.getpid()}.part")
     part.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(part, flags, 0o600)

@@ -107,7 +107,8 @@ class Outbox:
 
     Call `fill`, then `begin_delivery` right before the first request, then `record`. With
     `read_only` (a dry run) nothing is written beside the state file.
-    If another run fills the outbox in the meantime, every method that reads or writes it fails.
+    If another run takes over the state file in the meantime, no more rows are read to be sent, and
+    no more results recorded.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, run_id: str | None = None) -> None:
@@ -362,7 +363,7 @@ class Outbox:
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
 
     def _require_ours(self) -> None:
-        """Raise StateError if another run has filled the outbox since `fill`."""
+        """Raise StateError if another run has taken over the state file since `fill`."""
         if self._is_read_only or self._mapping is None:
             return
         found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
@@ -437,9 +438,11 @@ class Outbox:
             self._project_to_note = None
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
-        """Yield the rows before `before_seq` with their results so far, in the query's order."""
+        """Yield the rows before `before_seq` with their results so far, in the query's order.
+
+        Also after another run has taken over the state file.
+        """
         with state_errors(self.path):
-            self._require_ours()
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
                 " event_result, settled_at FROM outbox WHERE seq < ? ORDER BY seq LIMIT ?",
@@ -459,9 +462,10 @@ class Outbox:
         taken = list(self.settled(before_seq, limit))
         if taken:
             with state_errors(self.path):
-                self._database.execute("DELETE FROM outbox WHERE seq <= ?", (taken[-1].seq,))
+                # Deleted last: what this call does not return must still be there for `settled`.
                 if not self._is_read_only:
                     release_free_pages(self._database)
+                self._database.execute("DELETE FROM outbox WHERE seq <= ?", (taken[-1].seq,))
         return taken
 
     @contextmanager

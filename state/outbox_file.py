@@ -1,8 +1,8 @@
-"""The outbox's own file: created beside the state file, and without a name from then on.
+"""The file of the outbox: created beside the state file, and without a name from then on.
 
-It ends with the process that uses it, however that ends, so no personal data is left on the disk.
-Nothing in it has to survive a crash: the next run reads the rows again, and what was delivered is
-in the state file. So it is never flushed to the disk, and needs no log.
+The operating system frees it when the process ends, also if it is killed, so no personal data is
+left behind. Nothing in it has to survive a crash: the next run reads the rows again, and what was
+delivered is in the state file. So it is never flushed to the disk, and its journal is in memory.
 """
 
 from __future__ import annotations

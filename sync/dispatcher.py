@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from heapq import heappop, heappush
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -103,6 +103,31 @@ class Sender(Protocol):
         """Make the calls of a unit and report each of them; runs in a worker thread."""
 
 
+class _OpenRows:
+    """Finds the first row that is not done, by the first `seq` of each unit in flight or delayed.
+
+    Two units may have the same one: a batch in flight, and the events of its first rows.
+    """
+
+    def __init__(self) -> None:
+        self._seqs: list[int] = []  # a heap: with delayed events there may be a million
+        self._removed: Counter[int] = Counter()  # those of the heap that count no more
+
+    def add(self, seq: int) -> None:
+        heappush(self._seqs, seq)
+
+    def remove(self, seq: int) -> None:
+        self._removed[seq] += 1
+
+    def first(self) -> int | None:
+        while self._seqs and (seq := self._seqs[0]) in self._removed:
+            heappop(self._seqs)
+            self._removed[seq] -= 1
+            if not self._removed[seq]:
+                del self._removed[seq]
+        return self._seqs[0] if self._seqs else None
+
+
 class Dispatcher:
     """One delivery of an outbox. Setting `stop` starts a graceful shutdown.
 
@@ -132,7 +157,7 @@ class Dispatcher:
             SimpleQueue()
         )
         self._in_flight = 0
-        self._open: set[int] = set()  # the first `seq` of each unit in flight
+        self._open = _OpenRows()
         self._next_seq = 0  # no row before it will be started
         self._delayed: deque[tuple[float, Sequence[int]]] = deque()
         self._unrecorded: list[CallReport] = []
@@ -269,6 +294,7 @@ class Dispatcher:
                 return
             _due_at, seqs = self._delayed.popleft()
             self._start(self._outbox.events_of(seqs))
+            self._open.remove(min(seqs))
 
     def _check_reports(self) -> None:
         """Process the workers' reports; raise the first problem that has to end the run."""
@@ -282,7 +308,7 @@ class Dispatcher:
             report = self._reports.get()
             if isinstance(report, Done):
                 self._in_flight -= 1
-                self._open.discard(report.unit[0].seq)
+                self._open.remove(report.unit[0].seq)
                 self._rows_done += len(report.unit) * report.is_sent
             elif isinstance(report, Failed):
                 self._in_flight -= 1
@@ -299,6 +325,7 @@ class Dispatcher:
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
+                self._open.add(min(report.seqs))
         if self._blocked and self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
@@ -316,9 +343,10 @@ class Dispatcher:
 
     def _first_open_seq(self) -> int:
         """Return the `seq` before which every row is done and recorded."""
-        delayed = (seq for _due_at, seqs in self._delayed for seq in seqs)
-        blocked = (finished.seq for report in self._blocked for finished in report.finished)
-        return min(chain(self._open, delayed, blocked), default=self._next_seq)
+        seqs = [finished.seq for report in self._blocked for finished in report.finished]
+        if (first_open := self._open.first()) is not None:
+            seqs.append(first_open)
+        return min(seqs, default=self._next_seq)
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""

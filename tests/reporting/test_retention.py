@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
@@ -44,36 +44,13 @@ def test_only_the_owner_can_read_the_file_under_any_umask(tmp_path: Path, umask:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def part_of(folder: Path) -> Path:
-    """Return the temporary file that this process will use."""
-    path = write_results(folder, summary_of())
-    path.unlink()
-    return folder / f".{path.name}.{os.getpid()}.part"
-
-
-@pytest.mark.parametrize("make", [os.symlink, os.link])
-def test_a_link_with_the_temporary_name_is_not_followed(
-    tmp_path: Path, make: Callable[[Path, Path], None]
-) -> None:
-    """A hard link was followed: its target was emptied and got the results."""
-    victim = tmp_path / "precious"
-    victim.write_text("precious")
-    victim.chmod(0o644)
-    make(victim, part_of(tmp_path))
-    path = write_results(tmp_path, summary_of())
-    assert victim.read_text() == "precious"
-    assert victim.stat().st_mode & 0o777 == 0o644
-    assert not path.is_symlink()
-    assert sorted(tmp_path.iterdir()) == sorted([path, victim])
-
-
 @pytest.mark.parametrize("leads", ["somewhere", "nowhere"])
 def test_a_link_with_the_final_name_is_not_followed(tmp_path: Path, leads: str) -> None:
     victim = tmp_path / "precious"
     if leads == "somewhere":
         victim.write_text("precious")
-    link = part_of(tmp_path)
-    link = tmp_path / f"{link.name.split('.')[1]}.json"
+    link = write_results(tmp_path, summary_of())
+    link.unlink()
     link.symlink_to(victim)
     path = write_results(tmp_path, summary_of())
     assert path.name.endswith("_2.json")
@@ -224,6 +201,32 @@ def test_the_file_of_a_run_that_is_still_going_on_is_kept(tmp_path: Path) -> Non
     (written,) = old_results(tmp_path, NAMES[:1])
     remove_old_results(tmp_path, 1, written)
     assert results.finish(summary_of(Outcome.SUCCESSFUL)).exists()
+
+
+@pytest.mark.parametrize("row_count", [10, 30_000])
+def test_two_runs_with_one_process_id_in_two_containers_write_their_own_files(
+    tmp_path: Path, row_count: int
+) -> None:
+    """The second run removed the first one's temporary file, which then got its name."""
+    runs = [ResultsFile(tmp_path, STARTED_AT) for _ in range(2)]
+    kinds = (Outcome.UNCHANGED, Outcome.SUCCESSFUL)
+    for run, outcome in zip(runs, kinds, strict=True):
+        run.append(rows_of(*[outcome] * row_count))
+    for run, outcome in zip(runs, kinds, strict=True):
+        content = orjson.loads(run.finish(summary_of(*[outcome] * row_count)).read_bytes())
+        assert {record["outcome"] for record in content["records"]} == {outcome}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pipe_with_the_name_of_a_temporary_file_is_not_waited_for(tmp_path: Path) -> None:
+    """In a folder that others may write to, it held up the end of every run."""
+    (written,) = old_results(tmp_path, NAMES[:1])
+    pipe = tmp_path / f".{NAMES[0]}.1.part"
+    os.mkfifo(pipe)
+    os.utime(pipe, (1, 1))
+    os.utime(written, (7_000, 7_000))
+    remove_old_results(tmp_path, 1, written)
+    assert list(tmp_path.iterdir()) == [written]
 
 
 @pytest.mark.parametrize("is_large", [False, True])

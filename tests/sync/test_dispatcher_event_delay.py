@@ -9,6 +9,7 @@ import pytest
 
 from records.rows import Rows
 from sync.dispatcher import CallReport, DelayedEvents, Dispatcher, Report
+from tests.support.rows import wait_until
 from tests.support.senders import RowsInMemory, ScriptedSender, Sending, delivered, hold_back
 
 # An exception that ends a thread unnoticed fails the test.
@@ -80,3 +81,52 @@ def test_progress_does_not_count_rows_that_a_stop_left_unsent() -> None:
 
     assert rows_done(send, stop) == 1
     assert rows_done(send, stop) == 0  # stopped before it began
+
+
+def test_a_row_is_not_done_while_its_batch_is_in_flight_though_its_event_is_done() -> None:
+    """Both had the same first row: the rows of the batch were taken before their results came."""
+    is_event_done = threading.Event()
+    recorded: list[int] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].profile is None:
+            is_event_done.set()
+            return
+        delivered(unit, report)
+        report(DelayedEvents([unit[0].seq]))
+        assert is_event_done.wait(10)
+        count = len(recorded) + 2
+        wait_until(lambda: len(recorded) >= count)
+        seen.extend(recorded)
+
+    seen: list[int] = []
+    Dispatcher(
+        RowsInMemory(1),
+        ScriptedSender(send),
+        threading.Event(),
+        event_delay_seconds=0.01,
+        on_recorded=recorded.append,
+    ).run()
+    assert set(seen) == {0}
+    assert recorded[-1] == 1
+
+
+def test_a_row_is_not_done_before_its_delayed_event() -> None:
+    recorded: list[int] = []
+    sent_at: list[int] = []
+
+    def send(unit: Rows, report: Report) -> None:
+        if unit[0].profile is None:
+            sent_at.append(len(recorded))
+        elif unit[0].seq == 1:
+            report(DelayedEvents([1]))
+
+    Dispatcher(
+        RowsInMemory(5),
+        ScriptedSender(send),
+        threading.Event(),
+        event_delay_seconds=0.6,
+        on_recorded=recorded.append,
+    ).run()
+    assert set(recorded[: sent_at[0]]) == {1}
+    assert recorded[-1] == 5
