@@ -38,6 +38,9 @@ _GROWTH = 0.0003  # of the full rate, per cubic second
 _SLOWEST_SHARE = 0.01
 # 429s go on if a call gets one that started so soon after the rate was lowered.
 _GOES_ON_SECONDS = 1.0
+# ... and if so large a share of a second's calls do. Where a server or a line stalled for a moment,
+# a few dozen calls arrive together, and the second that they fill is too full until it is over.
+_GOES_ON_SHARE = 0.03
 # A wait of one or two seconds, the shortest that Iterable names, concerns only the call that got
 # the 429 (`backoff_seconds`): a pause of all would cost 500 calls for one too many.
 _SHORT_WAIT_SECONDS = 2.0
@@ -82,6 +85,7 @@ class RateLimiter:
         self._late_count = 0  # calls that wait in `start`
         self._generation = 0  # increases when earlier bookings become invalid
         self._slowed_at = float("-inf")
+        self._count_since_step = 0  # of 429s that calls got which started since the last step
         self._rate_at_429 = self._lowered_rate = permits_per_second
 
     def try_acquire(self) -> float:
@@ -147,8 +151,8 @@ class RateLimiter:
     def slow_down(self, pause_seconds: float = 0.0, *, started_at: float | None = None) -> None:
         """React to a 429 of a call that started at `started_at` (None: a second ago).
 
-        The rate falls by 3 %, and by 30 % if calls that started since still get 429s; calls
-        that had started before the last step change nothing. If they go on, or if the wait that
+        The rate falls by 3 %, and by 30 % if a tenth of the calls that started since still get
+        429s; calls that had started before the last step change nothing. If they go on, or if the wait that
         Iterable names is longer than 2 s, no call starts for `pause_seconds` (60 at most).
         """
         with self._lock:
@@ -156,9 +160,13 @@ class RateLimiter:
             if started_at is None:
                 started_at = now - _USUAL_CALL_SECONDS
             is_news = started_at >= self._slowed_at
-            goes_on = is_news and (
+            goes_on = False
+            if is_news and (
                 started_at - self._slowed_at < _GOES_ON_SECONDS + self._window.seconds_apart
-            )
+            ):
+                self._count_since_step += 1
+                goes_on = self._count_since_step >= self.full_rate * _GOES_ON_SHARE
+                is_news = goes_on
             if pause_seconds <= _SHORT_WAIT_SECONDS and not goes_on:
                 pause_seconds = 0.0
             paused_until = now + min(pause_seconds, MAX_REQUESTED_WAIT_SECONDS)
@@ -169,6 +177,7 @@ class RateLimiter:
                 self._lowered_rate = max(self.rate * factor, self.full_rate * _SLOWEST_SHARE)
                 self._set_rate(self._lowered_rate)
                 self._slowed_at = max(now, paused_until)
+                self._count_since_step = 0
             if is_news or paused_until > max(now, self._paused_until):
                 self._paused_until = max(self._paused_until, paused_until)
                 self._due = self._paused_until
