@@ -33,9 +33,7 @@ class PerUserSender:
     def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
         if row.profile is not None:
-            update, may_continue = self._deliver(
-                RequestKind.PROFILE, row, row.profile, report
-            )
+            update, may_continue = self._deliver(RequestKind.PROFILE, row, row.profile, report)
             if not may_continue or not event_may_follow(update):
                 return
             if self._delays_events and update.delivered and row.event is not None:
