@@ -214,7 +214,6 @@ class IterableClient:
         body: bytes,
         subject: str = "",
         *,
-        has_permit: bool = False,
         max_attempts: int | None = None,
         before_attempt: Callable[[int], bool] = lambda _attempt: True,
     ) -> CallResult:
@@ -222,11 +221,10 @@ class IterableClient:
 
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
         jitter. A 429 slows down the whole endpoint and does not count as an attempt of
-        `max_attempts`; after 5 minutes of 429s the call gives up. `has_permit` means that the
-        caller has already taken the rate limiter's permit for the first attempt. `max_attempts`
-        can only lower that of the client. `before_attempt(number)` is called right before an
-        attempt is sent, or when it failed to connect; if it returns False, neither this attempt nor
-        a later one is made.
+        `max_attempts`; after 5 minutes of 429s the call gives up. `max_attempts` can only lower
+        that of the client. `before_attempt(number)` is called right before an attempt is sent, or
+        when it failed to connect; if it returns False, neither this attempt nor a later one is
+        made.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
         rate_limiter = self.rate_limiters[endpoint]
@@ -242,15 +240,12 @@ class IterableClient:
                 sent_at = self._clock()
                 error = connection.open()
                 if error is None:
-                    is_permitted = has_permit and not share.has_waited
-                    start = rate_limiter.start if is_permitted else rate_limiter.acquire
-                    if not start(self._stop.wait):
+                    if not rate_limiter.acquire(self._stop.wait):
                         break
                     sent_at = self._clock()
                     error = connection.open()  # if the server has closed it in the meantime
                 if not before_attempt(attempts + 1):
                     break
-                has_permit = False
                 attempts += 1
                 self._count_attempt(is_retry=attempts > 1)
                 response = error or connection.post(endpoint, body, share)

@@ -22,7 +22,7 @@ BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
 MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 
-# The dispatcher sometimes pauses (a commit, garbage collection). It makes up for at most this much
+# The program sometimes pauses (a commit, garbage collection). It makes up for at most this much
 # lost time.
 _CATCH_UP_SECONDS = 0.2
 _MIN_JITTER_SECONDS, _MAX_JITTER_SECONDS = 0.01, 0.02
@@ -62,9 +62,8 @@ def backoff_seconds(
 class RateLimiter:
     """Permits for one endpoint: evenly spread, never more than the limit in any second.
 
-    Thread-safe. The dispatcher calls `try_acquire`, and the worker that then makes the call `start`
-    right before it does; other calls wait in `acquire`, each for its own time slot, so that no
-    thread wakes in vain.
+    Thread-safe. Workers wait in `acquire` right before they send a request, each for its own time
+    slot, so that no thread wakes in vain.
     """
 
     def __init__(
@@ -82,53 +81,10 @@ class RateLimiter:
         self._paused_until = 0.0
         self._booked: deque[float] = deque()  # the starts of the last second, and those to come
         self._started: deque[float] = deque(maxlen=self._full_window.permits)
-        self._late_count = 0  # calls that wait in `start`
         self._generation = 0  # increases when earlier bookings become invalid
         self._slowed_at = float("-inf")
         self._count_since_step = 0  # of 429s that calls got which started since the last step
         self._rate_at_429 = self._lowered_rate = permits_per_second
-
-    def try_acquire(self) -> float:
-        """Take a permit and return 0.0, or return the seconds until the next one."""
-        with self._lock:
-            now = self._clock()
-            wait_seconds = max(self._next_slot(now), self._free_at()) - now
-            if wait_seconds > 0:
-                return wait_seconds
-            self._book(now, now)
-            return 0.0
-
-    def start(self, wait: Callable[[float], bool]) -> bool:
-        """Start the call of a permit of `try_acquire`; return False if the run stops first.
-
-        On a busy machine a worker gets its permit up to 0.1 s late, and the server would count its
-        call in the next second: `wait` until that second has room for it (see `acquire`).
-        """
-        with self._lock:
-            wait_seconds = self._start(self._paused_until, behind=self._late_count)
-            if wait_seconds <= 0:
-                return True
-            self._late_count += 1
-        try:
-            while not wait(wait_seconds):
-                with self._lock:
-                    wait_seconds = self._start(self._paused_until)
-                if wait_seconds <= 0:
-                    return True
-            return False
-        finally:
-            with self._lock:
-                self._late_count -= 1
-
-    def give_back(self) -> None:
-        """Return a permit of `try_acquire` instead of starting a call; the next caller gets it."""
-        with self._lock:
-            now = self._clock()
-            for index in reversed(range(len(self._booked))):
-                if self._booked[index] <= now:
-                    del self._booked[index]
-                    self._due = max(self._due - self._window.seconds_apart, self._paused_until)
-                    return
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
         """Wait for a permit and start its call; return False if the run stops first.
@@ -138,13 +94,14 @@ class RateLimiter:
         slot, generation = 0.0, -1  # nothing booked yet
         while True:
             with self._lock:
+                now = self._clock()
                 if generation != self._generation:
-                    now = self._clock()
                     slot, generation = self._next_slot(now), self._generation
                     self._book(slot, now)
-                wait_seconds = self._start(slot)
-            if wait_seconds <= 0:
-                return True
+                wait_seconds = max(slot, self._free_at()) - now
+                if wait_seconds <= 0:
+                    self._started.append(now)
+                    return True
             if wait(wait_seconds):
                 return False
 
@@ -197,23 +154,14 @@ class RateLimiter:
         if len(self._booked) >= window.permits:
             self._due = max(self._due, self._booked[-window.permits] + window.seconds)
 
-    def _start(self, slot: float, behind: int = 0) -> float:
-        """Start a call if its slot has come and there is room; else return the seconds to wait."""
-        now = self._clock()
-        wait_seconds = max(slot, self._free_at(behind)) - now
-        if wait_seconds <= 0:
-            self._started.append(now)
-        return wait_seconds
-
-    def _free_at(self, behind: int = 0) -> float:
-        """Return when another call may start, after so many others, by the starts so far.
+    def _free_at(self) -> float:
+        """Return when another call may start, by the starts so far.
 
         On a busy machine threads wake late, and so start closer together than their slots.
         """
-        first = min(behind, self._full_window.permits - 1) - self._full_window.permits
-        if len(self._started) < -first:
+        if len(self._started) < self._full_window.permits:
             return 0.0
-        return self._started[first] + self._full_window.seconds
+        return self._started[0] + self._full_window.seconds
 
     def _book(self, slot: float, now: float) -> None:
         if not self._booked:

@@ -18,14 +18,10 @@ _STOP_CHECK_SECONDS = 0.1
 
 
 class Share:
-    """A body's share of the budget, returned when the body is sent or the `with` block ends.
+    """A body's share of the budget, returned when the body is sent or the `with` block ends."""
 
-    `has_waited` is whether it was not free at once.
-    """
-
-    def __init__(self, give_back: Callable[[], None] | None, *, has_waited: bool = False) -> None:
+    def __init__(self, give_back: Callable[[], None] | None) -> None:
         self._give_back = give_back
-        self.has_waited = has_waited
 
     def __enter__(self) -> Share:
         return self
@@ -68,12 +64,10 @@ class SendBudget:
             return NO_SHARE
         size = min(body_bytes, self._limit_bytes)
         place = object()
-        has_waited = False
         with self._changed:
             self._waiting.append(place)
             try:
                 while self._waiting[0] is not place or self._used_bytes + size > self._limit_bytes:
-                    has_waited = True
                     self._changed.wait(_STOP_CHECK_SECONDS)
                     if stop.is_set():
                         return None
@@ -81,7 +75,7 @@ class SendBudget:
             finally:  # also after Ctrl-C at a Python prompt
                 self._waiting.remove(place)
                 self._changed.notify_all()
-        return Share(lambda: self._free(size), has_waited=has_waited)
+        return Share(lambda: self._free(size))
 
     def _free(self, size: int) -> None:
         with self._changed:

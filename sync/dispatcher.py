@@ -1,8 +1,8 @@
 """Dispatcher: sends the first unit alone, then delivers the outbox in worker threads.
 
-The calling thread takes a permit from the endpoint's rate limiter before it submits work to the
-pool, so the number of threads adapts to rate x latency and needs no setting. It is the only thread
-that touches the outbox; it records what the workers report, in short transactions.
+The calling thread gives units to the pool a tenth of a second before their calls may start, so the
+number of threads adapts to rate x latency and needs no setting. It is the only thread that touches
+the outbox; it records what the workers report, in short transactions.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Done(NamedTuple):
     """A worker has finished its unit."""
 
     unit: Rows
-    is_sent: bool  # False when the run stopped before the unit's first call
+    is_sent: bool  # False when the run stopped before the unit's first attempt
 
 
 class Asked(NamedTuple):
@@ -234,15 +234,15 @@ class Dispatcher:
         thread = threading.get_ident()
         self._waiting.add(thread)
         try:
-            if self._stop.is_set():
-                return Done(unit, is_sent=False)
-            self._sender.send(unit, self._report)
+            if not self._stop.is_set():
+                self._sender.send(unit, self._report)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             return Failed(error)
         finally:
             with self._starting:
+                is_sent = thread not in self._waiting
                 self._waits_no_more(thread)
-        return Done(unit, is_sent=True)
+        return Done(unit, is_sent)
 
     def _waits_no_more(self, thread: int) -> None:
         if thread in self._waiting:
@@ -251,19 +251,17 @@ class Dispatcher:
 
     def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
         thread = threading.get_ident()
-        if isinstance(report, Started):
-            with self._starting:
-                self._waits_no_more(thread)
+        with self._starting:
+            if isinstance(report, Started):
                 if self._is_aborted:
                     return False
                 self._under_way[thread] = report
-            return True
-        with self._starting:
-            if not self._is_closed:
+            elif not self._is_closed:
                 self._reports.put(report)
                 if isinstance(report, CallReport):
                     self._under_way.pop(thread, None)
-        return not self._is_aborted
+            self._waits_no_more(thread)
+            return not self._is_aborted
 
     def _forbid_attempts(self) -> None:
         """Let no attempt start from now on; those under way go on."""

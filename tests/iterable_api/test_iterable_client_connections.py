@@ -96,9 +96,7 @@ def test_a_connection_that_opens_while_the_client_closes_is_closed(waits: bool) 
         if waits:
             wait_until(lambda: site.connection_count)
         client.close()
-        for thread in threading.enumerate():
-            if thread.name == "opening" and thread.is_alive():  # not one that is about to start
-                thread.join(10)
+        assert wait_until(lambda: not any(t.name == "opening" for t in threading.enumerate()))
         assert wait_until(lambda: site.open_count == 0)
 
 
@@ -149,8 +147,10 @@ def test_connecting_in_vain_is_an_attempt_that_needs_no_permit() -> None:
         asked.append(number)
         return number < 3
 
-    client, _stop = unwaiting_client(_url_without_a_server(), max_attempts=5)
+    client, stop = unwaiting_client(
+        _url_without_a_server(), max_attempts=5, requests_per_second={USERS_UPDATE: 0.001}
+    )
     result = client.call(USERS_UPDATE, USER, before_attempt=before_attempt)
     assert (result.verdict, result.code) == (Verdict.UNAVAILABLE, "ConnectionError")
     assert (result.attempts, client.call_count, asked) == (2, 2, [1, 2, 3])
-    assert client.rate_limiters[USERS_UPDATE].try_acquire() == 0.0
+    assert max(stop.waits_seconds) <= 1.0  # after each attempt; for a permit it would be 1,000

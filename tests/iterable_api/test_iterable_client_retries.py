@@ -125,9 +125,11 @@ def test_the_wait_that_a_429_requests_applies_to_the_whole_endpoint(
     stop.set()  # the next call does not wait itself
     assert client.call(USERS_UPDATE, USER).http_status == 429
     users, events = client.rate_limiters[USERS_UPDATE], client.rate_limiters[EVENTS_TRACK]
-    assert users.try_acquire() == pause_seconds
-    assert users.try_acquire() > 0
-    assert events.try_acquire() == 0
+    began_at = stop.clock.now_seconds
+    assert events.acquire(stop.clock.pass_by)
+    assert stop.clock.now_seconds == began_at
+    assert users.acquire(stop.clock.pass_by)
+    assert stop.clock.now_seconds == began_at + pause_seconds
 
 
 def test_429s_do_not_count_towards_max_attempts(iterable: IterableSandbox) -> None:
@@ -191,7 +193,7 @@ def test_a_429_slows_its_endpoint_and_no_other(iterable: IterableSandbox) -> Non
     assert events.rate == events.full_rate == 2000
     for _ in range(200):
         stop.clock.now_seconds += 2
-        assert users.try_acquire() == 0
+        assert users.acquire(stop.clock.pass_by)
     assert users.rate == users.full_rate
 
 
@@ -254,25 +256,16 @@ def test_a_stop_ends_any_wait_at_once(
     timer.join()
 
 
-def test_a_call_that_has_a_permit_takes_no_other(iterable: IterableSandbox) -> None:
-    client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 1})
-    assert client.rate_limiters[USERS_UPDATE].try_acquire() == 0
-    client.call(USERS_UPDATE, USER, has_permit=True)
-    assert stop.waits_seconds == []
-    assert client.rate_limiters[USERS_UPDATE].try_acquire() == pytest.approx(1.02)
-
-
 @pytest.mark.parametrize("endpoint", [USERS_BULK_UPDATE, EVENTS_TRACK_BULK])
-def test_a_bulk_call_without_a_permit_takes_one(iterable: IterableSandbox, endpoint: str) -> None:
+def test_a_bulk_call_takes_a_permit(iterable: IterableSandbox, endpoint: str) -> None:
     client, stop = unwaiting_client(iterable.url, requests_per_second={endpoint: 0.01})
 
-    def send(**options: Any) -> CallResult:
+    def send() -> CallResult:
         if endpoint == USERS_BULK_UPDATE:
-            return client.bulk_update_users([USER], **options)
-        return client.bulk_track_events([EVENT], **options)
+            return client.bulk_update_users([USER])
+        return client.bulk_track_events([EVENT])
 
-    assert client.rate_limiters[endpoint].try_acquire() == 0
-    assert send(has_permit=True).delivered
+    assert send().delivered
     assert stop.waits_seconds == []
     assert send().delivered
     assert stop.waits_seconds == pytest.approx([100.02])
@@ -280,6 +273,7 @@ def test_a_bulk_call_without_a_permit_takes_one(iterable: IterableSandbox, endpo
 
 def test_every_retry_takes_a_permit_of_its_own(iterable: IterableSandbox) -> None:
     iterable.set_faults([{"fault": "status", "status": 500, "times": 1}])
-    client, _stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 0.001})
-    assert client.call(USERS_UPDATE, USER, has_permit=True).attempts == 2
-    assert client.rate_limiters[USERS_UPDATE].try_acquire() > 900
+    client, stop = unwaiting_client(iterable.url, requests_per_second={USERS_UPDATE: 0.001})
+    assert client.call(USERS_UPDATE, USER).attempts == 2
+    _backoff_seconds, permit_seconds = stop.waits_seconds
+    assert permit_seconds > 900

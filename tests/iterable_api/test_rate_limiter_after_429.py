@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from math import ceil
 
 import pytest
@@ -13,9 +12,11 @@ from tests.support.rate_limited_calls import (
     Server,
     calls,
     gaps_of,
+    late_wait,
     limiter_and_time,
     most_in_a_second,
-    starts_of_dispatcher,
+    next_start,
+    starts_within,
 )
 
 # The rate
@@ -26,7 +27,7 @@ def test_a_lone_429_lowers_the_rate_a_little_and_five_seconds_later_it_is_back()
     limiter.slow_down()
     rates = []
     for _ in range(6):
-        limiter.try_acquire()
+        next_start(limiter, time)
         rates.append(limiter.rate)
         time.now += 1.0
     assert rates[0] == pytest.approx(97)
@@ -84,7 +85,7 @@ def test_the_rate_after_large_steps_is_back_in_seconds_not_minutes() -> None:
     lowered_at = time.now
     while limiter.rate < 100:
         time.now += 0.1
-        limiter.try_acquire()
+        next_start(limiter, time)
     assert 10 < time.now - lowered_at < 20
 
 
@@ -148,34 +149,29 @@ def test_the_rate_never_falls_below_a_hundredth_of_the_limit() -> None:
         limiter.slow_down()
         time.now += 1.0
     assert limiter.rate == pytest.approx(5)
-    assert len(starts_of_dispatcher(limiter, time, 2.0)) >= 9
+    assert len(starts_within(limiter, time, 2.0)) >= 9
 
 
 def test_no_permit_is_given_during_the_pause_that_a_429_requests() -> None:
     limiter, time = limiter_and_time(100)
-    assert limiter.try_acquire() == 0.0
+    assert next_start(limiter, time) == 0.0
     limiter.slow_down(7.0)
-    assert limiter.try_acquire() == pytest.approx(7.0)
-    time.now += 6.99
-    assert 0 < limiter.try_acquire() < 0.02
-    time.now += 0.02
-    assert limiter.try_acquire() == 0.0
+    assert next_start(limiter, time) == pytest.approx(7.0)
 
 
-def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
+@pytest.mark.parametrize(("pause_seconds", "ends_at"), [(1.0, 7.0), (3.0, 7.0), (9.0, 11.0)])
+def test_of_two_pauses_the_one_that_ends_later_counts(pause_seconds: float, ends_at: float) -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(7.0)
     time.now += 2.0
-    limiter.slow_down(1.0)
-    assert limiter.try_acquire() == pytest.approx(5.0)
-    limiter.slow_down(9.0)
-    assert limiter.try_acquire() == pytest.approx(9.0)
+    limiter.slow_down(pause_seconds)
+    assert next_start(limiter, time) == pytest.approx(ends_at)
 
 
 def test_a_pause_is_capped_at_a_minute() -> None:
-    limiter, _ = limiter_and_time(100)
+    limiter, time = limiter_and_time(100)
     limiter.slow_down(36_000.0)
-    assert limiter.try_acquire() == pytest.approx(60.0)
+    assert next_start(limiter, time) == pytest.approx(60.0)
 
 
 def test_a_pause_also_applies_to_threads_that_already_wait() -> None:
@@ -206,7 +202,7 @@ def test_the_rate_does_not_change_during_a_pause() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(30.0)
     for _ in range(6):
-        assert limiter.try_acquire() > 0
+        assert not limiter.acquire(lambda _seconds: True)
         assert limiter.rate == pytest.approx(97)
         time.now += 5.0
 
@@ -214,10 +210,10 @@ def test_the_rate_does_not_change_during_a_pause() -> None:
 def test_a_short_wait_pauses_the_endpoint_only_when_429s_go_on() -> None:
     limiter, time = limiter_and_time(100)
     limiter.slow_down(2.0, started_at=time.now)
-    assert limiter.try_acquire() == 0.0
+    assert next_start(limiter, time) == 0.0
     time.now = 0.3
     limiter.slow_down(2.0, started_at=0.1)
-    assert limiter.try_acquire() == pytest.approx(2.0)
+    assert next_start(limiter, time) == pytest.approx(2.3)
 
 
 def test_a_429_during_a_pause_slows_the_threads_that_wait_for_its_end() -> None:
@@ -254,17 +250,17 @@ def test_calls_of_the_second_before_a_429_count_towards_the_lower_rate() -> None
     limiter, time = limiter_and_time(5)
     for number in range(5):
         time.now = 0.21 * number
-        assert limiter.try_acquire() == 0.0
+        assert next_start(limiter, time) == time.now
     limiter.slow_down()
-    assert time.now + limiter.try_acquire() == pytest.approx(5 / 4.85 + 0.02)
+    assert next_start(limiter, time) == pytest.approx(5 / 4.85 + 0.02)
 
 
 def test_idle_time_before_a_429_is_not_caught_up() -> None:
     limiter, time = limiter_and_time(100)
-    assert limiter.try_acquire() == 0.0
+    assert next_start(limiter, time) == 0.0
     time.now += 5.0
     limiter.slow_down()
-    starts = starts_of_dispatcher(limiter, time, 1.0)
+    starts = starts_within(limiter, time, 1.0)
     assert starts[0] == 5.0
     assert min(gaps_of(starts)) > 0.01
 
@@ -275,7 +271,7 @@ def test_the_rate_after_a_pause_is_as_low_as_before_it() -> None:
     time.now += 30.0
     limiter.slow_down(30.0, started_at=time.now)
     time.now += 30.0
-    starts = starts_of_dispatcher(limiter, time, 1.0)
+    starts = starts_within(limiter, time, 1.0)
     assert 66 <= len(starts) <= 75
 
 
@@ -284,51 +280,36 @@ REPLIES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 0.7, 3.0]), st.sampled_from([0.0, 0.2, 2.0, 3.0])),
     max_size=5,
 )
-# A dispatcher's permits: after how long each is given back; None means that its call starts.
-RETURNS = st.lists(st.none() | st.sampled_from([0.0, 0.01, 0.04, 0.5]), max_size=30)
+LATENESS = st.lists(st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.5]), min_size=1, max_size=10)
 
 
 @settings(deadline=None, max_examples=100)
 @given(
-    rate=st.sampled_from([1, 2, 5, 10, 40, 7.5]),
+    rate=st.sampled_from([1, 2, 5, 10, 40, 7.5, 0.5]),
     threads=st.lists(CALLS, max_size=10),
     replies=REPLIES,
-    returns=RETURNS,
+    late_seconds=LATENESS,
 )
-@example(rate=5, threads=[[0.0] * 4] * 10, replies=[(0.7, 0.0), (0.3, 0.0)], returns=[])
-@example(rate=7.5, threads=[[0.0] * 5] * 6, replies=[], returns=[None, None])
-@example(rate=40, threads=[], replies=[], returns=[None, 0.0] * 40)
-@example(rate=40, threads=[[0.0] * 9] * 9, replies=[(0.1, 3.0)], returns=[None, 0.04] * 40)
-def test_no_second_has_more_calls_than_the_limit_whatever_429s_and_returned_permits_come(
+@example(
+    rate=5, threads=[[0.0] * 4] * 10, replies=[(0.7, 0.0), (0.3, 0.0)], late_seconds=[0.0, 0.3]
+)
+@example(rate=7.5, threads=[[0.0] * 5] * 6, replies=[], late_seconds=[0.0])
+@example(rate=40, threads=[[0.0] * 9] * 9, replies=[(0.1, 3.0)], late_seconds=[0.0, 0.3, 0.01])
+def test_no_second_has_more_calls_than_the_limit_whatever_429s_and_late_wake_ups_come(
     rate: float,
     threads: list[list[float]],
     replies: list[tuple[float, float]],
-    returns: list[float | None],
+    late_seconds: list[float],
 ) -> None:
     limiter, time = limiter_and_time(rate)
     starts: list[float] = []
-    lateness = cycle((0.0, 0.3, 0.01))
+    wait = late_wait(time, late_seconds)
 
     def limit() -> None:
         for after_seconds, pause_seconds in replies:
             time.wait(after_seconds)
             limiter.slow_down(pause_seconds, started_at=time.now - 0.05)
 
-    def late_start() -> None:
-        time.wait(next(lateness))
-        assert limiter.start(time.wait)
-        starts.append(time.now)
-
-    def dispatch() -> None:
-        for back_after_seconds in returns:
-            while wait_seconds := limiter.try_acquire():
-                time.wait(wait_seconds)
-            if back_after_seconds is None:
-                time.start(late_start)
-            else:
-                time.wait(back_after_seconds)
-                limiter.give_back()
-
-    time.run(limit, dispatch, *(calls(limiter, time, starts, seconds) for seconds in threads))
-    assert len(starts) == sum(map(len, threads)) + returns.count(None)
-    assert most_in_a_second(sorted(starts)) <= ceil(rate)
+    time.run(limit, *(calls(limiter, time, starts, seconds, wait) for seconds in threads))
+    assert len(starts) == sum(map(len, threads))
+    assert most_in_a_second(starts) <= ceil(rate)

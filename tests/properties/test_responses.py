@@ -171,7 +171,7 @@ def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
         reports.append(each)
         return True
 
-    BulkSender(client).send([bulk_row(1)], report, has_permit=True)
+    BulkSender(client).send([bulk_row(1)], report)
     client.close()
     finished = [each for one in reports for each in one.finished]
     assert [each.result.verdict for each in finished] == [Verdict.UNAVAILABLE] * 2

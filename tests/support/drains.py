@@ -23,6 +23,12 @@ from tests.support.rows import API_KEY, Row, fill, outcomes_of, rows, wait_until
 FAST = {USERS_UPDATE: 2_000, EVENTS_TRACK: 2_000, USERS_BULK_UPDATE: 500, EVENTS_TRACK_BULK: 500}
 
 
+class FewAtOnce(PerUserSender):
+    """A sender with few calls in flight at the end, however slow the machine is."""
+
+    max_in_flight = 5
+
+
 @contextmanager
 def outbox_with(path: Path, found: Sequence[Row]) -> Iterator[Outbox]:
     """Open an outbox and fill it with these rows."""

@@ -84,7 +84,6 @@ class FakeBulkClient(IterableClient):
         }
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
-        self.permits: list[bool] = []
         self.max_attempts: list[int | None] = []
         self._kinds = {
             USERS_BULK_UPDATE: kinds,
@@ -126,7 +125,6 @@ class FakeBulkClient(IterableClient):
             return CallResult(Verdict.UNAVAILABLE, None, None, "stopped", attempts=0)
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
-        self.permits.append(options["has_permit"])
         self.max_attempts.append(options["max_attempts"])
         response = self._respond(endpoint, noun, seqs)
         self.has_api_answered = True

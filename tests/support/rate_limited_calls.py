@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, pairwise
 
 from iterable_api.rate_limiter import RateLimiter
 from tests.support.virtual_time import VirtualTime
@@ -26,36 +26,49 @@ def gaps_of(starts: Sequence[float]) -> list[float]:
     return [later - sooner for sooner, later in pairwise(starts)]
 
 
-def starts_of_dispatcher(limiter: RateLimiter, time: VirtualTime, seconds: float) -> list[float]:
-    """Take every permit that `try_acquire` gives for so long; return when each was given."""
-    starts: list[float] = []
-
-    def dispatch() -> None:
-        end = time.now + seconds
-        while time.now < end:
-            wait_seconds = limiter.try_acquire()
-            if wait_seconds:
-                time.wait(wait_seconds)
-            else:
-                starts.append(time.now)
-
-    time.run(dispatch)
-    return starts
-
-
 def limiter_and_time(rate: float) -> tuple[RateLimiter, VirtualTime]:
     time = VirtualTime()
     return RateLimiter(rate, clock=time.clock), time
 
 
+def next_start(limiter: RateLimiter, time: VirtualTime) -> float:
+    """Wait for a permit without threads; return when the call starts."""
+    assert limiter.acquire(time.pass_by)
+    return time.now
+
+
+def starts_within(limiter: RateLimiter, time: VirtualTime, seconds: float) -> list[float]:
+    """Start calls as fast as the limiter permits for so long; return when each started."""
+    starts: list[float] = []
+    end = time.now + seconds
+
+    def wait(wait_seconds: float) -> bool:
+        time.now += wait_seconds
+        return time.now >= end
+
+    while limiter.acquire(wait):
+        starts.append(time.now)
+    return starts
+
+
+def late_wait(time: VirtualTime, late_seconds: Iterable[float]) -> Callable[[float], bool]:
+    """Return a `wait` that returns too late, by each of these times in turn."""
+    lateness = cycle(late_seconds)
+    return lambda seconds: time.wait(seconds + next(lateness))
+
+
 def calls(
-    limiter: RateLimiter, time: VirtualTime, starts: list[float], seconds_apart: Sequence[float]
+    limiter: RateLimiter,
+    time: VirtualTime,
+    starts: list[float],
+    seconds_apart: Sequence[float],
+    wait: Callable[[float], bool] | None = None,
 ) -> Callable[[], None]:
     """Return a function that makes calls one after the other, with these pauses after them."""
 
     def job() -> None:
         for seconds in seconds_apart:
-            assert limiter.acquire(time.wait)
+            assert limiter.acquire(wait or time.wait)
             starts.append(time.now)
             time.wait(seconds)
 
@@ -63,7 +76,7 @@ def calls(
 
 
 class Server:
-    """A server in virtual time that counts exactly, and the calls of a dispatcher to it.
+    """A server in virtual time that counts exactly, and calls to it.
 
     `allowed(now)` is how many calls a second it accepts; each call takes `latency_seconds`, and one
     that gets a 429 waits for `named_seconds` before it is sent again.
@@ -87,17 +100,18 @@ class Server:
         """Send calls as fast as the limiter permits, for so many seconds."""
         answers: deque[tuple[float, float]] = deque()  # of 429s: when they come back, and started
         end = time.now + seconds
-        while time.now < end:
-            while answers and answers[0][0] <= time.now:
-                _, started_at = answers.popleft()
+
+        def wait(wait_seconds: float) -> bool:
+            until = time.now + wait_seconds
+            while answers and answers[0][0] <= until:
+                time.now, started_at = answers.popleft()
                 limiter.slow_down(self._named_seconds, started_at=started_at)
-            wait_seconds = limiter.try_acquire()
-            if not wait_seconds:
-                self._call(time.now, answers)
-                continue
+            time.now = until
+            return time.now >= end
+
+        while limiter.acquire(wait):
             self.rates.append((time.now, limiter.rate))
-            next_answer_seconds = answers[0][0] - time.now if answers else wait_seconds
-            time.now += max(min(wait_seconds, next_answer_seconds), ROUNDING)
+            self._call(time.now, answers)
 
     def _call(self, now: float, answers: deque[tuple[float, float]]) -> None:
         allowed = self._allowed(now)

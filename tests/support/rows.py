@@ -121,6 +121,11 @@ class PassingTime:
     def __call__(self) -> float:
         return self.now_seconds
 
+    def pass_by(self, seconds: float) -> bool:
+        """Wait like an event that is never set: let the time pass at once."""
+        self.now_seconds += seconds
+        return False
+
 
 class NoWaiting(threading.Event):
     """A stop event whose waits end at once, are recorded, and move the clock."""

@@ -47,14 +47,12 @@ class NotedCalls(IterableClient):
 
     def __init__(self, result: CallResult | None = None) -> None:
         self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
-        self.calls: list[tuple[str, bytes, str, bool]] = []
+        self.calls: list[tuple[str, bytes, str]] = []
         self._result = result or call_result()
         self.has_api_answered = True
 
-    def call(
-        self, endpoint: str, body: bytes, subject: str = "", *, has_permit: bool = False, **_: Any
-    ) -> CallResult:
-        self.calls.append((endpoint, body, subject, has_permit))
+    def call(self, endpoint: str, body: bytes, subject: str = "", **_: Any) -> CallResult:
+        self.calls.append((endpoint, body, subject))
         return self._result
 
 
@@ -67,10 +65,10 @@ class ScriptedSender(PerUserSender):
         self.rate_limiters = calls.rate_limiters
         self._send = send
         self.max_in_flight = max_in_flight
-        self.permits: list[bool] = []
+        self.sent: list[Rows] = []
 
-    def send(self, unit: Rows, report: Report, *, has_permit: bool) -> None:
-        self.permits.append(has_permit)
+    def send(self, unit: Rows, report: Report) -> None:
+        self.sent.append(unit)
         self._send(unit, report)
 
 

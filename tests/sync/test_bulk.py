@@ -140,7 +140,7 @@ def send(
 ) -> Reports:
     reports = Reports(goes_on=goes_on)
     sender = BulkSender(iterable, delays_events=delays_events)
-    sender.send(rows, reports, has_permit=True)
+    sender.send(rows, reports)
     return reports
 
 
@@ -169,15 +169,6 @@ def test_a_batch_with_requests_of_one_kind_makes_one_call() -> None:
     send(iterable, [row(0, event=False), row(1, event=False)])
     send(iterable, [row(0, profile=False), row(1, profile=False)])
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [0, 1])]
-
-
-def test_only_the_first_call_uses_the_dispatchers_permit() -> None:
-    iterable = FakeBulkClient({0: Kind.POISON, 1: Kind.FINE})
-    send(iterable, [row(0), row(1)])
-    assert iterable.permits == [True, *[False] * (len(iterable.permits) - 1)]
-    events_only = FakeBulkClient({0: Kind.FINE})
-    send(events_only, [row(0, profile=False)])
-    assert events_only.permits == [True]
 
 
 def test_the_rate_limiter_of_a_batch_is_that_of_its_first_call() -> None:
@@ -294,7 +285,7 @@ def test_dropped_fields_are_warned_of_once_and_created_fields_logged_once(
     sender = BulkSender(iterable)
     with caplog.at_level(logging.INFO, "sync.bulk"):
         for _ in range(3):
-            sender.send([row(0)], Reports(), has_permit=True)
+            sender.send([row(0)], Reports())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "Iterable dropped unknown fields of the profiles: a, b"),
         ("INFO", "Iterable created fields of the profiles: c"),

@@ -50,7 +50,7 @@ def sent(
             order.append((finished.kind, finished.seq, len(iterable.requests)))
         return True
 
-    BulkSender(iterable).send(rows_of(kinds), report, has_permit=True)
+    BulkSender(iterable).send(rows_of(kinds), report)
     return results, order
 
 

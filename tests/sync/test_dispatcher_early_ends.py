@@ -24,6 +24,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import Dispatcher, Report, RunAborted, Started
 from sync.per_user import PerUserSender
 from tests.support.drains import (
+    FewAtOnce,
     calls_by_user,
     check_that_nothing_was_lost_or_repeated,
     drain,
@@ -43,12 +44,6 @@ def path(tmp_path: Path) -> Path:
 
 
 # The error budget
-
-
-class FewAtOnce(PerUserSender):
-    """A sender with few calls in flight at the end, however slow the machine is."""
-
-    max_in_flight = 5
 
 
 @pytest.mark.parametrize(
@@ -298,10 +293,10 @@ class FaultySender(PerUserSender):
     before: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
 
-    def send(self, unit: Sequence[PendingRow], report: Report, *, has_permit: bool) -> None:
+    def send(self, unit: Sequence[PendingRow], report: Report) -> None:
         if unit[0].email in self.before:
             raise self.bug
-        super().send(unit, report, has_permit=has_permit)
+        super().send(unit, report)
         if unit[0].email in self.after:
             raise self.bug
 

@@ -1,4 +1,4 @@
-"""The dispatcher alone: permits, threads, the first problem, and a stop.
+"""The dispatcher alone: threads, the first problem, and a stop.
 
 Sender and outbox are fakes, so that each test decides what happens in which order.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from iterable_api.rate_limiter import RateLimiter
-from iterable_api.responses import USERS_UPDATE
 from records.outcomes import CallResult, Verdict
 from records.rows import Rows
-from sync.dispatcher import CallReport, Dispatcher, Report, RunAborted
+from sync.dispatcher import Dispatcher, Report, RunAborted
 from tests.support.rows import call_result
 from tests.support.senders import (
     RowsInMemory,
@@ -35,38 +32,6 @@ REFUSED = call_result(Verdict.REFUSED, http_status=401, code="BadApiKey")
 UNAVAILABLE = call_result(Verdict.UNAVAILABLE, http_status=503)
 
 
-# Permits
-
-
-def test_all_rows_but_the_first_and_delayed_ones_start_with_a_permit() -> None:
-    sender = ScriptedSender(hold_back)
-    Dispatcher(RowsInMemory(10), sender, threading.Event(), event_delay_seconds=0.1).run()
-    # The first row and the ten delayed events take their permits themselves.
-    assert sender.permits[0] is False
-    assert Counter(sender.permits) == {True: 9, False: 11}
-
-
-def test_a_row_without_a_permit_waits() -> None:
-    stop = threading.Event()
-    sender = ScriptedSender(delivered)
-    # The clock of this limiter stands still: after the first permit there is no second one.
-    sender.rate_limiters[USERS_UPDATE] = RateLimiter(2, clock=lambda: 1_000.0)
-
-    def hear(_calls: Sequence[CallReport], rows_done: int) -> None:
-        if rows_done >= 2:
-            stop.set()
-
-    Dispatcher(RowsInMemory(10), sender, stop, on_progress=hear).run()
-    assert sender.permits == [False, True]
-
-
-def test_rows_that_wait_long_for_a_permit_are_sent() -> None:
-    sender = ScriptedSender(delivered)
-    sender.rate_limiters[USERS_UPDATE] = RateLimiter(8)
-    Dispatcher(RowsInMemory(5), sender, threading.Event()).run()
-    assert len(sender.permits) == 5
-
-
 # A stop
 
 
@@ -74,9 +39,9 @@ def test_no_row_is_started_after_a_stop() -> None:
     stop = threading.Event()
     sender = ScriptedSender(lambda _unit, _report: stop.set())
     Dispatcher(RowsInMemory(10), sender, stop).run()
-    assert len(sender.permits) == 1
+    assert len(sender.sent) == 1
     Dispatcher(RowsInMemory(10), sender, stop).run()
-    assert len(sender.permits) == 1
+    assert len(sender.sent) == 1
 
 
 # Threads

@@ -1,4 +1,4 @@
-"""The calls of one row to a client that records them: bodies, permits and reports."""
+"""The calls of one row to a client that records them: bodies and reports."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.support.rows import call_result
 from tests.support.senders import NotedCalls, waiting_row
 
 
-def test_a_permit_is_for_a_rows_first_call_only() -> None:
+def test_a_row_needs_an_update_and_an_event_or_the_event_alone() -> None:
     calls = NotedCalls()
-    PerUserSender(calls).send([waiting_row(7)], lambda _report: True, has_permit=True)
+    PerUserSender(calls).send([waiting_row(7)], lambda _report: True)
     assert calls.calls == [
-        (USERS_UPDATE, b"profile", "user 7", True),
-        (EVENTS_TRACK, b"event", "user 7", False),
+        (USERS_UPDATE, b"profile", "user 7"),
+        (EVENTS_TRACK, b"event", "user 7"),
     ]
-    PerUserSender(calls).send([waiting_row(8, None)], lambda _report: True, has_permit=True)
-    assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8", True)]
+    PerUserSender(calls).send([waiting_row(8, None)], lambda _report: True)
+    assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8")]
 
 
 def test_the_rate_limiter_of_a_row_is_that_of_its_first_call() -> None:
@@ -37,7 +37,7 @@ def test_a_row_without_an_event_is_not_delayed() -> None:
 
     row = waiting_row(1)._replace(event=None)
     calls = NotedCalls()
-    PerUserSender(calls, delays_events=True).send([row], note, has_permit=True)
+    PerUserSender(calls, delays_events=True).send([row], note)
     assert [type(report) for report in reports] == [CallReport]
     assert [call[0] for call in calls.calls] == [USERS_UPDATE]
 
@@ -49,5 +49,5 @@ def test_a_call_that_was_not_made_is_not_reported() -> None:
         raise AssertionError(report)
 
     for row in (waiting_row(1), waiting_row(2, None)):
-        PerUserSender(calls).send([row], refuse_reports, has_permit=False)
+        PerUserSender(calls).send([row], refuse_reports)
     assert [call[0] for call in calls.calls] == [USERS_UPDATE, EVENTS_TRACK]
