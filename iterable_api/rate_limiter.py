@@ -36,11 +36,11 @@ _SMALL_STEP_FACTOR = 0.97
 _LARGE_STEP_FACTOR = 0.7
 _GROWTH = 0.0003  # of the full rate, per cubic second
 _SLOWEST_SHARE = 0.01
-# 429s go on if a call gets one that started so soon after the rate was lowered.
-_GOES_ON_SECONDS = 1.0
-# ... and if so large a share of a second's calls do. Where a server or a line stalled for a moment,
-# a few dozen calls arrive together, and the second that they fill is too full until it is over.
+# 429s go on if so large a share of a second's calls gets them, of those that started so soon after
+# the rate was lowered. Fewer do not count: where a server or a line stalled for a moment, a few
+# dozen calls arrive together, and the second that they fill is too full until it is over.
 _GOES_ON_SHARE = 0.03
+_GOES_ON_SECONDS = 1.0
 # A wait of one or two seconds, the shortest that Iterable names, concerns only the call that got
 # the 429 (`backoff_seconds`): a pause of all would cost 500 calls for one too many.
 _SHORT_WAIT_SECONDS = 2.0
@@ -108,9 +108,9 @@ class RateLimiter:
     def slow_down(self, pause_seconds: float = 0.0, *, started_at: float | None = None) -> None:
         """React to a 429 of a call that started at `started_at` (None: a second ago).
 
-        The rate falls by 3 %, and by 30 % if a tenth of the calls that started since still get
-        429s; calls that had started before the last step change nothing. If they go on, or if the wait that
-        Iterable names is longer than 2 s, no call starts for `pause_seconds` (60 at most).
+        The rate falls by 3 %, and by 30 % if 429s go on: see `_GOES_ON_SHARE`. Calls that had
+        started before the last step change nothing. If 429s go on, or if the wait that Iterable
+        names is longer than 2 s, no call starts for `pause_seconds` (60 at most).
         """
         with self._lock:
             now = self._clock()
