@@ -32,13 +32,13 @@ from urllib3.exceptions import (
 )
 
 from config.version import USER_AGENT
-from iterable_api.deadline import Adapter, Pool
-from iterable_api.deadline import Connection as PooledConnection
+from iterable_api.connections import Adapter, Pool
+from iterable_api.connections import Connection as PooledConnection
 from iterable_api.responses import NO_API_RESPONSE, ApiResponse, requested_wait_seconds
 from iterable_api.send_budget import NO_SHARE, PIECE_BYTES, Share
 
-# To connect, and between two bytes of the response or two pieces of the request; `deadline` limits
-# the whole response.
+# To connect, and between two bytes of the response or two pieces of the request; `connections`
+# limits the whole response.
 TIMEOUT_SECONDS = (5.0, 30.0)
 _MIN_KEY_CHARACTERS = 4  # replacing a shorter one would damage other text
 # A part of the error's text -> what it means, for errors that every attempt would meet.

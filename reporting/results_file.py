@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -16,6 +17,8 @@ from records.outcomes import JSON, UNREACHABLE_CODES, Outcome, iso_time, row_ent
 from records.rows import SettledRow
 from reporting.atomic_file import NewFile, is_abandoned
 from reporting.summary import RunSummary
+
+logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
 _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
@@ -51,6 +54,7 @@ class ResultsFile:
             except OSError as error:
                 self._error = error
                 self.discard()
+                logger.warning("%s The run goes on.", self._explain(error))
         self._rows += len(rows)
 
     def finish(self, summary: RunSummary) -> Path:
@@ -68,11 +72,7 @@ class ResultsFile:
             head = orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2)
             return file.publish(head.removesuffix(b"\n}") + b',\n  "records": [')
         except OSError as error:
-            raise ResultsError(
-                f"The results cannot be written to {self._folder} ({error.strerror or error}): "
-                "free disk space or choose another RESULTS_DIR. The state file still has what was "
-                "delivered."
-            ) from error
+            raise ResultsError(self._explain(error)) from error
         finally:
             self.discard()
 
@@ -82,6 +82,12 @@ class ResultsFile:
             with contextlib.suppress(OSError):  # the disk is full
                 self._file.close()
             self._file = None
+
+    def _explain(self, error: OSError) -> str:
+        return (
+            f"The results cannot be written to {self._folder} ({error.strerror or error}): free "
+            "disk space or choose another RESULTS_DIR. The state file still has what was delivered."
+        )
 
     def _opened(self) -> NewFile:
         if self._file is None:

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from iterable_api.deadline import MAX_BODY_BYTES
+from iterable_api.connections import MAX_BODY_BYTES
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import NO_API_RESPONSE, USERS_UPDATE, ApiResponse
 from records.outcomes import Verdict

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from urllib3.connectionpool import connection_from_url
 from urllib3.exceptions import HTTPError
 
-from iterable_api.deadline import Connection, Received, _Incoming
+from iterable_api.connections import Connection, Received, _Incoming
 
 BODY = b'{"code":"Success","msg":"1"}'
 LENGTH = b"Content-Length: 28\r\n"

@@ -14,7 +14,7 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iterable_api.deadline import MAX_RESPONSE_BYTES
+from iterable_api.connections import MAX_RESPONSE_BYTES
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import (
     EVENTS_TRACK,

@@ -1,4 +1,4 @@
-"""Total time-out of a response that arrives byte by byte without end."""
+"""Connections: the time-out of a response that never ends, and how many open at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 from urllib3.connectionpool import connection_from_url
 
-from iterable_api.deadline import MAX_OPENING, Connection, Pool
+from iterable_api.connections import MAX_OPENING, Connection, Pool
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
