@@ -219,7 +219,7 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        ahead = max(1.0, self._sender.rate_limiter(unit).rate * _START_AHEAD_SECONDS)
+        ahead = self._sender.rate_limiter(unit).rate * _START_AHEAD_SECONDS  # one, if less than one
         return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
 
     def _start(self, unit: Rows) -> None:

@@ -39,7 +39,7 @@ class HeldUnits:
     """Units that wait for a permit and then for a response; the first one waits for neither."""
 
     def __init__(self, rate: float, row_count: int = 200) -> None:
-        self.begun_count = 0
+        self.begun: list[Rows] = []
         self.outbox = RowsInMemory(row_count)
         self.permits = threading.Semaphore(0)
         self.responses = threading.Event()
@@ -48,6 +48,12 @@ class HeldUnits:
         delivery = Dispatcher(self.outbox, sender, threading.Event())
         self._thread = threading.Thread(target=delivery.run)
         self._thread.start()
+
+    def settle_at(self, count: int) -> bool:
+        """Return whether so many units begin, and no more."""
+        return wait_until(lambda: len(self.begun) == count) and not wait_until(
+            lambda: len(self.begun) > count, 0.05
+        )
 
     def finish(self) -> None:
         """Let all units go on, and wait for the end of the delivery."""
@@ -58,7 +64,7 @@ class HeldUnits:
 
     def _send(self, unit: Rows, report: Report) -> None:
         if unit[0].seq:
-            self.begun_count += 1
+            self.begun.append(unit)
             self.permits.acquire()
             assert report(Started(RequestKind.PROFILE, unit, 1))
             self.responses.wait()
@@ -71,8 +77,7 @@ def test_as_many_units_wait_for_their_first_attempt_as_start_in_a_tenth_of_a_sec
 ) -> None:
     units = HeldUnits(rate)
     try:
-        assert wait_until(lambda: units.begun_count == most)
-        assert not wait_until(lambda: units.begun_count > most, 0.05)
+        assert units.settle_at(most)
     finally:
         units.finish()
     assert sorted(call.seq for call in units.outbox.recorded) == list(range(200))
@@ -83,8 +88,7 @@ def test_a_unit_makes_room_for_the_next_one_with_its_first_attempt(rate: float, 
     units = HeldUnits(rate)
     try:
         for attempts in range(4):
-            assert wait_until(lambda: units.begun_count == most + attempts)  # noqa: B023
-            assert not wait_until(lambda: units.begun_count > most + attempts, 0.02)  # noqa: B023
+            assert units.settle_at(most + attempts)
             units.permits.release()
     finally:
         units.finish()
