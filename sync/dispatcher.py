@@ -39,6 +39,7 @@ _TICK_SECONDS = 0.004
 # So many seconds ahead of its permit a unit goes to a worker, which connects and waits for the
 # permit itself: the calls then start in time while this thread records results.
 _START_AHEAD_SECONDS = 0.1
+_START_AHEAD_UNITS = 2  # more: at five a second one would wait for the handshake of another
 
 
 class RunAborted(SyncError):
@@ -219,7 +220,8 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        ahead = self._sender.rate_limiter(unit).rate * _START_AHEAD_SECONDS  # one, if less than one
+        rate = self._sender.rate_limiter(unit).rate
+        ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
         return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
 
     def _start(self, unit: Rows) -> None:
