@@ -23,8 +23,10 @@ BACKOFF_MAX_SECONDS = 30.0
 MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 
 # The program sometimes pauses (a commit, garbage collection). It makes up for at most this much
-# lost time.
+# lost time, and a quarter faster than usual: a hundred calls at once would arrive one by one, later
+# than they started, and make the next second too full.
 _CATCH_UP_SECONDS = 0.2
+_CATCH_UP_FACTOR = 1.25
 _MIN_JITTER_SECONDS, _MAX_JITTER_SECONDS = 0.01, 0.02
 
 # After a 429 the rate follows the curve of TCP CUBIC (RFC 9438): quickly back to nearly the rate at
@@ -147,7 +149,10 @@ class RateLimiter:
             self._update_rate(now)
             self._hold_back(self._window)
         self._hold_back(self._full_window)
-        return max(now, self._due)
+        slot = max(now, self._due)
+        if self._booked:
+            slot = max(slot, self._booked[-1] + self._window.seconds_apart / _CATCH_UP_FACTOR)
+        return slot
 
     def _hold_back(self, window: _Window) -> None:
         """Delay the next permit until the window has room for it."""
