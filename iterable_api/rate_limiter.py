@@ -27,6 +27,7 @@ MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 # than they started, and make the next second too full.
 _CATCH_UP_SECONDS = 0.2
 _CATCH_UP_FACTOR = 1.25
+_CATCH_UP_STEP_SECONDS = 0.02  # the permits of so long may start together
 _MIN_JITTER_SECONDS, _MAX_JITTER_SECONDS = 0.01, 0.02
 
 # After a 429 the rate follows the curve of TCP CUBIC (RFC 9438): quickly back to nearly the rate at
@@ -150,8 +151,10 @@ class RateLimiter:
             self._hold_back(self._window)
         self._hold_back(self._full_window)
         slot = max(now, self._due)
-        if self._booked:
-            slot = max(slot, self._booked[-1] + self._window.seconds_apart / _CATCH_UP_FACTOR)
+        count = max(1, int(self.rate * _CATCH_UP_STEP_SECONDS))
+        if len(self._booked) >= count:
+            step_seconds = count * self._window.seconds_apart / _CATCH_UP_FACTOR
+            slot = max(slot, self._booked[-count] + step_seconds)
         return slot
 
     def _hold_back(self, window: _Window) -> None:

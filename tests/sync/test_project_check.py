@@ -121,6 +121,7 @@ def test_a_new_key_of_another_project_in_the_same_data_centre_sends_nothing(
     assert len(iterable.calls) == 10
 
 
+@pytest.mark.no_cover  # see tests/sync/test_run_reading.py
 def test_a_stop_signal_waited_for_iterable_to_answer_about_a_new_key(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
