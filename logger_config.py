@@ -306,9 +306,12 @@ class _PrivateRotatingFile(RotatingFileHandler):
         except Exception:  # noqa: BLE001 - as every handler of `logging` does
             self.handleError(record)
 
-    def createLock(self) -> None:
-        """Create no lock: `emit` must not wait while another thread writes."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit the record without the lock, so that nobody waits while another thread writes."""
+        is_wanted = bool(self.filter(record))
+        if is_wanted:
+            self.emit(record)
+        return is_wanted
 
     def flush(self) -> None:
         """Write the lines that have waited."""
