@@ -50,6 +50,10 @@ _CHECK_AFTER_SECONDS = 0.001  # a call may wait for its permit after it has take
 # connecting may take. If the server or this machine were slower at handshakes than the pace of new
 # calls, every call would open another connection, up to the largest number in flight.
 MAX_OPENING = 50
+# And no more than would open so many connections a second if each took as long as the fastest one.
+# A nearby server and this machine would be busy with handshakes alone, and requests would be late.
+_OPENING_RPS = 400
+MIN_OPENING = 8
 _OPENING_THREADS = 32  # open connections ahead; with a round trip of 100 ms, 100 a second
 
 _PROTOCOL = b"HTTP/1.1 "
@@ -113,6 +117,8 @@ class Pool:
         self._idle: list[Connection] = []  # `append` and `pop` are atomic
         self._is_closed = False
         self._changed = threading.Condition()
+        self._max_opening = MAX_OPENING
+        self._fastest_seconds = timeout_seconds[0]
         self._opening_count = self._waiting_count = 0  # calls that connect, and that wait in `take`
 
     def close(self) -> None:
@@ -131,7 +137,7 @@ class Pool:
                 connection.close()
             with self._changed:
                 left_seconds = give_up_at - time.monotonic()
-                if self._opening_count < MAX_OPENING or left_seconds <= 0 or self._is_closed:
+                if self._opening_count < self._max_opening or left_seconds <= 0 or self._is_closed:
                     self._opening_count += 1
                     break
                 self._waiting_count += 1
@@ -148,7 +154,14 @@ class Pool:
             connection.is_opening = False
             with self._changed:
                 self._opening_count -= 1
+                if connection.is_open:
+                    self._note_speed(connection)
                 self._changed.notify()
+
+    def _note_speed(self, connection: Connection) -> None:
+        self._fastest_seconds = min(self._fastest_seconds, connection.opening_seconds)
+        at_this_speed = round(self._fastest_seconds * _OPENING_RPS)
+        self._max_opening = max(MIN_OPENING, min(at_this_speed, MAX_OPENING))
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it is open."""
@@ -178,6 +191,7 @@ class Pool:
             try:
                 if not self._is_closed:
                     connection.open()
+                    self._note_speed(connection)
             except (HTTPError, HTTPException, OSError):
                 return  # a later call meets it, too
             self.give_back(connection)
@@ -218,6 +232,7 @@ class Connection:
         self._socket: Any = None
         self._checked_at = 0.0
         self.is_opening = False  # counted by the pool
+        self.opening_seconds = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -256,6 +271,7 @@ class Connection:
         connection = self._connection
         connection.timeout = self._connect_seconds
         proxy = self._factory.proxy
+        began_at = time.monotonic()
         try:
             if proxy is None:
                 connection.connect()
@@ -270,6 +286,7 @@ class Connection:
             raise
         self._socket = connection.sock
         self._checked_at = time.monotonic()
+        self.opening_seconds = self._checked_at - began_at
 
     def close(self) -> None:
         self._socket = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 from urllib3.connectionpool import connection_from_url
 
-from iterable_api.connections import MAX_OPENING, Connection, Pool
+from iterable_api.connections import MAX_OPENING, MIN_OPENING, Connection, Pool
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
 from records.outcomes import Verdict
@@ -122,9 +122,27 @@ def test_slow_handshakes_made_every_call_open_another_connection() -> None:
         pool.give_back(connecting[0])
         assert wait_until(lambda: taken)
         assert taken[0] is connecting[0]
-        pool.end_opening(connecting[1])  # it failed
+        for failed in connecting[1:]:
+            pool.end_opening(failed)
         assert not pool.take().is_open
         pool.give_back(taken[0])
+        pool.close()
+
+
+def test_where_handshakes_are_fast_few_calls_connect_at_a_time() -> None:
+    """Fifty handshakes at once made requests late, and the next second too full."""
+    with website() as site:
+        pool = pool_for(site.url, 60.0)
+        first = pool.take()
+        first.open()
+        pool.give_back(first)
+        connecting = [pool.take() for _ in range(1 + MIN_OPENING)]
+        assert [each.is_open for each in connecting] == [True] + MIN_OPENING * [False]
+        taken = take_in_thread(pool)
+        assert not wait_until(lambda: taken, 0.1)
+        pool.end_opening(connecting[1])
+        assert wait_until(lambda: taken)
+        pool.give_back(first)
         pool.close()
 
 
