@@ -270,6 +270,7 @@ class _PrivateRotatingFile(RotatingFileHandler):
         self._path = os.path.abspath(path)
         self._waiting: deque[logging.LogRecord] = deque()
         self._writing = threading.RLock()
+        self._is_scheduled = False  # whether a thread will write the lines that wait
         self._written_at = 0.0
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=BACKUP_COUNT, encoding="utf-8")
 
@@ -299,7 +300,8 @@ class _PrivateRotatingFile(RotatingFileHandler):
             is_frequent = record.created - self._written_at < _WRITE_EVERY_SECONDS
             if record.levelno > logging.DEBUG or not is_frequent:
                 self._write()
-            elif len(self._waiting) == 1:
+            elif not self._is_scheduled:
+                self._is_scheduled = True
                 later = threading.Timer(_WRITE_EVERY_SECONDS, self.flush)
                 later.daemon = True
                 later.start()
@@ -329,7 +331,8 @@ class _PrivateRotatingFile(RotatingFileHandler):
         """Write all lines, after a rotation if they would make the file too large."""
         with self._writing:
             self._written_at = time.time()
-            lines = "".join(f"{self.format(record)}\n" for record in self._taken())
+            self._is_scheduled = False  # before the lines are taken: a later one starts a thread
+            lines = "".join(self._taken_lines())
             if not lines:
                 return
             if self.stream is None:
@@ -339,10 +342,11 @@ class _PrivateRotatingFile(RotatingFileHandler):
             self.stream.write(lines)
             self.stream.flush()
 
-    def _taken(self) -> Iterator[logging.LogRecord]:
-        with contextlib.suppress(IndexError):
-            while True:
-                yield self._waiting.popleft()
+    def _taken_lines(self) -> Iterator[str]:
+        while self._waiting:
+            record = self._waiting.popleft()
+            with contextlib.suppress(Exception):  # its arguments do not fit; the other lines do
+                yield f"{self.format(record)}\n"
 
     def _is_full(self, stream: TextIO, lines: str) -> bool:
         """Return whether the file has no room for these lines; a pipe or a device always has."""

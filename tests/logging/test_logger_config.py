@@ -322,3 +322,17 @@ def test_logging_continues_when_the_disk_has_room_again(
     logger.info("written")
     assert [line.rsplit(" - ")[-1] for line in log_file.read_text().splitlines()] == ["written"]
     assert [path.name for path in tmp_path.iterdir()] == [log_file.name]
+
+
+def test_a_line_that_cannot_be_formatted_takes_no_other_line_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    logger = setup_logger("batch", path)
+    logger.debug("the first is written at once")
+    logger.debug("before")
+    logger.debug("%d", "no number")
+    logger.debug("after")
+    for handler in logger.handlers:
+        handler.flush()
+    assert [line.split(" - ")[-1] for line in path.read_text().splitlines()] == [
+        *("the first is written at once", "before", "after")
+    ]
