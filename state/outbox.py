@@ -463,8 +463,7 @@ class Outbox:
         if taken:
             with state_errors(self.path):
                 # Deleted last: what this call does not return must still be there for `settled`.
-                if not self._is_read_only:
-                    release_free_pages(self._database)
+                release_free_pages(self._database)
                 self._database.execute("DELETE FROM outbox WHERE seq <= ?", (taken[-1].seq,))
         return taken
 
