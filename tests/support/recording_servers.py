@@ -42,6 +42,37 @@ class Website:
     before_response: Callable[[], object] = lambda: None
 
 
+class _Listener(socketserver.TCPServer):
+    """Accepts connections, over TLS if it has a context."""
+
+    context: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        if self.context is not None:
+            connection = self.context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Ignore errors: a client may distrust the certificate, or ask a proxy for no tunnel."""
+
+
+class _WebServer(_Listener, ThreadingHTTPServer):
+    pass
+
+
+class _ProxyServer(_Listener, socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+def _to_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
 @contextlib.contextmanager
 def website(
     certificate: Path | None = None, *, context: ssl.SSLContext | None = None
@@ -83,23 +114,11 @@ def website(
         def log_message(self, *_arguments: object) -> None:
             """Write no log."""
 
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_arguments: object) -> None:
-            """Ignore errors: a client that does not trust the certificate disconnects."""
-
-        def get_request(self) -> tuple[socket.socket, object]:
-            connection, address = super().get_request()
-            if context is not None:
-                connection = context.wrap_socket(
-                    connection, server_side=True, do_handshake_on_connect=False
-                )
-            return connection, address
-
     counting = threading.Lock()
     if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-    server = Server(("127.0.0.1", 0), Handler)
+        context = _to_context(certificate)
+    server = _WebServer(("127.0.0.1", 0), Handler)
+    server.context = context
     scheme = "http" if context is None else "https"
     site = Website(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     with _running(server):
@@ -129,25 +148,9 @@ def proxy(certificate: Path | None = None) -> Iterator[Website]:
                 _pump(self.connection, there)
                 back.join(5)
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_arguments: object) -> None:
-            """Ignore errors: a request other than CONNECT is only recorded."""
-
-        def get_request(self) -> tuple[socket.socket, object]:
-            connection, address = super().get_request()
-            if context is not None:
-                connection = context.wrap_socket(
-                    connection, server_side=True, do_handshake_on_connect=False
-                )
-            return connection, address
-
-    context: ssl.SSLContext | None = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-    server = Server(("127.0.0.1", 0), Handler)
+    context = None if certificate is None else _to_context(certificate)
+    server = _ProxyServer(("127.0.0.1", 0), Handler)
+    server.context = context
     scheme = "http" if context is None else "https"
     seen = Website(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     with _running(server):
