@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import orjson
@@ -87,12 +89,12 @@ class RunTally:
 
     def add(self, rows: Sequence[SettledRow]) -> None:
         """Count rows; each row only once."""
-        states = Counter(row.state for row in rows)
-        for state, count in states.items():
-            self.counts[state.outcome] += count
-        if any(state.is_failure for state in states):
-            for row in rows:
-                self._add_failure(row)
+        for state, equal_rows in groupby(rows, key=attrgetter("state")):
+            found = list(equal_rows)
+            self.counts[state.outcome] += len(found)
+            if state.is_failure:
+                for row in found:
+                    self._add_failure(row)
 
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""

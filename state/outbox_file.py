@@ -18,9 +18,11 @@ from state.database import CACHE_KIBIBYTES
 _TABLE = """ outbox (  -- one row per row of the query
     seq INTEGER PRIMARY KEY,
     user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
+    profile_hash INTEGER, event_hash INTEGER,
     kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
-    profile BLOB, profile_hash INTEGER,  -- NULL: this request is not needed
-    event BLOB, event_hash INTEGER, event_id TEXT,
+    profile BLOB, event BLOB,  -- NULL: this request is not needed
+    event_id TEXT,
+    is_event_kept INTEGER,  -- the event differs from the delivered one only by the settings
     update_verdict TEXT, update_result TEXT,
     event_verdict TEXT, event_result TEXT,
     settled_at REAL
