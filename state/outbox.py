@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ class Outbox:
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
+        self._delivery_began_at = 0.0  # unix seconds
         self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
 
     def close(self) -> None:
@@ -362,6 +364,7 @@ class Outbox:
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
+        self._delivery_began_at = time.time()
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -371,7 +374,7 @@ class Outbox:
             self.delivered.keep_events(mapping.event_settings)
             self._remember("profile_settings", str(mapping.profile_settings))
             if project is not None and not self.project.has_judged(project):
-                self.failures.forget_rejections()
+                self.failures.forget_all_rejections()
                 self.project.note_judging(project)
             resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
             match = None if project is None else self.project.match(project)
@@ -458,6 +461,12 @@ class Outbox:
         self.resolved_failures += resolved
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
+
+    def forget_rejections(self, kind: RequestKind, code: str | None) -> None:
+        """Let the next run send again what this run sees rejected with this code."""
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            self.failures.forget_rejections(kind, code, self._delivery_began_at)
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.
