@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +39,15 @@ from state.database import (
     state_errors,
 )
 from state.delivered import DeliveredTable, Hashes
+from state.failures import FailureTable
 from state.history import RunHistory
-from state.outbox_file import attach_outbox, create_temporary_outbox, release_free_pages
+from state.outbox_file import (
+    Held,
+    OutboxRow,
+    attach_outbox,
+    create_temporary_outbox,
+    release_free_pages,
+)
 from state.project import Match, Project, ProjectMemory
 
 _NOT_DELIVERED: Hashes = (None, None)
@@ -48,7 +56,10 @@ MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
-_TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
+_TO_SEND = (
+    "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
+    " AND (event_verdict IS NULL OR held = 'event')"
+)
 
 _RECORD = {
     RequestKind.PROFILE: (
@@ -77,26 +88,8 @@ class FillSummary:
     in_the_future: int
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
+    held_back: int = 0  # rows with a request that was rejected before and is not sent again
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
-
-
-class _OutboxRow(NamedTuple):
-    """A row of the table `outbox` when it is inserted."""
-
-    seq: int
-    user_id: int | str | None
-    email: str | None
-    user_key: int | None = None
-    event_at: int | None = None
-    tie_breaker: int | None = None
-    profile_hash: int | None = None
-    event_hash: int | None = None
-    kind: str | None = None
-    reason: str | None = None
-    profile: bytes | None = None
-    event: bytes | None = None
-    event_id: str | None = None
-    is_event_kept: bool | None = None
 
 
 _INSERT_KEY = (
@@ -104,8 +97,8 @@ _INSERT_KEY = (
     " event_hash) VALUES "
 )
 _KEY = "('unchanged', ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_ROW = f"INSERT OR REPLACE INTO outbox ({', '.join(_OutboxRow._fields)}) VALUES "  # noqa: S608
-_ROW = f"({', '.join('?' * len(_OutboxRow._fields))})"
+_INSERT_ROW = f"INSERT OR REPLACE INTO outbox ({', '.join(OutboxRow._fields)}) VALUES "  # noqa: S608
+_ROW = f"({', '.join('?' * len(OutboxRow._fields))})"
 # So many rows go into a statement: SQLite then releases the interpreter once, not for each row.
 _ROWS_AT_ONCE = 100
 
@@ -131,12 +124,15 @@ class Outbox:
             with state_errors(path):
                 attach_outbox(self._database, path)
         self.delivered = DeliveredTable(path, self._database)
+        self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
+        self._delivery_began_at = 0.0  # unix seconds
+        self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
 
     def close(self) -> None:
         """Close the file."""
@@ -153,14 +149,17 @@ class Outbox:
         *,
         full_refresh: bool = False,
         takes_samples: bool = False,
+        rejected_retry_hours: int = 0,
         on_first_to_send: Callable[[], None] = lambda: None,
         now: datetime | None = None,
     ) -> FillSummary:
         """Replace the contents of the outbox with the rows of the query, in one transaction.
 
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
-        `full_refresh`). Of several rows with one user key, all but the one with the latest event
-        become `duplicate`; rows of two users with one `event_id` become `invalid`.
+        `full_refresh`). A request whose content Iterable has rejected less than
+        `rejected_retry_hours` ago is held back. Of several rows with one user key, all but the one
+        with the latest event become `duplicate`; rows of two users with one `event_id` become
+        `invalid`.
         With `takes_samples` the summary has rows that show whose project this is.
         `on_first_to_send` is called as soon as there is a row to send.
         """
@@ -170,6 +169,8 @@ class Outbox:
                 self._remember("run", self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
+            now_seconds = (now or datetime.now(timezone.utc)).timestamp()
+            self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
             samples: list[DeliveredSample] = []
             has_to_send = False
@@ -185,16 +186,22 @@ class Outbox:
             self._mark_duplicates()
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
-            now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
-            to_send, in_the_future, kept_events = self._database.execute(
-                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?),"
-                " count(*) FILTER (WHERE is_event_kept AND (kind IS NULL OR kind = 'unchanged'))"
-                " FROM outbox",
-                (now_us,),
+            self.failures.release_marked_rows()
+            to_send, in_the_future, kept_events, held_back, invalid = self._database.execute(
+                "SELECT count(*) FILTER (WHERE kind IS NULL AND held IS NOT 'row'),"
+                " count(*) FILTER (WHERE event_at > ?),"
+                " count(*) FILTER (WHERE is_event_kept AND (kind IS NULL OR kind = 'unchanged')),"
+                " count(*) FILTER (WHERE held IS NOT NULL),"
+                " count(*) FILTER (WHERE kind = 'invalid') FROM outbox",
+                (int(now_seconds * 1_000_000),),
             ).fetchone()
+            if invalid:
+                self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
         self._mapping = mapping
-        return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
+        return FillSummary(
+            *(total, to_send, in_the_future, changed, kept_events, held_back), tuple(samples)
+        )
 
     def _append(
         self,
@@ -212,7 +219,9 @@ class Outbox:
         kept: Mapping[int, str | None] = {}
         numbered = enumerate(rows, first_seq)
         # One after the other: the mapping parses a row once for its key and its payloads.
-        to_insert = ((seq, row, mapping.key(row)) for seq, row in numbered)
+        to_insert: Iterable[tuple[int, Sequence[Any], RowKey | None]] = (
+            (seq, row, mapping.key(row)) for seq, row in numbered
+        )
         if knows_users:
             keys = [mapping.key(row) for row in rows]
             # All rows as unchanged ones first; those that are not are replaced.
@@ -227,8 +236,9 @@ class Outbox:
             _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
             for seq, row, key in to_insert
         ]
-        self._insert(_INSERT_ROW, _ROW, changed)
-        return any(row.kind is None for row in changed)
+        checked = self.failures.hold_back(changed)
+        self._insert(_INSERT_ROW, _ROW, checked)
+        return any(row.kind is None and row.held != Held.ROW for row in checked)
 
     def _insert_keys(
         self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool
@@ -365,16 +375,22 @@ class Outbox:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
 
     def begin_delivery(
-        self, project: Project | None = None, *, is_project_proven: bool = True
+        self,
+        project: Project | None = None,
+        *,
+        is_project_proven: bool = True,
+        is_complete_read: bool = False,
     ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
         Each request that waits is in doubt from now on, until it is recorded as delivered; if a
         project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
+        After a complete read the failures of rows that it lacks are dropped.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
+        self._delivery_began_at = time.time()
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -383,10 +399,15 @@ class Outbox:
                 self.delivered.doubt_everything()
             self.delivered.keep_events(mapping.event_settings)
             self._remember("profile_settings", str(mapping.profile_settings))
+            if project is not None and not self.project.has_judged(project):
+                self.failures.forget_all_rejections()
+                self.project.note_judging(project)
+            resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
+        self.resolved_failures += resolved
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has taken over the state file since `fill`."""
@@ -406,7 +427,8 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, profile, event FROM outbox"  # noqa: S608
+                    "SELECT seq, user_id, email, iif(held = 'profile', NULL, profile),"  # noqa: S608
+                    " iif(held = 'event', NULL, event) FROM outbox"
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -439,6 +461,7 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
@@ -460,8 +483,16 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
                 )
+                resolved += self.failures.record(kind, calls)
+        self.resolved_failures += resolved
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
+
+    def forget_rejections(self, kind: RequestKind, code: str | None) -> None:
+        """Let the next run send again what this run sees rejected with this code."""
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            self.failures.forget_rejections(kind, code, self._delivery_began_at)
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.
@@ -471,7 +502,8 @@ class Outbox:
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at FROM outbox WHERE seq < ? ORDER BY seq LIMIT ?",
+                " event_result, settled_at, failure_ages FROM outbox"
+                " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )
             # Most rows have the state of the row before.
@@ -518,7 +550,7 @@ def _to_outbox_row(
     delivered: Hashes,
     kept_event_id: str | None,
     mapping: RowMapping,
-) -> _OutboxRow:
+) -> OutboxRow:
     """Return the outbox row, with a body for each request that differs from the last delivery.
 
     Pure. An event that differs only because of other settings, and so has `kept_event_id`, has no
@@ -527,10 +559,10 @@ def _to_outbox_row(
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
-        return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+        return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
     is_new_profile, is_new_event = delivered[0] != key.profile_hash, delivered[1] != key.event_hash
     sends_event = is_new_event and kept_event_id != record.event_id
-    return _OutboxRow(
+    return OutboxRow(
         *(seq, *key),
         kind=None if is_new_profile or sends_event else "unchanged",
         profile=record.profile if is_new_profile else None,
