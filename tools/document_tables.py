@@ -41,7 +41,8 @@ HEAD: Mapping[str, str] = {
     "api_calls": "attempts made, retries included",
     "retries": "how many of them were repeated attempts",
     "duration_seconds": "of the whole run",
-    "users_per_second": "rows that were settled, divided by the duration",
+    "users_per_second": "users for whom something was sent, divided by the time of sending",
+    "sync": "`SYNC_NAME`, or null",
     "records": "one entry for each row",
 }
 OUTCOMES: Mapping[Outcome, str] = {
