@@ -132,7 +132,14 @@ def _run_command(argv: Sequence[str]) -> int:
 
 
 def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    settings = _prepare(flags, environment)
+    try:
+        settings = _prepare(flags, environment)
+    except SyncError as error:
+        if not flags.dry_run:
+            from commands.prepare import ping_failure
+
+            ping_failure(environment, error)
+        raise
     from commands.sync import run_sync
     from sync.run import Options
 

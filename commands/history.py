@@ -9,6 +9,7 @@ from pathlib import Path
 from commands.console import print_as_json, print_line
 from config.settings import read_setting
 from errors import ExitStatus
+from records.outcomes import JSON
 from state.database import state_errors
 from state.history import KILLED, PRINTED_COUNTS, RUNNING, UNFINISHED, PastRun
 from state.lock import owner_of_lock
@@ -24,11 +25,17 @@ def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> E
     with closing(Outbox(path, read_only=True)) as outbox:
         runs = _runs(outbox, path)
     if as_json:
-        print_as_json({"runs": [run._asdict() for run in runs]})
+        print_as_json({"runs": [_to_json(run) for run in runs]})
         return ExitStatus.OK
     for line in history_lines(runs):
         print_line(line)
     return ExitStatus.OK
+
+
+def _to_json(run: PastRun) -> JSON:
+    """Return a run that has ended like the head of its results file, another one without counts."""
+    entry = run._asdict()
+    return entry | entry.pop("counts")
 
 
 def _runs(outbox: Outbox, path: Path) -> Sequence[PastRun]:

@@ -45,20 +45,31 @@ def test_the_history_ignored_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out) == {"runs": []}
     outbox = Outbox(path)
     outbox.history.begin("run-1", "bulk", BEGAN_AT)
-    outbox.history.end("run-1", ENDED_AT, "aborted", "no database", {"total_users": 0})
+    counts = {"total_users": 7, "duration_seconds": 90.0}
+    outbox.history.end("run-1", ENDED_AT, "completed", None, counts)
+    outbox.history.begin("run-2", "per-user", ENDED_AT)
     outbox.close()
     print_history({"STATE_FILE": str(path)}, as_json=True)
     assert json.loads(capsys.readouterr().out) == {
         "runs": [
             {
+                "run_id": "run-2",
+                "mode": "per-user",
+                "started_at": "2026-01-13T14:32:15+00:00",
+                "finished_at": None,
+                "status": "killed",
+                "reason": "the run did not finish",
+            },
+            {
                 "run_id": "run-1",
                 "mode": "bulk",
                 "started_at": "2026-01-13T14:30:45+00:00",
                 "finished_at": "2026-01-13T14:32:15+00:00",
-                "status": "aborted",
-                "reason": "no database",
-                "counts": {"total_users": 0},
-            }
+                "status": "completed",
+                "reason": None,
+                "total_users": 7,
+                "duration_seconds": 90.0,
+            },
         ]
     }
 

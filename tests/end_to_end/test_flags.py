@@ -16,6 +16,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.program import API_KEY, Ending, Program, counts_of, wait_until
+from tests.support.recording_servers import website
 from tests.support.users import add_user, add_users, check_project, email_of
 
 
@@ -118,6 +119,19 @@ def test_a_misspelt_setting_ends_every_command_before_anything_is_opened(
         assert ("MAILTO" in ending.output) == (flags == ["--check"])
     assert iterable.calls == []
     assert [path.name for path in program.folder.iterdir()] == [program.env_file.name]
+
+
+def test_a_run_that_its_settings_stopped_pinged_nothing(program: Program) -> None:
+    with website() as health:
+        settings = {"HEALTHCHECK_URL": health.url, "SYNC_NAME": "shop-eu", "DB_PORT": "x"}
+        assert program.run("--dry-run", settings=settings).status == 2
+        assert program.run("--verify", "1", settings=settings).status == 2
+        assert health.requests == []
+        assert program.run(settings=settings).status == 2
+        assert program.run(settings={**settings, "HEALTHCHECK_URL": "nowhere"}).status == 2
+        (ping,) = health.requests
+    assert ping.line.split()[1] == "/fail"
+    assert ping.body == b"shop-eu\nDB_PORT must be a whole number, not 'x'"
 
 
 def test_the_name_of_the_sync_is_in_everything_that_a_run_leaves_behind(
