@@ -34,8 +34,9 @@ def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> E
 
 def _to_json(run: PastRun) -> JSON:
     """Return a run that has ended like the head of its results file, another one without counts."""
-    entry = run._asdict()
-    return entry | entry.pop("counts")
+    entry: JSON = run._asdict()
+    del entry["counts"]
+    return {**entry, **run.counts}
 
 
 def _runs(outbox: Outbox, path: Path) -> Sequence[PastRun]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -296,6 +297,10 @@ def test_the_check_says_how_many_results_are_kept(set_up: SetUp) -> None:
     assert text(RESULTS_KEEP="0", RESULTS_KEEP_MB="0") == "2 files (2.0 MB), all are kept"
 
 
+def always(free_bytes: int) -> Callable[[Path], int]:
+    return lambda _folder: free_bytes
+
+
 @pytest.mark.parametrize(
     ("settings", "to_come"),
     [
@@ -313,9 +318,7 @@ def test_the_free_space_has_to_hold_the_results_that_will_be_kept(
     put_results(set_up.folder, 150_000, 50_000)
     for missing in (0, 1) if to_come else (0,):
         free = MIN_FREE_BYTES + to_come - missing
-        lines = check_setup(
-            set_up.settings(**settings), None, free_bytes=lambda _folder, free=free: free
-        )
+        lines = check_setup(set_up.settings(**settings), None, free_bytes=always(free))
         (line,) = [line for line in lines if line.name == "disk"]
         assert line.is_warning is bool(missing)
         if missing:

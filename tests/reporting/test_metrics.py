@@ -92,7 +92,7 @@ def samples_in(*texts: str) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 def test_the_files_of_several_projects_are_accepted_together(tmp_path: Path) -> None:
     """Of two files with the same samples, node_exporter served one and logged 17 errors."""
     names = ("shop-eu", "shop-us", None)
-    texts = []
+    texts: list[str] = []
     for name in names:
         path = tmp_path / f"{name}.prom"
         write_metrics(path, replace(SUMMARY, sync=name, api_calls=len(texts)))
