@@ -29,6 +29,13 @@ def plain_text(text: str) -> str:
     return text
 
 
+def short_text(text: str) -> str:
+    """Return a name of at most 64 characters, which may be empty."""
+    if len(text) > 64 or not text.isprintable():
+        raise ValueError("must be at most 64 printable characters")
+    return text
+
+
 def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("contains characters that an API key cannot contain: copy it again")

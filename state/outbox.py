@@ -437,6 +437,14 @@ class Outbox:
             yield from map(PendingRow._make, page)
             last_seq = page[-1][0]
 
+    def count_requests(self) -> tuple[int, int]:
+        """Return how many profiles and how many events are to be sent."""
+        with state_errors(self.path):
+            profiles, events = self._database.execute(
+                f"SELECT count(profile), count(event) FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+            ).fetchone()
+            return profiles, events
+
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
         with state_errors(self.path):

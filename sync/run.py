@@ -31,8 +31,9 @@ from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.dry_run import plan_lines, request_bodies
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
-from sync.progress import Progress, ceiling_rows_per_second
+from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, check_key, choose_samples
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
@@ -64,6 +65,7 @@ class RunReport:
     error: Exception | None  # what ended the run early
     new_failures: Sequence[Failure] = ()  # that were not known before this run
     resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
+    plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
     @property
     def results_path(self) -> Path | None:
@@ -71,7 +73,8 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        return summary_lines(self.summary, self.failures, self.files)
+        headline, *lines = summary_lines(self.summary, self.failures, self.files)
+        return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
 @dataclass
@@ -111,6 +114,8 @@ class SyncRun:
         # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._rows_read = 0
+        self._sending_seconds = 0.0
+        self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
@@ -163,6 +168,7 @@ class SyncRun:
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
+                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
@@ -267,10 +273,11 @@ class SyncRun:
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
         logger.info(
-            "%s rows read, %s to send (%s, run %s)",
+            "%s rows read, %s to send (%s, %srun %s)",
             f"{filled.total:,}",
             f"{filled.to_send:,}",
             "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
+            f"{settings.sync_name}, " if settings.sync_name else "",
             self._run_id,
         )
         if not filled.total:
@@ -310,11 +317,8 @@ class SyncRun:
     def _show_payloads(self, outbox: Outbox) -> None:
         if self._options.limit is None:
             return
-        for row in outbox.pending():
-            if row.profile is not None:
-                self._show_payload(USERS_UPDATE, row.profile)
-            if row.event is not None:
-                self._show_payload(EVENTS_TRACK, row.event)
+        for endpoint, body in request_bodies(self._settings, outbox.pending()):
+            self._show_payload(endpoint, body)
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
@@ -333,15 +337,19 @@ class SyncRun:
             ceiling_rows_per_second(settings),
             live=self._options.shows_progress,
         )
-        with self._progress:
-            Dispatcher(
-                outbox,
-                sender,
-                self._stop.event,
-                event_delay_seconds=settings.event_delay_seconds,
-                on_progress=self._progress.advance,
-                on_recorded=lambda seq: self._note(outbox.take_settled(seq, _ROWS_AT_ONCE)),
-            ).run()
+        began_at = self._clock()
+        try:
+            with self._progress:
+                Dispatcher(
+                    outbox,
+                    sender,
+                    self._stop.event,
+                    event_delay_seconds=settings.event_delay_seconds,
+                    on_progress=self._progress.advance,
+                    on_recorded=lambda seq: self._note(outbox.take_settled(seq, _ROWS_AT_ONCE)),
+                ).run()
+        finally:
+            self._sending_seconds = self._clock() - began_at
 
     def _note(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
         """Count rows that are done, and write them to the results file."""
@@ -366,6 +374,9 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
         finished_at = self._now()
+        sent = self._tally.sent
+        # A few requests at once, after a pause, are no faster than the limits of a whole second.
+        at_the_limits = pace_at_the_limits(self._settings, sent.profiles, sent.events)
         summary = summarize(
             run_id=self._run_id,
             status=ending.status,
@@ -381,6 +392,9 @@ class SyncRun:
             new_failures=self._tally.new_count,
             known_failures=self._tally.known_count,
             resolved_failures=outbox.resolved_failures,
+            users_sent=sent.users,
+            sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
+            sync=self._settings.sync_name or None,
         )
         failures = self._tally.failures()
         files: list[Path] = []
@@ -388,7 +402,12 @@ class SyncRun:
             files.append(self._results.finish(summary))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
-            remove_old_results(self._settings.results_dir, self._settings.results_keep, files[0])
+            remove_old_results(
+                self._settings.results_dir,
+                self._settings.results_keep,
+                files[0],
+                keep_bytes=self._settings.results_keep_mb * 1_000_000,
+            )
         except ResultsError as error:
             ending.abort(error)
             summary = replace(summary, status=ending.status, reason=ending.reason)
@@ -400,11 +419,13 @@ class SyncRun:
             except StateError as error:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)
-        logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
+        name = f" of {summary.sync}" if summary.sync else ""
+        logger.info("Run%s %s: %s", name, summary.status, summary.to_line(), extra=FILE_ONLY)
         return RunReport(
             *(summary, failures, files, ending.error),
             new_failures=self._tally.new_failures(),
             resolved_failures=outbox.resolved_failures,
+            plan=self._plan,
         )
 
     def _write_report(
