@@ -34,7 +34,7 @@ from iterable_api.responses import (
     verdict_of,
 )
 from iterable_api.send_budget import SendBudget
-from logger_config import RowText
+from logger_config import RowText, failure_of
 from records.json_values import to_json_value
 from records.mapping import InvalidRow, RowMapping
 from records.outcomes import (
@@ -249,16 +249,18 @@ class IterableClient:
                 attempts += 1
                 self._count_attempt(is_retry=attempts > 1)
                 response = error or connection.post(endpoint, body, share)
+            taken_seconds = self._clock() - sent_at
+            self._note_answer(response)
+            verdict = verdict_of(endpoint, response, body, api_has_answered=self.has_api_answered)
             if logger.isEnabledFor(logging.DEBUG):
                 self._log_attempt(
                     f"{endpoint} {subject} attempt {attempts}",
                     body,
                     response,
-                    self._clock() - sent_at,
+                    taken_seconds,
                     is_bulk=endpoint in BULK_ENDPOINTS,
+                    is_delivered=verdict is Verdict.DELIVERED,
                 )
-            self._note_answer(response)
-            verdict = verdict_of(endpoint, response, body, api_has_answered=self.has_api_answered)
             if verdict is Verdict.DELIVERED:
                 break
             if response.status == 429:
@@ -358,11 +360,19 @@ class IterableClient:
         elapsed_seconds: float,
         *,
         is_bulk: bool,
+        is_delivered: bool,
     ) -> None:
-        """Log a request and its response, but only the size of a bulk request."""
+        """Log a request and its response, but only the size of a bulk request.
+
+        Of the response to a delivered single request, only the code: the rest says nothing new,
+        and the results file has it.
+        """
         request_text, response_text = f"{len(body)} bytes", f"{len(response.content)} bytes"
         if self._log_payloads:
-            response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
+            if is_delivered and not is_bulk:
+                response_text = '{"code":"Success"}'
+            else:
+                response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
             if not is_bulk:
                 request_text = RowText(body[:MAX_LOGGED_BYTES].decode("utf-8", "replace"))
         logger.debug(
@@ -394,7 +404,8 @@ class IterableClient:
             details.append(f"attempt {attempt}, the last")
         level = log_level(verdict, is_last=wait_seconds is None)
         suffix = f" ({'; '.join(details)})" if details else ""
-        logger.log(level, "%s%s", error_line(endpoint, response), suffix)
+        kind = failure_of(endpoint, response.code or response.status)
+        logger.log(level, "%s%s", error_line(endpoint, response), suffix, extra=kind)
 
 
 def _to_body(content: JSON) -> bytes:

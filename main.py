@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
 from config.version import VERSION
-from errors import ExitStatus, SyncError, explain_import_error
-from logger_config import FILE_ONLY
+from errors import ExitStatus, SyncError, explain_import_error, is_told
+from logger_config import FILE_ONLY, log_path
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -63,35 +63,31 @@ def exit_status_of(command: Callable[[], int]) -> int:
         except ImportError as error:
             raise explain_import_error(error) from error
     except KeyboardInterrupt as interrupt:  # Interrupted has a number, and maybe a message
-        if str(interrupt):
+        if str(interrupt) and not is_told(interrupt):
             print_error(str(interrupt))
         return 128 + getattr(interrupt, "number", signal.SIGINT)
     except SyncError as error:
         for line in error.lines:
-            if _log_file():
+            if log_path():  # without a file the same line would stand twice on the console
                 logger.error("%s", line, extra=FILE_ONLY)
-            print_error(line)
+            if not is_told(error):
+                print_error(line)
         return error.exit_status
     except Exception as error:  # noqa: BLE001 - its text and traceback may hold personal data
         return _report_bug(error)
 
 
 def _report_bug(error: Exception) -> ExitStatus:
-    log_file = _log_file()
-    if log_file:
+    where = "there is no log yet"
+    if logging.getLogger().handlers:
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
-    where = f"the traceback is in {log_file}" if log_file else "there is no log yet"
-    print_error(
-        f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
-    )
+        log_file = log_path()
+        where = f"the traceback is in {log_file}" if log_file else "the traceback is above"
+    if not is_told(error):
+        print_error(
+            f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
+        )
     return ExitStatus.BUG
-
-
-def _log_file() -> str | None:
-    """Return the path of the log file, None before logging is set up."""
-    handlers = logging.getLogger().handlers
-    files = (each.baseFilename for each in handlers if isinstance(each, logging.FileHandler))
-    return next(files, None)
 
 
 def _run_command(argv: Sequence[str]) -> int:
@@ -129,7 +125,7 @@ def _run_command(argv: Sequence[str]) -> int:
 
 
 def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    settings = _prepare(flags, environment)
+    settings = _prepare(flags, environment, quiet_level="CRITICAL")  # see commands/news.py
     from commands.sync import run_sync
     from sync.run import Options
 
@@ -143,10 +139,12 @@ def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return run_sync(settings, options, quiet=flags.quiet, as_json=flags.json)
 
 
-def _prepare(flags: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+def _prepare(
+    flags: argparse.Namespace, environment: Mapping[str, str], *, quiet_level: str = "ERROR"
+) -> Settings:
     from commands.prepare import prepare
 
-    level = "ERROR" if flags.quiet else "DEBUG" if flags.verbose else None
+    level = quiet_level if flags.quiet else "DEBUG" if flags.verbose else None
     return prepare(environment, mode=flags.mode, console_level=level)
 
 
@@ -181,7 +179,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"
     )
     verbosity = parser.add_mutually_exclusive_group()
-    verbosity.add_argument("--quiet", action="store_true", help="print errors only")
+    verbosity.add_argument("--quiet", action="store_true", help="print only what is new")
     verbosity.add_argument("--verbose", action="store_true", help="also print debug messages")
     parser.add_argument(
         "--json",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from config.settings import Settings, warnings_about
 from errors import ConfigError, require_packages
 from logger_config import log_uncaught_errors, register_secret, setup_logger
+from reporting.news import collect_warnings
 from sync.signals import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -35,12 +36,18 @@ def prepare(
         settings = replace(settings, sync_mode=mode)
     register_secrets(settings)
     try:
-        level = console_level or settings.log_level
-        setup_logger("", settings.log_file, level, redact_emails=not settings.log_payloads)
+        setup_logger(
+            "",
+            settings.log_file,
+            console_level or settings.log_level,
+            file_level=settings.log_file_level,
+            redact_emails=not settings.log_payloads,
+        )
     except OSError as error:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
+    collect_warnings(redact_emails=not settings.log_payloads)
     log_uncaught_errors()
     for warning in warnings_about(environment):
         logger.warning("%s", warning)

@@ -96,3 +96,4 @@ class Failure(NamedTuple):
     code: str | None
     rows: int
     example_user_id: int | str | None
+    field: str | None = None  # the one that Iterable names in the response to the example

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time
+from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time, named_field
 from records.rows import SHARED_EVENT_ID, Failure, SettledRow
 
 SCHEMA_VERSION = 1
@@ -84,6 +85,7 @@ class RunTally:
         self.counts = dict.fromkeys(Outcome, 0)
         self._failures: Counter[_Reason] = Counter()
         self._examples: dict[_Reason, int | str] = {}
+        self._fields: dict[_Reason, str | None] = {}  # of the first row
 
     def add(self, rows: Sequence[SettledRow]) -> None:
         """Count rows; each row only once."""
@@ -97,34 +99,44 @@ class RunTally:
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
         found = [
-            Failure(*reason, rows, self._examples.get(reason))
+            Failure(*reason, rows, self._examples.get(reason), self._fields.get(reason))
             for reason, rows in self._failures.items()
         ]
         # Of equally frequent ones the endpoints in the order of the requests.
         return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
 
     def _add_failure(self, row: SettledRow) -> None:
-        for reason in _reasons(row):
+        for reason, params in _reasons(row):
             self._failures[reason] += 1
+            if reason not in self._fields:
+                self._fields[reason] = named_field(params)
             if row.user_id is not None:
                 self._examples.setdefault(reason, row.user_id)
 
 
-def _reasons(row: SettledRow) -> Iterable[_Reason]:
+def _reasons(row: SettledRow) -> Iterable[tuple[_Reason, Any]]:
+    """Yield each reason why a row failed, with the `params` of Iterable's response."""
     if row.state.outcome is Outcome.INVALID:
         reason = row.reason or ""
-        yield "row", "invalid", SHARED_EVENT_ID if reason.startswith(SHARED_EVENT_ID) else reason
+        code = SHARED_EVENT_ID if reason.startswith(SHARED_EVENT_ID) else reason
+        yield ("row", "invalid", code), None
     for endpoint, verdict, result in (
         ("users/update", row.state.update, row.update_result),
         ("events/track", row.state.event, row.event_result),
     ):
         if result is not None and verdict not in (None, Verdict.DELIVERED):
-            yield endpoint, str(verdict), orjson.loads(result)["response"]["code"]
+            response = orjson.loads(result)["response"]
+            yield (endpoint, str(verdict), response["code"]), response.get("params")
 
 
 def has_failures(counts: Mapping[Outcome, int]) -> bool:
     """Tell whether any row failed or was invalid."""
-    return any(counts[outcome] for outcome in _FAILED)
+    return failed_rows(counts) > 0
+
+
+def failed_rows(counts: Mapping[Outcome, int]) -> int:
+    """Return how many rows failed or were invalid."""
+    return sum(counts[outcome] for outcome in _FAILED)
 
 
 def summarize(
@@ -184,17 +196,24 @@ def summary_lines(
     ]
     if failures:
         lines += ["", "  Failures by reason:"]
-        lines += [
-            f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}"
-            f" (for example user {failure.example_user_id})"
-            for failure in failures[:_SHOWN_FAILURES]
-        ]
+        lines += map(failure_line, failures[:_SHOWN_FAILURES])
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
     elif any(summary.counts[outcome] for outcome in _RETRIED):
         lines.append("  The next run retries what did not get through.")
     return lines
+
+
+def failure_line(failure: Failure) -> str:
+    """Return the line of a reason why rows failed."""
+    field = f", field {failure.field}" if failure.field else ""
+    user_id = failure.example_user_id
+    example = "" if user_id is None else f" (for example user {user_id})"
+    return (
+        f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}{field}"
+        f"{example}"
+    )
 
 
 def _calls_text(summary: RunSummary) -> str:

@@ -21,7 +21,7 @@ from db_connection import SourceError
 from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
-from logger_config import FILE_ONLY, redact
+from logger_config import FILE_ONLY, redact, show_failure_counts
 from records.rows import Failure, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
@@ -62,6 +62,8 @@ class RunReport:
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
+    new_failures: Sequence[Failure] = ()  # those that no earlier run had
+    resolved_failures: int = 0  # failures of earlier runs that are no more
 
     @property
     def results_path(self) -> Path | None:
@@ -318,7 +320,8 @@ class SyncRun:
             ceiling_rows_per_second(settings),
             live=self._options.shows_progress,
         )
-        with self._progress:
+        with self._progress, contextlib.ExitStack() as stack:
+            stack.callback(show_failure_counts)
             Dispatcher(
                 outbox,
                 sender,

@@ -39,7 +39,7 @@ def check_files(
         yield _env_file_line(env_file)
     yield _state_file_line(settings.state_file)
     yield _folder_line("results", settings.results_dir, "RESULTS_DIR")
-    yield _log_line(settings.log_file)
+    yield _log_line(settings)
     if settings.metrics_file is not None:
         yield _folder_line("metrics", settings.metrics_file.parent, "METRICS_FILE")
     yield _space_line(settings, free_bytes)
@@ -110,8 +110,13 @@ def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
     return passed(name, f"{folder} can be written")
 
 
-def _log_line(path: Path) -> CheckLine:
+def _log_line(settings: Settings) -> CheckLine:
     """Check that the log can be written and, by its folder's permissions, rotated."""
+    path = settings.log_file
+    if path is None:
+        return passed(
+            "log", f"no file (LOG_FILE=-): standard error gets {settings.log_level} and up"
+        )
     try:
         target = follow_own_links(path)
         _can_be_opened(target, os.O_WRONLY | os.O_APPEND)
@@ -129,7 +134,9 @@ def _log_line(path: Path) -> CheckLine:
 
 def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckLine:
     """Check the disk with the least free space of those that a run writes to."""
-    folders = {settings.state_file.parent, settings.results_dir, settings.log_file.parent}
+    folders = {settings.state_file.parent, settings.results_dir}
+    if settings.log_file is not None:
+        folders.add(settings.log_file.parent)
     try:
         free, folder = min((free_bytes(folder), folder) for folder in folders)
     except OSError as error:

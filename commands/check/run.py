@@ -11,6 +11,7 @@ from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.check.project import check_project
+from commands.colour import CHECK_COLOURS
 from commands.console import print_line
 from commands.prepare import check_packages, register_secrets
 from config.settings import Settings, env_file_path, warnings_about
@@ -32,7 +33,7 @@ def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatu
     warnings = (warned("settings", text) for text in warnings_about(environment))
     all_ok = True
     for line in chain(warnings, lines):
-        print_line(str(line))
+        print_line(str(line), colours=CHECK_COLOURS)
         all_ok = all_ok and line.ok
     return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS
 

@@ -200,7 +200,7 @@ def run_once(runs: Runs) -> Ended:
     counts_of(report)  # checks that they add up
     stderr = io.StringIO()
     with redirect_stderr(stderr):
-        status = exit_status_of(partial(status_of_run, report, stop, quiet=True))
+        status = exit_status_of(partial(status_of_run, report, stop))
     assert len(stderr.getvalue().splitlines()) == (0 if status == 0 else 1), stderr.getvalue()
     return Ended(status, results_of(report), stderr.getvalue())
 
