@@ -68,9 +68,15 @@ class RunNews:
         if self._prints:
             for line in self._lines(told, is_completed=is_completed):
                 print_error(line)
-            endings = self._endings(told, error)
-            has_ended = error is not None and not isinstance(error, Interrupted)
-            is_ended = has_ended or (is_ended and not is_completed)
+            endings = self._endings(told)
+            if error is not None and not _is_about_settings(error):
+                reason = hash_of(_reason_of(error))
+                if reason in endings:
+                    mark_as_told(error)
+                else:
+                    endings[reason] = self._now()
+                    is_ended = is_ended or not isinstance(error, Interrupted)
+            is_ended = is_ended and not is_completed
         news = ToldNews(warnings, endings, is_ended)
         if news != told and is_readable and not self._options.dry_run:
             with suppress(StateError):  # the next run tells it again
@@ -85,7 +91,11 @@ class RunNews:
                 failed_rows(report.summary.counts),
                 runs_again=is_completed and told.is_ended and not self._options.dry_run,
             )
-        new = [text for form, text in collected_warnings().items() if hash_of(form) not in told.warnings]
+        new = [
+            text
+            for form, text in collected_warnings().items()
+            if hash_of(form) not in told.warnings
+        ]
         yield from warning_news(new, self._settings.log_file)
 
     def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:
@@ -97,22 +107,17 @@ class RunNews:
         known = {form: at for form, at in told.warnings.items() if form in found or not is_complete}
         return {**found, **known}
 
-    def _endings(self, told: ToldNews, error: BaseException | None) -> dict[str, float]:
-        """Mark an error that was told within the last hour; return what was told since then."""
-        recent = {
-            reason: at
-            for reason, at in told.endings.items()
-            if 0 <= self._now() - at < TELL_AGAIN_SECONDS
+    def _endings(self, told: ToldNews) -> dict[str, float]:
+        """Return the endings that were told within the last hour."""
+        now = self._now()
+        return {
+            reason: at for reason, at in told.endings.items() if 0 <= now - at < TELL_AGAIN_SECONDS
         }
-        is_about_settings = (
-            isinstance(error, SyncError) and error.exit_status == ExitStatus.BAD_SETTINGS
-        )
-        if error is None or is_about_settings:
-            return recent
-        reason = hash_of(_reason_of(error))
-        if reason in recent:
-            mark_as_told(error)
-        return {reason: self._now(), **recent}
+
+
+def _is_about_settings(error: BaseException) -> bool:
+    """Return whether an error is always told: nothing runs until somebody corrects the settings."""
+    return isinstance(error, SyncError) and error.exit_status == ExitStatus.BAD_SETTINGS
 
 
 def _reason_of(error: BaseException) -> str:

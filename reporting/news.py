@@ -13,7 +13,7 @@ from reporting.summary import failure_line
 
 MAX_FAILURE_LINES = 20  # heading and file included
 MAX_WARNING_LINES = 20
-_NUMBER = re.compile(r"[0-9][0-9.,:]*")
+_NUMBER = re.compile(r"[0-9]+(?:[.,:][0-9]+)*")
 _LETTERS = re.compile(r"[A-Za-z]{2}")
 
 
@@ -88,7 +88,8 @@ def resolved_news(resolved: int, still_failing: int, *, runs_again: bool) -> Ite
     """
     news = ["a run reached its end again"] if runs_again else []
     if resolved:
-        news.append("1 failure is resolved" if resolved == 1 else f"{resolved:,} are resolved")
+        failures = "1 failure is" if resolved == 1 else f"{resolved:,} failures are"
+        news.append(f"{failures} resolved")
     if news and not still_failing:
         yield f"All is well again: {' and '.join(news)}."
     elif news:
