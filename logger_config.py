@@ -290,6 +290,7 @@ class _FailureCount:
     """The failures of one kind since `since` (unix seconds) that the console did not show."""
 
     shown: int = 0
+    logger: str = ""
     hidden: int = 0
     level: int = logging.NOTSET  # the highest of those that are hidden
     since: float = 0.0
@@ -322,6 +323,7 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 c
             return
         count.hidden += 1
         count.level = max(count.level, record.levelno)
+        count.logger = record.name
         if record.created - count.since >= COUNT_EVERY_SECONDS:
             self._show_count(kind, count, record.created)
 
@@ -334,7 +336,7 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 c
 
     def _show_count(self, kind: str, count: _FailureCount, now: float) -> None:
         line = {
-            "name": __name__,
+            "name": count.logger,
             "levelno": count.level,
             "levelname": logging.getLevelName(count.level),
             "msg": "%s: %s more in the last %.0f s (each one is in %s)",

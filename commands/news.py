@@ -66,7 +66,7 @@ class RunNews:
         warnings = self._warnings(told, is_complete=is_completed and self._options.limit is None)
         endings, is_ended = dict(told.endings), told.is_ended
         if self._prints:
-            for line in self._lines(told, is_completed=is_completed):
+            for line in self._lines(told, error, is_completed=is_completed):
                 print_error(line)
             endings = self._endings(told)
             if error is not None and not _is_about_settings(error):
@@ -82,7 +82,9 @@ class RunNews:
             with suppress(StateError):  # the next run tells it again
                 write_told_news(self._settings.state_file, news)
 
-    def _lines(self, told: ToldNews, *, is_completed: bool) -> Iterator[str]:
+    def _lines(
+        self, told: ToldNews, error: BaseException | None, *, is_completed: bool
+    ) -> Iterator[str]:
         report = self.report
         if report is not None:
             yield from failure_news(report.new_failures, report.results_path)
@@ -96,6 +98,8 @@ class RunNews:
             for form, text in collected_warnings().items()
             if hash_of(form) not in told.warnings
         ]
+        if isinstance(error, SyncError):  # "... Reading again from the first row."
+            new = [text for text in new if str(error) not in text]
         yield from warning_news(new, self._settings.log_file)
 
     def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:
