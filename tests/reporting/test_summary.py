@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.outcomes import Outcome
-from records.rows import Failure
-from reporting.summary import summary_lines
-from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, summary_of
+from records.rows import Failure, SettledRow
+from reporting.summary import RunTally, failure_line, summary_lines
+from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, STATE_OF, summary_of
 
 
 def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
@@ -73,6 +73,47 @@ def test_only_the_five_most_frequent_reasons_are_shown() -> None:
     lines = summary_lines(summary_of(Outcome.INVALID), failures, [])
     assert [line for line in lines if " x row: " in line] == [
         f"          {9 - n} x row: reason {n} (for example user {n})" for n in range(5)
+    ]
+
+
+def test_a_failure_names_the_field_that_iterable_names() -> None:
+    failure = Failure("users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, "signupDate")
+    assert failure_line(failure) == (
+        "          2 x users/update: RequestFieldsTypesMismatched, field signupDate"
+        " (for example user 7)"
+    )
+
+
+def test_a_failure_of_rows_without_ids_has_no_example() -> None:
+    failure = Failure("row", "invalid", "no id", 3, None)
+    assert failure_line(failure) == "          3 x row: no id"
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"validationErrors": {"signupDate": {"expectedType": "date"}}}, "signupDate"),
+        ({"obj.users[1].preferUserId": "Boolean value expected"}, "preferUserId"),
+        ({"obj.dataFields.age": "x"}, "age"),
+        ({"validationErrors": {}}, None),
+        ({"id": "page-view-1"}, None),
+        ({}, None),
+        (None, None),
+        ("text", None),
+        ([1], None),
+    ],
+)
+def test_the_tally_takes_the_field_from_the_first_row_of_a_reason(
+    params: object, field: str | None
+) -> None:
+    tally = RunTally()
+    state = STATE_OF[Outcome.TOTAL_FAILURE]._replace(update="rejected", event=None)
+    for number, params_of_row in ((7, params), (8, {"validationErrors": {"later": {}}})):
+        result = {"response": {"code": "RequestFieldsTypesMismatched", "params": params_of_row}}
+        text = orjson.dumps(result).decode()
+        tally.add([SettledRow(state, number, number, "a@example.com", None, text, None, 1.0)])
+    assert tally.failures() == [
+        Failure("users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, field)
     ]
 
 
