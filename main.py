@@ -79,10 +79,12 @@ def exit_status_of(command: Callable[[], int]) -> int:
 
 def _report_bug(error: Exception) -> ExitStatus:
     where = "there is no log yet"
-    if logging.getLogger().handlers:
+    if log_file := log_path():
+        where = f"the traceback is in {log_file}"
+    elif logging.getLogger().handlers:
+        where = "the traceback is above"
+    if log_file or (logging.getLogger().handlers and not is_told(error)):
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
-        log_file = log_path()
-        where = f"the traceback is in {log_file}" if log_file else "the traceback is above"
     if not is_told(error):
         print_error(
             f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
