@@ -12,7 +12,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.program import Ending, Program, copy_of_project
-from tests.support.users import add_users, email_of
+from tests.support.users import add_user, add_users, email_of
 
 UNREACHABLE = {"DB_HOST": "127.0.0.1", "DB_PORT": "1"}
 WORKS_AGAIN = "All is well again: a run reached its end again.\n"
@@ -95,6 +95,34 @@ def test_quiet_tells_a_bug_once_and_logs_each_traceback(program: Program, tmp_pa
     assert program.log.count("CRITICAL - A bug ended the run") == 2
 
 
+def test_quiet_tells_failures_once_and_once_that_they_are_resolved(
+    program: Program, embedded: SourceDatabase
+) -> None:
+    add_user(embedded.run_sql, 40, None)
+    with IterableSandbox(invalid_emails=[email_of(7), email_of(8)]) as refusing:
+        address: dict[str, str | None] = {"ITERABLE_API_BASE_URL": refusing.url}
+        first = program.run("--quiet", settings=address)
+        assert first == Ending(
+            3,
+            "",
+            "New failures by reason:\n"
+            "          2 x users/update: InvalidEmailAddressError (for example user 7)\n"
+            "          1 x row: no e-mail address (for example user 40)\n"
+            f"Each of these rows is in {program.results_files[-1]}\n",
+        )
+        assert program.run("--quiet", settings=address) == Ending(3, "", "")
+        embedded.run_sql("UPDATE customers SET email = 'seven@example.com' WHERE id = 7")
+        assert program.run("--quiet", settings=address) == Ending(
+            3, "", "1 failure is resolved; 2 rows still fail.\n"
+        )
+        embedded.run_sql("UPDATE customers SET email = 'forty@example.com' WHERE id = 40")
+        embedded.run_sql("UPDATE customers SET email = 'eight@example.com' WHERE id = 8")
+        assert program.run("--quiet", settings=address) == Ending(
+            0, "", "All is well again: 2 failures are resolved.\n"
+        )
+        assert program.run("--quiet", settings=address) == Ending(0, "", "")
+
+
 # A run that is not quiet
 
 
@@ -132,7 +160,7 @@ def test_without_a_log_file_standard_error_gets_everything_and_no_file_is_made(
     assert ending.stderr.count("4xx Client Error from users/update") == 30
     assert " - sync.run - INFO - Run completed_with_failures: 30 total users" in ending.stderr
     assert " - DEBUG - " not in ending.stderr
-    assert " - DEBUG - " in program.run("--verbose", settings=no_file).stderr
+    assert " - DEBUG - " in program.run("--verbose", "--full-refresh", settings=no_file).stderr
     assert not program.log_file.exists()
     assert not Path(program.project / "-").exists()
     aborted = program.run(settings={**no_file, **UNREACHABLE})
