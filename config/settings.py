@@ -247,8 +247,8 @@ class Settings:
     log_file: Path | None = output(
         "iterable_integration.log",
         log_file_or_none,
-        "The log file; it rotates at 10 MB and keeps five older files. - writes no file: everything "
-        "goes to the console.",
+        "The log file; it rotates at 10 MB and keeps five older files. - stands for no file: "
+        "standard error gets everything.",
     )
     log_file_level: str = output(
         "DEBUG",

@@ -74,7 +74,10 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     """Open a state file of this version without checking all of it, which takes long."""
     # SQLite's own files lie beside the real one.
     database = sqlite3.connect(
-        to_uri(Path(os.path.realpath(path)), mode), uri=True, isolation_level=None, timeout=_TIMEOUT_SECONDS
+        to_uri(Path(os.path.realpath(path)), mode),
+        uri=True,
+        isolation_level=None,
+        timeout=_TIMEOUT_SECONDS,
     )
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]

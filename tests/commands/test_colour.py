@@ -67,7 +67,9 @@ def test_the_heading_of_a_summary_shows_how_the_run_ended(
 
 
 def test_counts_that_are_zero_have_no_colour() -> None:
-    counts = {line.rsplit(None, 1)[0].strip(): line for line in lines_of_a_summary(Outcome.INVALID)[2:10]}
+    counts = {
+        line.rsplit(None, 1)[0].strip(): line for line in lines_of_a_summary(Outcome.INVALID)[2:10]
+    }
     assert {name: colours_of(line) for name, line in counts.items() if colours_of(line)} == {
         "invalid": {"red"}
     }

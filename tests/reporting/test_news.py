@@ -48,7 +48,9 @@ def test_new_failures_are_grouped_by_reason_and_name_the_results_file() -> None:
     assert list(failure_news([], RESULTS)) == []
 
 
-@pytest.mark.parametrize(("reasons", "results"), [(18, RESULTS), (19, None), (19, RESULTS), (500, None)])
+@pytest.mark.parametrize(
+    ("reasons", "results"), [(18, RESULTS), (19, None), (19, RESULTS), (500, None)]
+)
 def test_new_failures_take_twenty_lines_at_most(reasons: int, results: Path | None) -> None:
     failures = [Failure("row", "invalid", f"reason {n}", 2, n) for n in range(reasons)]
     lines = list(failure_news(failures, results))
@@ -79,7 +81,9 @@ def test_new_failures_take_twenty_lines_at_most(reasons: int, results: Path | No
 def test_one_line_says_that_something_works_again(
     resolved: int, failing: int, runs_again: bool, line: str | None
 ) -> None:
-    assert list(resolved_news(resolved, failing, runs_again=runs_again)) == [line][: line is not None]
+    assert (
+        list(resolved_news(resolved, failing, runs_again=runs_again)) == [line][: line is not None]
+    )
 
 
 def test_warnings_take_twenty_lines_at_most() -> None:

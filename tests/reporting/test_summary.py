@@ -79,7 +79,9 @@ def test_only_the_five_most_frequent_reasons_are_shown() -> None:
 
 
 def test_a_failure_names_the_field_that_iterable_names() -> None:
-    failure = Failure("users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, "signupDate")
+    failure = Failure(
+        "users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, "signupDate"
+    )
     assert failure_line(failure) == (
         "          2 x users/update: RequestFieldsTypesMismatched, field signupDate"
         " (for example user 7)"
