@@ -126,6 +126,7 @@ class SyncRun:
             },
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
+            outage_patience_seconds=settings.outage_patience_seconds,
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
