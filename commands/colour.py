@@ -13,9 +13,10 @@ CHECK_COLOURS: Mapping[str, str] = {
     r"^FAILED\b": "bold red",
 }
 SUMMARY_COLOURS: Mapping[str, str] = {
-    r"^(Run|Dry run) completed$": "bold green",
-    r"^(Run|Dry run) completed with failures$": "bold yellow",
-    r"^Run (aborted|interrupted)$": "bold red",
+    # With SYNC_NAME: Run of shop-eu completed. A dry run goes on after a colon.
+    r"^(Run|Dry run)( of .+)? completed(: .*)?$": "bold green",
+    r"^(Run|Dry run)( of .+)? completed with failures(: .*)?$": "bold yellow",
+    r"^(Run|Dry run)( of .+)? (aborted|interrupted)(: .*)?$": "bold red",
     r"^  successful +[0-9,]*[1-9][0-9,]*$": "green",
     r"^  (partial failures|total failures|invalid) +[0-9,]*[1-9][0-9,]*$": "red",
     r"^  not attempted +[0-9,]*[1-9][0-9,]*$": "yellow",

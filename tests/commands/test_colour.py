@@ -66,6 +66,20 @@ def test_the_heading_of_a_summary_shows_how_the_run_ended(
     assert colours_of(lines_of_a_summary(outcome, status=status)[0]) == {colour}
 
 
+@pytest.mark.parametrize(
+    ("heading", "colour"),
+    [
+        ("Run of shop-eu completed", "green"),
+        ("Run of shop-eu completed with failures", "yellow"),
+        ("Run of shop-eu aborted", "red"),
+        ("Dry run completed: 8,360 profiles would be sent", "green"),
+        ("Dry run completed with failures: 8,360 profiles would be sent", "yellow"),
+    ],
+)
+def test_a_heading_may_name_the_sync_and_say_more(heading: str, colour: str) -> None:
+    assert colours_of(heading) == {colour}
+
+
 def test_counts_that_are_zero_have_no_colour() -> None:
     counts = {
         line.rsplit(None, 1)[0].strip(): line for line in lines_of_a_summary(Outcome.INVALID)[2:10]
