@@ -128,6 +128,11 @@ def file_in_a_folder(text: str) -> Path:
     return path
 
 
+def log_file_or_none(text: str) -> Path | None:
+    """Return the path of the log file, None for `-`: no file."""
+    return None if text == "-" else file_in_a_folder(text)
+
+
 def regular_file(text: str) -> Path:
     """Return the path of a file that a run replaces or whose mode it changes; refuses devices."""
     path = file_in_a_folder(text)

@@ -31,9 +31,9 @@ from config.parsers import (
     ca_file,
     existing_file,
     field_list,
-    file_in_a_folder,
     flag,
     folder,
+    log_file_or_none,
     number,
     one_of,
     optional_regular_file,
@@ -232,6 +232,11 @@ class Settings:
         number(0, 86_400),
         "Seconds between a profile update and its event, for journeys that read the profile.",
     )
+    outage_patience_seconds: float = iterable(
+        "300",
+        number(1, 86_400),
+        "Seconds that a run waits for an Iterable that does not answer, before it ends early.",
+    )
 
     state_file: Path = output(
         "sync_state.sqlite3",
@@ -263,13 +268,18 @@ class Settings:
     log_level: str = output(
         "INFO",
         one_of(LEVELS),
-        "Level of the console: DEBUG, INFO, WARNING, ERROR or CRITICAL; the log file gets "
-        "everything.",
+        "Level of the console: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
     )
-    log_file: Path = output(
+    log_file: Path | None = output(
         "iterable_integration.log",
-        file_in_a_folder,
-        "The log file; it rotates at 10 MB and keeps five older files.",
+        log_file_or_none,
+        "The log file; it rotates at 10 MB and keeps five older files. - stands for no file: "
+        "standard error gets everything.",
+    )
+    log_file_level: str = output(
+        "DEBUG",
+        one_of(LEVELS),
+        "Level of the log file; DEBUG has a line for each request, INFO keeps the file small.",
     )
     log_payloads: bool = output(
         "true",

@@ -9,10 +9,11 @@ from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time
+from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time, named_field
 from records.rows import INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
 
 SCHEMA_VERSION = 1
@@ -107,6 +108,7 @@ class RunTally:
         self.sent = Sent()
         self._failures: Counter[_Reason] = Counter()
         self._examples: dict[_Reason, int | str] = {}
+        self._fields: dict[_Reason, str] = {}
         self._new_failures: Counter[_Reason] = Counter()
         self._new_examples: dict[_Reason, int | str] = {}
         self.new_count = self.known_count = 0  # failed and invalid rows
@@ -125,20 +127,22 @@ class RunTally:
 
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
-        return _sorted_failures(self._failures, self._examples)
+        return _sorted_failures(self._failures, self._examples, self._fields)
 
     def new_failures(self) -> list[Failure]:
         """Return the same of the failures that were not known before this run."""
-        return _sorted_failures(self._new_failures, self._new_examples)
+        return _sorted_failures(self._new_failures, self._new_examples, self._fields)
 
     def _add_failure(self, row: SettledRow) -> None:
         ages = row.ages()
         has_new = False
-        for kind, reason in _reasons(row):
+        for kind, reason, params in _reasons(row):
             is_new = kind not in ages or ages[kind].runs_failed == 1
             has_new |= is_new
             self._failures[reason] += 1
             self._new_failures[reason] += is_new
+            if reason not in self._fields and (field_name := named_field(params)) is not None:
+                self._fields[reason] = field_name
             if row.user_id is not None:
                 self._examples.setdefault(reason, row.user_id)
                 if is_new:
@@ -149,10 +153,14 @@ class RunTally:
 
 
 def _sorted_failures(
-    counts: Mapping[_Reason, int], examples: Mapping[_Reason, int | str]
+    counts: Mapping[_Reason, int],
+    examples: Mapping[_Reason, int | str],
+    fields: Mapping[_Reason, str],
 ) -> list[Failure]:
     found = [
-        Failure(*reason, rows, examples.get(reason)) for reason, rows in counts.items() if rows
+        Failure(*reason, rows, examples.get(reason), fields.get(reason))
+        for reason, rows in counts.items()
+        if rows
     ]
     # Of equally frequent ones the endpoints in the order of the requests.
     return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
@@ -163,21 +171,28 @@ def _is_sent(result: str | None) -> bool:
     return result is not None and orjson.loads(result)["attempts"] > 0
 
 
-def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason]]:
-    """Yield the kind of each failure of a row, as in `FailureAges`, and its reason."""
+def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason, Any]]:
+    """Yield the kind of each failure of a row, as in `FailureAges`, its reason and `params`."""
     if row.state.outcome is Outcome.INVALID:
-        yield INVALID_ROW, ("row", "invalid", common_reason(row.reason))
+        yield INVALID_ROW, ("row", "invalid", common_reason(row.reason)), None
     for kind, endpoint, verdict, result in (
         (RequestKind.PROFILE, "users/update", row.state.update, row.update_result),
         (RequestKind.EVENT, "events/track", row.state.event, row.event_result),
     ):
         if result is not None and verdict not in (None, Verdict.DELIVERED):
-            yield kind.value, (endpoint, str(verdict), orjson.loads(result)["response"]["code"])
+            response = orjson.loads(result)["response"]
+            reason = (endpoint, str(verdict), response["code"])
+            yield kind.value, reason, response.get("params")
 
 
 def has_failures(counts: Mapping[Outcome, int]) -> bool:
     """Tell whether any row failed or was invalid."""
-    return any(counts[outcome] for outcome in _FAILED)
+    return failed_rows(counts) > 0
+
+
+def failed_rows(counts: Mapping[Outcome, int]) -> int:
+    """Return how many rows failed or were invalid."""
+    return sum(counts[outcome] for outcome in _FAILED)
 
 
 def summarize(
@@ -250,17 +265,24 @@ def summary_lines(
     ]
     if failures:
         lines += ["", "  Failures by reason:"]
-        lines += [
-            f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}"
-            f" (for example user {failure.example_user_id})"
-            for failure in failures[:_SHOWN_FAILURES]
-        ]
+        lines += map(failure_line, failures[:_SHOWN_FAILURES])
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
     else:
         lines += _next_lines(summary, failures)
     return lines
+
+
+def failure_line(failure: Failure) -> str:
+    """Return the line of a reason why rows failed."""
+    field = f", field {failure.field}" if failure.field else ""
+    user_id = failure.example_user_id
+    example = "" if user_id is None else f" (for example user {user_id})"
+    return (
+        f"  {failure.rows:>9,} x {failure.endpoint}: {failure.code or failure.verdict}{field}"
+        f"{example}"
+    )
 
 
 def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
@@ -272,6 +294,8 @@ def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
         lines.append(
             "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS."
         )
+    if summary.counts[Outcome.INVALID]:
+        lines.append("  Invalid rows are skipped until they are corrected in the database.")
     return lines
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
@@ -20,7 +19,6 @@ from sync.dispatcher import (
     CallReport,
     DelayedEvents,
     Report,
-    RunAborted,
     Started,
 )
 
@@ -37,7 +35,7 @@ MAX_BATCHES_IN_FLIGHT = 40
 # that breaks every batch; a part that is split needlessly costs two more calls. The row at fault
 # stands alone after log2(n) parts, and then has all of `MAX_ATTEMPTS`.
 _ATTEMPTS_OF_A_PART = 2
-_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all
+_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all, so the circuit breaker opens
 
 
 def to_batches(
@@ -88,9 +86,9 @@ class BulkSender:
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
+    def endpoint(self, unit: Rows) -> str:
         has_profiles = any(row.profile is not None for row in unit)
-        return self.client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK
 
     def send(self, unit: Rows, report: Report) -> None:
         profiles = [row for row in unit if row.profile is not None]
@@ -118,11 +116,9 @@ class BulkSender:
 
         Return the results by `PendingRow.seq`, and whether further calls may be made.
         """
-        send = (
-            self.client.bulk_update_users
-            if kind is RequestKind.PROFILE
-            else self.client.bulk_track_events
-        )
+        is_profile = kind is RequestKind.PROFILE
+        send = self.client.bulk_update_users if is_profile else self.client.bulk_track_events
+        endpoint = USERS_BULK_UPDATE if is_profile else EVENTS_TRACK_BULK
         settled: dict[int, CallResult] = {}
         parts: deque[_Part] = deque([_Part(rows)] if rows else [])
         unanswered_in_a_row = blocked_alone = 0
@@ -139,10 +135,11 @@ class BulkSender:
                 f"{len(part)} rows from user {part[0].user_id}",
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
                 before_attempt=partial(_before_attempt, report, kind, part),
+                is_suspect=is_unanswered and unanswered_in_a_row < _MAX_UNANSWERED_PARTS,
             )
-            if not call.attempts:  # the run stopped before it was sent
+            if not call.has_verdict:  # the run stopped before it was sent, or in an outage
                 return settled, False
-            batch_result = self._to_result(kind, part, call, began_at)
+            batch_result = self._to_result(kind, part, call)
             self._log_fields(kind, call)
             now = time.time()
             finished = [
@@ -162,16 +159,12 @@ class BulkSender:
             unanswered_in_a_row = (
                 unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
             )
-            if unanswered_in_a_row >= _MAX_UNANSWERED_PARTS:
-                raise RunAborted(
-                    f"{_MAX_UNANSWERED_PARTS} parts of a batch in a row got no answer (the last: "
-                    f"{call.http_status or call.code}). Iterable seems to be down: run again later."
-                )
+            if unanswered_in_a_row == _MAX_UNANSWERED_PARTS:
+                cause = f"HTTP {call.http_status}" if call.http_status else str(call.code)
+                self.client.breakers.open(endpoint, cause)
         return settled, True
 
-    def _to_result(
-        self, kind: RequestKind, part: Rows, call: CallResult, began_at: float
-    ) -> BatchResult:
+    def _to_result(self, kind: RequestKind, part: Rows, call: CallResult) -> BatchResult:
         """Return the results of the rows; a batch that fails as a whole is to be sent in parts."""
         if len(part) == 1:
             return to_batch_result(kind, part, call)
@@ -183,7 +176,7 @@ class BulkSender:
         if (
             call.verdict is Verdict.UNAVAILABLE
             and call.http_status != 429
-            and self.client.is_answering(began_at)
+            and not self.client.is_stopped
         ):
             return BatchResult({}, split_in_two(part))
         return to_batch_result(kind, part, call)

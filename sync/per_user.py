@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, event_may_follow
@@ -27,8 +26,8 @@ class PerUserSender:
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return ((row,) for row in rows)
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
-        return self.client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+    def endpoint(self, unit: Rows) -> str:
+        return EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE
 
     def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
@@ -52,6 +51,6 @@ class PerUserSender:
             f"user {row.user_id}",
             before_attempt=lambda number: report(Started(kind, [row], number)),
         )
-        if not call.attempts:
-            return call, False  # the run stopped before it was sent
+        if not call.has_verdict:
+            return call, False  # the run stopped before it was sent, or in an outage
         return call, report(CallReport(call, [Finished(row.seq, kind, call, time.time())]))

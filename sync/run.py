@@ -21,7 +21,7 @@ from db_connection import SourceError
 from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
-from logger_config import FILE_ONLY, redact
+from logger_config import FILE_ONLY, redact, show_failure_counts
 from records.rows import Failure, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
@@ -131,6 +131,7 @@ class SyncRun:
             },
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
+            outage_patience_seconds=settings.outage_patience_seconds,
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
@@ -339,7 +340,8 @@ class SyncRun:
         )
         began_at = self._clock()
         try:
-            with self._progress:
+            with self._progress, contextlib.ExitStack() as stack:
+                stack.callback(show_failure_counts)
                 Dispatcher(
                     outbox,
                     sender,

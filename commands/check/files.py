@@ -40,7 +40,7 @@ def check_files(
         yield _env_file_line(env_file)
     yield _state_file_line(settings.state_file)
     yield _results_line(settings)
-    yield _log_line(settings.log_file)
+    yield _log_line(settings)
     if settings.metrics_file is not None:
         yield _folder_line("metrics", settings.metrics_file.parent, "METRICS_FILE")
     yield _space_line(settings, free_bytes)
@@ -146,8 +146,13 @@ def bytes_of_results_to_come(settings: Settings) -> int:
     return max(0, min(limits, default=0) - sum(sizes))
 
 
-def _log_line(path: Path) -> CheckLine:
+def _log_line(settings: Settings) -> CheckLine:
     """Check that the log can be written and, by its folder's permissions, rotated."""
+    path = settings.log_file
+    if path is None:
+        return passed(
+            "log", f"no file (LOG_FILE=-): standard error gets {settings.log_level} and up"
+        )
     try:
         target = follow_own_links(path)
         _can_be_opened(target, os.O_WRONLY | os.O_APPEND)
@@ -165,11 +170,10 @@ def _log_line(path: Path) -> CheckLine:
 
 def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckLine:
     """Check the disk with the least space left of those that a run writes to."""
-    needed = {
-        settings.state_file.parent: MIN_FREE_BYTES,
-        settings.log_file.parent: MIN_FREE_BYTES,
-        settings.results_dir: MIN_FREE_BYTES + bytes_of_results_to_come(settings),
-    }
+    needed = {settings.state_file.parent: MIN_FREE_BYTES}
+    if settings.log_file is not None:
+        needed[settings.log_file.parent] = MIN_FREE_BYTES
+    needed[settings.results_dir] = MIN_FREE_BYTES + bytes_of_results_to_come(settings)
     try:
         free, folder = min(
             ((free_bytes(folder), folder) for folder in needed),

@@ -11,6 +11,7 @@ from commands.check.files import check_files, free_bytes_of
 from commands.check.iterable import check_field_types, check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.check.project import check_project
+from commands.colour import CHECK_COLOURS
 from commands.console import print_as_json, print_line
 from commands.prepare import check_packages, register_secrets
 from config.settings import Settings, env_file_path, unknown_names_in, warnings_about
@@ -49,7 +50,7 @@ def run_check(
         if as_json:
             done.append(line.to_json())
         elif not quiet or line.is_warning or not line.ok:
-            print_line(str(line))
+            print_line(str(line), colours=CHECK_COLOURS)
     if as_json:
         print_as_json({"ok": all_ok, "checks": done})
     return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS

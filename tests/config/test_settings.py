@@ -73,6 +73,7 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "results_dir": ROOT,
         "log_level": "INFO",
         "log_file": ROOT / "iterable_integration.log",
+        "log_file_level": "DEBUG",
         "log_payloads": True,
         "send_nulls": False,
         "event_delay_seconds": 0.0,

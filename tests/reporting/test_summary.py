@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from records.outcomes import CallResult, Outcome, Verdict
 from records.rows import Failure, RowState, SettledRow
-from reporting.summary import RunTally, Sent, summary_lines
-from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, summary_of
+from reporting.summary import RunTally, Sent, failure_line, summary_lines
+from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, STATE_OF, summary_of
 
 
 def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
@@ -51,6 +51,7 @@ def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
         "  /a/b.html",
         "  The next run retries what did not get through.",
         "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS.",
+        "  Invalid rows are skipped until they are corrected in the database.",
     ]
 
 
@@ -78,6 +79,49 @@ def test_only_the_five_most_frequent_reasons_are_shown() -> None:
     ]
 
 
+def test_a_failure_names_the_field_that_iterable_names() -> None:
+    failure = Failure(
+        "users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, "signupDate"
+    )
+    assert failure_line(failure) == (
+        "          2 x users/update: RequestFieldsTypesMismatched, field signupDate"
+        " (for example user 7)"
+    )
+
+
+def test_a_failure_of_rows_without_ids_has_no_example() -> None:
+    failure = Failure("row", "invalid", "no id", 3, None)
+    assert failure_line(failure) == "          3 x row: no id"
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"validationErrors": {"signupDate": {"expectedType": "date"}}}, "signupDate"),
+        ({"obj.users[1].preferUserId": "Boolean value expected"}, "preferUserId"),
+        ({"obj.dataFields.age": "x"}, "age"),
+        ({"validationErrors": {}}, None),
+        ({"id": "page-view-1"}, None),
+        ({}, None),
+        (None, None),
+        ("text", None),
+        ([1], None),
+    ],
+)
+def test_the_tally_takes_the_first_field_that_is_named_for_a_reason(
+    params: object, field: str | None
+) -> None:
+    tally = RunTally()
+    state = STATE_OF[Outcome.TOTAL_FAILURE]._replace(update="rejected", event=None)
+    for number, params_of_row in ((7, params), (8, {"validationErrors": {"later": {}}})):
+        result = {"response": {"code": "RequestFieldsTypesMismatched", "params": params_of_row}}
+        text = orjson.dumps(result).decode()
+        tally.add([SettledRow(state, number, number, "a@example.com", None, text, None, 1.0)])
+    assert tally.failures() == [
+        Failure("users/update", "rejected", "RequestFieldsTypesMismatched", 2, 7, field or "later")
+    ]
+
+
 def test_a_run_without_failures_mentions_none() -> None:
     lines = summary_lines(summary_of(Outcome.SUCCESSFUL, Outcome.UNCHANGED), [], [])
     assert lines[0] == "Run completed"
@@ -85,6 +129,7 @@ def test_a_run_without_failures_mentions_none() -> None:
 
 
 RETRIES = "  The next run retries what did not get through."
+INVALID = "  Invalid rows are skipped until they are corrected in the database."
 REJECTED = "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS."
 
 
@@ -133,7 +178,7 @@ def test_the_summary_says_how_many_failures_are_new_and_resolved(
 
 
 def test_an_invalid_row_is_not_announced_as_retried() -> None:
-    assert summary_lines(summary_of(Outcome.INVALID), [], [])[-1] == ""
+    assert summary_lines(summary_of(Outcome.INVALID), [], [])[-2:] == ["", INVALID]
 
 
 def test_a_dry_run_says_that_nothing_was_sent() -> None:
