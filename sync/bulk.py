@@ -116,10 +116,9 @@ class BulkSender:
 
         Return the results by `PendingRow.seq`, and whether further calls may be made.
         """
-        if kind is RequestKind.PROFILE:
-            endpoint, send = USERS_BULK_UPDATE, self.client.bulk_update_users
-        else:
-            endpoint, send = EVENTS_TRACK_BULK, self.client.bulk_track_events
+        is_profile = kind is RequestKind.PROFILE
+        send = self.client.bulk_update_users if is_profile else self.client.bulk_track_events
+        endpoint = USERS_BULK_UPDATE if is_profile else EVENTS_TRACK_BULK
         settled: dict[int, CallResult] = {}
         parts: deque[_Part] = deque([_Part(rows)] if rows else [])
         unanswered_in_a_row = blocked_alone = 0
