@@ -229,6 +229,11 @@ class Settings:
         regular_file,
         "Remembers what was delivered; use one file for each Iterable project and query.",
     )
+    rejected_retry_hours: int = output(
+        "24",
+        whole(0, 87_600),
+        "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
+    )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(
         "100", whole(0, 1_000_000), "How many results files are kept; 0 keeps all."

@@ -143,11 +143,14 @@ def row_entry(
     update: JSON | None = None,
     event: JSON | None = None,
     timestamp: str | None = None,
+    first_failed_at: str | None = None,
+    runs_failed: int | None = None,
 ) -> JSON:
     """Return a row's entry in `records[]` of the results file.
 
     `update` and `event` are `CallResult.to_json()`, None if no call was made. `timestamp` is the
-    time of the outcome (ISO 8601); None means now.
+    time of the outcome (ISO 8601); None means now. `first_failed_at` and `runs_failed` say how long
+    the row has failed for the same reason; None means that it did not fail.
     """
     return {
         "user_id": user_id,
@@ -156,6 +159,8 @@ def row_entry(
         "outcome": outcome.value,
         "overall_success": outcome in (Outcome.SUCCESSFUL, Outcome.UNCHANGED),
         "reason": reason,
+        "first_failed_at": first_failed_at,
+        "runs_failed": runs_failed,
         "users_update": update,
         "events_track": event,
     }

@@ -131,8 +131,22 @@ def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
         reason,
         _as_json(row.update_result),
         _as_json(row.event_result),
-        now if settled_at is None else iso_time(datetime.fromtimestamp(settled_at, timezone.utc)),
+        now if settled_at is None else _utc_time(settled_at),
+        *_age_of(row),
     )
+
+
+def _age_of(row: SettledRow) -> tuple[str | None, int | None]:
+    """Return since when and for how many runs a row has failed; of two requests the longer one."""
+    ages = row.ages().values()
+    if not ages:
+        return None, None
+    first_failed_at = min(age.first_failed_at for age in ages)
+    return _utc_time(first_failed_at), max(age.runs_failed for age in ages)
+
+
+def _utc_time(unix_seconds: float) -> str:
+    return iso_time(datetime.fromtimestamp(unix_seconds, timezone.utc))
 
 
 def _why_no_event(update_result: str, why_not_attempted: str) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import orjson
 
 from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time
-from records.rows import SHARED_EVENT_ID, Failure, SettledRow
+from records.rows import INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
 
 SCHEMA_VERSION = 1
 # The keys of the results file before `records`, in order.
 HEAD_KEYS = (
     *("schema_version", "run_id", "status", "reason", "dry_run", "mode"),
     *("started_at", "finished_at", "total_users", *COUNT_NAMES.values()),
-    *("api_calls", "retries", "duration_seconds", "users_per_second"),
+    *("api_calls", "retries", "duration_seconds", "users_per_second", "failures"),
 )
 _FAILED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
 _RETRIED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.NOT_ATTEMPTED)
@@ -43,6 +43,11 @@ class RunSummary:
     retries: int
     duration_seconds: float
     users_per_second: float
+    # Failed and invalid rows that were not known before this run, and those that were; rows that
+    # failed before, and no longer.
+    failures: Mapping[str, int] = field(
+        default_factory=lambda: {"new": 0, "known": 0, "resolved": 0}
+    )
 
     @property
     def total_users(self) -> int:
@@ -84,6 +89,9 @@ class RunTally:
         self.counts = dict.fromkeys(Outcome, 0)
         self._failures: Counter[_Reason] = Counter()
         self._examples: dict[_Reason, int | str] = {}
+        self._new_failures: Counter[_Reason] = Counter()
+        self._new_examples: dict[_Reason, int | str] = {}
+        self.new_count = self.known_count = 0  # failed and invalid rows
 
     def add(self, rows: Sequence[SettledRow]) -> None:
         """Count rows; each row only once."""
@@ -96,30 +104,49 @@ class RunTally:
 
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
-        found = [
-            Failure(*reason, rows, self._examples.get(reason))
-            for reason, rows in self._failures.items()
-        ]
-        # Of equally frequent ones the endpoints in the order of the requests.
-        return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
+        return _sorted_failures(self._failures, self._examples)
+
+    def new_failures(self) -> list[Failure]:
+        """Return the same of the failures that were not known before this run."""
+        return _sorted_failures(self._new_failures, self._new_examples)
 
     def _add_failure(self, row: SettledRow) -> None:
-        for reason in _reasons(row):
+        ages = row.ages()
+        has_new = False
+        for kind, reason in _reasons(row):
+            is_new = kind not in ages or ages[kind].runs_failed == 1
+            has_new |= is_new
             self._failures[reason] += 1
+            self._new_failures[reason] += is_new
             if row.user_id is not None:
                 self._examples.setdefault(reason, row.user_id)
+                if is_new:
+                    self._new_examples.setdefault(reason, row.user_id)
+        if row.state.outcome in _FAILED:
+            self.new_count += has_new
+            self.known_count += not has_new
 
 
-def _reasons(row: SettledRow) -> Iterable[_Reason]:
+def _sorted_failures(
+    counts: Mapping[_Reason, int], examples: Mapping[_Reason, int | str]
+) -> list[Failure]:
+    found = [
+        Failure(*reason, rows, examples.get(reason)) for reason, rows in counts.items() if rows
+    ]
+    # Of equally frequent ones the endpoints in the order of the requests.
+    return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
+
+
+def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason]]:
+    """Yield the kind of each failure of a row, as in `FailureAges`, and its reason."""
     if row.state.outcome is Outcome.INVALID:
-        reason = row.reason or ""
-        yield "row", "invalid", SHARED_EVENT_ID if reason.startswith(SHARED_EVENT_ID) else reason
-    for endpoint, verdict, result in (
-        ("users/update", row.state.update, row.update_result),
-        ("events/track", row.state.event, row.event_result),
+        yield INVALID_ROW, ("row", "invalid", common_reason(row.reason))
+    for kind, endpoint, verdict, result in (
+        (RequestKind.PROFILE, "users/update", row.state.update, row.update_result),
+        (RequestKind.EVENT, "events/track", row.state.event, row.event_result),
     ):
         if result is not None and verdict not in (None, Verdict.DELIVERED):
-            yield endpoint, str(verdict), orjson.loads(result)["response"]["code"]
+            yield kind.value, (endpoint, str(verdict), orjson.loads(result)["response"]["code"])
 
 
 def has_failures(counts: Mapping[Outcome, int]) -> bool:
@@ -140,6 +167,9 @@ def summarize(
     counts: Mapping[Outcome, int],
     api_calls: int,
     retries: int,
+    new_failures: int = 0,
+    known_failures: int = 0,
+    resolved_failures: int = 0,
 ) -> RunSummary:
     """Summarize a run; `completed` becomes `completed_with_failures` where rows failed.
 
@@ -163,6 +193,11 @@ def summarize(
         retries=retries,
         duration_seconds=round(seconds, 3),
         users_per_second=round(settled / seconds, 1),
+        failures={
+            "new": new_failures,
+            "known": known_failures,
+            "resolved": resolved_failures,
+        },
     )
 
 
@@ -177,6 +212,7 @@ def summary_lines(
     lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
     named = {"users": summary.total_users, **summary.named_counts()}
     lines += [f"  {name:<17}{count:>11,}" for name, count in named.items()]
+    lines += _failure_lines(summary.failures)
     lines += [
         "",
         f"  {_calls_text(summary)} in {summary.duration_seconds:.1f} s"
@@ -195,6 +231,15 @@ def summary_lines(
     elif any(summary.counts[outcome] for outcome in _RETRIED):
         lines.append("  The next run retries what did not get through.")
     return lines
+
+
+def _failure_lines(failures: Mapping[str, int]) -> list[str]:
+    failed, resolved = failures["new"] + failures["known"], failures["resolved"]
+    lines = [f"  {failed:,} failed ({failures['new']:,} new)"] if failed else []
+    if resolved:
+        are = "failure of an earlier run is" if resolved == 1 else "failures of earlier runs are"
+        lines.append(f"  {resolved:,} {are} resolved")
+    return ["", *lines] if lines else []
 
 
 def _calls_text(summary: RunSummary) -> str:

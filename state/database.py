@@ -51,6 +51,15 @@ SCHEMA_STEPS: Sequence[str] = (
     """,
     # Since version 1.2.0 the outbox has a file of its own, see state/outbox_file.py.
     "DROP TABLE outbox;",
+    """
+    CREATE TABLE failures (  -- one row per failing request or invalid row, see state/failures.py
+        row_key INTEGER, kind TEXT,
+        verdict TEXT, http_status INTEGER, code TEXT,
+        content_hash INTEGER, event_hash INTEGER,
+        judged_at INTEGER, first_failed_at INTEGER, runs_failed INTEGER, row_count INTEGER,
+        PRIMARY KEY (row_key, kind)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -36,8 +36,15 @@ from state.database import (
     state_errors,
 )
 from state.delivered import DeliveredTable, Hashes
+from state.failures import FailureTable
 from state.history import RunHistory
-from state.outbox_file import attach_outbox, create_temporary_outbox, release_free_pages
+from state.outbox_file import (
+    Held,
+    OutboxRow,
+    attach_outbox,
+    create_temporary_outbox,
+    release_free_pages,
+)
 from state.project import Match, Project, ProjectMemory
 
 _NOT_DELIVERED: Hashes = (None, None)
@@ -46,7 +53,10 @@ MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
-_TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
+_TO_SEND = (
+    "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
+    " AND (event_verdict IS NULL OR held = 'event')"
+)
 
 _RECORD = {
     RequestKind.PROFILE: (
@@ -75,30 +85,13 @@ class FillSummary:
     in_the_future: int
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
+    held_back: int = 0  # rows with a request that was rejected before and is not sent again
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
-class _OutboxRow(NamedTuple):
-    """A row of the table `outbox` when it is inserted."""
-
-    seq: int
-    user_id: int | str | None
-    email: str | None
-    user_key: int | None = None
-    event_at: int | None = None
-    tie_breaker: int | None = None
-    kind: str | None = None
-    reason: str | None = None
-    profile: bytes | None = None
-    profile_hash: int | None = None
-    event: bytes | None = None
-    event_hash: int | None = None
-    event_id: str | None = None
-
-
 _INSERT = (
-    f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
-    f" VALUES ({', '.join('?' * len(_OutboxRow._fields))})"
+    f"INSERT INTO outbox ({', '.join(OutboxRow._fields)})"  # noqa: S608 - our own names
+    f" VALUES ({', '.join('?' * len(OutboxRow._fields))})"
 )
 
 
@@ -123,12 +116,14 @@ class Outbox:
             with state_errors(path):
                 attach_outbox(self._database, path)
         self.delivered = DeliveredTable(path, self._database)
+        self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
+        self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
 
     def close(self) -> None:
         """Close the file."""
@@ -145,14 +140,17 @@ class Outbox:
         *,
         full_refresh: bool = False,
         takes_samples: bool = False,
+        rejected_retry_hours: int = 0,
         on_first_to_send: Callable[[], None] = lambda: None,
         now: datetime | None = None,
     ) -> FillSummary:
         """Replace the contents of the outbox with the rows of the query, in one transaction.
 
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
-        `full_refresh`). Of several rows with one user key, all but the one with the latest event
-        become `duplicate`; rows of two users with one `event_id` become `invalid`.
+        `full_refresh`). A request whose content Iterable has rejected less than
+        `rejected_retry_hours` ago is held back. Of several rows with one user key, all but the one
+        with the latest event become `duplicate`; rows of two users with one `event_id` become
+        `invalid`.
         With `takes_samples` the summary has rows that show whose project this is.
         `on_first_to_send` is called as soon as there is a row to send.
         """
@@ -162,6 +160,8 @@ class Outbox:
                 self._remember("run", self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
+            now_seconds = (now or datetime.now(timezone.utc)).timestamp()
+            self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
             samples: list[DeliveredSample] = []
             has_to_send = False
@@ -179,16 +179,23 @@ class Outbox:
             self._mark_duplicates()
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
-            now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
-            to_send, in_the_future, kept_events = self._database.execute(
-                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?),"
+            self.failures.release_marked_rows()
+            to_send, in_the_future, kept_events, held_back, invalid = self._database.execute(
+                "SELECT count(*) FILTER (WHERE kind IS NULL AND held IS NOT 'row'),"
+                " count(*) FILTER (WHERE event_at > ?),"
                 " count(*) FILTER (WHERE event IS NULL AND event_hash IS NOT NULL"
-                " AND (kind IS NULL OR kind = 'unchanged')) FROM outbox",
-                (now_us,),
+                " AND (kind IS NULL OR kind = 'unchanged')),"
+                " count(*) FILTER (WHERE held IS NOT NULL),"
+                " count(*) FILTER (WHERE kind = 'invalid') FROM outbox",
+                (int(now_seconds * 1_000_000),),
             ).fetchone()
+            if invalid:
+                self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
         self._mapping = mapping
-        return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
+        return FillSummary(
+            *(total, to_send, in_the_future, changed, kept_events, held_back), tuple(samples)
+        )
 
     def _append(
         self,
@@ -217,16 +224,17 @@ class Outbox:
         events = self._events_with_other_settings(
             [key for _seq, _row, key in others], known, mapping.event_settings
         )
-        to_insert = [
-            _to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others
-        ]
+        to_insert = self.failures.hold_back(
+            [_to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others],
+            [key for _seq, _row, key in others],
+        )
         self._database.executemany(
             "INSERT INTO outbox (seq, user_id, email, user_key, event_at, tie_breaker, kind)"
             " VALUES (?, ?, ?, ?, ?, ?, 'unchanged')",
             unchanged,
         )
         self._database.executemany(_INSERT, to_insert)
-        return any(row.kind is None for row in to_insert)
+        return any(row.kind is None and row.held != Held.ROW for row in to_insert)
 
     def _take_samples(
         self,
@@ -339,13 +347,18 @@ class Outbox:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
 
     def begin_delivery(
-        self, project: Project | None = None, *, is_project_proven: bool = True
+        self,
+        project: Project | None = None,
+        *,
+        is_project_proven: bool = True,
+        is_complete_read: bool = False,
     ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
         Each request that waits is in doubt from now on, until it is recorded as delivered; if a
         project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
+        After a complete read the failures of rows that it lacks are dropped.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
@@ -357,10 +370,15 @@ class Outbox:
                 self.delivered.doubt_everything()
             self.delivered.keep_events(mapping.event_settings)
             self._remember("profile_settings", str(mapping.profile_settings))
+            if project is not None and not self.project.has_judged(project):
+                self.failures.forget_rejections()
+                self.project.note_judging(project)
+            resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
+        self.resolved_failures += resolved
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has taken over the state file since `fill`."""
@@ -380,7 +398,8 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, profile, event FROM outbox"  # noqa: S608
+                    "SELECT seq, user_id, email, iif(held = 'profile', NULL, profile),"  # noqa: S608
+                    " iif(held = 'event', NULL, event) FROM outbox"
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -413,6 +432,7 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
@@ -434,6 +454,8 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
                 )
+                resolved += self.failures.record(kind, calls)
+        self.resolved_failures += resolved
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
 
@@ -445,7 +467,8 @@ class Outbox:
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at FROM outbox WHERE seq < ? ORDER BY seq LIMIT ?",
+                " event_result, settled_at, failure_ages FROM outbox"
+                " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )
             states: dict[tuple[Any, ...], RowState] = {}  # a few dozen, for any number of rows
@@ -492,7 +515,7 @@ def _to_outbox_row(
     delivered: Mapping[int, Hashes],
     events_with_other_settings: Mapping[int, str | None],
     mapping: RowMapping,
-) -> _OutboxRow:
+) -> OutboxRow:
     """Return the outbox row, with a body for each request that differs from the last delivery.
 
     Pure. An event that differs only because of other settings has a hash, but no body.
@@ -500,12 +523,12 @@ def _to_outbox_row(
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
-        return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+        return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
     profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
     is_new_profile, is_new_event = profile_hash != key.profile_hash, event_hash != key.event_hash
     is_event_kept = is_new_event and events_with_other_settings.get(key.user_key) == record.event_id
     sends_event = is_new_event and not is_event_kept
-    return _OutboxRow(
+    return OutboxRow(
         *(seq, key.user_id, key.email, key.user_key, key.event_at, key.tie_breaker),
         kind=None if is_new_profile or sends_event else "unchanged",
         profile=record.profile if is_new_profile else None,

@@ -62,6 +62,8 @@ class RunReport:
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
+    new_failures: Sequence[Failure] = ()  # that were not known before this run
+    resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
 
     @property
     def results_path(self) -> Path | None:
@@ -166,7 +168,11 @@ class SyncRun:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
                 self._stop.ends_at_once = False
                 if not self._stop.event.is_set():
-                    outbox.begin_delivery(self._project, is_project_proven=is_proven)
+                    outbox.begin_delivery(
+                        self._project,
+                        is_project_proven=is_proven,
+                        is_complete_read=self._options.limit is None,
+                    )
                     self._deliver(outbox, filled.to_send)
         except (SourceError, RunAborted, StateError, OtherProjectError) as error:
             ending.abort(error)
@@ -238,12 +244,14 @@ class SyncRun:
 
     def _fill_once(self, outbox: Outbox, takes_samples: bool) -> FillSummary:
         limit = self._options.limit
+        has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             filled = outbox.fill(
                 rows,
                 rows.mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
+                rejected_retry_hours=self._settings.rejected_retry_hours if has_judged else 0,
                 on_first_to_send=self._connect_ahead,
                 now=self._now(),
             )
@@ -284,6 +292,13 @@ class SyncRun:
                 "sent again for that, except with --full-refresh. Events that are different now: "
                 "%s",
                 f"{filled.kept_events:,}",
+            )
+        if filled.held_back:
+            logger.info(
+                "%s rows have requests that are not sent again: Iterable rejected the same content "
+                "less than REJECTED_RETRY_HOURS=%s ago.",
+                f"{filled.held_back:,}",
+                settings.rejected_retry_hours,
             )
         if filled.in_the_future:
             logger.warning(
@@ -363,6 +378,9 @@ class SyncRun:
             counts=self._tally.counts,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,
+            new_failures=self._tally.new_count,
+            known_failures=self._tally.known_count,
+            resolved_failures=outbox.resolved_failures,
         )
         failures = self._tally.failures()
         files: list[Path] = []
@@ -383,7 +401,11 @@ class SyncRun:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)
         logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
-        return RunReport(summary, failures, files, ending.error)
+        return RunReport(
+            *(summary, failures, files, ending.error),
+            new_failures=self._tally.new_failures(),
+            resolved_failures=outbox.resolved_failures,
+        )
 
     def _write_report(
         self, results_path: Path, summary: RunSummary, failures: Sequence[Failure]

@@ -190,7 +190,9 @@ def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(release
         assert connection.execute("SELECT user_key, more FROM delivered").fetchall() == [
             (SARAHS_USER_KEY, "upgraded")
         ]
-        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (
+            FIRST_VERSION + len(NEXT_STEPS) - 1,
+        )
         connection.close()
 
 

@@ -36,7 +36,7 @@ HEAD = [
     *("schema_version", "run_id", "status", "reason", "dry_run", "mode", "started_at"),
     *("finished_at", "total_users", "successful", "partial_failures", "total_failures"),
     *("unchanged", "invalid", "duplicates", "not_attempted", "api_calls", "retries"),
-    *("duration_seconds", "users_per_second"),
+    *("duration_seconds", "users_per_second", "failures"),
 ]
 COUNTS = HEAD[9:16]
 STARTED_AT = datetime(2026, 1, 13, 14, 30, 45, 250_000, tzinfo=timezone.utc)
