@@ -202,6 +202,18 @@ class FailureTable:
                 {"kind": kind and kind.value, "code": code, "since": int(since)},
             )
 
+    def rejected_users(
+        self, kind: RequestKind, code: str | None, since: float, limit: int
+    ) -> list[int]:
+        """Return the keys of users whose request was rejected with this code since then."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT row_key FROM failures WHERE kind = ? AND verdict = ? AND code IS ?"
+                " AND judged_at >= ? LIMIT ?",
+                (kind.value, Verdict.REJECTED.value, code, int(since), limit),
+            )
+            return [row_key for (row_key,) in found]
+
     def record(self, kind: RequestKind, finished: Sequence[Finished]) -> int:
         """Record the results of requests of one kind; the caller commits.
 

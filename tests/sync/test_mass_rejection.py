@@ -211,18 +211,17 @@ def test_later_samples_are_taken_at_the_same_time() -> None:
 
 def test_a_sample_is_20_rows_in_their_order_and_the_same_ones_each_time() -> None:
     batch = [pending(seq) for seq in range(500, 1_500)]
-    sample, rest = choose_sample(batch)
-    assert len(sample) == SAMPLE_ROWS
-    assert sorted([*sample, *rest]) == batch
+    sample = choose_sample(batch)
+    assert len({row.seq for row in sample}) == SAMPLE_ROWS
+    assert set(sample) <= set(batch)
     assert sample == sorted(sample)
-    assert rest == sorted(rest)
-    assert choose_sample(batch) == (sample, rest)
+    assert choose_sample(batch) == sample
     assert sample[-1].seq - sample[0].seq > 500  # from all over the batch
 
 
 def test_a_sample_of_20_rows_is_all_of_them() -> None:
     batch = [pending(seq) for seq in range(SAMPLE_ROWS)]
-    assert choose_sample(batch) == (batch, [])
+    assert choose_sample(batch) == batch
 
 
 # What is still sent
@@ -259,9 +258,7 @@ def test_the_message_names_code_field_and_the_first_row_in_the_order_of_the_quer
         "page, for example user id-7), so this run sends no more of them. Correct the values or "
         "the field's type in Iterable: the next run tries some of these rows first."
     )
-    assert ended.reason == (
-        "the event was left out: most events were rejected with RequestFieldsTypesMismatched"
-    )
+    assert ended.reason == "most events were rejected with RequestFieldsTypesMismatched"
 
 
 def test_the_message_needs_neither_code_nor_field() -> None:
@@ -271,7 +268,7 @@ def test_the_message_needs_neither_code_nor_field() -> None:
     assert str(ended).startswith(
         "Iterable rejected more than 12.5 % of the profiles with an error (for example user id-0), "
     )
-    assert ended.reason.endswith("most profiles were rejected with an error")
+    assert ended.reason == ("most profiles were rejected with an error")
 
 
 @pytest.mark.parametrize(
