@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # no traceback for Ctrl-C during the imports below
+# No traceback for Ctrl-C during the imports below; where it is ignored, it stays ignored.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -156,8 +157,8 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         description="Read the pro users with their latest page view from MySQL, update each "
         "profile in Iterable and track the page view as an event. Safe to run again at any time.",
         epilog="Exit status: 0 success; 1 ended early; 2 wrong flags "
-        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 130 or 143 "
-        "stopped by a signal.",
+        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 129, 130 "
+        "or 143 stopped by a signal.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 
 from commands.console import print_line
-from commands.prepare import stop_signals
 from config.settings import Settings
 from errors import ExitStatus, SyncError
 from records.json_values import to_clock_time
 from reporting.atomic_file import replace_file
+from sync.signals import stop_signals
 from sync.source_rows import SourceRows
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Preparation shared by the commands: settings, log, stop signals, limits of the process."""
+"""Preparation shared by the commands: settings, log, limits of the process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import contextlib
 import gc
 import logging
 import resource
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from config.settings import Settings, warnings_about
 from errors import ConfigError, require_packages
 from logger_config import log_uncaught_errors, register_secret, setup_logger
-from sync.signals import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +54,6 @@ def register_secrets(settings: Settings) -> None:
     """Redact the secrets of the settings in everything that is printed or logged."""
     for secret, label in settings.secrets():
         register_secret(secret, label)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[StopSignal]:
-    """Handle SIGINT and SIGTERM with a StopSignal, then restore the previous handlers."""
-    stop = StopSignal()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def allow_open_files() -> None:

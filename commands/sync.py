@@ -6,14 +6,14 @@ import sys
 from functools import partial
 
 from commands.console import print_error, print_json, print_line, print_payload
-from commands.prepare import allow_open_files, stop_signals, tune_garbage_collection
+from commands.prepare import allow_open_files, tune_garbage_collection
 from config.settings import Settings
 from errors import ExitStatus
 from logger_config import redact
 from reporting.healthcheck import Healthcheck
 from reporting.metrics import write_metrics
 from sync.run import Options, RunReport, SyncRun
-from sync.signals import Interrupted, StopSignal
+from sync.signals import Interrupted, StopSignal, stop_signals
 
 
 def run_sync(

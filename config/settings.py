@@ -223,6 +223,11 @@ class Settings:
         number(0, 86_400),
         "Seconds between a profile update and its event, for journeys that read the profile.",
     )
+    outage_patience_seconds: float = iterable(
+        "300",
+        number(1, 86_400),
+        "Seconds that a run waits for an Iterable that does not answer, before it ends early.",
+    )
 
     state_file: Path = output(
         "sync_state.sqlite3",

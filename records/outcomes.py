@@ -60,11 +60,17 @@ class CallResult:
     attempts: int = 1  # 0: stopped before the first attempt
     elapsed_seconds: float = 0.0  # waits included
     is_blocked: bool = False  # the last response came from a proxy or firewall, not from Iterable
+    met_only_outage: bool = False  # the run ended before Iterable answered any request like it
 
     @property
     def delivered(self) -> bool:
         """Whether the verdict is `delivered`."""
         return self.verdict is Verdict.DELIVERED
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the call says anything about its rows; if not, they were not attempted."""
+        return self.attempts > 0 and not self.met_only_outage
 
     @property
     def response(self) -> JSON:

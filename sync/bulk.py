@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
@@ -20,7 +19,6 @@ from sync.dispatcher import (
     CallReport,
     DelayedEvents,
     Report,
-    RunAborted,
     Started,
 )
 from sync.mass_rejection import SAMPLE_ROWS, RejectionGuard, choose_sample
@@ -38,7 +36,7 @@ MAX_BATCHES_IN_FLIGHT = 40
 # that breaks every batch; a part that is split needlessly costs two more calls. The row at fault
 # stands alone after log2(n) parts, and then has all of `MAX_ATTEMPTS`.
 _ATTEMPTS_OF_A_PART = 2
-_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all
+_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all, so the circuit breaker opens
 
 
 def to_batches(
@@ -95,9 +93,9 @@ class BulkSender:
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
+    def endpoint(self, unit: Rows) -> str:
         has_profiles = any(row.profile is not None for row in unit)
-        return self.client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK
 
     def send(self, unit: Rows, report: Report) -> None:
         profiles = [row for row in unit if row.profile is not None]
@@ -131,11 +129,10 @@ class BulkSender:
         Return the results by `PendingRow.seq`, and whether further calls may be made. When the kind
         ends, the other rows have no result. `is_sample`: the rows are not counted here.
         """
-        send = (
-            self.client.bulk_update_users
-            if kind is RequestKind.PROFILE
-            else self.client.bulk_track_events
-        )
+        if kind is RequestKind.PROFILE:
+            endpoint, send = USERS_BULK_UPDATE, self.client.bulk_update_users
+        else:
+            endpoint, send = EVENTS_TRACK_BULK, self.client.bulk_track_events
         settled: dict[int, CallResult] = {}
         parts = deque(_Part(rows) for rows in batches if rows)
         is_counted = not is_sample
@@ -155,10 +152,11 @@ class BulkSender:
                 f"{len(part)} rows from user {part[0].user_id}",
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
                 before_attempt=partial(self._before_attempt, report, kind, part),
+                is_suspect=is_unanswered and unanswered_in_a_row < _MAX_UNANSWERED_PARTS,
             )
-            if not call.attempts:  # the kind has ended before it was sent, or the run
+            if not call.has_verdict:  # it was not sent: the kind or the run ended, or an outage
                 return settled, not self.guard.allows(kind)
-            batch_result = self._to_result(kind, part, call, began_at)
+            batch_result = self._to_result(kind, part, call)
             self._log_fields(kind, call)
             now = time.time()
             finished = [
@@ -195,11 +193,9 @@ class BulkSender:
             unanswered_in_a_row = (
                 unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
             )
-            if unanswered_in_a_row >= _MAX_UNANSWERED_PARTS:
-                raise RunAborted(
-                    f"{_MAX_UNANSWERED_PARTS} parts of a batch in a row got no answer (the last: "
-                    f"{call.http_status or call.code}). Iterable seems to be down: run again later."
-                )
+            if unanswered_in_a_row == _MAX_UNANSWERED_PARTS:
+                cause = f"HTTP {call.http_status}" if call.http_status else str(call.code)
+                self.client.breakers.open(endpoint, cause)
         return settled, True
 
     def _send_sample(
@@ -231,9 +227,7 @@ class BulkSender:
         )
         return deque(part for part in others if part.rows), not is_estimated, may_continue
 
-    def _to_result(
-        self, kind: RequestKind, part: Rows, call: CallResult, began_at: float
-    ) -> BatchResult:
+    def _to_result(self, kind: RequestKind, part: Rows, call: CallResult) -> BatchResult:
         """Return the results of the rows; a batch that fails as a whole is to be sent in parts."""
         if len(part) == 1:
             return to_batch_result(kind, part, call)
@@ -245,7 +239,7 @@ class BulkSender:
         if (
             call.verdict is Verdict.UNAVAILABLE
             and call.http_status != 429
-            and self.client.is_answering(began_at)
+            and not self.client.is_stopped
         ):
             return BatchResult({}, split_in_two(part))
         return to_batch_result(kind, part, call)
@@ -265,9 +259,7 @@ class BulkSender:
                 self._logged_lines.add(line)
                 logger.log(level, "%s", line)
 
-    def _before_attempt(
-        self, report: Report, kind: RequestKind, rows: Rows, attempt: int
-    ) -> bool:
+    def _before_attempt(self, report: Report, kind: RequestKind, rows: Rows, attempt: int) -> bool:
         return self.guard.allows(kind) and report(Started(kind, rows, attempt))
 
 

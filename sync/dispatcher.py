@@ -19,7 +19,6 @@ from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.advice import explain_refusal
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import NO_API_RESPONSE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
@@ -30,7 +29,6 @@ from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # so many unavailable calls in a row, or blocked ones, end the run
 MAX_BLOCKED_ROWS = 3  # after so many, before the API has answered, Iterable itself is asked
 # After a crash at most one second of finished work may be repeated; a busy machine is late.
 COMMIT_EVERY_SECONDS = 0.25
@@ -99,8 +97,8 @@ class Sender(Protocol):
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         """Group the rows into units."""
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
-        """Return the rate limiter of the unit's first call."""
+    def endpoint(self, unit: Rows) -> str:
+        """Return the endpoint of the unit's first call."""
 
     def send(self, unit: Rows, report: Report) -> None:
         """Make the calls of a unit and report each of them; runs in a worker thread."""
@@ -167,7 +165,6 @@ class Dispatcher:
         self._rows_done = 0
         self._recorded_at = time.monotonic()
         self._has_verdict = False  # whether any call has one, other than blocked
-        self._unavailable_in_a_row = self._blocked_in_a_row = 0
         self._blocked: list[CallReport] = []  # before the API has answered: not judged yet
         self._blocked_at = 0.0  # the client's time when the first one was noted
         self._has_asked = False  # whether Iterable itself was asked about them
@@ -201,9 +198,7 @@ class Dispatcher:
         if not rows_of_kind:
             return
         rows = sorted({row.seq: row for rows in rows_of_kind.values() for row in rows}.values())
-        logger.info(
-            "The last run met mass rejection: %s of its rows are sent first.", len(rows)
-        )
+        logger.info("The last run met mass rejection: %s of its rows are sent first.", len(rows))
         units: Iterator[Rows] = iter([[row] for row in rows])
         self._is_trying_first = True
         self._send_alone(units)
@@ -219,12 +214,18 @@ class Dispatcher:
         """Send the first unit, and another one as long as a proxy or firewall has blocked all.
 
         The others wait only for a first verdict that is not `refused`, not for the unit's end: that
-        would be a round trip more, and where a batch is split it may take many minutes.
+        would be a round trip more, and where a batch is split it may take many minutes. In an
+        outage the circuit breaker holds them back instead.
         """
         is_blocked = True
         while is_blocked and (unit := next(units, None)) is not None and not self._stop.is_set():
             self._start(unit)
-            while self._in_flight and not self._has_verdict and not self._stop.is_set():
+            while (
+                self._in_flight
+                and not self._has_verdict
+                and not self._sender.client.breakers.have_opened
+                and not self._stop.is_set()
+            ):
                 time.sleep(_TICK_SECONDS)
                 self._check_reports()
             is_blocked = bool(self._blocked) and not self._in_flight
@@ -246,7 +247,10 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        rate = self._sender.rate_limiter(unit).rate
+        endpoint = self._sender.endpoint(unit)
+        if self._sender.client.breakers.is_open(endpoint):
+            return False
+        rate = self._sender.client.rate_limiters[endpoint].rate
         ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
         return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
 
@@ -271,6 +275,8 @@ class Dispatcher:
             with self._starting:
                 is_sent = thread not in self._waiting
                 self._waits_no_more(thread)
+        with self._starting:
+            self._under_way.pop(thread, None)  # its last attempts met only an outage
         return Done(unit, is_sent)
 
     def _waits_no_more(self, thread: int) -> None:
@@ -327,6 +333,8 @@ class Dispatcher:
         """Process the workers' reports; raise the first problem that has to end the run."""
         if (problem := self._process_reports()) is not None:
             raise problem
+        if not self._stop.is_set() and (reason := self._sender.client.breakers.watch()):
+            raise RunAborted(reason)
 
     def _process_reports(self) -> BaseException | None:
         """Process the workers' reports, record them when due, and return the first problem."""
@@ -396,13 +404,13 @@ class Dispatcher:
         self._has_verdict |= not report.call.is_blocked
         if not report.call.is_blocked:
             self._unrecorded.append(report)
-            return self._reason_to_abort(report)
+            return self._reason_to_abort(report.call)
         if not self._blocked:
             self._blocked_at = self._sender.client.now()
         self._blocked.append(report)
         if self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
-            return self._reason_to_abort(report)
+            return None
         blocked_rows = {finished.seq for each in self._blocked for finished in each.finished}
         if len(blocked_rows) >= MAX_BLOCKED_ROWS:
             self._ask_iterable()
@@ -415,37 +423,15 @@ class Dispatcher:
             self._unrecorded.append(CallReport(replace(call, verdict=verdict), finished))
         self._blocked = []
 
-    def _reason_to_abort(self, report: CallReport) -> RunAborted | None:
-        """Update the error budget; return why the run has to end after this call, or None."""
-        call = report.call
-        if call.verdict is Verdict.REFUSED and not call.is_blocked:
-            has_answered = self._sender.client.has_api_answered
-            return RunAborted(
-                explain_refusal(
-                    call.http_status, call.code, call.message, api_has_answered=has_answered
-                )
-            )
-        # A batch that is split settles no row: its parts count instead.
-        if not report.finished and (call.is_blocked or call.verdict is Verdict.UNAVAILABLE):
+    def _reason_to_abort(self, call: CallResult) -> RunAborted | None:
+        """Return why the run has to end after this call, or None."""
+        if call.verdict is not Verdict.REFUSED or call.is_blocked:
             return None
-        if call.is_blocked:
-            self._blocked_in_a_row += 1
-            if self._blocked_in_a_row < ERROR_BUDGET or self._stop.is_set():
-                return None
-            return RunAborted(
-                f"{ERROR_BUDGET} calls in a row were blocked. "
-                f"{explain_refusal(call.http_status, NO_API_RESPONSE, '')}"
-            )
-        self._blocked_in_a_row = 0
-        if call.verdict is not Verdict.UNAVAILABLE:
-            self._unavailable_in_a_row = 0
-            return None
-        self._unavailable_in_a_row += 1
-        if self._unavailable_in_a_row < ERROR_BUDGET or self._stop.is_set():
-            return None
+        has_answered = self._sender.client.has_api_answered
         return RunAborted(
-            f"{ERROR_BUDGET} calls in a row failed after all their attempts (the last: "
-            f"{call.http_status or call.code}). Iterable seems to be down: run again later."
+            explain_refusal(
+                call.http_status, call.code, call.message, api_has_answered=has_answered
+            )
         )
 
     def _shut_down(self) -> None:

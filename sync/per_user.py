@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, event_may_follow
@@ -35,8 +34,8 @@ class PerUserSender:
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return ((row,) for row in rows)
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
-        return self.client.rate_limiters[EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE]
+    def endpoint(self, unit: Rows) -> str:
+        return EVENTS_TRACK if unit[0].profile is None else USERS_UPDATE
 
     def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
@@ -62,8 +61,8 @@ class PerUserSender:
                 self.guard.allows(kind) and report(Started(kind, [row], number))
             ),
         )
-        if not call.attempts:
-            # It was not sent: the kind has ended in the meantime, or the run.
+        if not call.has_verdict:
+            # It was not sent: the kind has ended in the meantime, or the run, or in an outage.
             return call, not self.guard.allows(kind)
         self.guard.add(kind, [(row, call)])
         return call, report(CallReport(call, [Finished(row.seq, kind, call, time.time())]))

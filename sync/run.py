@@ -132,6 +132,7 @@ class SyncRun:
             },
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
+            outage_patience_seconds=settings.outage_patience_seconds,
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
@@ -334,9 +335,7 @@ class SyncRun:
                 delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(
-                self._client, delays_events=delays_events, guard=self._guard
-            )
+            sender = PerUserSender(self._client, delays_events=delays_events, guard=self._guard)
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(settings),

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from commands.console import print_line
-from commands.prepare import stop_signals
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import ExitStatus, SyncError
@@ -34,7 +33,7 @@ from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import Verdict
 from records.rows import RequestKind
-from sync.signals import Interrupted
+from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
 from sync.worker_pool import WorkerPool
 

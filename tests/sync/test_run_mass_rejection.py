@@ -161,9 +161,7 @@ def test_when_both_are_rejected_nothing_more_is_sent(
         "Iterable rejected more than 50 % of the events",
         "Iterable rejected more than 50 % of the profiles",
     ]
-    untried = [
-        row for row in results_of(report)["records"] if row["outcome"] == "not_attempted"
-    ]
+    untried = [row for row in results_of(report)["records"] if row["outcome"] == "not_attempted"]
     (reason,) = {row["reason"] for row in untried}
     assert "most profiles were rejected" in reason
     assert "most events were rejected" in reason
@@ -180,9 +178,7 @@ def test_rows_that_need_only_the_event_are_not_attempted(
     report = runs.run()
     counts = counts_of(report)
     assert counts["not_attempted"] + counts["partial_failures"] == len(NUMBERS)
-    untried = [
-        row for row in results_of(report)["records"] if row["outcome"] == "not_attempted"
-    ]
+    untried = [row for row in results_of(report)["records"] if row["outcome"] == "not_attempted"]
     assert {row["reason"] for row in untried} == {f"most events were rejected with {WRONG_TYPE}"}
 
 
@@ -328,9 +324,7 @@ def test_rows_that_are_gone_are_not_tried(
     assert len(rows_of_calls(iterable, "events")) == 3 or report.summary.status == "completed"
 
 
-def test_rejections_of_another_code_stay_remembered(
-    runs: Runs, iterable: IterableSandbox
-) -> None:
+def test_rejections_of_another_code_stay_remembered(runs: Runs, iterable: IterableSandbox) -> None:
     give_type(iterable, page="long")
     odd: dict[str, Any] = {"fault": "status", "status": 400, "code": "BadParams"}
     iterable.set_faults([{**odd, "endpoint": "events/track", "email": email_of(1)}])
