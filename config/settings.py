@@ -242,8 +242,8 @@ class Settings:
     max_rejected_percent: float = output(
         "50",
         number(0, 100),
-        "When Iterable rejects more than this share of the profiles or of the events with one code, "
-        "a run sends no more of that kind; 100 turns this off.",
+        "When Iterable rejects more than this share of the profiles, or of the events, with one "
+        "code, a run sends no more of them; 100 turns this off.",
     )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(

@@ -202,11 +202,14 @@ def summarize(
 
 
 def summary_lines(
-    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path]
+    summary: RunSummary,
+    failures: Sequence[Failure],
+    files: Sequence[Path],
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
-    `failures` are sorted, the most frequent first.
+    `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
     """
     status = summary.status.replace("_", " ")
     lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
@@ -225,6 +228,7 @@ def summary_lines(
             f" (for example user {failure.example_user_id})"
             for failure in failures[:_SHOWN_FAILURES]
         ]
+    lines += [f"  {line}" for line in left_out]
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")

@@ -36,13 +36,20 @@ class MassRejection:
 
     def __str__(self) -> str:
         """Return the message for the operator; the same problem gives the same text again."""
-        named = f"field {self.field_name}, " if self.field_name else ""
         return (
             f"Iterable rejected more than {self.max_rejected_percent:g} % of the {self.kind.value}s"
-            f" with {self.code or 'an error'} ({named}for example user {self.example_user_id}), so "
-            "this run sends no more of them. Correct the values or the field's type in Iterable: "
-            "the next run tries some of these rows first."
+            f" with {self._cause}, so this run sends no more of them. Correct the values or the "
+            "field's type in Iterable: the next run tries some of these rows first."
         )
+
+    @property
+    def summary_line(self) -> str:
+        return f"No more {self.kind.value}s were sent: {self._cause}"
+
+    @property
+    def _cause(self) -> str:
+        named = f"field {self.field_name}, " if self.field_name else ""
+        return f"{self.code or 'an error'} ({named}for example user {self.example_user_id})"
 
     @property
     def reason(self) -> str:

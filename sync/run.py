@@ -69,6 +69,7 @@ class RunReport:
     error: Exception | None  # what ended the run early
     new_failures: Sequence[Failure] = ()  # that were not known before this run
     resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
+    left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
 
     @property
     def results_path(self) -> Path | None:
@@ -76,7 +77,7 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        return summary_lines(self.summary, self.failures, self.files)
+        return summary_lines(self.summary, self.failures, self.files, self.left_out)
 
 
 @dataclass
@@ -424,6 +425,7 @@ class SyncRun:
             *(summary, failures, files, ending.error),
             new_failures=self._tally.new_failures(),
             resolved_failures=outbox.resolved_failures,
+            left_out=[ended.summary_line for ended in self._guard.ended],
         )
 
     def _write_report(
