@@ -36,6 +36,7 @@ _CHUNK_ROWS = 1_000  # invalid rows that are looked up at a time
 # Values of another type, which no version of this program writes, must not break a comparison.
 _FIRST_FAILED_AT = f"max(0, min({_MAX_UNIX_SECONDS}, CAST(first_failed_at AS INTEGER)))"
 _RUNS_FAILED = "max(1, min(1000000000, CAST(runs_failed AS INTEGER)))"
+_ROW_COUNT = "max(0, min(1000000000, CAST(row_count AS INTEGER)))"
 
 _RECORD = """
     INSERT INTO failures (row_key, kind, verdict, http_status, code, content_hash,
@@ -259,7 +260,7 @@ class FailureTable:
             " CAST(failures.event_hash AS INTEGER) FROM delivered WHERE user_key = row_key"
             " AND event_id IS NOT NULL), NULL), ifnull(CAST(judged_at AS INTEGER), 0),"
             f" ifnull({_FIRST_FAILED_AT}, 0), ifnull({_RUNS_FAILED}, 1),"
-            " ifnull(CAST(row_count AS INTEGER), 0)"
+            f" ifnull({_ROW_COUNT}, 0)"
             " FROM failures WHERE row_key IN (SELECT value FROM json_each(?))",
             (orjson.dumps(list(row_keys)).decode(),),
         )
@@ -289,9 +290,9 @@ class FailureTable:
     def _count_rows_without_id_that_are_gone(self) -> int:
         """Count them where other rows without an id are still invalid for the same reason."""
         count: int = self._database.execute(
-            "SELECT ifnull(sum(max(0, CAST(row_count AS INTEGER) - found.row_count)), 0)"
-            " FROM failures JOIN (SELECT failure_key, count(*) AS row_count FROM outbox"
-            " WHERE failure_key IS NOT NULL AND user_id IS NULL GROUP BY failure_key) AS found"
+            f"SELECT ifnull(sum(max(0, {_ROW_COUNT} - still_invalid)), 0)"  # noqa: S608
+            " FROM failures JOIN (SELECT failure_key, count(*) AS still_invalid FROM outbox"
+            " WHERE failure_key IS NOT NULL AND user_id IS NULL GROUP BY failure_key)"
             " ON row_key = failure_key WHERE kind = ?",
             (INVALID_ROW,),
         ).fetchone()[0]
@@ -305,7 +306,7 @@ class FailureTable:
         values = {**(parameters or {}), "kind": kind}
         condition = f"kind = :kind AND row_key {which}"
         removed = self._database.execute(
-            "SELECT row_key, max(1, ifnull(CAST(row_count AS INTEGER), 1)) FROM failures"  # noqa: S608 - our own text
+            f"SELECT row_key, max(1, ifnull({_ROW_COUNT}, 1)) FROM failures"  # noqa: S608
             f" WHERE {condition}",
             values,
         ).fetchall()

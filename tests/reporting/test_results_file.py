@@ -24,7 +24,7 @@ def written(folder: Path, *outcomes: Outcome, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: Path) -> None:
-    content = written(tmp_path, Outcome.SUCCESSFUL, Outcome.INVALID)
+    content = written(tmp_path, Outcome.SUCCESSFUL, Outcome.INVALID, new_failures=1)
     assert list(content) == [*HEAD, "records"]
     assert content | {"records": 0} == {
         "schema_version": 1,
