@@ -132,6 +132,7 @@ class Outbox:
         self._project_to_note: Project | None = None
         self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
         self._delivery_began_at = 0.0  # unix seconds
+        self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
         self._ended: dict[RequestKind, str | None] = {}  # the code with which most were rejected
 
@@ -373,6 +374,7 @@ class Outbox:
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
+        self._is_complete_read = is_complete_read
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -419,7 +421,10 @@ class Outbox:
             last_seq = page[-1][0]
 
     def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
-        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`."""
+        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
+
+        What is noted is forgotten if a complete read needs the request for none of these users.
+        """
         for kind in RequestKind:
             users = self.mass_rejections.users(kind)
             if not users:
@@ -435,6 +440,8 @@ class Outbox:
             chosen = [found[place * len(found) // count] for place in range(count)]
             if chosen:
                 self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+            elif self._is_complete_read:
+                self.mass_rejections.forget(kind)
         return self._tried_first
 
     def end_kind(self, kind: RequestKind, code: str | None) -> None:
@@ -446,8 +453,10 @@ class Outbox:
         since = self._delivery_began_at
         with state_errors(self.path), self._transaction():
             self._require_ours()
-            # The same users as before, if there were enough: their failures are known.
-            if len(self._tried_first.get(kind, ())) < _MAX_ROWS_TO_TRY:
+            tried = [row.seq for row in self._tried_first.get(kind, ())]
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                self.failures.count_run_before(kind, tried)
+            if len(tried) < _MAX_ROWS_TO_TRY:
                 rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
