@@ -72,7 +72,7 @@ class MassRejectionMemory:
     def _read(self, kind: RequestKind) -> dict[str, object]:
         with state_errors(self._path):
             found = self._database.execute(
-                "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (_name(kind),)
+                "SELECT CAST(value AS BLOB) FROM remembered WHERE name = ?", (_name(kind),)
             ).fetchone()
         try:
             note = orjson.loads(found[0]) if found else {}
