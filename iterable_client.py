@@ -283,7 +283,6 @@ class IterableClient:
             if response.status == 429:
                 limited_at = limited_at if limited_count else self._clock()
                 limited_count += 1
-                tried.has_result = True
                 rate_limiter.slow_down(response.requested_wait_seconds or 0.0, started_at=sent_at)
             else:
                 limited_count = 0
@@ -309,7 +308,7 @@ class IterableClient:
         result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
         if verdict is Verdict.UNAVAILABLE and not tried.are_used_up:
             breaker.count(tried)  # it was stopped
-            return replace(result, met_only_outage=tried.met_only_outage)
+            return replace(result, met_only_outage=tried.met_outage)
         # Before the API has answered, a 404 means a wrong address.
         if response.is_blocked and (self.has_api_answered or response.status != 404):
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)

@@ -1,4 +1,4 @@
-"""Circuit breaker for an endpoint: while Iterable does not answer, requests wait instead of failing.
+"""Circuit breaker of an endpoint: while Iterable does not answer, requests wait, and do not fail.
 
 An attempt is *answered* by the API's JSON with a status other than 408 and 5xx: see
 `ApiResponse.is_answer`. The breaker opens after 20 unanswered attempts in a row, or when a request
@@ -33,15 +33,14 @@ class Attempts:
     `count_at_once`: they count although nothing else was answered since.
     """
 
-    __slots__ = ("_began_at", "_has_failed", "_most", "count_at_once", "counted", "has_result", "tried_in")
+    __slots__ = ("_began_at", "_most", "_was_probe", "count_at_once", "counted", "tried_in")
 
     def __init__(self, most: int, *, count_at_once: bool = False) -> None:
         self._most = most
         self._began_at: list[float] = []  # of those that do not count yet
-        self._has_failed = False  # at least one attempt
+        self._was_probe = False  # whether the last one was a probe, which does not count either
         self.count_at_once = count_at_once
         self.counted = 0
-        self.has_result = False  # whether an attempt has counted, or met a 429
         self.tried_in = 0  # the outage (1, 2, ...) in which it was last tried
 
     @property
@@ -55,9 +54,9 @@ class Attempts:
         return len(self._began_at) >= self._most
 
     @property
-    def met_only_outage(self) -> bool:
-        """Whether there were attempts and none counts: the request has no result of its own."""
-        return self._has_failed and not self.has_result
+    def met_outage(self) -> bool:
+        """Whether the last attempts do not count: if the run ends now, they say nothing."""
+        return bool(self._began_at) or self._was_probe
 
     @property
     def failed_count(self) -> int:
@@ -65,29 +64,28 @@ class Attempts:
 
     def add(self, began_at: float, *, counts: bool, is_probe: bool) -> None:
         """Add a failed attempt. Where attempts count at once, that of a probe never does."""
-        self._has_failed = True
+        self._was_probe = False
         if counts or (self.count_at_once and not is_probe):
-            self._count(1)
-        elif not self.count_at_once:
+            self.counted += 1
+        elif self.count_at_once:
+            self._was_probe = True
+        else:
             self._began_at.append(began_at)
 
     def count_those_before(self, answered_at: float) -> None:
         """Count the attempts that began before something was answered."""
         later = [began_at for began_at in self._began_at if began_at >= answered_at]
         if len(later) < len(self._began_at):
-            self._count(len(self._began_at) - len(later))
+            self.counted += len(self._began_at) - len(later)
             self._began_at = later
 
     def start_anew(self) -> None:
         """Allow all attempts from here on; from now on each of them counts at once."""
+        self._was_probe = False
         if not self.count_at_once:
-            self.count_at_once = self.has_result = True
+            self.count_at_once = True
             self.counted = 0
             self._began_at = []
-
-    def _count(self, more: int) -> None:
-        self.counted += more
-        self.has_result = True
 
 
 class CircuitBreaker:

@@ -60,7 +60,7 @@ class CallResult:
     attempts: int = 1  # 0: stopped before the first attempt
     elapsed_seconds: float = 0.0  # waits included
     is_blocked: bool = False  # the last response came from a proxy or firewall, not from Iterable
-    met_only_outage: bool = False  # the run ended before Iterable answered any request like it
+    met_only_outage: bool = False  # the run ended while the request waited for Iterable to answer
 
     @property
     def delivered(self) -> bool:

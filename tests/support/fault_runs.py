@@ -43,10 +43,13 @@ class HurriedTime(threading.Event):
     A wait moves the clock by its whole length; between waits it runs with real time. If a
     busy machine delays a thread by a second, that is one of the 300 seconds for which a call may
     wait on 429s. (With a clock that ran 500 times as fast it was 500 seconds.)
+
+    With a smaller `hurry` the waits between attempts stay longer than an attempt takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: float = HURRY) -> None:
         super().__init__()
+        self._hurry = hurry
         self._skipped_seconds = 0.0
         self._lock = threading.Lock()
 
@@ -57,7 +60,7 @@ class HurriedTime(threading.Event):
         if timeout is None:
             return super().wait()
         due_at = self.clock() + timeout
-        is_set = super().wait(timeout / HURRY)
+        is_set = super().wait(timeout / self._hurry)
         with self._lock:  # of simultaneous waits the longest counts, not the sum
             self._skipped_seconds = max(self._skipped_seconds, due_at - time.monotonic())
         return is_set
