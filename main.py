@@ -171,7 +171,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         "--mode", choices=("per-user", "bulk"), help="use this mode instead of SYNC_MODE"
     )
     parser.add_argument(
-        "--full-refresh", action="store_true", help="also send rows that have not changed"
+        "--full-refresh", action="store_true", help="also send what has not changed or was rejected"
     )
     parser.add_argument(
         "--ignore-guards",

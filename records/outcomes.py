@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 JSON = dict[str, Any]
+_MAX_FIELD_CHARACTERS = 100
 
 
 class Verdict(str, Enum):
@@ -86,6 +87,21 @@ class CallResult:
             "attempts": self.attempts,
             "response": self.response,
         }
+
+
+def named_field(params: Any) -> str | None:
+    """Return the field that the `params` of Iterable's response name as the problem, or None.
+
+    `RequestFieldsTypesMismatched`: {"validationErrors": {"signupDate": {...}}}; `BadJsonBody`:
+    {"obj.dataFields.age": "..."}.
+    """
+    if not isinstance(params, dict):
+        return None
+    errors = params.get("validationErrors")
+    if isinstance(errors, dict) and errors:
+        return str(next(iter(errors)))[:_MAX_FIELD_CHARACTERS]
+    name = str(next(iter(params), ""))
+    return name.rpartition(".")[2][:_MAX_FIELD_CHARACTERS] if name.startswith("obj.") else None
 
 
 # After one of these results of an update, no event can reach the user either.

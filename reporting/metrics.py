@@ -79,6 +79,11 @@ def _exposition(summary: RunSummary, previous_success: float | None) -> Iterator
         {f'{{outcome="{outcome.value}"}}': summary.counts[outcome] for outcome in Outcome},
     )
     yield from _gauge(
+        "iterable_sync_last_run_failures",
+        "Failed users of the last run that were new or known, and those resolved by it.",
+        {f'{{state="{state}"}}': count for state, count in summary.failures.items()},
+    )
+    yield from _gauge(
         "iterable_sync_last_run_api_calls",
         "API calls of the last run, including retries.",
         {"": summary.api_calls},

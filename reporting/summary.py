@@ -21,7 +21,7 @@ HEAD_KEYS = (
     *("api_calls", "retries", "duration_seconds", "users_per_second", "failures"),
 )
 _FAILED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
-_RETRIED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.NOT_ATTEMPTED)
+_RETRIED = {Verdict.UNAVAILABLE.value, Verdict.REFUSED.value}  # by the next run
 _SHOWN_FAILURES = 5
 _ORDER = {"users/update": 0, "row": 1, "events/track": 2}
 _Reason = tuple[str, str, str | None]  # endpoint, verdict and code, as in `Failure`
@@ -98,9 +98,11 @@ class RunTally:
         states = Counter(row.state for row in rows)
         for state, count in states.items():
             self.counts[state.outcome] += count
-        if any(state.is_failure for state in states):
+        failing = {state for state in states if state.is_failure}
+        if failing:
             for row in rows:
-                self._add_failure(row)
+                if row.state in failing:
+                    self._add_failure(row)
 
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
@@ -232,8 +234,20 @@ def summary_lines(
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
-    elif any(summary.counts[outcome] for outcome in _RETRIED):
+    else:
+        lines += _next_lines(summary, failures)
+    return lines
+
+
+def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
+    verdicts = {failure.verdict for failure in failures}
+    lines = []
+    if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")
+    if Verdict.REJECTED in verdicts:
+        lines.append(
+            "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS."
+        )
     return lines
 
 

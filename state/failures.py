@@ -96,7 +96,8 @@ class FailureTable:
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self._path = path
         self._database = database
-        self._has_rows = False
+        self._has_rows = self._has_held_requests = self._has_invalid_rows = False
+        self._not_remembered: set[tuple[RequestKind, str | None]] = set()
         self._retry_after_seconds = 0
         self._now = 0
 
@@ -105,6 +106,7 @@ class FailureTable:
         self._now, self._retry_after_seconds = now, retry_after_hours * _SECONDS_PER_HOUR
         with state_errors(self._path):
             self._has_rows = self._exists()
+        self._has_held_requests = self._has_invalid_rows = False
 
     def hold_back(
         self, rows: Sequence[OutboxRow], keys: Sequence[RowKey | None]
@@ -115,10 +117,12 @@ class FailureTable:
         failures = self._find([row.user_key for row in rows if row.user_key is not None])
         if not failures:
             return rows
-        return [
+        checked = [
             _with_held_requests(row, key, failures, self._is_recent) if key else row
             for row, key in zip(rows, keys, strict=True)
         ]
+        self._has_held_requests |= any(row.held for row in checked)
+        return checked
 
     def _is_recent(self, failure: _KnownFailure) -> bool:
         # A time in the future comes from a clock that was ahead.
@@ -126,7 +130,7 @@ class FailureTable:
 
     def release_marked_rows(self) -> None:
         """Hold nothing back of rows that became duplicate or invalid: they are not sent at all."""
-        if self._has_rows:
+        if self._has_held_requests:
             with state_errors(self._path):
                 self._database.execute(
                     "UPDATE outbox SET held = NULL, failure_ages = NULL, update_verdict = NULL,"
@@ -136,6 +140,7 @@ class FailureTable:
 
     def note_invalid_rows(self) -> None:
         """Give the invalid rows of the outbox their keys and ages, once all rows are in it."""
+        self._has_invalid_rows = True
         counted: Counter[int] = Counter()
         with state_errors(self._path):
             for chunk in self._invalid_rows():
@@ -180,27 +185,36 @@ class FailureTable:
         resolved = 0
         with state_errors(self._path):
             if self._has_rows:
-                self._count_held_requests()
+                if self._has_held_requests:
+                    self._count_held_requests()
                 self._doubt_pending_events()
                 if is_complete_read:
                     resolved = self._drop_what_the_read_lacks()
-            self._record_invalid_rows(is_complete_read)
+            if self._has_invalid_rows:
+                self._record_invalid_rows(is_complete_read)
             self._has_rows = self._exists()
         return resolved
 
-    def forget_rejections(
-        self, kind: RequestKind | None = None, code: str | None = None, since: float = 0.0
-    ) -> None:
-        """Let the next run send again what was rejected; the failures stay known.
+    def forget_all_rejections(self) -> None:
+        """Let this run and the next ones send what was rejected; the caller commits.
 
-        With `kind` only these requests with this code, and only if they were judged since then
-        (unix seconds). The caller commits.
+        The failures stay known.
         """
         with state_errors(self._path):
+            self._database.execute("UPDATE failures SET content_hash = NULL")
+
+    def forget_rejections(self, kind: RequestKind, code: str | None, since: float) -> None:
+        """Let the next run send what is rejected with this code; the caller commits.
+
+        That is what was judged since then (unix seconds), and what `record` still gets. The
+        failures stay known.
+        """
+        self._not_remembered.add((kind, code))
+        with state_errors(self._path):
             self._database.execute(
-                "UPDATE failures SET content_hash = NULL WHERE content_hash IS NOT NULL AND"
-                " (:kind IS NULL OR (kind = :kind AND code IS :code AND judged_at >= :since))",
-                {"kind": kind and kind.value, "code": code, "since": int(since)},
+                "UPDATE failures SET content_hash = NULL"
+                " WHERE kind = ? AND code IS ? AND judged_at >= ?",
+                (kind.value, code, int(since)),
             )
 
     def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
@@ -257,11 +271,26 @@ class FailureTable:
                     )
             if failed:
                 self._has_rows = True
-                self._database.executemany(_RECORD, [_to_parameters(each) for each in failed])
+                self._database.executemany(_RECORD, [self._to_parameters(each) for each in failed])
                 self._database.executemany(
                     _NOTE_AGE, [{"kind": kind.value, "seq": each.seq} for each in failed]
                 )
         return resolved
+
+    def _to_parameters(self, finished: Finished) -> JSON:
+        result = finished.result
+        return {
+            "kind": finished.kind.value,
+            "seq": finished.seq,
+            "verdict": result.verdict.value,
+            "http_status": result.http_status,
+            "code": result.code,
+            # What a proxy or firewall has blocked says nothing about the content.
+            "is_final": result.verdict is Verdict.REJECTED
+            and not result.is_blocked
+            and (finished.kind, result.code) not in self._not_remembered,
+            "at": int(finished.finished_at),
+        }
 
     def count(self) -> int:
         """Return the number of rows in the table."""
@@ -360,20 +389,6 @@ class FailureTable:
 
 def _to_invalid_key(user_id: int | str | None, reason: str | None) -> int:
     return to_change_hash([None if user_id is None else str(user_id), common_reason(reason)])
-
-
-def _to_parameters(finished: Finished) -> JSON:
-    result = finished.result
-    return {
-        "kind": finished.kind.value,
-        "seq": finished.seq,
-        "verdict": result.verdict.value,
-        "http_status": result.http_status,
-        "code": result.code,
-        # What a proxy or firewall has blocked says nothing about the content.
-        "is_final": result.verdict is Verdict.REJECTED and not result.is_blocked,
-        "at": int(finished.finished_at),
-    }
 
 
 def _with_held_requests(

@@ -134,7 +134,6 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
-        self._ended: dict[RequestKind, str | None] = {}  # the code with which most were rejected
 
     def close(self) -> None:
         """Close the file."""
@@ -384,7 +383,7 @@ class Outbox:
             self.delivered.keep_events(mapping.event_settings)
             self._remember("profile_settings", str(mapping.profile_settings))
             if project is not None and not self.project.has_judged(project):
-                self.failures.forget_rejections()
+                self.failures.forget_all_rejections()
                 self.project.note_judging(project)
             resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
             match = None if project is None else self.project.match(project)
@@ -460,7 +459,6 @@ class Outbox:
                 rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
-        self._ended[kind] = code
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
@@ -509,10 +507,6 @@ class Outbox:
                     settings,
                 )
                 resolved += self.failures.record(kind, calls)
-                if calls and kind in self._ended:
-                    self.failures.forget_rejections(
-                        kind, self._ended[kind], self._delivery_began_at
-                    )
         self.resolved_failures += resolved
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None

@@ -6,22 +6,18 @@ of these calls, and in bulk mode split each batch down to single rows.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
-from records.outcomes import CallResult, Verdict
+from records.outcomes import CallResult, Verdict, named_field
 from records.rows import PendingRow, RequestKind, Rows
 
 MIN_JUDGED = 200  # with fewer the share says little
 SAMPLE_ROWS = 20  # of a batch that was refused whole
-_MAX_FIELD_CHARACTERS = 100
-_PLACE_IN_BODY = re.compile(r"^obj\.(?:(?:users|events)\[[0-9]+\]\.)?")
 
 
 @dataclass(frozen=True)
@@ -190,17 +186,3 @@ def choose_sample(rows: Rows) -> Rows:
     """
     places = Random(rows[0].seq).sample(range(len(rows)), SAMPLE_ROWS)  # noqa: S311
     return [rows[place] for place in sorted(places)]
-
-
-def named_field(params: Any) -> str | None:
-    """Return the first field that a rejection's `params` name, None if they name none.
-
-    `{"validationErrors": {field: ...}}`, or `{"obj.users[1].field": reason}` of `BadJsonBody`.
-    """
-    if not isinstance(params, dict):
-        return None
-    errors = params.get("validationErrors")
-    if isinstance(errors, dict):
-        return next((str(name)[:_MAX_FIELD_CHARACTERS] for name in errors), None)
-    paths = (path for path in params if _PLACE_IN_BODY.match(path))
-    return next((_PLACE_IN_BODY.sub("", path)[:_MAX_FIELD_CHARACTERS] for path in paths), None)

@@ -63,6 +63,9 @@ def test_the_metrics_describe_the_last_run(tmp_path: Path) -> None:
         f'{last_run}_users{{outcome="invalid"}}': 1,
         f'{last_run}_users{{outcome="duplicate"}}': 2,
         f'{last_run}_users{{outcome="not_attempted"}}': 1,
+        f'{last_run}_failures{{state="new"}}': 2,
+        f'{last_run}_failures{{state="known"}}': 4,
+        f'{last_run}_failures{{state="resolved"}}': 1,
         f"{last_run}_api_calls": 2_000_012,
         f"{last_run}_retries": 7,
     }

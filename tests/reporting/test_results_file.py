@@ -114,6 +114,22 @@ def test_an_entry_has_what_the_outbox_recorded() -> None:
     assert (entry["outcome"], entry["overall_success"]) == ("successful", True)
 
 
+def test_an_entry_says_since_when_a_row_fails_and_in_how_many_runs() -> None:
+    row = SettledRow(
+        *(STATE_OF[Outcome.TOTAL_FAILURE], 0, 1, "a@b.com", None),
+        *(result_of(Verdict.UNAVAILABLE, "503"), result_of(Verdict.REJECTED, "BadParams")),
+        *(1_768_314_645.5, '{"profile":[1768314645,1],"event":[1768310000,7]}'),
+    )
+    (entry,) = entries_of([row])
+    assert (entry["first_failed_at"], entry["runs_failed"]) == ("2026-01-13T13:13:20.000+00:00", 7)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.NOT_ATTEMPTED])
+def test_a_row_that_did_not_fail_has_no_first_failure(outcome: Outcome) -> None:
+    (entry,) = entries_of(rows_of(outcome))
+    assert (entry["first_failed_at"], entry["runs_failed"]) == (None, None)
+
+
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.DUPLICATE])
 def test_a_row_that_was_not_to_be_sent_keeps_its_own_reason(outcome: Outcome) -> None:
     assert entry_of(STATE_OF[outcome])["reason"] == "of the row"

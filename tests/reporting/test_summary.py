@@ -49,6 +49,7 @@ def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
         "  /a/results.json",
         "  /a/b.html",
         "  The next run retries what did not get through.",
+        "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS.",
     ]
 
 
@@ -82,14 +83,52 @@ def test_a_run_without_failures_mentions_none() -> None:
     assert not [line for line in lines if "Failures" in line]
 
 
+RETRIES = "  The next run retries what did not get through."
+REJECTED = "  What Iterable rejected is sent again when it changes, or after REJECTED_RETRY_HOURS."
+
+
 @pytest.mark.parametrize(
-    "outcome", [Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.NOT_ATTEMPTED]
+    ("verdict", "outcome", "expected"),
+    [
+        ("unavailable", Outcome.PARTIAL_FAILURE, [RETRIES]),
+        ("refused", Outcome.TOTAL_FAILURE, [RETRIES]),
+        ("rejected", Outcome.TOTAL_FAILURE, [REJECTED]),
+        ("rejected", Outcome.NOT_ATTEMPTED, [RETRIES, REJECTED]),
+        ("invalid", Outcome.INVALID, []),
+    ],
 )
-def test_the_summary_announces_that_the_next_run_retries(
-    outcome: Outcome,
+def test_the_summary_says_what_is_sent_again_and_when(
+    verdict: str, outcome: Outcome, expected: list[str]
 ) -> None:
-    lines = summary_lines(summary_of(outcome), [], [])
-    assert lines[-1] == "  The next run retries what did not get through."
+    lines = summary_lines(summary_of(outcome), [Failure("row", verdict, None, 1, 1)], [])
+    assert [line for line in lines if line in (RETRIES, REJECTED)] == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((0, 0, 0), []),
+        ((0, 2, 0), ["  2 failed (0 new)"]),
+        (
+            (1_200, 34, 1),
+            ["  1,234 failed (1,200 new)", "  1 failure of an earlier run is resolved"],
+        ),
+        ((0, 0, 2_000), ["  2,000 failures of earlier runs are resolved"]),
+    ],
+)
+def test_the_summary_says_how_many_failures_are_new_and_resolved(
+    counts: tuple[int, int, int], expected: list[str]
+) -> None:
+    new, known, resolved = counts
+    summary = summary_of(
+        *([Outcome.INVALID] * (new + known)),
+        new_failures=new,
+        known_failures=known,
+        resolved_failures=resolved,
+    )
+    lines = summary_lines(summary, [], [])
+    assert [line for line in lines if "failed (" in line or "resolved" in line] == expected
+    assert summary.to_json()["failures"] == {"new": new, "known": known, "resolved": resolved}
 
 
 def test_an_invalid_row_is_not_announced_as_retried() -> None:

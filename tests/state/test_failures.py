@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -65,7 +66,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(path: Path) -> Iterator[Run]:
+def run(path: Path) -> Run:
     """Run with these rows and answers, so many hours after the start."""
 
     def run_once(
@@ -102,7 +103,7 @@ def run(path: Path) -> Iterator[Run]:
             outbox.record(results)
             return Ran(outbox, filled, sent)
 
-    yield run_once
+    return run_once
 
 
 def stored(path: Path) -> list[tuple[Any, ...]]:
@@ -124,14 +125,18 @@ def test_content_that_was_rejected_is_not_sent_again(run: Run) -> None:
     assert again.sent == []
     assert (again.filled.to_send, again.filled.held_back) == (0, 1)
     assert again.outcomes == {email_of(1): "total_failure"}
-    assert again.update() == again.event() == {
-        "success": False,
-        "verdict": "rejected",
-        "http_status": 400,
-        "attempts": 0,
-        "request_id": None,
-        "response": {"code": MISMATCH},
-    }
+    assert (
+        again.update()
+        == again.event()
+        == {
+            "success": False,
+            "verdict": "rejected",
+            "http_status": 400,
+            "attempts": 0,
+            "request_id": None,
+            "response": {"code": MISMATCH},
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -415,22 +420,39 @@ def test_what_was_recorded_is_known_after_a_crash(path: Path) -> None:
     with closing(Outbox(path)) as outbox:
         filled = fill(outbox, rows(1, 2), rejected_retry_hours=24, now=START + timedelta(hours=1))
         assert filled.held_back == 1
-        pending = [(row.user_id, row.profile is None, row.event is None) for row in outbox.pending()]
+        pending = [
+            (row.user_id, row.profile is None, row.event is None) for row in outbox.pending()
+        ]
         assert pending == [(1, True, False), (2, False, False)]
 
 
-def test_rejections_of_one_run_can_be_forgotten_and_stay_known(run: Run, path: Path) -> None:
-    run(rows(1, 2), {(2, PROFILE): (REJECTED, MISMATCH)})
-    run(rows(1, 2, 3), {(3, EVENT): (REJECTED, MISMATCH), (1, PROFILE): (REJECTED, "X")}, hours=1)
-    run(rows(1, 2, 3, 4), {(4, PROFILE): (REJECTED, MISMATCH)}, hours=2)
+def test_rejections_of_a_run_that_ends_the_kind_are_forgotten_and_stay_known(
+    run: Run, path: Path
+) -> None:
+    def reject(outbox: Outbox, seq: int, kind: RequestKind, code: str) -> None:
+        result = call_result(REJECTED, code=code, http_status=400)
+        outbox.record([Finished(seq, kind, result, time.time())])
+
+    run(rows(1), {(1, PROFILE): (REJECTED, MISMATCH)})  # by an earlier run
     with closing(Outbox(path)) as outbox:
-        outbox.failures.forget_rejections(
-            PROFILE, MISMATCH, since=(START + timedelta(hours=2)).timestamp()
-        )
-    again = run(rows(1, 2, 3, 4), {(4, PROFILE): (REJECTED, MISMATCH)}, hours=3)
-    assert (4, "profile") in again.sent
-    assert {number for number, _kind in again.sent} == {4}
-    assert again.counts == (0, 3, 0)
+        fill(outbox, rows(1, 2, 3, 4, 5), rejected_retry_hours=24, now=START)
+        outbox.begin_delivery(is_complete_read=True)
+        reject(outbox, 1, PROFILE, MISMATCH)
+        reject(outbox, 2, PROFILE, "BadParams")
+        reject(outbox, 3, EVENT, MISMATCH)
+        outbox.end_kind(PROFILE, MISMATCH)
+        reject(outbox, 4, PROFILE, MISMATCH)  # it was under way
+    with closing(Outbox(path)) as outbox:
+        now = datetime.now(timezone.utc)
+        hours = 24 * 365 * 100
+        fill(outbox, rows(1, 2, 3, 4, 5), rejected_retry_hours=hours, now=now)
+        sent = {each.user_id: each.profile is not None for each in outbox.pending()}
+        assert sent == {2: True, 3: False, 4: True, 5: True}
+        outbox.begin_delivery(is_complete_read=True)
+        reject(outbox, 1, PROFILE, MISMATCH)
+        assert next(each for each in outbox.settled() if each.seq == 1).ages() == {
+            "profile": FailureAge(pytest.approx(now.timestamp(), abs=60), 2)
+        }
 
 
 @pytest.mark.parametrize(
@@ -445,7 +467,10 @@ def test_another_project_is_sent_what_the_former_one_rejected(path: Path, other:
             outbox.begin_delivery(project, is_complete_read=True)
             result = call_result(REJECTED, code="InvalidEmailAddressError", http_status=400)
             outbox.record(
-                [Finished(each.seq, PROFILE, result, START.timestamp()) for each in outbox.pending()]
+                [
+                    Finished(each.seq, PROFILE, result, START.timestamp())
+                    for each in outbox.pending()
+                ]
             )
             return filled.to_send == 1
 
@@ -463,7 +488,10 @@ def test_a_rejection_of_the_former_project_is_forgotten_for_rows_of_no_run(path:
             outbox.begin_delivery(project)
             result = call_result(REJECTED, code="BadParams", http_status=400)
             outbox.record(
-                [Finished(each.seq, PROFILE, result, START.timestamp()) for each in outbox.pending()]
+                [
+                    Finished(each.seq, PROFILE, result, START.timestamp())
+                    for each in outbox.pending()
+                ]
             )
     with closing(Outbox(path)) as outbox:
         assert fill(outbox, rows(1, 2), rejected_retry_hours=24, now=START).held_back == 1
@@ -486,7 +514,7 @@ def test_a_value_that_no_run_writes_breaks_nothing(
     found = [row(1), row(2, email=None), row(0, id=None, email=None)]
     run(found, PROFILE_REJECTED)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"UPDATE failures SET {column} = {value}")  # noqa: S608
+        connection.execute(f"UPDATE failures SET {column} = {value}")
         connection.commit()
     again = run(found, PROFILE_REJECTED, hours=1)
     assert again.new + again.known == 3

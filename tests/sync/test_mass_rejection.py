@@ -15,7 +15,6 @@ from sync.mass_rejection import (
     SAMPLE_ROWS,
     RejectionGuard,
     choose_sample,
-    named_field,
 )
 from tests.support.rows import call_result
 
@@ -269,23 +268,3 @@ def test_the_message_needs_neither_code_nor_field() -> None:
         "Iterable rejected more than 12.5 % of the profiles with an error (for example user id-0), "
     )
     assert ended.reason == ("most profiles were rejected with an error")
-
-
-@pytest.mark.parametrize(
-    ("params", "name"),
-    [
-        (None, None),
-        ("text", None),
-        ({}, None),
-        (CLASH, "page"),
-        ({"validationErrors": {}}, None),
-        ({"validationErrors": "text"}, None),
-        ({"validationErrors": {"n" * 300: {}}}, "n" * 100),
-        ({"obj.users[1].preferUserId": "Boolean value expected"}, "preferUserId"),
-        ({"obj.events[0].dataFields.page": "text expected"}, "dataFields.page"),
-        ({"obj.dataFields": "object expected"}, "dataFields"),
-        ({"id": "page_view-1"}, None),
-    ],
-)
-def test_the_field_is_the_first_one_that_the_response_names(params: Any, name: str | None) -> None:
-    assert named_field(params) == name
