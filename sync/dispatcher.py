@@ -198,7 +198,11 @@ class Dispatcher:
         if not rows_of_kind:
             return
         rows = sorted({row.seq: row for rows in rows_of_kind.values() for row in rows}.values())
-        logger.info("The last run met mass rejection: %s of its rows are sent first.", len(rows))
+        logger.info(
+            "Iterable rejected most %ss in the last run: %s of these rows are sent first.",
+            "s and ".join(kind.value for kind in rows_of_kind),
+            len(rows),
+        )
         units: Iterator[Rows] = iter([[row] for row in rows])
         self._is_trying_first = True
         self._send_alone(units)
