@@ -32,10 +32,15 @@ class MassRejection:
 
     def __str__(self) -> str:
         """Return the message for the operator; the same problem gives the same text again."""
+        advice = (
+            "Correct the field's values, or its type in Iterable"
+            if self.field_name
+            else "The results file has Iterable's responses"
+        )
         return (
             f"Iterable rejected more than {self.max_rejected_percent:g} % of the {self.kind.value}s"
-            f" with {self._cause}, so this run sends no more of them. Correct the values or the "
-            "field's type in Iterable: the next run tries some of these rows first."
+            f" with {self._cause}, so this run sends no more of them. {advice}; the next run tries "
+            "some of these rows first."
         )
 
     @property

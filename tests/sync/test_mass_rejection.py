@@ -254,8 +254,8 @@ def test_the_message_names_code_field_and_the_first_row_in_the_order_of_the_quer
     (ended,) = guard.ended
     assert str(ended) == (
         "Iterable rejected more than 50 % of the events with RequestFieldsTypesMismatched (field "
-        "page, for example user id-7), so this run sends no more of them. Correct the values or "
-        "the field's type in Iterable: the next run tries some of these rows first."
+        "page, for example user id-7), so this run sends no more of them. Correct the field's "
+        "values, or its type in Iterable; the next run tries some of these rows first."
     )
     assert ended.reason == "most events were rejected with RequestFieldsTypesMismatched"
 
@@ -264,7 +264,9 @@ def test_the_message_needs_neither_code_nor_field() -> None:
     guard = RejectionGuard(12.5)
     guard.add(PROFILE, rejected(*range(200), code=None))
     (ended,) = guard.ended
-    assert str(ended).startswith(
+    assert str(ended) == (
         "Iterable rejected more than 12.5 % of the profiles with an error (for example user id-0), "
+        "so this run sends no more of them. The results file has Iterable's responses; the next "
+        "run tries some of these rows first."
     )
     assert ended.reason == ("most profiles were rejected with an error")
