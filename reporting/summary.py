@@ -235,12 +235,16 @@ def summary_lines(
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
     else:
-        lines += _next_lines(summary, failures)
+        lines += _next_lines(summary, failures, left_out)
     return lines
 
 
-def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
+def _next_lines(
+    summary: RunSummary, failures: Sequence[Failure], left_out: Sequence[str]
+) -> list[str]:
     verdicts = {failure.verdict for failure in failures}
+    if left_out:
+        return ["  The next run tries some of the rows that were left out first."]
     lines = []
     if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")

@@ -58,6 +58,12 @@ def reject_some_events(outbox: Outbox, found: Sequence[Row], count: int = 40) ->
     outbox.end_kind(EVENT, WRONG_TYPE)
 
 
+def user_key(number: int) -> int:
+    key = MAPPING.key(row(number))
+    assert key is not None
+    return key.user_key
+
+
 def seqs_of(tried: Sequence[PendingRow]) -> list[int]:
     return [each.seq for each in tried]
 
@@ -96,8 +102,8 @@ def test_the_same_rows_are_tried_by_each_run(outbox: Outbox) -> None:
 def test_other_rows_are_noted_when_few_of_the_former_ones_are_left(outbox: Outbox) -> None:
     reject_some_events(outbox, rows(*NUMBERS))
     noted = set(outbox.mass_rejections.users(EVENT))
-    found = [each for each in NUMBERS if MAPPING.key(row(each)).user_key not in noted]
-    still = [each for each in NUMBERS if MAPPING.key(row(each)).user_key in noted][:3]
+    found = [each for each in NUMBERS if user_key(each) not in noted]
+    still = [each for each in NUMBERS if user_key(each) in noted][:3]
     begin(outbox, rows(*found, *still))
     tried = outbox.rows_to_try_first()[EVENT]
     assert len(tried) == 3

@@ -13,6 +13,7 @@ from errors import ExitStatus
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from state.outbox import Outbox
+from sync.dispatcher import RunAborted
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.rows import wait_until
@@ -74,7 +75,7 @@ def test_when_events_are_rejected_per_user_the_profiles_of_all_rows_are_delivere
     assert rows_of_calls(iterable, "users") == [1] * len(NUMBERS)
     assert 200 <= len(rows_of_calls(iterable, "events")) < 1_000  # those under way
     assert report.summary.status == "aborted"
-    assert report.error is not None
+    assert isinstance(report.error, RunAborted)
     assert report.error.exit_status is ExitStatus.STOPPED_EARLY
     assert counts_of(report) == {"partial_failures": len(NUMBERS)}
 
@@ -108,6 +109,7 @@ def test_the_reason_is_logged_at_once_and_stands_in_summary_and_results(
         "example user "
     )
     assert sum(reason in record.getMessage() for record in caplog.records) == 1
+    assert "  The next run tries some of the rows that were left out first." in report.lines()
     (line,) = (line for line in report.lines() if "No more events" in line)
     assert line.startswith(f"  No more events were sent: {WRONG_TYPE} (field page, for example ")
     assert runs.history()[0].reason == reason
