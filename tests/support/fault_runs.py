@@ -25,7 +25,7 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.mysql_server import MySQLSandbox
 from sync.signals import StopSignal
 from tests.conftest import SCHEMA, SourceDatabase
-from tests.support.faults_and_ends import BATCH_SIZE, USER_COUNT, Case, Effect, When
+from tests.support.faults_and_ends import BATCH_SIZE, RETRIED, USER_COUNT, Case, Effect, When
 from tests.support.rows import API_KEY
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import add_users, check_project, email_of, event_of, profile_of
@@ -129,7 +129,7 @@ class Stage:
         if case.fault.rule["fault"] == "hang":
             times_out = (5.0, _HANG_TIME_OUT_SECONDS)
             runs.to_client = partial(runs.to_client, timeout_seconds=times_out)
-            runs.settings["MAX_ATTEMPTS"] = "2"
+            runs.settings |= {"MAX_ATTEMPTS": "2", "OUTAGE_PATIENCE_SECONDS": "30"}
         first = run_once(runs)
         self.check_end(case, iterable, first)
         next_run = self.check_recovery(runs, iterable, first)
@@ -151,8 +151,8 @@ class Stage:
             assert 1 <= failed_count <= most
             assert failed_count == 3 or case.mode == "bulk"
         if case.when is not When.ALWAYS and end.status == 0:
-            is_lost = case.fault.effect(case.mode) in (Effect.LOST, Effect.LIMITED)
-            assert ended.results["retries"] == (fired_count if is_lost else 0)
+            is_retried = case.fault.effect(case.mode) in RETRIED
+            assert ended.results["retries"] == (fired_count if is_retried else 0)
 
     def check_honesty(
         self, iterable: IterableSandbox, ended: Ended, received_before: int = 0

@@ -219,7 +219,7 @@ def test_a_row_that_makes_iterable_fail_holds_back_no_other_row_of_the_only_batc
     assert count_calls(iterable, endpoint) == 5 + 6 * 2 + 5 + 7
 
 
-def test_many_batches_with_a_row_that_makes_iterable_fail_do_not_use_the_error_budget(
+def test_many_batches_with_a_row_that_makes_iterable_fail_do_not_end_the_run(
     path: Path, iterable: IterableSandbox
 ) -> None:
     poisoned = [email_of(number) for number in range(1, 129, 8)]

@@ -249,9 +249,12 @@ def test_a_dead_endpoint_does_not_split_every_batch_to_the_bone(
     path: Path, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 503, "endpoint": USERS_BULK_UPDATE}])
-    with outbox_with(path, rows(*range(5_000))) as outbox:
-        with pytest.raises(RunAborted, match=NOT_ANSWERED.format(USERS_BULK_UPDATE)):
-            deliver(outbox, iterable.url, batch_size=1_000)
+    said = NOT_ANSWERED.format(USERS_BULK_UPDATE)
+    with (
+        outbox_with(path, rows(*range(5_000))) as outbox,
+        pytest.raises(RunAborted, match=said),
+    ):
+        deliver(outbox, iterable.url, batch_size=1_000)
     assert Counter(endpoints_of(iterable.calls))[USERS_BULK_UPDATE] < 300
 
 
@@ -314,9 +317,9 @@ def test_an_endpoint_that_answers_nothing_but_429_ends_the_run(
 ) -> None:
     endpoint = endpoint_in(batch_size)
     iterable.set_faults([{"fault": "rate_limited", "endpoint": endpoint}])
-    with outbox_with(path, rows(*range(1, 4))) as outbox:
-        with pytest.raises(RunAborted, match=f"every request to {endpoint} with HTTP 429"):
-            deliver(outbox, iterable.url, batch_size=batch_size)
+    said = f"every request to {endpoint} with HTTP 429"
+    with outbox_with(path, rows(*range(1, 4))) as outbox, pytest.raises(RunAborted, match=said):
+        deliver(outbox, iterable.url, batch_size=batch_size)
 
 
 def test_one_request_that_meets_only_429s_for_five_minutes_fails_alone(
