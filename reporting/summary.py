@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import orjson
@@ -95,13 +97,11 @@ class RunTally:
 
     def add(self, rows: Sequence[SettledRow]) -> None:
         """Count rows; each row only once."""
-        states = Counter(row.state for row in rows)
-        for state, count in states.items():
-            self.counts[state.outcome] += count
-        failing = {state for state in states if state.is_failure}
-        if failing:
-            for row in rows:
-                if row.state in failing:
+        for state, equal_rows in groupby(rows, key=attrgetter("state")):
+            found = list(equal_rows)
+            self.counts[state.outcome] += len(found)
+            if state.is_failure:
+                for row in found:
                     self._add_failure(row)
 
     def failures(self) -> list[Failure]:

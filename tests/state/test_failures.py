@@ -382,7 +382,7 @@ def test_a_row_that_is_sent_for_the_first_time_after_it_was_invalid(run: Run) ->
 
 
 def test_nothing_personal_is_stored(run: Run, path: Path) -> None:
-    run([row(1), row(2, email="canary"), row("canary", email=None)], PROFILE_REJECTED)
+    run([row(1), row(2, email="canary"), row(3, id="canary", email=None)], PROFILE_REJECTED)
     assert b"canary" not in path.read_bytes()
     assert email_of(1).encode() not in b"".join(each.read_bytes() for each in path.parent.iterdir())
     assert {type(value) for found in stored(path) for value in found} == {int, str, type(None)}
@@ -450,9 +450,8 @@ def test_rejections_of_a_run_that_ends_the_kind_are_forgotten_and_stay_known(
         assert sent == {2: True, 3: False, 4: True, 5: True}
         outbox.begin_delivery(is_complete_read=True)
         reject(outbox, 1, PROFILE, MISMATCH)
-        assert next(each for each in outbox.settled() if each.seq == 1).ages() == {
-            "profile": FailureAge(pytest.approx(now.timestamp(), abs=60), 2)
-        }
+        ages = next(each for each in outbox.settled() if each.seq == 1).ages()
+        assert ages["profile"].runs_failed == 2
 
 
 @pytest.mark.parametrize(
