@@ -129,10 +129,9 @@ class BulkSender:
         Return the results by `PendingRow.seq`, and whether further calls may be made. When the kind
         ends, the other rows have no result. `is_sample`: the rows are not counted here.
         """
-        if kind is RequestKind.PROFILE:
-            endpoint, send = USERS_BULK_UPDATE, self.client.bulk_update_users
-        else:
-            endpoint, send = EVENTS_TRACK_BULK, self.client.bulk_track_events
+        is_profile = kind is RequestKind.PROFILE
+        send = self.client.bulk_update_users if is_profile else self.client.bulk_track_events
+        endpoint = USERS_BULK_UPDATE if is_profile else EVENTS_TRACK_BULK
         settled: dict[int, CallResult] = {}
         parts = deque(_Part(rows) for rows in batches if rows)
         is_counted = not is_sample

@@ -76,6 +76,7 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "log_payloads": True,
         "send_nulls": False,
         "event_delay_seconds": 0.0,
+        "outage_patience_seconds": 300.0,
         "results_keep": 100,
         "report": False,
         "healthcheck_url": "",

@@ -111,11 +111,13 @@ def test_where_nobody_answers_the_run_ends_after_the_patience(
         flags = ("--mode", mode, *(("--limit", "3") if count == 3 else ()))
         settings = {"OUTAGE_PATIENCE_SECONDS": "6", "MAX_ATTEMPTS": "2"}
         ending = program.run(*flags, settings=settings)
-    assert ending.status == 1, ending.output
-    assert ending.stderr.splitlines()[-1].startswith("Iterable has not answered any request to ")
-    assert program.results["status"] == "aborted"
-    assert counts_of(program.results) == {"not_attempted": count}
-    assert program.run().status == 0
+        assert ending.status == 1, ending.output
+        said = ending.stderr.splitlines()[-1]
+        assert said.startswith("Iterable has not answered any request to ")
+        assert program.results["status"] == "aborted"
+        assert counts_of(program.results) == {"not_attempted": count}
+        toggle()
+        assert program.run().status == 0
     check_project(iterable.project, NUMBERS)
 
 
