@@ -248,6 +248,12 @@ class Settings:
         whole(0, 87_600),
         "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
     )
+    max_rejected_percent: float = output(
+        "50",
+        number(0, 100),
+        "When Iterable rejects more than this share of the profiles, or of the events, with one "
+        "code, a run sends no more of them; 100 turns this off.",
+    )
     sync_name: str = output(
         "",
         short_text,

@@ -124,6 +124,8 @@ def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
     reason, settled_at = row.reason, row.settled_at
     if row.update_result and not row.event_result and not row.state.event_in_place:
         reason = _why_no_event(row.update_result, why_not_attempted)
+    elif row.event_result and not row.update_result and not row.state.profile_in_place:
+        reason = f"the profile was not sent: {why_not_attempted}"
     return row_entry(
         row.user_id,
         row.email,

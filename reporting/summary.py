@@ -246,11 +246,14 @@ def summarize(
 
 
 def summary_lines(
-    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path]
+    summary: RunSummary,
+    failures: Sequence[Failure],
+    files: Sequence[Path],
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
-    `failures` are sorted, the most frequent first.
+    `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
     """
     status = summary.status.replace("_", " ")
     name = f" of {summary.sync}" if summary.sync else ""
@@ -266,11 +269,12 @@ def summary_lines(
     if failures:
         lines += ["", "  Failures by reason:"]
         lines += map(failure_line, failures[:_SHOWN_FAILURES])
+    lines += [f"  {line}" for line in left_out]
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
     else:
-        lines += _next_lines(summary, failures)
+        lines += _next_lines(summary, failures, left_out)
     return lines
 
 
@@ -285,8 +289,12 @@ def failure_line(failure: Failure) -> str:
     )
 
 
-def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
+def _next_lines(
+    summary: RunSummary, failures: Sequence[Failure], left_out: Sequence[str]
+) -> list[str]:
     verdicts = {failure.verdict for failure in failures}
+    if left_out:
+        return ["  The next run tries some of the rows that were left out first."]
     lines = []
     if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")

@@ -41,6 +41,7 @@ from state.database import (
 from state.delivered import DeliveredTable, Hashes
 from state.failures import FailureTable
 from state.history import RunHistory
+from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
 from state.outbox_file import (
     Held,
     OutboxRow,
@@ -54,8 +55,12 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
+_MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
+_PENDING = (
+    "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
+)
 _TO_SEND = (
     "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
     " AND (event_verdict IS NULL OR held = 'event')"
@@ -126,13 +131,16 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
+        self.mass_rejections = MassRejectionMemory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
-        self._delivery_began_at = 0.0  # unix seconds
         self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
+        self._delivery_began_at = 0.0  # unix seconds
+        self._is_complete_read = False
+        self._tried_first: dict[RequestKind, list[PendingRow]] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -391,6 +399,7 @@ class Outbox:
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
+        self._is_complete_read = is_complete_read
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -427,8 +436,7 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, iif(held = 'profile', NULL, profile),"  # noqa: S608
-                    " iif(held = 'event', NULL, event) FROM outbox"
+                    f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -444,6 +452,47 @@ class Outbox:
                 f"SELECT count(profile), count(event) FROM outbox WHERE {_TO_SEND}"  # noqa: S608
             ).fetchone()
             return profiles, events
+
+    def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
+        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
+
+        What is noted is forgotten if a complete read needs the request for none of these users.
+        """
+        for kind in RequestKind:
+            users = self.mass_rejections.users(kind)
+            if not users:
+                continue
+            with state_errors(self.path):
+                found = self._database.execute(
+                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                    (orjson.dumps(users).decode(),),
+                ).fetchall()
+            count = min(_MAX_ROWS_TO_TRY, len(found))
+            chosen = [found[place * len(found) // count] for place in range(count)]
+            if chosen:
+                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+            elif self._is_complete_read:
+                self.mass_rejections.forget(kind)
+        return self._tried_first
+
+    def end_kind(self, kind: RequestKind, code: str | None) -> None:
+        """Note that this run sends no more requests of a kind: most were rejected with this code.
+
+        The next run tries some of its users first. The rejections with this code, also those that
+        are still to be recorded, are not remembered.
+        """
+        since = self._delivery_began_at
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            tried = [row.seq for row in self._tried_first.get(kind, ())]
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                self.failures.count_run_before(kind, tried)
+            if len(tried) < _MAX_ROWS_TO_TRY:
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+                self.mass_rejections.note(kind, code, rejected)
+            self.failures.forget_rejections(kind, code, since)
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
@@ -495,12 +544,6 @@ class Outbox:
         self.resolved_failures += resolved
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
-
-    def forget_rejections(self, kind: RequestKind, code: str | None) -> None:
-        """Let the next run send again what this run sees rejected with this code."""
-        with state_errors(self.path), self._transaction():
-            self._require_ours()
-            self.failures.forget_rejections(kind, code, self._delivery_began_at)
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.
