@@ -33,6 +33,7 @@ from config.parsers import (
     file_in_a_folder,
     flag,
     folder,
+    guard_factor,
     number,
     one_of,
     optional_regular_file,
@@ -228,6 +229,12 @@ class Settings:
         "sync_state.sqlite3",
         regular_file,
         "Remembers what was delivered; use one file for each Iterable project and query.",
+    )
+    rows_guard_factor: float = output(
+        "3",
+        guard_factor,
+        "A run whose query returns so many times fewer or more rows than the runs of the last 14 "
+        "days sends nothing; 0 switches this guard off.",
     )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(

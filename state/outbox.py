@@ -44,6 +44,10 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
+# Names in the table `remembered`: what the settings of the newest delivery that began contributed
+# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
+_PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
+_DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
@@ -129,6 +133,7 @@ class Outbox:
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
+        self._has_noted_mapping = False
 
     def close(self) -> None:
         """Close the file."""
@@ -324,10 +329,7 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        found = self._database.execute(
-            "SELECT value FROM remembered WHERE name = 'profile_settings'"
-        ).fetchone()
-        if found in (None, (str(mapping.profile_settings),)):
+        if self._remembered(_PROFILE_SETTINGS) in (None, str(mapping.profile_settings)):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
@@ -337,6 +339,33 @@ class Outbox:
 
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
+
+    def _remembered(self, name: str) -> str | None:
+        found = self._database.execute(
+            "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (name,)
+        ).fetchone()
+        return None if found is None else found[0]
+
+    def has_delivered(self, mapping: RowMapping) -> bool:
+        """Return whether the newest profile that was delivered had the settings of this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_DELIVERED_PROFILE_SETTINGS) == str(mapping.profile_settings)
+
+    def has_other_settings(self, mapping: RowMapping) -> bool:
+        """Return whether the last delivery had other settings than this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_PROFILE_SETTINGS) not in (
+                None,
+                str(mapping.profile_settings),
+            ) or self._remembered(_EVENT_SETTINGS) not in (None, str(mapping.event_settings))
+
+    def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
+        """Yield user id and body of each profile that waits, in the query's order."""
+        with state_errors(self.path):
+            yield from self._database.execute(
+                f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
+                " AND profile IS NOT NULL ORDER BY seq"
+            )
 
     def begin_delivery(
         self, project: Project | None = None, *, is_project_proven: bool = True
@@ -355,8 +384,10 @@ class Outbox:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
+                self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
             self.delivered.keep_events(mapping.event_settings)
-            self._remember("profile_settings", str(mapping.profile_settings))
+            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
+            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)
@@ -413,6 +444,11 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            notes_mapping = not self._has_noted_mapping and any(
+                call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
+            )
+            if notes_mapping and self._mapping:
+                self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
@@ -434,8 +470,10 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
                 )
-        if notes_project:  # only after the commit, since a failed recording is tried once more
+        # Only after the commit, since a failed recording is tried once more.
+        if notes_project:
             self._project_to_note = None
+        self._has_noted_mapping = self._has_noted_mapping or notes_mapping
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.

@@ -30,7 +30,10 @@ from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
 from sync.bulk import BulkSender
+from sync.changed_settings import CHANGED_PROFILES, KEPT_EVENTS
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
+from sync.guards import RowCountError, RowCountGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.project_check import OtherProjectError, check_key, choose_samples
@@ -112,6 +115,12 @@ class SyncRun:
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
+        self._row_count_guard = RowCountGuard(
+            settings.rows_guard_factor,
+            is_complete_read=options.limit is None,
+            is_ignored=options.ignore_guards,
+            is_dry_run=options.dry_run,
+        )
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -127,6 +136,8 @@ class SyncRun:
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
+        self._field_types = FieldTypesRequest(self._client.get)
+        self._is_new_mapping = False  # whether these settings have not delivered any profile yet
 
     def execute(self) -> RunReport:
         """Run all phases and return how the run ended.
@@ -158,17 +169,22 @@ class SyncRun:
             match = self._match_project(outbox)
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._rows_read = filled.total
+            self._row_count_guard.check(filled.total, outbox.history, self._started_at)
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
+                if self._is_new_mapping and any(outbox.waiting_profiles()):
+                    logger.info("%s", FIRST_QUESTION)
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
+                if self._is_new_mapping or not is_proven:
+                    self._compare_field_types(outbox)
                 self._stop.ends_at_once = False
                 if not self._stop.event.is_set():
                     outbox.begin_delivery(self._project, is_project_proven=is_proven)
                     self._deliver(outbox, filled.to_send)
-        except (SourceError, RunAborted, StateError, OtherProjectError) as error:
+        except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
             ending.abort(error)
         except Interrupted:
             pass  # handled below, by `self._stop.number`
@@ -239,22 +255,40 @@ class SyncRun:
     def _fill_once(self, outbox: Outbox, takes_samples: bool) -> FillSummary:
         limit = self._options.limit
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
+            mapping = rows.mapping
+            self._is_new_mapping = not outbox.has_delivered(mapping)
             filled = outbox.fill(
                 rows,
-                rows.mapping,
+                mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
-                on_first_to_send=self._connect_ahead,
+                on_first_to_send=lambda: self._connect_ahead(outbox),
                 now=self._now(),
             )
             if rows.warning:
                 logger.warning("%s", rows.warning)
             return filled
 
-    def _connect_ahead(self) -> None:
-        """Open the connection of the first request while the other rows are read."""
-        if not self._options.dry_run:
+    def _connect_ahead(self, outbox: Outbox) -> None:
+        """Open the connection of the first request while the other rows are read.
+
+        If the first request asks for the field types and no guard can come before, it is sent.
+        """
+        if self._options.dry_run:
+            return
+        may_stop = self._row_count_guard.may_stop(outbox.history, self._started_at)
+        if self._is_new_mapping and not may_stop:
+            self._field_types.start()
+        else:
             self._client.open_connections(1)
+
+    def _compare_field_types(self, outbox: Outbox) -> None:
+        """Compare the profiles to send with the project; raises ConfigError if a field clashes."""
+        if any(outbox.waiting_profiles()):
+            types = self._field_types.fields()
+            if types is not None:
+                found = compare(outbox.waiting_profiles(), types)
+                report(found, is_ignored=self._options.ignore_guards)
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
@@ -273,18 +307,9 @@ class SyncRun:
                 settings.query_file.name,
             )
         if filled.changed_by_settings:
-            logger.warning(
-                "USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since the last run. Profiles that "
-                "became different and are sent again: %s",
-                f"{filled.changed_by_settings:,}",
-            )
+            logger.warning(CHANGED_PROFILES, f"{filled.changed_by_settings:,}")
         if filled.kept_events:
-            logger.info(
-                "EVENT_FIELDS or DB_TIMEZONE changed since the last run. Delivered events are not "
-                "sent again for that, except with --full-refresh. Events that are different now: "
-                "%s",
-                f"{filled.kept_events:,}",
-            )
+            logger.info(KEPT_EVENTS, f"{filled.kept_events:,}")
         if filled.in_the_future:
             logger.warning(
                 "%s events lie in the future: is DB_TIMEZONE=%s right?",
@@ -376,9 +401,8 @@ class SyncRun:
             summary = replace(summary, status=ending.status, reason=ending.reason)
         if not self._options.dry_run:
             try:
-                outbox.history.end(
-                    self._run_id, finished_at, summary.status, summary.reason, summary.to_json()
-                )
+                entry = {**summary.to_json(), **self._row_count_guard.history_entry()}
+                outbox.history.end(self._run_id, finished_at, summary.status, summary.reason, entry)
             except StateError as error:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)

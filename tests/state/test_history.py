@@ -70,7 +70,7 @@ def test_a_run_that_did_not_finish_is_marked_as_killed_by_the_next(history: RunH
 def test_the_oldest_runs_are_forgotten(history: RunHistory, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executemany(
-            "INSERT INTO runs VALUES (?, 'bulk', '2026-01-13', NULL, 'completed', NULL, '{}')",
+            "INSERT INTO runs VALUES (?, 'bulk', '2025-12-13', NULL, 'completed', NULL, '{}')",
             [(f"run-{number}",) for number in range(KEPT_RUNS + 5)],
         )
     connection.close()
