@@ -272,12 +272,13 @@ class SyncRun:
     def _connect_ahead(self, outbox: Outbox) -> None:
         """Open the connection of the first request while the other rows are read.
 
-        If the first request asks for the field types and no guard can come before, it is sent.
+        The first request of a first run asks for the field types: it is sent at once, unless the
+        row-count guard might still stop the run.
         """
         if self._options.dry_run:
             return
-        may_stop = self._row_count_guard.may_stop(outbox.history, self._started_at)
-        if self._is_new_mapping and not may_stop:
+        is_first_run = self._is_new_mapping and outbox.delivered.is_empty()
+        if is_first_run and not self._row_count_guard.may_stop(outbox.history, self._started_at):
             self._field_types.start()
         else:
             self._client.open_connections(1)

@@ -246,7 +246,7 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")
     if not read.has_window:
         yield warned(
-            "query",
+            "query window",
             f"{settings.query_file.name} has no %(window_start)s, so ENGAGEMENT_WINDOW_DAYS has no "
             "effect and every run reads all rows: compare the event time with it, as the query "
             "that comes with the program does",
