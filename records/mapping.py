@@ -117,6 +117,13 @@ class RowMapping:
             [sorted(map(list, user_fields)), str(zone), send_nulls]
         )
         self.event_settings = to_change_hash([sorted(map(list, event_fields)), str(zone)])
+        # The same for each of them, to tell which one has changed.
+        self.hash_of_setting = {
+            "USER_FIELDS": to_change_hash(sorted(map(list, user_fields))),
+            "EVENT_FIELDS": to_change_hash(sorted(map(list, event_fields))),
+            "SEND_NULLS": to_change_hash(send_nulls),
+            "DB_TIMEZONE": to_change_hash(str(zone)),
+        }
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
         """Return the row's key for change detection, None for a row that `to_record` rejects."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ _MAX_SAMPLES = 5  # of each kind of request
 # to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
 _PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
 _DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
+_HASH_OF_SETTING = "hash_of_setting"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
@@ -79,6 +81,7 @@ class FillSummary:
     in_the_future: int
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
+    changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
@@ -192,8 +195,12 @@ class Outbox:
                 (now_us,),
             ).fetchone()
             changed = self._count_changed_by_settings(mapping)
+            changed_settings = self._changed_settings(mapping)
         self._mapping = mapping
-        return FillSummary(total, to_send, in_the_future, changed, kept_events, tuple(samples))
+        return FillSummary(
+            *(total, to_send, in_the_future, changed, kept_events, changed_settings),
+            samples=tuple(samples),
+        )
 
     def _append(
         self,
@@ -337,6 +344,18 @@ class Outbox:
         ).fetchone()[0]
         return count
 
+    def _changed_settings(self, mapping: RowMapping) -> tuple[str, ...]:
+        """Return the names of the settings that changed; empty too if that is not remembered."""
+        remembered = self._remembered(_HASH_OF_SETTING)
+        if remembered is None:
+            return ()
+        try:
+            former = dict(orjson.loads(remembered))
+        except (ValueError, TypeError):
+            raise sqlite3.DatabaseError("malformed settings") from None
+        hashes = mapping.hash_of_setting
+        return tuple(name for name, value in hashes.items() if former.get(name) != value)
+
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
 
@@ -388,6 +407,7 @@ class Outbox:
             self.delivered.keep_events(mapping.event_settings)
             self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
             self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
+            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)

@@ -30,7 +30,13 @@ from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
 from sync.bulk import BulkSender
-from sync.changed_settings import CHANGED_PROFILES, KEPT_EVENTS
+from sync.changed_settings import (
+    CHANGED_PROFILES,
+    KEPT_EVENTS,
+    OF_EVENTS,
+    OF_PROFILES,
+    changed_names,
+)
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
@@ -308,9 +314,11 @@ class SyncRun:
                 settings.query_file.name,
             )
         if filled.changed_by_settings:
-            logger.warning(CHANGED_PROFILES, f"{filled.changed_by_settings:,}")
+            names = changed_names(filled.changed_settings, OF_PROFILES)
+            logger.warning(CHANGED_PROFILES, names, f"{filled.changed_by_settings:,}")
         if filled.kept_events:
-            logger.info(KEPT_EVENTS, f"{filled.kept_events:,}")
+            names = changed_names(filled.changed_settings, OF_EVENTS)
+            logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
         if filled.in_the_future:
             logger.warning(
                 "%s events lie in the future: is DB_TIMEZONE=%s right?",
