@@ -79,16 +79,13 @@ class RowCountGuard:
 
     def may_stop(self, history: RunHistory, now: datetime) -> bool:
         """Return whether there is anything to compare the read with."""
-        return bool(self._factor and self._is_complete_read and self._compared(history, now))
+        return bool(self._compared(history, now))
 
     def check(self, row_count: int, history: RunHistory, now: datetime) -> None:
         """Raise RowCountError if the number of rows is unusual."""
-        if not self.may_stop(history, now):
-            return
         counts = self._compared(history, now)
         if not is_unusual(row_count, counts, self._factor):
             return
-        problem = explain_row_count(row_count, counts)
         if self._is_ignored:
             self._was_overruled = True
             logger.warning(
@@ -97,9 +94,10 @@ class RowCountGuard:
                 describe_counts(counts),
             )
         elif self._is_dry_run:
+            problem = explain_row_count(row_count, counts)
             logger.warning("A run would send nothing: %s", problem)
         else:
-            raise RowCountError(problem)
+            raise RowCountError(explain_row_count(row_count, counts))
 
     def history_entry(self) -> dict[str, bool]:
         """Return what later runs need to know of this one, for its entry in the history."""
@@ -108,4 +106,6 @@ class RowCountGuard:
         )
 
     def _compared(self, history: RunHistory, now: datetime) -> Sequence[int]:
+        if not self._factor or not self._is_complete_read:
+            return []
         return compared_counts(history.row_counts(now))
