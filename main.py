@@ -186,7 +186,8 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ignore-guards",
         action="store_true",
-        help="accept a new API key although nothing shows that its project is the same",
+        help="send although a guard would stop the run: an unusual number of rows, a field of "
+        "another type, or a new API key",
     )
     parser.add_argument(
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"

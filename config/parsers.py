@@ -70,6 +70,13 @@ def number(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def guard_factor(text: str) -> float:
+    value = number(0, 1_000_000)(text)
+    if 0 < value < 1:
+        raise ValueError(f"must be 0 or between 1 and 1,000,000, not {text}")
+    return value
+
+
 def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
         for choice in choices:

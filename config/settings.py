@@ -33,6 +33,7 @@ from config.parsers import (
     field_list,
     flag,
     folder,
+    guard_factor,
     log_file_or_none,
     number,
     one_of,
@@ -247,6 +248,12 @@ class Settings:
         "24",
         whole(0, 87_600),
         "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
+    )
+    rows_guard_factor: float = output(
+        "3",
+        guard_factor,
+        "A run whose query returns so many times fewer or more rows than the runs of the last 14 "
+        "days sends nothing; 0 switches this guard off.",
     )
     max_rejected_percent: float = output(
         "50",

@@ -7,9 +7,11 @@ from itertools import chain
 from pathlib import Path
 
 from commands.check.database import SLOW_QUERY_SECONDS, check_database
+from commands.check.field_types import check_field_types
 from commands.check.files import check_files, free_bytes_of
-from commands.check.iterable import check_field_types, check_iterable
+from commands.check.iterable import check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
+from commands.check.past_runs import check_past_runs
 from commands.check.project import check_project
 from commands.colour import CHECK_COLOURS
 from commands.console import print_as_json, print_line
@@ -78,10 +80,12 @@ def check_setup(
     checked = yield from check_database(
         settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
     )
+    if checked is not None:
+        yield from check_past_runs(settings, checked)
     iterable_types = yield from check_iterable(settings)
     if checked is not None and iterable_types is not None:
         yield from check_project(settings, checked.rows, checked.mapping)
-        yield from check_field_types(checked.types, iterable_types)
+        yield from check_field_types(checked.fields, iterable_types)
     else:
         yield warned(
             "field types",

@@ -33,8 +33,8 @@ def test_a_working_setup_has_one_ok_line_for_each_check(with_mariadb: SetUp) -> 
     assert not failures(lines)
     assert [line.name for line in lines] == [
         *("settings", "state file", "results", "log", "disk"),
-        *("driver", "database", "query plan", "query", "rows", "Iterable"),
-        *("project", "field types"),
+        *("driver", "database", "query plan", "query", "rows", "row count", "Iterable"),
+        *("project", *5 * ("new field",), "field types"),
     ]
     assert not [line for line in lines if line.is_warning]
 
