@@ -120,3 +120,4 @@ class Failure(NamedTuple):
     code: str | None
     rows: int
     example_user_id: int | str | None
+    field: str | None = None  # one that Iterable names in a response

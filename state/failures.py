@@ -217,6 +217,39 @@ class FailureTable:
                 (kind.value, code, int(since)),
             )
 
+    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
+        """Count the run before for the rejected ones of these rows, so that they are known.
+
+        It left them out because others were rejected, and said so. The caller commits.
+        """
+        verdict = _VERDICTS[kind]
+        with state_errors(self._path):
+            rejected = self._database.execute(
+                f"SELECT seq, user_key FROM outbox WHERE {verdict} = 'rejected'"  # noqa: S608
+                " AND seq IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(seqs).decode(),),
+            ).fetchall()
+            self._database.executemany(
+                "UPDATE failures SET runs_failed = 2 WHERE row_key = ? AND kind = ?"
+                " AND runs_failed = 1",
+                [(user_key, kind.value) for _seq, user_key in rejected],
+            )
+            self._database.executemany(
+                _NOTE_AGE, [{"kind": kind.value, "seq": seq} for seq, _user_key in rejected]
+            )
+
+    def rejected_users(
+        self, kind: RequestKind, code: str | None, since: float, limit: int
+    ) -> list[int]:
+        """Return the keys of users whose request was rejected with this code since then."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT row_key FROM failures WHERE kind = ? AND verdict = ? AND code IS ?"
+                " AND judged_at >= ? LIMIT ?",
+                (kind.value, Verdict.REJECTED.value, code, int(since), limit),
+            )
+            return [row_key for (row_key,) in found]
+
     def record(self, kind: RequestKind, finished: Sequence[Finished]) -> int:
         """Record the results of requests of one kind; the caller commits.
 

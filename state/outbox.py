@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from state.database import (
 from state.delivered import DeliveredTable, Hashes
 from state.failures import FailureTable
 from state.history import RunHistory
+from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
 from state.outbox_file import (
     Held,
     OutboxRow,
@@ -54,8 +56,17 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
+_MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
+# Names in the table `remembered`: what the settings of the newest delivery that began contributed
+# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
+_PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
+_DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
+_HASH_OF_SETTING = "hash_of_setting"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
+_PENDING = (
+    "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
+)
 _TO_SEND = (
     "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
     " AND (event_verdict IS NULL OR held = 'event')"
@@ -89,6 +100,7 @@ class FillSummary:
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
     held_back: int = 0  # rows with a request that was rejected before and is not sent again
+    changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
@@ -126,13 +138,17 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
+        self.mass_rejections = MassRejectionMemory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
-        self._delivery_began_at = 0.0  # unix seconds
         self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
+        self._delivery_began_at = 0.0  # unix seconds
+        self._is_complete_read = False
+        self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._has_noted_mapping = False
 
     def close(self) -> None:
         """Close the file."""
@@ -198,9 +214,11 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
+            changed_settings = self._changed_settings(mapping)
         self._mapping = mapping
         return FillSummary(
-            *(total, to_send, in_the_future, changed, kept_events, held_back), tuple(samples)
+            *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
+            samples=tuple(samples),
         )
 
     def _append(
@@ -360,10 +378,7 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        found = self._database.execute(
-            "SELECT value FROM remembered WHERE name = 'profile_settings'"
-        ).fetchone()
-        if found in (None, (str(mapping.profile_settings),)):
+        if self._remembered(_PROFILE_SETTINGS) in (None, str(mapping.profile_settings)):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
@@ -371,8 +386,47 @@ class Outbox:
         ).fetchone()[0]
         return count
 
+    def _changed_settings(self, mapping: RowMapping) -> tuple[str, ...]:
+        """Return the names of the settings that changed; empty too if that is not remembered."""
+        remembered = self._remembered(_HASH_OF_SETTING)
+        if remembered is None:
+            return ()
+        try:
+            former = dict(orjson.loads(remembered))
+        except (ValueError, TypeError):
+            raise sqlite3.DatabaseError("malformed settings") from None
+        hashes = mapping.hash_of_setting
+        return tuple(name for name, value in hashes.items() if former.get(name) != value)
+
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
+
+    def _remembered(self, name: str) -> str | None:
+        found = self._database.execute(
+            "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (name,)
+        ).fetchone()
+        return None if found is None else found[0]
+
+    def has_delivered(self, mapping: RowMapping) -> bool:
+        """Return whether the newest profile that was delivered had the settings of this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_DELIVERED_PROFILE_SETTINGS) == str(mapping.profile_settings)
+
+    def has_other_settings(self, mapping: RowMapping) -> bool:
+        """Return whether the last delivery had other settings than this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_PROFILE_SETTINGS) not in (
+                None,
+                str(mapping.profile_settings),
+            ) or self._remembered(_EVENT_SETTINGS) not in (None, str(mapping.event_settings))
+
+    def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
+        """Yield user id and body of each profile that waits, in the query's order."""
+        with state_errors(self.path):
+            yield from self._database.execute(
+                f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
+                " AND profile IS NOT NULL AND held IS NOT 'profile' ORDER BY seq"
+            )
 
     def begin_delivery(
         self,
@@ -391,14 +445,18 @@ class Outbox:
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
+        self._is_complete_read = is_complete_read
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
+                self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
             self.delivered.keep_events(mapping.event_settings)
-            self._remember("profile_settings", str(mapping.profile_settings))
+            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
+            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
+            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -427,8 +485,7 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, iif(held = 'profile', NULL, profile),"  # noqa: S608
-                    " iif(held = 'event', NULL, event) FROM outbox"
+                    f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -436,6 +493,55 @@ class Outbox:
                 return
             yield from map(PendingRow._make, page)
             last_seq = page[-1][0]
+
+    def count_requests(self) -> tuple[int, int]:
+        """Return how many profiles and how many events are to be sent."""
+        with state_errors(self.path):
+            profiles, events = self._database.execute(
+                f"SELECT count(profile), count(event) FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+            ).fetchone()
+            return profiles, events
+
+    def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
+        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
+
+        What is noted is forgotten if a complete read needs the request for none of these users.
+        """
+        for kind in RequestKind:
+            users = self.mass_rejections.users(kind)
+            if not users:
+                continue
+            with state_errors(self.path):
+                found = self._database.execute(
+                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                    (orjson.dumps(users).decode(),),
+                ).fetchall()
+            count = min(_MAX_ROWS_TO_TRY, len(found))
+            chosen = [found[place * len(found) // count] for place in range(count)]
+            if chosen:
+                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+            elif self._is_complete_read:
+                self.mass_rejections.forget(kind)
+        return self._tried_first
+
+    def end_kind(self, kind: RequestKind, code: str | None) -> None:
+        """Note that this run sends no more requests of a kind: most were rejected with this code.
+
+        The next run tries some of its users first. The rejections with this code, also those that
+        are still to be recorded, are not remembered.
+        """
+        since = self._delivery_began_at
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            tried = [row.seq for row in self._tried_first.get(kind, ())]
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                self.failures.count_run_before(kind, tried)
+            if len(tried) < _MAX_ROWS_TO_TRY:
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+                self.mass_rejections.note(kind, code, rejected)
+            self.failures.forget_rejections(kind, code, since)
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
@@ -461,6 +567,11 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            notes_mapping = not self._has_noted_mapping and any(
+                call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
+            )
+            if notes_mapping and self._mapping:
+                self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
@@ -485,14 +596,10 @@ class Outbox:
                 )
                 resolved += self.failures.record(kind, calls)
         self.resolved_failures += resolved
-        if notes_project:  # only after the commit, since a failed recording is tried once more
+        # Only after the commit, since a failed recording is tried once more.
+        if notes_project:
             self._project_to_note = None
-
-    def forget_rejections(self, kind: RequestKind, code: str | None) -> None:
-        """Let the next run send again what this run sees rejected with this code."""
-        with state_errors(self.path), self._transaction():
-            self._require_ours()
-            self.failures.forget_rejections(kind, code, self._delivery_began_at)
+        self._has_noted_mapping = self._has_noted_mapping or notes_mapping
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.

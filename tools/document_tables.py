@@ -41,7 +41,8 @@ HEAD: Mapping[str, str] = {
     "api_calls": "attempts made, retries included",
     "retries": "how many of them were repeated attempts",
     "duration_seconds": "of the whole run",
-    "users_per_second": "rows that were settled, divided by the duration",
+    "users_per_second": "users for whom something was sent, divided by the time of sending",
+    "sync": "`SYNC_NAME`, or null",
     "failures": "failed and invalid rows: `new` ones, `known` ones that failed in the same way "
     "when they were last tried, and `resolved` ones that failed before and no longer do",
     "records": "one entry for each row",
@@ -53,7 +54,8 @@ OUTCOMES: Mapping[Outcome, str] = {
     Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
     Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
     Outcome.DUPLICATE: "another row has the same e-mail address and a later event",
-    Outcome.NOT_ATTEMPTED: "the run ended before this row, or was a dry run",
+    Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or it "
+    "was a dry run",
 }
 RECORD: Mapping[str, str] = {
     "user_id": "the column `id`",
