@@ -174,14 +174,13 @@ def test_the_same_ending_is_printed_at_most_once_an_hour(runs: Runs) -> None:
 def test_an_ending_with_other_numbers_is_the_same_and_one_with_other_words_is_not(
     runs: Runs,
 ) -> None:
-    assert runs.is_printed(RunInProgressError("Another run is in progress (process 17 on host)."))
-    assert not runs.is_printed(
-        RunInProgressError("Another run is in progress (process 4,712 on host).")
-    )
-    assert runs.is_printed(RunInProgressError("Another run is in progress (process 17 on other)."))
-    assert not runs.is_printed(
-        RunInProgressError("Another run is in progress (process 18 on host).")
-    )
+    def in_progress(process: str, host: str = "host") -> RunInProgressError:
+        return RunInProgressError(f"Another run is in progress (process {process} on {host}).")
+
+    assert runs.is_printed(in_progress("17"))
+    assert not runs.is_printed(in_progress("4,712"))
+    assert runs.is_printed(in_progress("17", "other"))
+    assert not runs.is_printed(in_progress("18"))
 
 
 def test_a_bug_is_known_by_its_type(runs: Runs) -> None:
@@ -257,8 +256,8 @@ def test_a_state_file_that_the_run_found_damaged_is_left_alone(runs: Runs) -> No
 def test_a_run_stopped_before_it_read_the_state_file_leaves_it_alone(runs: Runs) -> None:
     before = runs.settings.state_file.read_bytes()
     collect_warnings()
+    logging.getLogger("commands.prepare").warning("a variable is empty")
     with pytest.raises(Interrupted), RunNews(runs.settings, Options(), prints=True):
-        logging.getLogger("commands.prepare").warning("a variable is empty")
         raise Interrupted(15)
     _remove_collectors()
     assert runs.settings.state_file.read_bytes() == before
