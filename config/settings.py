@@ -239,6 +239,12 @@ class Settings:
         whole(0, 87_600),
         "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
     )
+    max_rejected_percent: float = output(
+        "50",
+        number(0, 100),
+        "When Iterable rejects more than this share of the profiles, or of the events, with one "
+        "code, a run sends no more of them; 100 turns this off.",
+    )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(
         "100", whole(0, 1_000_000), "How many results files are kept; 0 keeps all."

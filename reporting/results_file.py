@@ -7,6 +7,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -108,22 +110,22 @@ def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[by
             (Outcome.NOT_ATTEMPTED, why_not_attempted),
         )
     }
-    for row in rows:
-        end = usual_ends.get(row.state.outcome)
-        if end is None:
-            yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
-        else:
-            yield b',\n    {"user_id":%b,"email":%b%b' % (
-                orjson.dumps(row.user_id),
-                orjson.dumps(row.email),
-                end,
-            )
+    for state, equal_rows in groupby(rows, key=attrgetter("state")):
+        end = usual_ends.get(state.outcome)
+        for row in equal_rows:
+            if end is None:
+                yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
+            else:
+                user_id, email = orjson.dumps(row.user_id), orjson.dumps(row.email)
+                yield b',\n    {"user_id":%b,"email":%b%b' % (user_id, email, end)
 
 
 def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
     reason, settled_at = row.reason, row.settled_at
     if row.update_result and not row.event_result and not row.state.event_in_place:
         reason = _why_no_event(row.update_result, why_not_attempted)
+    elif row.event_result and not row.update_result and not row.state.profile_in_place:
+        reason = f"the profile was not sent: {why_not_attempted}"
     return row_entry(
         row.user_id,
         row.email,

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +99,11 @@ class RunTally:
 
     def add(self, rows: Sequence[SettledRow]) -> None:
         """Count rows; each row only once."""
-        states = Counter(row.state for row in rows)
-        for state, count in states.items():
-            self.counts[state.outcome] += count
-        failing = {state for state in states if state.is_failure}
-        if failing:
-            for row in rows:
-                if row.state in failing:
+        for state, equal_rows in groupby(rows, key=attrgetter("state")):
+            found = list(equal_rows)
+            self.counts[state.outcome] += len(found)
+            if state.is_failure:
+                for row in found:
                     self._add_failure(row)
 
     def failures(self) -> list[Failure]:
@@ -219,11 +219,14 @@ def summarize(
 
 
 def summary_lines(
-    summary: RunSummary, failures: Sequence[Failure], files: Sequence[Path]
+    summary: RunSummary,
+    failures: Sequence[Failure],
+    files: Sequence[Path],
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
-    `failures` are sorted, the most frequent first.
+    `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
     """
     status = summary.status.replace("_", " ")
     lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
@@ -238,11 +241,12 @@ def summary_lines(
     if failures:
         lines += ["", "  Failures by reason:"]
         lines += map(failure_line, failures[:_SHOWN_FAILURES])
+    lines += [f"  {line}" for line in left_out]
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
     else:
-        lines += _next_lines(summary, failures)
+        lines += _next_lines(summary, failures, left_out)
     return lines
 
 
@@ -257,8 +261,12 @@ def failure_line(failure: Failure) -> str:
     )
 
 
-def _next_lines(summary: RunSummary, failures: Sequence[Failure]) -> list[str]:
+def _next_lines(
+    summary: RunSummary, failures: Sequence[Failure], left_out: Sequence[str]
+) -> list[str]:
     verdicts = {failure.verdict for failure in failures}
+    if left_out:
+        return ["  The next run tries some of the rows that were left out first."]
     lines = []
     if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")

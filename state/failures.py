@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import orjson
 
-from records.identity import RowKey, to_change_hash
+from records.identity import to_change_hash
 from records.outcomes import JSON, UNREACHABLE_CODES, Verdict
 from records.rows import INVALID_ROW, FailureAge, FailureAges, Finished, RequestKind, common_reason
 from state.database import state_errors
@@ -108,9 +108,7 @@ class FailureTable:
             self._has_rows = self._exists()
         self._has_held_requests = self._has_invalid_rows = False
 
-    def hold_back(
-        self, rows: Sequence[OutboxRow], keys: Sequence[RowKey | None]
-    ) -> Sequence[OutboxRow]:
+    def hold_back(self, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Return the rows with the requests marked that Iterable has rejected not long ago."""
         if not (self._has_rows and self._retry_after_seconds):
             return rows
@@ -118,8 +116,10 @@ class FailureTable:
         if not failures:
             return rows
         checked = [
-            _with_held_requests(row, key, failures, self._is_recent) if key else row
-            for row, key in zip(rows, keys, strict=True)
+            row
+            if row.user_key is None
+            else _with_held_requests(row, row.user_key, failures, self._is_recent)
+            for row in rows
         ]
         self._has_held_requests |= any(row.held for row in checked)
         return checked
@@ -216,6 +216,39 @@ class FailureTable:
                 " WHERE kind = ? AND code IS ? AND judged_at >= ?",
                 (kind.value, code, int(since)),
             )
+
+    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
+        """Count the run before for the rejected ones of these rows, so that they are known.
+
+        It left them out because others were rejected, and said so. The caller commits.
+        """
+        verdict = _VERDICTS[kind]
+        with state_errors(self._path):
+            rejected = self._database.execute(
+                f"SELECT seq, user_key FROM outbox WHERE {verdict} = 'rejected'"  # noqa: S608
+                " AND seq IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(seqs).decode(),),
+            ).fetchall()
+            self._database.executemany(
+                "UPDATE failures SET runs_failed = 2 WHERE row_key = ? AND kind = ?"
+                " AND runs_failed = 1",
+                [(user_key, kind.value) for _seq, user_key in rejected],
+            )
+            self._database.executemany(
+                _NOTE_AGE, [{"kind": kind.value, "seq": seq} for seq, _user_key in rejected]
+            )
+
+    def rejected_users(
+        self, kind: RequestKind, code: str | None, since: float, limit: int
+    ) -> list[int]:
+        """Return the keys of users whose request was rejected with this code since then."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT row_key FROM failures WHERE kind = ? AND verdict = ? AND code IS ?"
+                " AND judged_at >= ? LIMIT ?",
+                (kind.value, Verdict.REJECTED.value, code, int(since), limit),
+            )
+            return [row_key for (row_key,) in found]
 
     def record(self, kind: RequestKind, finished: Sequence[Finished]) -> int:
         """Record the results of requests of one kind; the caller commits.
@@ -360,7 +393,7 @@ def _to_invalid_key(user_id: int | str | None, reason: str | None) -> int:
 
 def _with_held_requests(
     row: OutboxRow,
-    key: RowKey,
+    user_key: int,
     failures: _Failures,
     is_recent: Callable[[_KnownFailure], bool],
 ) -> OutboxRow:
@@ -368,17 +401,17 @@ def _with_held_requests(
 
     A rejected profile rules its event as it does when it is sent.
     """
-    profile = failures.get((key.user_key, RequestKind.PROFILE.value))
+    profile = failures.get((user_key, RequestKind.PROFILE.value))
     if profile and not (
-        row.profile is not None and profile.content_hash == key.profile_hash and is_recent(profile)
+        row.profile is not None and profile.content_hash == row.profile_hash and is_recent(profile)
     ):
         profile = None
-    if profile and row.event is not None and profile.event_hash == key.event_hash:
+    if profile and row.event is not None and profile.event_hash == row.event_hash:
         # Delivered, but in doubt as long as the profile is not delivered.
-        row = row._replace(event=None, event_hash=None)
-    event = failures.get((key.user_key, RequestKind.EVENT.value))
+        row = row._replace(event=None)
+    event = failures.get((user_key, RequestKind.EVENT.value))
     if event and not (
-        row.event is not None and event.content_hash == key.event_hash and is_recent(event)
+        row.event is not None and event.content_hash == row.event_hash and is_recent(event)
     ):
         event = None
     is_unreachable = profile is not None and profile.code in UNREACHABLE_CODES

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +41,7 @@ from state.database import (
 from state.delivered import DeliveredTable, Hashes
 from state.failures import FailureTable
 from state.history import RunHistory
+from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
 from state.outbox_file import (
     Held,
     OutboxRow,
@@ -52,8 +55,12 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
+_MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
+_PENDING = (
+    "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
+)
 _TO_SEND = (
     "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
     " AND (event_verdict IS NULL OR held = 'event')"
@@ -90,10 +97,15 @@ class FillSummary:
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
-_INSERT = (
-    f"INSERT INTO outbox ({', '.join(OutboxRow._fields)})"  # noqa: S608 - our own names
-    f" VALUES ({', '.join('?' * len(OutboxRow._fields))})"
+_INSERT_KEY = (
+    "INSERT INTO outbox (kind, seq, user_id, email, user_key, event_at, tie_breaker, profile_hash,"
+    " event_hash) VALUES "
 )
+_KEY = "('unchanged', ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ROW = f"INSERT OR REPLACE INTO outbox ({', '.join(OutboxRow._fields)}) VALUES "  # noqa: S608
+_ROW = f"({', '.join('?' * len(OutboxRow._fields))})"
+# So many rows go into a statement: SQLite then releases the interpreter once, not for each row.
+_ROWS_AT_ONCE = 100
 
 
 class Outbox:
@@ -119,13 +131,16 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
+        self.mass_rejections = MassRejectionMemory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
-        self._delivery_began_at = 0.0  # unix seconds
         self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
+        self._delivery_began_at = 0.0  # unix seconds
+        self._is_complete_read = False
+        self._tried_first: dict[RequestKind, list[PendingRow]] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -167,13 +182,11 @@ class Outbox:
             total = 0
             samples: list[DeliveredSample] = []
             has_to_send = False
+            knows_users = not full_refresh and self.delivered.has_users()
             for chunk in chunks:
-                keys = [mapping.key(row) for row in chunk]
-                user_keys = [key.user_key for key in keys if key]
                 if takes_samples:
-                    self._take_samples(chunk, keys, user_keys, mapping, samples)
-                known = {} if full_refresh else self.delivered.hashes_of(user_keys)
-                sends = self._append(chunk, keys, known, mapping, total)
+                    self._take_samples(chunk, mapping, samples)
+                sends = self._append(chunk, total, mapping, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
                     has_to_send = True
@@ -185,8 +198,7 @@ class Outbox:
             to_send, in_the_future, kept_events, held_back, invalid = self._database.execute(
                 "SELECT count(*) FILTER (WHERE kind IS NULL AND held IS NOT 'row'),"
                 " count(*) FILTER (WHERE event_at > ?),"
-                " count(*) FILTER (WHERE event IS NULL AND event_hash IS NOT NULL"
-                " AND (kind IS NULL OR kind = 'unchanged')),"
+                " count(*) FILTER (WHERE is_event_kept AND (kind IS NULL OR kind = 'unchanged')),"
                 " count(*) FILTER (WHERE held IS NOT NULL),"
                 " count(*) FILTER (WHERE kind = 'invalid') FROM outbox",
                 (int(now_seconds * 1_000_000),),
@@ -202,47 +214,62 @@ class Outbox:
     def _append(
         self,
         rows: Sequence[Sequence[Any]],
-        keys: Sequence[RowKey | None],
-        known: Mapping[int, Hashes],
+        first_seq: int,
         mapping: RowMapping,
-        rows_before: int,
+        *,
+        knows_users: bool,
     ) -> bool:
         """Insert rows and return whether any of them is to be sent.
 
-        `known` are the hashes that make a request unnecessary.
+        With `knows_users` a request is unnecessary if it was delivered with the same content.
         """
-        unchanged: list[tuple[Any, ...]] = []
-        others: list[tuple[int, Sequence[Any], RowKey | None]] = []
-        for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
-            # The event ids of all rows are compared with one another.
-            if (
-                key is not None
-                and known.get(key.user_key) == (key.profile_hash, key.event_hash)
-                and not mapping.has_event_ids
-            ):
-                unchanged.append((seq, *key[:4], key.tie_breaker))
-            else:
-                others.append((seq, row, key))
-        events = self._events_with_other_settings(
-            [key for _seq, _row, key in others], known, mapping.event_settings
+        known: Mapping[int, Hashes] = {}
+        kept: Mapping[int, str | None] = {}
+        numbered = enumerate(rows, first_seq)
+        # One after the other: the mapping parses a row once for its key and its payloads.
+        to_insert: Iterable[tuple[int, Sequence[Any], RowKey | None]] = (
+            (seq, row, mapping.key(row)) for seq, row in numbered
         )
-        to_insert = self.failures.hold_back(
-            [_to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others],
-            [key for _seq, _row, key in others],
-        )
-        self._database.executemany(
-            "INSERT INTO outbox (seq, user_id, email, user_key, event_at, tie_breaker, kind)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'unchanged')",
-            unchanged,
-        )
-        self._database.executemany(_INSERT, to_insert)
-        return any(row.kind is None and row.held != Held.ROW for row in to_insert)
+        if knows_users:
+            keys = [mapping.key(row) for row in rows]
+            # All rows as unchanged ones first; those that are not are replaced.
+            known = self._insert_keys(keys, first_seq, finds_all=mapping.has_event_ids)
+            kept = self._events_with_other_settings(keys, first_seq, known, mapping.event_settings)
+            to_insert = (
+                (seq, row, key)
+                for (seq, row), key in zip(numbered, keys, strict=True)
+                if seq in known or key is None
+            )
+        changed = [
+            _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
+            for seq, row, key in to_insert
+        ]
+        checked = self.failures.hold_back(changed)
+        self._insert(_INSERT_ROW, _ROW, checked)
+        return any(row.kind is None and row.held != Held.ROW for row in checked)
+
+    def _insert_keys(
+        self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool
+    ) -> Mapping[int, Hashes]:
+        """Insert the valid rows as unchanged; return by `seq` what differs in `delivered`.
+
+        With `finds_all` return what it has for each row.
+        """
+        found = [(seq, *key) for seq, key in enumerate(keys, first_seq) if key is not None]
+        self._insert(_INSERT_KEY, _KEY, found)
+        return self.delivered.compare(first_seq, finds_all=finds_all)
+
+    def _insert(self, statement: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows; `row` is what stands for one of them in the statement."""
+        alone = len(rows) % _ROWS_AT_ONCE
+        for start in range(alone, len(rows), _ROWS_AT_ONCE):
+            values = tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
+            self._database.execute(statement + ", ".join([row] * _ROWS_AT_ONCE), values)
+        self._database.executemany(statement + row, rows[:alone])
 
     def _take_samples(
         self,
         rows: Sequence[Sequence[Any]],
-        keys: Sequence[RowKey | None],
-        user_keys: Iterable[int],
         mapping: RowMapping,
         samples: list[DeliveredSample],
     ) -> None:
@@ -254,7 +281,10 @@ class Outbox:
             kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
             for kind in RequestKind
         }
-        users = self.delivered.find(user_keys) if any(missing.values()) else {}
+        if not any(missing.values()):
+            return
+        keys = [mapping.key(row) for row in rows]
+        users = self.delivered.find(key.user_key for key in keys if key)
         for row, key in zip(rows, keys, strict=True):
             user = users.get(key.user_key) if key else None
             if key is None or user is None:
@@ -272,19 +302,23 @@ class Outbox:
                     samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
-        self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes], settings: int
+        self,
+        keys: Sequence[RowKey | None],
+        first_seq: int,
+        known: Mapping[int, Hashes],
+        settings: int,
     ) -> Mapping[int, str | None]:
-        """Return the ids of delivered events that differ and were made with other settings."""
-        differing = [
-            key.user_key
-            for key in keys
-            if key and known.get(key.user_key, _NOT_DELIVERED)[1] not in (None, key.event_hash)
-        ]
-        found = self.delivered.find(differing) if differing else {}
+        """Return, by `seq`, the ids of delivered events that were made with other settings."""
+        differing = {
+            seq: key.user_key
+            for seq, (_profile_hash, event_hash) in known.items()
+            if (key := keys[seq - first_seq]) and event_hash not in (None, key.event_hash)
+        }
+        found = self.delivered.find(differing.values()) if differing else {}
         return {
-            user_key: user.event_id
-            for user_key, user in found.items()
-            if user.event_settings != settings
+            seq: found[user_key].event_id
+            for seq, user_key in differing.items()
+            if found[user_key].event_settings != settings
         }
 
     def _mark_duplicates(self) -> None:
@@ -365,6 +399,7 @@ class Outbox:
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
+        self._is_complete_read = is_complete_read
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -401,8 +436,7 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, iif(held = 'profile', NULL, profile),"  # noqa: S608
-                    " iif(held = 'event', NULL, event) FROM outbox"
+                    f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -410,6 +444,47 @@ class Outbox:
                 return
             yield from map(PendingRow._make, page)
             last_seq = page[-1][0]
+
+    def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
+        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
+
+        What is noted is forgotten if a complete read needs the request for none of these users.
+        """
+        for kind in RequestKind:
+            users = self.mass_rejections.users(kind)
+            if not users:
+                continue
+            with state_errors(self.path):
+                found = self._database.execute(
+                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                    (orjson.dumps(users).decode(),),
+                ).fetchall()
+            count = min(_MAX_ROWS_TO_TRY, len(found))
+            chosen = [found[place * len(found) // count] for place in range(count)]
+            if chosen:
+                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+            elif self._is_complete_read:
+                self.mass_rejections.forget(kind)
+        return self._tried_first
+
+    def end_kind(self, kind: RequestKind, code: str | None) -> None:
+        """Note that this run sends no more requests of a kind: most were rejected with this code.
+
+        The next run tries some of its users first. The rejections with this code, also those that
+        are still to be recorded, are not remembered.
+        """
+        since = self._delivery_began_at
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            tried = [row.seq for row in self._tried_first.get(kind, ())]
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                self.failures.count_run_before(kind, tried)
+            if len(tried) < _MAX_ROWS_TO_TRY:
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+                self.mass_rejections.note(kind, code, rejected)
+            self.failures.forget_rejections(kind, code, since)
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
@@ -462,12 +537,6 @@ class Outbox:
         if notes_project:  # only after the commit, since a failed recording is tried once more
             self._project_to_note = None
 
-    def forget_rejections(self, kind: RequestKind, code: str | None) -> None:
-        """Let the next run send again what this run sees rejected with this code."""
-        with state_errors(self.path), self._transaction():
-            self._require_ours()
-            self.failures.forget_rejections(kind, code, self._delivery_began_at)
-
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.
 
@@ -480,11 +549,11 @@ class Outbox:
                 " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )
-            states: dict[tuple[Any, ...], RowState] = {}  # a few dozen, for any number of rows
-            for row in rows:
-                key = row[:5]
-                state = states.get(key) or states.setdefault(key, RowState._make(key))
-                yield SettledRow._make((state, *row[5:]))
+            # Most rows have the state of the row before.
+            for key, equal_rows in groupby(rows, key=itemgetter(*range(len(RowState._fields)))):
+                state = RowState._make(key)
+                for row in equal_rows:
+                    yield SettledRow._make((state, *row[len(key) :]))
 
     def take_settled(self, before_seq: int, limit: int) -> list[SettledRow]:
         """Remove the first `limit` rows before `before_seq` and return them with their results.
@@ -521,28 +590,26 @@ def _to_outbox_row(
     seq: int,
     row: Sequence[Any],
     key: RowKey | None,
-    delivered: Mapping[int, Hashes],
-    events_with_other_settings: Mapping[int, str | None],
+    delivered: Hashes,
+    kept_event_id: str | None,
     mapping: RowMapping,
 ) -> OutboxRow:
     """Return the outbox row, with a body for each request that differs from the last delivery.
 
-    Pure. An event that differs only because of other settings has a hash, but no body.
+    Pure. An event that differs only because of other settings, and so has `kept_event_id`, has no
+    body.
     """
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
         return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
-    is_new_profile, is_new_event = profile_hash != key.profile_hash, event_hash != key.event_hash
-    is_event_kept = is_new_event and events_with_other_settings.get(key.user_key) == record.event_id
-    sends_event = is_new_event and not is_event_kept
+    is_new_profile, is_new_event = delivered[0] != key.profile_hash, delivered[1] != key.event_hash
+    sends_event = is_new_event and kept_event_id != record.event_id
     return OutboxRow(
-        *(seq, key.user_id, key.email, key.user_key, key.event_at, key.tie_breaker),
+        *(seq, *key),
         kind=None if is_new_profile or sends_event else "unchanged",
         profile=record.profile if is_new_profile else None,
-        profile_hash=key.profile_hash if is_new_profile else None,
         event=record.event if sends_event else None,
-        event_hash=key.event_hash if is_new_event else None,
         event_id=record.event_id,
+        is_event_kept=(is_new_event and not sends_event) or None,
     )

@@ -20,9 +20,11 @@ from state.database import CACHE_KIBIBYTES
 _TABLE = """ outbox (  -- one row per row of the query
     seq INTEGER PRIMARY KEY,
     user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
+    profile_hash INTEGER, event_hash INTEGER,
     kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
-    profile BLOB, profile_hash INTEGER,  -- NULL: this request is not needed
-    event BLOB, event_hash INTEGER, event_id TEXT,
+    profile BLOB, event BLOB,  -- NULL: this request is not needed
+    event_id TEXT,
+    is_event_kept INTEGER,  -- the event differs from the delivered one only by the settings
     update_verdict TEXT, update_result TEXT,
     event_verdict TEXT, event_result TEXT,
     settled_at REAL,
@@ -53,13 +55,14 @@ class OutboxRow(NamedTuple):
     user_key: int | None = None
     event_at: int | None = None
     tie_breaker: int | None = None
+    profile_hash: int | None = None
+    event_hash: int | None = None
     kind: str | None = None
     reason: str | None = None
     profile: bytes | None = None
-    profile_hash: int | None = None
     event: bytes | None = None
-    event_hash: int | None = None
     event_id: str | None = None
+    is_event_kept: bool | None = None
     update_verdict: str | None = None
     update_result: str | None = None
     event_verdict: str | None = None

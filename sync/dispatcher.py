@@ -24,6 +24,7 @@ from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from state.outbox import Outbox
+from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Sender(Protocol):
     """How rows become calls. A unit is what one worker sends: a row or a batch."""
 
     client: IterableClient
+    guard: RejectionGuard
     max_in_flight: int  # units sent at the same time, each in a worker thread
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
@@ -173,11 +175,14 @@ class Dispatcher:
         self._is_closed = False  # if True, results are ignored: the requests have one already
         self._is_all_blocked = False  # whether the run ends because no request gets through
         self._starting = threading.Lock()
+        self._is_trying_first = False
+        self._ended_count = 0  # kinds of request that the guard has ended
 
     def run(self) -> None:
         """Send all pending rows; return early if `stop` is set. Raises RunAborted."""
-        units = self._sender.units(self._outbox.pending())
         try:
+            self._try_first()
+            units = self._sender.units(self._sender.guard.wanted(self._outbox.pending()))
             self._send_alone(units)
             self._send_as_permitted(units)
         except BaseException:
@@ -186,6 +191,28 @@ class Dispatcher:
             raise
         finally:
             self._shut_down()
+
+    def _try_first(self) -> None:
+        """Send, each alone, some rows of a kind that the last run ended, and judge by them."""
+        rows_of_kind = self._outbox.rows_to_try_first()
+        if not rows_of_kind:
+            return
+        rows = sorted({row.seq: row for rows in rows_of_kind.values() for row in rows}.values())
+        logger.info(
+            "Iterable rejected most %ss in the last run: %s of these rows are sent first.",
+            "s and ".join(kind.value for kind in rows_of_kind),
+            len(rows),
+        )
+        units: Iterator[Rows] = iter([[row] for row in rows])
+        self._is_trying_first = True
+        self._send_alone(units)
+        self._send_as_permitted(units)
+        self._is_trying_first = False
+        self._record()
+        for kind in () if self._stop.is_set() else rows_of_kind:
+            if self._sender.guard.judge(kind) and self._sender.guard.allows(kind):
+                self._outbox.mass_rejections.forget(kind)
+        self._check_reports()
 
     def _send_alone(self, units: Iterator[Rows]) -> None:
         """Send the first unit, and another one as long as a proxy or firewall has blocked all.
@@ -214,7 +241,8 @@ class Dispatcher:
             while unit is not None and self._may_start(unit):
                 self._start(unit)
                 unit = next(units, None)
-            if unit is None and not self._in_flight and not self._delayed:
+            is_delayed = self._delayed and not self._is_trying_first
+            if unit is None and not self._in_flight and not is_delayed:
                 if not self._blocked:
                     return
                 self._ask_iterable()
@@ -230,12 +258,13 @@ class Dispatcher:
         ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
         return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
 
-    def _start(self, unit: Rows) -> None:
+    def _start(self, unit: Rows, *, is_delayed: bool = False) -> None:
         self._in_flight += 1
         with self._starting:
             self._waiting_count += 1
         self._open.add(unit[0].seq)
-        self._next_seq = max(self._next_seq, unit[-1].seq + 1)
+        if not (is_delayed or self._is_trying_first):  # else it is not the next one in order
+            self._next_seq = max(self._next_seq, unit[-1].seq + 1)
         self._pool.start(self._send, unit, then=self._reports.put)
 
     def _send(self, unit: Rows) -> Done | Failed:
@@ -301,7 +330,7 @@ class Dispatcher:
             if self._in_flight >= self._sender.max_in_flight:
                 return
             _due_at, seqs = self._delayed.popleft()
-            self._start(self._outbox.events_of(seqs))
+            self._start(self._outbox.events_of(seqs), is_delayed=True)
             self._open.remove(min(seqs))
 
     def _check_reports(self) -> None:
@@ -332,15 +361,31 @@ class Dispatcher:
                 reason = self._judge(report)
                 problem = problem or reason
             else:
+                if not self._sender.guard.allows(RequestKind.EVENT):
+                    continue
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
                 self._open.add(min(report.seqs))
         if self._blocked and self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
+        for ended in self._sender.guard.ended[self._ended_count :]:
+            self._end_kind(ended)
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
         return problem
+
+    def _end_kind(self, ended: MassRejection) -> None:
+        """Say and note at once that no more requests of a kind are sent in this run."""
+        self._ended_count += 1
+        logger.warning("Mass rejection: %s", ended)
+        self._record()
+        self._outbox.end_kind(ended.kind, ended.code)
+        if ended.kind is RequestKind.EVENT:
+            for _due_at, seqs in self._delayed:
+                self._open.remove(min(seqs))
+                self._rows_done += len(seqs)
+            self._delayed.clear()
 
     def _record(self) -> None:
         self._recorded_at = time.monotonic()
@@ -356,7 +401,7 @@ class Dispatcher:
         seqs = [finished.seq for report in self._blocked for finished in report.finished]
         if (first_open := self._open.first()) is not None:
             seqs.append(first_open)
-        return min(seqs, default=self._next_seq)
+        return min([*seqs, self._next_seq])
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""

@@ -10,6 +10,7 @@ from iterable_client import IterableClient
 from records.outcomes import CallResult, event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.dispatcher import CallReport, DelayedEvents, Report, Started
+from sync.mass_rejection import RejectionGuard
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
 
@@ -19,8 +20,15 @@ class PerUserSender:
 
     max_in_flight = MAX_ROWS_IN_FLIGHT
 
-    def __init__(self, client: IterableClient, *, delays_events: bool = False) -> None:
+    def __init__(
+        self,
+        client: IterableClient,
+        *,
+        delays_events: bool = False,
+        guard: RejectionGuard | None = None,
+    ) -> None:
         self.client = client
+        self.guard = guard or RejectionGuard()
         self._delays_events = delays_events
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
@@ -31,14 +39,14 @@ class PerUserSender:
 
     def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
-        if row.profile is not None:
+        if row.profile is not None and self.guard.allows(RequestKind.PROFILE):
             update, may_continue = self._deliver(RequestKind.PROFILE, row, row.profile, report)
             if not may_continue or not event_may_follow(update):
                 return
             if self._delays_events and update.delivered and row.event is not None:
                 report(DelayedEvents([row.seq]))
                 return
-        if row.event is not None:
+        if row.event is not None and self.guard.allows(RequestKind.EVENT):
             self._deliver(RequestKind.EVENT, row, row.event, report)
 
     def _deliver(
@@ -49,8 +57,12 @@ class PerUserSender:
             USERS_UPDATE if kind is RequestKind.PROFILE else EVENTS_TRACK,
             body,
             f"user {row.user_id}",
-            before_attempt=lambda number: report(Started(kind, [row], number)),
+            before_attempt=lambda number: (
+                self.guard.allows(kind) and report(Started(kind, [row], number))
+            ),
         )
         if not call.has_verdict:
-            return call, False  # the run stopped before it was sent, or in an outage
+            # It was not sent: the kind has ended in the meantime, or the run, or in an outage.
+            return call, not self.guard.allows(kind)
+        self.guard.add(kind, [(row, call)])
         return call, report(CallReport(call, [Finished(row.seq, kind, call, time.time())]))

@@ -31,6 +31,7 @@ from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.mass_rejection import RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second
 from sync.project_check import OtherProjectError, check_key, choose_samples
@@ -41,6 +42,10 @@ logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
 _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits: 50 ms
+
+
+class MassRejectionError(RunAborted):
+    """Iterable rejected most requests of a kind, so the others of that kind were left out."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class RunReport:
     error: Exception | None  # what ended the run early
     new_failures: Sequence[Failure] = ()  # that were not known before this run
     resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
+    left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
 
     @property
     def results_path(self) -> Path | None:
@@ -71,7 +77,7 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        return summary_lines(self.summary, self.failures, self.files)
+        return summary_lines(self.summary, self.failures, self.files, self.left_out)
 
 
 @dataclass
@@ -114,6 +120,7 @@ class SyncRun:
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
+        self._guard = RejectionGuard(settings.max_rejected_percent)
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -324,11 +331,12 @@ class SyncRun:
         if settings.sync_mode == "bulk":
             sender = BulkSender(
                 self._client,
+                guard=self._guard,
                 batch_size=settings.bulk_batch_size,
                 delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(self._client, delays_events=delays_events)
+            sender = PerUserSender(self._client, delays_events=delays_events, guard=self._guard)
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(settings),
@@ -342,8 +350,17 @@ class SyncRun:
                 self._stop.event,
                 event_delay_seconds=settings.event_delay_seconds,
                 on_progress=self._progress.advance,
-                on_recorded=lambda seq: self._note(outbox.take_settled(seq, _ROWS_AT_ONCE)),
+                on_recorded=lambda seq: self._note(
+                    outbox.take_settled(seq, _ROWS_AT_ONCE), self._why_left_out
+                ),
             ).run()
+        if self._guard.ended and not self._stop.event.is_set():
+            raise MassRejectionError("\n".join(map(str, self._guard.ended)))
+
+    @property
+    def _why_left_out(self) -> str:
+        """The reason of rows whose request was left out."""
+        return "; ".join(ended.reason for ended in self._guard.ended)
 
     def _note(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
         """Count rows that are done, and write them to the results file."""
@@ -353,6 +370,8 @@ class SyncRun:
     def _note_the_rest(self, outbox: Outbox, ending: _Ending) -> None:
         # Short, because up to a million rows repeat it; the whole reason stands once in the file.
         reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        if isinstance(ending.error, MassRejectionError):
+            reason = self._why_left_out
         rows = outbox.settled()
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             self._note(chunk, reason)
@@ -407,6 +426,7 @@ class SyncRun:
             *(summary, failures, files, ending.error),
             new_failures=self._tally.new_failures(),
             resolved_failures=outbox.resolved_failures,
+            left_out=[ended.summary_line for ended in self._guard.ended],
         )
 
     def _write_report(

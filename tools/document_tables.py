@@ -53,8 +53,8 @@ OUTCOMES: Mapping[Outcome, str] = {
     Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
     Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
     Outcome.DUPLICATE: "another row has the same e-mail address and a later event",
-    Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or was a "
-    "dry run",
+    Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or it "
+    "was a dry run",
 }
 RECORD: Mapping[str, str] = {
     "user_id": "the column `id`",

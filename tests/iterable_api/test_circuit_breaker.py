@@ -226,9 +226,9 @@ def in_turns(endpoint: Endpoint, count: int) -> Generator[Attempts, None, None]:
 
     requests = [endpoint.request() for _ in range(count)]
     threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in requests]
-    for number, thread in enumerate(threads, 1):
+    for thread in threads:
         thread.start()
-        assert wait_until(lambda so_many=number: len(endpoint.breaker._waiting) == so_many)
+    assert wait_until(lambda: len(endpoint.breaker._waiting) == count)
     seen = 0
 
     def has_tried() -> bool:

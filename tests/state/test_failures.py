@@ -426,7 +426,9 @@ def test_what_was_recorded_is_known_after_a_crash(path: Path) -> None:
         assert pending == [(1, True, False), (2, False, False)]
 
 
-def test_rejections_of_one_run_can_be_forgotten_and_stay_known(run: Run, path: Path) -> None:
+def test_rejections_of_a_run_that_ends_the_kind_are_forgotten_and_stay_known(
+    run: Run, path: Path
+) -> None:
     def reject(outbox: Outbox, seq: int, kind: RequestKind, code: str) -> None:
         result = call_result(REJECTED, code=code, http_status=400)
         outbox.record([Finished(seq, kind, result, time.time())])
@@ -438,7 +440,7 @@ def test_rejections_of_one_run_can_be_forgotten_and_stay_known(run: Run, path: P
         reject(outbox, 1, PROFILE, MISMATCH)
         reject(outbox, 2, PROFILE, "BadParams")
         reject(outbox, 3, EVENT, MISMATCH)
-        outbox.forget_rejections(PROFILE, MISMATCH)
+        outbox.end_kind(PROFILE, MISMATCH)
         reject(outbox, 4, PROFILE, MISMATCH)  # it was under way
     with closing(Outbox(path)) as outbox:
         now = datetime.now(timezone.utc)

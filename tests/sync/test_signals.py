@@ -108,6 +108,13 @@ def in_garbage_collection() -> None:
     gc.collect()
 
 
+def run(receive: Callable[[], None]) -> None:
+    """Receive a signal, then work for up to half a minute."""
+    receive()
+    for _ in range(3_000):
+        time.sleep(0.01)
+
+
 @pytest.mark.no_cover
 @pytest.mark.parametrize("receive", [in_finalizer, in_weakref_callback, in_garbage_collection])
 def test_a_signal_in_a_finalizer_was_ignored_and_the_read_went_on(
@@ -115,9 +122,7 @@ def test_a_signal_in_a_finalizer_was_ignored_and_the_read_went_on(
 ) -> None:
     with stop_signals() as stop:
         with pytest.raises(Interrupted):
-            receive()
-            for _ in range(3_000):
-                time.sleep(0.01)
+            run(receive)
         assert stop.event.is_set()
         assert not stop.ends_at_once
     assert capsys.readouterr().err == ""
