@@ -116,7 +116,12 @@ class Stage:
     def runs(self, iterable: IterableSandbox, mode: str, **settings: str) -> Runs:
         """Return the runs of a new state file, in hurried time."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        settings = {"BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5", **settings}
+        settings = {
+            "BULK_BATCH_SIZE": str(BATCH_SIZE),
+            "MAX_ATTEMPTS": "5",
+            "REJECTED_RETRY_HOURS": "0",  # the fault that rejected a request may be over
+            **settings,
+        }
         runs = Runs.between(folder, self.source, iterable, SYNC_MODE=mode, **settings)
         runs.to_client = hurried_client
         return runs
