@@ -69,6 +69,8 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "track_bulk_rps": 10.0,
         "bulk_batch_size": 1000,
         "max_attempts": 5,
+        "max_rejected_percent": 50.0,
+        "rejected_retry_hours": 24,
         "state_file": ROOT / "sync_state.sqlite3",
         "results_dir": ROOT,
         "log_level": "INFO",
