@@ -116,6 +116,7 @@ class Stage:
         settings = {"BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5", **settings}
         runs = Runs.between(folder, self.source, iterable, SYNC_MODE=mode, **settings)
         runs.to_client = hurried_client
+        runs.note_mapping()  # faults hit what is sent
         return runs
 
     def check(self, case: Case, iterable: IterableSandbox) -> Line:
