@@ -166,3 +166,37 @@ def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_
     assert (ending.status, ending.stdout) == (70, "")
     (line,) = ending.stderr.splitlines()
     assert line.startswith("This is a bug (ZeroDivisionError): there is no log yet.")
+
+
+def test_a_renamed_plan_ends_the_run_with_exit_status_1_and_no_call(
+    embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, range(1, 101))
+    program = Program.between(tmp_path / "run", embedded, iterable)
+    for _ in range(3):
+        assert program.run("--mode", "bulk").status == 0
+    calls_before = len(iterable.calls)
+    embedded.run_sql("UPDATE customers SET plan_type = 'professional'")
+    check_aborted(
+        program,
+        program.run(),
+        "The query returned 0 rows; the last 3 runs had 100. If that is right, run once with "
+        "--ignore-guards.",
+    )
+    assert program.run("--ignore-guards").status == 0
+    assert len(iterable.calls) == calls_before
+
+
+def test_a_field_that_refuses_every_value_ends_the_run_with_exit_status_2(
+    embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, range(1, 4))
+    with IterableSandbox(field_types={"plan_type": "long"}) as iterable:
+        program = Program.between(tmp_path / "run", embedded, iterable)
+        ending = program.run()
+        assert ending.status == 2, ending.output
+        last_line = ending.stderr.splitlines()[-1]
+        assert last_line.startswith("plan_type is long in Iterable, but every value to send is ")
+        assert sent_calls(iterable) == []
+        assert program.run("--ignore-guards").status == 3
+        assert len(sent_calls(iterable)) == 6
