@@ -49,6 +49,16 @@ class SyncError(Exception):
         return [str(self)]
 
 
+def mark_as_told(error: BaseException) -> None:
+    """Mark an error that the operator was told of a short time ago: `main` does not print it."""
+    vars(error)["is_told"] = True
+
+
+def is_told(error: BaseException) -> bool:
+    """Return whether `mark_as_told` was called for this error."""
+    return "is_told" in vars(error)
+
+
 class ConfigError(SyncError):
     """Unusable settings or flags, with the list of all problems."""
 

@@ -18,8 +18,13 @@ from typing import Any
 import orjson
 import requests
 
+from iterable_api.circuit_breaker import Attempts, CircuitBreaker, CircuitBreakers
 from iterable_api.http import TIMEOUT_SECONDS, IterableHTTP
-from iterable_api.rate_limiter import RateLimiter, backoff_seconds
+from iterable_api.rate_limiter import (
+    MAX_REQUESTED_WAIT_SECONDS,
+    RateLimiter,
+    backoff_seconds,
+)
 from iterable_api.responses import (
     BULK_ENDPOINTS,
     EVENTS_TRACK,
@@ -34,7 +39,7 @@ from iterable_api.responses import (
     verdict_of,
 )
 from iterable_api.send_budget import SendBudget
-from logger_config import RowText
+from logger_config import RowText, failure_of
 from records.json_values import to_json_value
 from records.mapping import InvalidRow, RowMapping
 from records.outcomes import (
@@ -73,6 +78,8 @@ class IterableClient:
     - `connections`: the number of connections to keep open.
     - `to_mapping`: builds the row mapping of `process_user_record` from the column names.
     - `stop`: an event that ends every wait; a call then returns its last result.
+    - `outage_patience_seconds`: requests wait so long for an Iterable that does not answer, see
+      `iterable_api.circuit_breaker`; None: they fail after `max_attempts`.
 
     Raises ValueError for a key with spaces or with characters other than printable ASCII.
     """
@@ -89,12 +96,14 @@ class IterableClient:
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
         to_mapping: Callable[[Sequence[str]], RowMapping] = RowMapping,
         stop: threading.Event | None = None,
+        outage_patience_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         rates = {**DOCUMENTED_RPS, **requests_per_second}
         self.rate_limiters = {
             endpoint: RateLimiter(rate, clock=clock) for endpoint, rate in rates.items()
         }
+        self.breakers = CircuitBreakers(rates, outage_patience_seconds, clock=clock)
         self.call_count = 0  # attempts, retries included
         self.retry_count = 0
         self.has_api_answered = False  # whether any response was the API's own JSON
@@ -171,8 +180,8 @@ class IterableClient:
         `delivered` means that Iterable processed the batch. Rows may still have failed:
         `params` is the whole response, with the counts and the failed rows.
         """
-        body = b'{"users":[%b]}' % b",".join(users)
-        return self.call(USERS_BULK_UPDATE, body, subject, **options)
+        body = bulk_body(USERS_BULK_UPDATE, users)
+        return self.call(USERS_BULK_UPDATE, body, subject, row_count=len(users), **options)
 
     def bulk_track_events(
         self, events: Sequence[bytes], subject: str = "", **options: Any
@@ -181,8 +190,8 @@ class IterableClient:
 
         Each item is the JSON body of an events/track call. Returns what `bulk_update_users` does.
         """
-        body = b'{"events":[%b]}' % b",".join(events)
-        return self.call(EVENTS_TRACK_BULK, body, subject, **options)
+        body = bulk_body(EVENTS_TRACK_BULK, events)
+        return self.call(EVENTS_TRACK_BULK, body, subject, row_count=len(events), **options)
 
     def process_user_record(self, user_record: JSON) -> JSON:
         """Update the profile and track the page view of one row.
@@ -216,24 +225,31 @@ class IterableClient:
         *,
         max_attempts: int | None = None,
         before_attempt: Callable[[int], bool] = lambda _attempt: True,
+        row_count: int = 1,
+        is_suspect: bool = False,
     ) -> CallResult:
         """POST a JSON body to an endpoint and retry; `subject` names the call in the log.
 
         Retries what may succeed later (`Verdict.UNAVAILABLE`), with exponential backoff and full
-        jitter. A 429 slows down the whole endpoint and does not count as an attempt of
-        `max_attempts`; after 5 minutes of 429s the call gives up. `max_attempts` can only lower
-        that of the client. `before_attempt(number)` is called right before an attempt is sent, or
-        when it failed to connect; if it returns False, neither this attempt nor a later one is
-        made.
+        jitter. While the endpoint's circuit breaker is open, the call waits. A 429 slows down the
+        whole endpoint and does not count as an attempt of `max_attempts`; after 5 minutes of
+        nothing but 429s the call gives up. `max_attempts` can only lower that of the client.
+        `before_attempt(number)` is called right before an attempt is sent, or when it failed to
+        connect; if it returns False, neither this attempt nor a later one is made. `is_suspect`:
+        the `row_count` rows are part of a batch that was not answered while others were.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
-        rate_limiter = self.rate_limiters[endpoint]
+        rate_limiter, breaker = self.rate_limiters[endpoint], self.breakers[endpoint]
+        tried = breaker.attempts(max_attempts, count_at_once=is_suspect)
         started_at = self._clock()
-        limited_at = float("inf")  # when the first 429 came
-        attempts = failures = 0
+        attempts = limited_count = 0
+        limited_at = started_at  # when the first of `limited_count` 429s came
         response = ApiResponse(None, problem="stopped before it was sent")
         verdict = Verdict.UNAVAILABLE
-        while (share := self._send_budget.take(len(body), self._stop)) is not None:
+        while (
+            breaker.admit(tried, self._stop)
+            and (share := self._send_budget.take(len(body), self._stop)) is not None
+        ):
             with share, self._http.connection() as connection:
                 # A call starts after its handshake, which takes two round trips or more: where new
                 # connections give way to reused ones, too many calls would arrive at once.
@@ -242,6 +258,8 @@ class IterableClient:
                 if error is None:
                     if not rate_limiter.acquire(self._stop.wait):
                         break
+                    if breaker.holds_back(tried):
+                        continue
                     sent_at = self._clock()
                     error = connection.open()  # if the server has closed it in the meantime
                 if not before_attempt(attempts + 1):
@@ -249,41 +267,92 @@ class IterableClient:
                 attempts += 1
                 self._count_attempt(is_retry=attempts > 1)
                 response = error or connection.post(endpoint, body, share)
+            taken_seconds = self._clock() - sent_at
+            if self._note_answer(response):
+                breaker.note_answer(is_rate_limited=response.status == 429)
+            verdict = verdict_of(endpoint, response, body, api_has_answered=self.has_api_answered)
             if logger.isEnabledFor(logging.DEBUG):
                 self._log_attempt(
                     f"{endpoint} {subject} attempt {attempts}",
                     body,
                     response,
-                    self._clock() - sent_at,
+                    taken_seconds,
                     is_bulk=endpoint in BULK_ENDPOINTS,
+                    is_delivered=verdict is Verdict.DELIVERED,
                 )
-            self._note_answer(response)
-            verdict = verdict_of(endpoint, response, body, api_has_answered=self.has_api_answered)
             if verdict is Verdict.DELIVERED:
                 break
             if response.status == 429:
-                limited_at = min(limited_at, self._clock())
+                limited_at = limited_at if limited_count else self._clock()
+                limited_count += 1
                 rate_limiter.slow_down(response.requested_wait_seconds or 0.0, started_at=sent_at)
             else:
-                failures += 1
+                limited_count = 0
+                verdict = self._judge_unanswered(
+                    breaker, tried, response, verdict, sent_at, is_alone=row_count == 1
+                )
             wait_seconds = self._wait_before_retry(
-                verdict, response, attempts, failures, limited_at, max_attempts
+                verdict, response, breaker, tried, limited_count, limited_at
             )
-            self._log_failure(endpoint, response, verdict, subject, attempts, wait_seconds)
+            self._log_failure(
+                endpoint,
+                response,
+                verdict,
+                subject,
+                attempts,
+                wait_seconds,
+                is_outage=breaker.is_open and not tried.are_used_up,
+            )
             if wait_seconds is None or self._stop.wait(wait_seconds):
                 break
+        breaker.end_probe(tried)
         elapsed_seconds = self._clock() - started_at
         result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
+        if verdict is Verdict.UNAVAILABLE and not tried.are_used_up:
+            breaker.count(tried)  # it was stopped
+            return replace(result, met_only_outage=tried.met_outage)
         # Before the API has answered, a 404 means a wrong address.
         if response.is_blocked and (self.has_api_answered or response.status != 404):
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)
         return result
 
+    def _judge_unanswered(
+        self,
+        breaker: CircuitBreaker,
+        tried: Attempts,
+        response: ApiResponse,
+        verdict: Verdict,
+        sent_at: float,
+        *,
+        is_alone: bool,
+    ) -> Verdict:
+        """Tell the breaker of an attempt that was not delivered; return the verdict.
+
+        Once a proxy or firewall blocks everything, a blocked request waits like an unanswered one.
+        """
+        cause = f"HTTP {response.status}" if response.status else response.problem
+        if response.is_blocked:
+            cause = f"a page of a proxy or firewall, {cause}"
+        if verdict is Verdict.REJECTED and response.is_blocked:
+            if is_alone and not tried.count_at_once:
+                breaker.note_blocked(cause)
+            if breaker.is_open and not tried.count_at_once:
+                verdict = Verdict.UNAVAILABLE
+        if verdict is not Verdict.UNAVAILABLE:
+            return verdict
+        breaker.note_unanswered(tried, sent_at, cause, is_answered=response.is_answer)
+        if breaker.is_probe(tried):
+            if breaker.asks_for_fields() and self.get(USERS_GET_FIELDS).is_answer:
+                breaker.close_for_suspects()
+            breaker.end_probe(tried)
+        return verdict
+
     def get(self, path: str, query: Mapping[str, str | int] | None = None) -> ApiResponse:
         """GET `/api/{path}` once; it counts as a call. Network errors are returned, too."""
         self._count_attempt()
         response = self._http.get(path, query)
-        self._note_answer(response)
+        if self._note_answer(response) and path == USERS_GET_FIELDS:
+            self.breakers.note_fields()
         return response
 
     def is_answering(self, since: float) -> bool:
@@ -302,6 +371,11 @@ class IterableClient:
                 logger.debug("%s: %s", USERS_GET_FIELDS, response.status or response.problem)
         return self._answered_at >= since and not self._stop.is_set()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the event `stop` is set."""
+        return self._stop.is_set()
+
     def now(self) -> float:
         """Return the time of the client's clock, for `is_answering`."""
         return self._clock()
@@ -311,31 +385,44 @@ class IterableClient:
             self.call_count += 1
             self.retry_count += is_retry
 
-    def _note_answer(self, response: ApiResponse) -> None:
-        if response.is_from_api:
-            self.has_api_answered = True
+    def _note_answer(self, response: ApiResponse) -> bool:
+        """Note whether Iterable is up, and return that."""
+        if not response.is_from_api:
+            return False
+        self.has_api_answered = True
         if response.is_answer:
             self._answered_at = self._clock()
+            return True
+        return False
 
     def _wait_before_retry(
         self,
         verdict: Verdict,
         response: ApiResponse,
-        attempts: int,
-        failures: int,
+        breaker: CircuitBreaker,
+        tried: Attempts,
+        limited_count: int,
         limited_at: float,
-        max_attempts: int,
     ) -> float | None:
-        """Return the seconds to wait before another attempt, None when this was the last."""
+        """Return the seconds to wait before another attempt, None when this was the last.
+
+        While the breaker is open it decides when to try again.
+        """
         if verdict is not Verdict.UNAVAILABLE or self._stop.is_set():
             return None
-        if response.status != 429:
-            if failures >= max_attempts:
+        requested_seconds = response.requested_wait_seconds
+        if not limited_count:
+            if tried.are_used_up:
                 return None
-            return backoff_seconds(failures, response.requested_wait_seconds)
-        wait_seconds = backoff_seconds(attempts, response.requested_wait_seconds)
+            if breaker.is_open:
+                return min(requested_seconds or 0.0, MAX_REQUESTED_WAIT_SECONDS)
+            return backoff_seconds(max(1, tried.failed_count), requested_seconds)
+        wait_seconds = backoff_seconds(limited_count, requested_seconds)
         waited_seconds = self._clock() - limited_at
-        return wait_seconds if waited_seconds + wait_seconds <= MAX_RATE_LIMITED_SECONDS else None
+        if waited_seconds + wait_seconds <= MAX_RATE_LIMITED_SECONDS:
+            return wait_seconds
+        breaker.note_rate_limit_over(wait_seconds)
+        return None
 
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
         """Log and return the verdict on a response from `requests`, as `update_user` returns it."""
@@ -358,11 +445,19 @@ class IterableClient:
         elapsed_seconds: float,
         *,
         is_bulk: bool,
+        is_delivered: bool,
     ) -> None:
-        """Log a request and its response, but only the size of a bulk request."""
+        """Log a request and its response, but only the size of a bulk request.
+
+        Of the response to a delivered single request, only the code: the rest says nothing new,
+        and the results file has it.
+        """
         request_text, response_text = f"{len(body)} bytes", f"{len(response.content)} bytes"
         if self._log_payloads:
-            response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
+            if is_delivered and not is_bulk:
+                response_text = '{"code":"Success"}'
+            else:
+                response_text = response.content[:MAX_LOGGED_BYTES].decode("utf-8", "replace")
             if not is_bulk:
                 request_text = RowText(body[:MAX_LOGGED_BYTES].decode("utf-8", "replace"))
         logger.debug(
@@ -383,18 +478,31 @@ class IterableClient:
         subject: str,
         attempt: int,
         wait_seconds: float | None,
+        *,
+        is_outage: bool = False,
     ) -> None:
         details = [subject] if subject else []
         details += [response.code] if response.code and response.status is not None else []
         if self._log_payloads and response.message not in ("", response.problem):
             details.append(response.message[:200])
-        if wait_seconds is not None:
+        if is_outage and wait_seconds is not None:
+            details.append(f"attempt {attempt}, waits until Iterable answers")
+        elif wait_seconds is not None:
             details.append(f"attempt {attempt}, retry in {wait_seconds:.1f} s")
         elif attempt > 1:
             details.append(f"attempt {attempt}, the last")
         level = log_level(verdict, is_last=wait_seconds is None)
+        if is_outage and verdict is Verdict.UNAVAILABLE:
+            level = logging.DEBUG  # the breaker logs the outage
         suffix = f" ({'; '.join(details)})" if details else ""
-        logger.log(level, "%s%s", error_line(endpoint, response), suffix)
+        kind = failure_of(endpoint, response.code or response.status)
+        logger.log(level, "%s%s", error_line(endpoint, response), suffix, extra=kind)
+
+
+def bulk_body(endpoint: str, items: Sequence[bytes]) -> bytes:
+    """Return the body of a bulk request from the JSON bodies of single ones."""
+    name = b"users" if endpoint == USERS_BULK_UPDATE else b"events"
+    return b'{"%b":[%b]}' % (name, b",".join(items))
 
 
 def _to_body(content: JSON) -> bytes:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -27,6 +28,8 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_BYTES = 10_000_000
 BACKUP_COUNT = 5
 FILE_ONLY = {"file_only": True}  # `extra` of log records that only the file gets
+SHOWN_FAILURES = 3  # of one kind; the console counts the others
+COUNT_EVERY_SECONDS = 60.0
 _MAX_LINKS = 40  # the limit of Linux
 _WRITE_EVERY_SECONDS = 0.1  # at most so many DEBUG lines are lost if the process is killed
 MIN_SECRET_CHARACTERS = 4  # a shorter one would match parts of unrelated words
@@ -148,34 +151,68 @@ def follow_own_links(path: str | Path) -> Path:
 
 
 def setup_logger(
-    name: str, log_file: str | Path, log_level: str = "INFO", *, redact_emails: bool = False
+    name: str,
+    log_file: str | Path | None,
+    log_level: str = "INFO",
+    *,
+    file_level: str = "DEBUG",
+    redact_emails: bool = False,
 ) -> logging.Logger:
-    """Log `name` to the console from `log_level` up, and everything to a rotating file.
+    """Log `name` to the console from `log_level` up, and to a rotating file from `file_level` up.
 
     The file has mode 0600 and rotates at 10 MB with five backups. The empty name stands for the
     whole program. A link in place of the file is followed only if it is one of `follow_own_links`.
-    A second call replaces the handlers of the first. Raises ValueError for an
-    unknown level, OSError if the file cannot be written.
+    Without a file (None) the console takes its place: it gets what is for the file only, and each
+    failure. A second call replaces the handlers of the first. Raises ValueError for an unknown
+    level, OSError if the file cannot be written.
     """
-    if log_level.upper() not in LEVELS:
-        raise ValueError(f"unknown log level {log_level!r}: use one of {', '.join(LEVELS)}")
-    file_handler = _PrivateRotatingFile(log_file)
-    file_handler.setLevel(logging.DEBUG)
-    console = _Console(sys.stderr)
-    console.setLevel(log_level.upper())
-    console.addFilter(lambda record: not getattr(record, "file_only", False))
+    console_level, file_level = _to_level(log_level), _to_level(file_level)
+    handlers: list[logging.Handler] = [_Console(sys.stderr, log_file)]
+    handlers[0].setLevel(console_level)
+    if log_file is not None:
+        handlers.insert(0, _PrivateRotatingFile(log_file))
+        handlers[0].setLevel(file_level)
     logger = logging.getLogger(name)
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
-    for new_handler in (file_handler, console):
+    for new_handler in handlers:
         new_handler.setFormatter(_RedactingFormatter(emails=redact_emails))
         logger.addHandler(new_handler)
-    logger.setLevel(logging.DEBUG)
+    # Lines that no handler wants are not even made.
+    logger.setLevel(min(handler.level for handler in handlers))
     logger.propagate = False
     for library in ("urllib3", "mysql", "asyncio", "aiohttp", "mysql_mimic", "sqlglot"):
         logging.getLogger(library).setLevel(logging.WARNING)
     return logger
+
+
+def _to_level(name: str) -> str:
+    if name.upper() not in LEVELS:
+        raise ValueError(f"unknown log level {name!r}: use one of {', '.join(LEVELS)}")
+    return name.upper()
+
+
+def log_path() -> str | None:
+    """Return the path of the program's log file, None where there is none."""
+    handlers = logging.getLogger().handlers
+    files = (each.baseFilename for each in handlers if isinstance(each, logging.FileHandler))
+    return next(files, None)
+
+
+def failure_of(endpoint: str, code: object) -> dict[str, object]:
+    """Return the `extra` of a log record about one of many failures of this kind.
+
+    The console shows the first three of a kind and then counts them once a minute.
+    """
+    return {"failure": f"{endpoint} {code}"}
+
+
+def show_failure_counts() -> None:
+    """Print how many failures the console has counted since it last said so."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Console):
+            handler.show_counts()
 
 
 def log_uncaught_errors() -> None:
@@ -248,8 +285,65 @@ class _RedactingFormatter(logging.Formatter):
         return "\n".join(f"  {self._redact(line)}" for line in text.split("\n"))
 
 
+@dataclass
+class _FailureCount:
+    """The failures of one kind since `since` (unix seconds) that the console did not show."""
+
+    shown: int = 0
+    logger: str = ""
+    hidden: int = 0
+    level: int = logging.NOTSET  # the highest of those that are hidden
+    since: float = 0.0
+
+
 class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 cannot subscript it
-    """Handler for standard error; a full disk or a closed pipe does not stop the run."""
+    """Handler for standard error; a full disk or a closed pipe does not stop the run.
+
+    Of failures of one kind (`failure_of`) it shows three and then counts, because the log file has
+    each of them. At DEBUG, or without a log file, it shows everything.
+    """
+
+    def __init__(self, stream: TextIO, log_file: str | Path | None) -> None:
+        super().__init__(stream)
+        self._log_file = log_file
+        self._failures: dict[str, _FailureCount] = {}
+        if log_file is not None:
+            self.addFilter(lambda record: not getattr(record, "file_only", False))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = getattr(record, "failure", None)
+        if kind is None or self._log_file is None or self.level <= logging.DEBUG:
+            super().emit(record)
+            return
+        count = self._failures.setdefault(kind, _FailureCount())
+        if count.shown < SHOWN_FAILURES:
+            count.shown += 1
+            count.since = record.created
+            super().emit(record)
+            return
+        count.hidden += 1
+        count.level = max(count.level, record.levelno)
+        count.logger = record.name
+        if record.created - count.since >= COUNT_EVERY_SECONDS:
+            self._show_count(kind, count, record.created)
+
+    def show_counts(self) -> None:
+        """Print the counts that are not zero, and start anew with them."""
+        with self.lock or contextlib.nullcontext():
+            for kind, count in self._failures.items():
+                if count.hidden:
+                    self._show_count(kind, count, time.time())
+
+    def _show_count(self, kind: str, count: _FailureCount, now: float) -> None:
+        line = {
+            "name": count.logger,
+            "levelno": count.level,
+            "levelname": logging.getLevelName(count.level),
+            "msg": "%s: %s more in the last %.0f s (each one is in %s)",
+            "args": (kind, f"{count.hidden:,}", max(1.0, now - count.since), self._log_file),
+        }
+        super().emit(logging.makeLogRecord(line))
+        count.hidden, count.level, count.since = 0, logging.NOTSET, now
 
     def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exc_info()[1], OSError):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # no traceback for Ctrl-C during the imports below
+# No traceback for Ctrl-C during the imports below; where it is ignored, it stays ignored.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
+from commands.flags import problem_with_flags
 from config.version import VERSION
-from errors import ExitStatus, SyncError, explain_import_error
-from logger_config import FILE_ONLY
+from errors import ExitStatus, SyncError, explain_import_error, is_told
+from logger_config import FILE_ONLY, log_path
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -63,35 +65,33 @@ def exit_status_of(command: Callable[[], int]) -> int:
         except ImportError as error:
             raise explain_import_error(error) from error
     except KeyboardInterrupt as interrupt:  # Interrupted has a number, and maybe a message
-        if str(interrupt):
+        if str(interrupt) and not is_told(interrupt):
             print_error(str(interrupt))
         return 128 + getattr(interrupt, "number", signal.SIGINT)
     except SyncError as error:
         for line in error.lines:
-            if _log_file():
+            if log_path():  # without a file the same line would stand twice on the console
                 logger.error("%s", line, extra=FILE_ONLY)
-            print_error(line)
+            if not is_told(error):
+                print_error(line)
         return error.exit_status
     except Exception as error:  # noqa: BLE001 - its text and traceback may hold personal data
         return _report_bug(error)
 
 
 def _report_bug(error: Exception) -> ExitStatus:
-    log_file = _log_file()
-    if log_file:
+    where = "there is no log yet"
+    if log_file := log_path():
+        where = f"the traceback is in {log_file}"
+    elif logging.getLogger().handlers:
+        where = "the traceback is above"
+    if log_file or (logging.getLogger().handlers and not is_told(error)):
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
-    where = f"the traceback is in {log_file}" if log_file else "there is no log yet"
-    print_error(
-        f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
-    )
+    if not is_told(error):
+        print_error(
+            f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
+        )
     return ExitStatus.BUG
-
-
-def _log_file() -> str | None:
-    """Return the path of the log file, None before logging is set up."""
-    handlers = logging.getLogger().handlers
-    files = (each.baseFilename for each in handlers if isinstance(each, logging.FileHandler))
-    return next(files, None)
 
 
 def _run_command(argv: Sequence[str]) -> int:
@@ -112,24 +112,33 @@ def _run_command(argv: Sequence[str]) -> int:
 
         for warning in environment.warnings:
             print_error(warning)
-        return print_history(environment)
+        return print_history(environment, as_json=flags.json)
     if flags.check:
         from commands.check.run import run_check
 
-        return run_check(environment, flags.env_file)
+        return run_check(environment, flags.env_file, quiet=flags.quiet, as_json=flags.json)
     if flags.export is not None:
         from commands.export import run_export
 
-        return run_export(_prepare(flags, environment), Path(flags.export))
+        settings = _prepare(flags, environment)
+        return run_export(settings, Path(flags.export), limit=flags.limit, quiet=flags.quiet)
     if flags.verify is not None:
         from commands.verify.run import run_verify
 
-        return run_verify(_prepare(flags, environment), flags.verify)
+        settings = _prepare(flags, environment)
+        return run_verify(settings, flags.verify, quiet=flags.quiet, as_json=flags.json)
     return _sync(flags, environment)
 
 
 def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    settings = _prepare(flags, environment)
+    try:
+        settings = _prepare(flags, environment, quiet_level="CRITICAL")  # see commands/news.py
+    except SyncError as error:
+        if not flags.dry_run:
+            from commands.prepare import ping_failure
+
+            ping_failure(environment, error)
+        raise
     from commands.sync import run_sync
     from sync.run import Options
 
@@ -143,10 +152,12 @@ def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return run_sync(settings, options, quiet=flags.quiet, as_json=flags.json)
 
 
-def _prepare(flags: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+def _prepare(
+    flags: argparse.Namespace, environment: Mapping[str, str], *, quiet_level: str = "ERROR"
+) -> Settings:
     from commands.prepare import prepare
 
-    level = "ERROR" if flags.quiet else "DEBUG" if flags.verbose else None
+    level = quiet_level if flags.quiet else "DEBUG" if flags.verbose else None
     return prepare(environment, mode=flags.mode, console_level=level)
 
 
@@ -156,8 +167,8 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         description="Read the pro users with their latest page view from MySQL, update each "
         "profile in Iterable and track the page view as an event. Safe to run again at any time.",
         epilog="Exit status: 0 success; 1 ended early; 2 wrong flags "
-        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 130 or 143 "
-        "stopped by a signal.",
+        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 129, 130 "
+        "or 143 stopped by a signal.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -170,7 +181,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         "--mode", choices=("per-user", "bulk"), help="use this mode instead of SYNC_MODE"
     )
     parser.add_argument(
-        "--full-refresh", action="store_true", help="also send rows that have not changed"
+        "--full-refresh", action="store_true", help="also send what has not changed or was rejected"
     )
     parser.add_argument(
         "--ignore-guards",
@@ -182,12 +193,12 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"
     )
     verbosity = parser.add_mutually_exclusive_group()
-    verbosity.add_argument("--quiet", action="store_true", help="print errors only")
+    verbosity.add_argument("--quiet", action="store_true", help="print only what is new")
     verbosity.add_argument("--verbose", action="store_true", help="also print debug messages")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print the result and its counts as JSON on standard output",
+        help="print the result as JSON on standard output",
     )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {VERSION}")
     actions = parser.add_argument_group("instead of a sync")
@@ -211,10 +222,18 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         help="read up to N delivered users back from Iterable and compare them",
     )
     action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
-    return parser.parse_args(argv)
+    given, unknown = parser.parse_known_args(argv)
+    problem = problem_with_flags(given, unknown, parser.flag_names())
+    if problem:
+        parser.error(problem)
+    return given
 
 
 class _Parser(argparse.ArgumentParser):
+    def flag_names(self) -> list[str]:
+        """Return the names of all flags, without the short form `-h`."""
+        return [name for action in self._actions for name in action.option_strings if name != "-h"]
+
     def error(self, message: str) -> NoReturn:
         print_error(f"{message} (see main.py --help)")
         self.exit(ExitStatus.BAD_SETTINGS)

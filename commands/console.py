@@ -11,8 +11,10 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
+from commands.colour import coloured, takes_colour
 from logger_config import CONTROL_CHARACTERS, redact, redirect_to_devnull
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -28,16 +30,25 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def print_line(line: str, out: TextIO | None = None, *, redacts_secrets: bool = True) -> None:
+def print_line(
+    line: str,
+    out: TextIO | None = None,
+    *,
+    redacts_secrets: bool = True,
+    colours: Mapping[str, str] | None = None,
+) -> None:
     """Print a line. Once a line cannot be written, this and all later lines are discarded.
 
     The reason is printed on standard error, unless it is a closed pipe (`| head`). Characters that
-    the terminal's encoding lacks are escaped.
+    the terminal's encoding lacks are escaped. `colours` are patterns and styles for a terminal.
     """
     out = out or sys.stdout
     encoding = out.encoding or "utf-8"
     text = redact(line, secrets=redacts_secrets)
-    _write(text.encode(encoding, "backslashreplace").decode(encoding), out)
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    if colours and takes_colour(out):
+        text = coloured(text, colours)
+    _write(text, out)
 
 
 def _write(line: str, out: TextIO) -> None:
@@ -71,6 +82,11 @@ def print_json(text: str) -> None:
     """Print JSON of several lines on standard output."""
     for line in text.split("\n"):
         _write(_safe_json(line, sys.stdout), sys.stdout)
+
+
+def print_as_json(value: object) -> None:
+    """Print a value as JSON of several lines on standard output."""
+    print_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _safe_json(text: str, out: TextIO) -> str:

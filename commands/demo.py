@@ -32,7 +32,7 @@ def run_demo(sync: Callable[[Mapping[str, str]], int]) -> ExitStatus:
             "FIRST RUN: every row is new, some are invalid or rejected, one call is retried\n"
         )
         sync(environment)
-        print_text("\nSECOND RUN: only what failed is sent again\n")
+        print_text("\nSECOND RUN: nothing has changed, so nothing is sent\n")
         sync(environment)
     print_text(f"\nLog, results and reports of this demo: {folder}")
     return ExitStatus.OK

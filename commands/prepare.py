@@ -1,4 +1,4 @@
-"""Preparation shared by the commands: settings, log, stop signals, limits of the process."""
+"""Preparation shared by the commands: settings, log, limits of the process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import gc
 import logging
 import resource
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from config.settings import Settings, warnings_about
-from errors import ConfigError, require_packages
-from logger_config import log_uncaught_errors, register_secret, setup_logger
-from sync.signals import StopSignal
+from config.settings import Settings, read_setting, warnings_about
+from errors import ConfigError, SyncError, require_packages
+from logger_config import log_uncaught_errors, redact, register_secret, setup_logger
+from reporting.healthcheck import Healthcheck
+from reporting.news import collect_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +35,32 @@ def prepare(
         settings = replace(settings, sync_mode=mode)
     register_secrets(settings)
     try:
-        level = console_level or settings.log_level
-        setup_logger("", settings.log_file, level, redact_emails=not settings.log_payloads)
+        setup_logger(
+            "",
+            settings.log_file,
+            console_level or settings.log_level,
+            file_level=settings.log_file_level,
+            redact_emails=not settings.log_payloads,
+        )
     except OSError as error:
         raise ConfigError(
             [f"LOG_FILE {settings.log_file} cannot be written: {error.strerror}"]
         ) from error
+    collect_warnings(redact_emails=not settings.log_payloads)
     log_uncaught_errors()
     for warning in warnings_about(environment):
         logger.warning("%s", warning)
     return settings
+
+
+def ping_failure(environment: Mapping[str, str], error: SyncError) -> None:
+    """Report to the health check, if its own settings are usable, that a run could not start."""
+    try:
+        url = read_setting(environment, "HEALTHCHECK_URL")
+        sync = read_setting(environment, "SYNC_NAME")
+    except ConfigError:
+        return
+    Healthcheck(url, sync=sync).failed(redact(str(error)))
 
 
 def check_packages(settings: Settings) -> None:
@@ -56,18 +72,6 @@ def register_secrets(settings: Settings) -> None:
     """Redact the secrets of the settings in everything that is printed or logged."""
     for secret, label in settings.secrets():
         register_secret(secret, label)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[StopSignal]:
-    """Handle SIGINT and SIGTERM with a StopSignal, then restore the previous handlers."""
-    stop = StopSignal()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def allow_open_files() -> None:

@@ -29,6 +29,13 @@ def plain_text(text: str) -> str:
     return text
 
 
+def short_text(text: str) -> str:
+    """Return a name of at most 64 characters, which may be empty."""
+    if len(text) > 64 or not text.isprintable():
+        raise ValueError("must be at most 64 printable characters")
+    return text
+
+
 def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("contains characters that an API key cannot contain: copy it again")
@@ -126,6 +133,11 @@ def file_in_a_folder(text: str) -> Path:
     if path.is_dir():
         raise ValueError(f"is a folder, not a file: {path}")
     return path
+
+
+def log_file_or_none(text: str) -> Path | None:
+    """Return the path of the log file, None for `-`: no file."""
+    return None if text == "-" else file_in_a_folder(text)
 
 
 def regular_file(text: str) -> Path:

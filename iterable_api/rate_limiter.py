@@ -28,7 +28,7 @@ MAX_REQUESTED_WAIT_SECONDS = 60.0  # a longer one is shortened to this
 _CATCH_UP_SECONDS = 0.2
 _CATCH_UP_FACTOR = 1.25
 _CATCH_UP_STEP_SECONDS = 0.02  # the permits of so long may start together
-_MIN_JITTER_SECONDS, _MAX_JITTER_SECONDS = 0.01, 0.02
+_JITTER_SECONDS = 0.015  # of arrivals, as network latency varies
 
 # After a 429 the rate follows the curve of TCP CUBIC (RFC 9438): quickly back to nearly the rate at
 # which the 429 came, slowly past it, then faster and faster. A rate that is 3 % lower is back after
@@ -178,7 +178,7 @@ class RateLimiter:
         self._due = max(self._due, slot - _CATCH_UP_SECONDS) + self._window.seconds_apart
         # Drop by age, not by count: bookings of waiting threads, which a 429 cancels, would push
         # out calls that have just started.
-        _drop_before(now - 1.0 - _MAX_JITTER_SECONDS, self._booked)
+        _drop_before(now - 1.0 - _JITTER_SECONDS, self._booked)
 
     def _update_rate(self, now: float) -> None:
         growth = self.full_rate * _GROWTH
@@ -203,12 +203,11 @@ class _Window(NamedTuple):
 def _window_of(rate: float) -> _Window:
     """Return the window of a rate: a second has room for 8 of 7.5 permits, on average for 7.5.
 
-    Network latency varies, so calls sent at five a second could arrive at six. A tenth of an
-    interval, at least 10 ms and at most 20, is therefore added to each second.
+    Network latency varies, so calls sent at five a second could arrive at six: `_JITTER_SECONDS`
+    is therefore added to each second.
     """
     permits = ceil(rate)
-    jitter_seconds = min(_MAX_JITTER_SECONDS, max(_MIN_JITTER_SECONDS, 0.1 / rate))
-    seconds = permits / rate + jitter_seconds
+    seconds = permits / rate + _JITTER_SECONDS
     return _Window(permits, seconds, seconds / permits)
 
 

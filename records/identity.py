@@ -30,7 +30,8 @@ _PLAIN_EMAIL = re.compile(
     r"(?=.{6,254}\Z)(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 )
-_BLAKE2B = blake2b(digest_size=8)
+_BLAKE2B, _LONG_BLAKE2B = blake2b(digest_size=8), blake2b(digest_size=16)
+_NAME_IN_EVENT_IDS = EVENT_NAME.replace("_", "-")
 _to_int64 = Struct(">q").unpack  # SQLite's integers are signed
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
 
@@ -42,9 +43,9 @@ class RowKey(NamedTuple):
     email: str
     user_key: int  # `to_user_key` of the e-mail; rows with the same one are duplicates
     event_at: int  # microseconds since 1970, UTC
+    tie_breaker: int  # decides between rows of one user with equal times
     profile_hash: int
     event_hash: int
-    tie_breaker: int  # decides between rows of one user with equal times
 
 
 def to_change_hash(content: object) -> int:
@@ -119,19 +120,16 @@ def to_named_event_id(event_id: str) -> str:
     """Return the event id for a row's own value in the column `event_id`; ValueError if empty."""
     if not event_id.strip():
         raise ValueError("the event_id is empty")
-    plain_id = f"{_event_name_in_ids()}-id-{event_id}"
+    plain_id = f"{_NAME_IN_EVENT_IDS}-id-{event_id}"
     if len(plain_id) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(event_id):
         return plain_id
     return _hashed_id([EVENT_NAME, event_id])
 
 
 def _hashed_id(parts: list[str | None]) -> str:
-    digest = blake2b(orjson.dumps(parts), digest_size=16).hexdigest()
-    return f"{_event_name_in_ids()}-{digest}"
-
-
-def _event_name_in_ids() -> str:
-    return EVENT_NAME.replace("_", "-")
+    digest = _LONG_BLAKE2B.copy()
+    digest.update(orjson.dumps(parts))
+    return f"{_NAME_IN_EVENT_IDS}-{digest.hexdigest()}"
 
 
 def to_stable_text(value: Any) -> str | None:

@@ -112,6 +112,8 @@ class RowMapping:
             ]
 
         self._user_fields, self._event_fields = located(user_fields), located(event_fields)
+        self._parsed_row: Sequence[Any] | None = None
+        self._parsed: _Parsed
         # What the settings contribute to the payloads; see `state.delivered`.
         self.profile_settings = to_change_hash(
             [sorted(map(list, user_fields)), str(zone), send_nulls]
@@ -132,9 +134,7 @@ class RowMapping:
             return None
         try:
             trimmed = email.strip()
-            event_time, event_at = self._to_event_time(row[self._event_time])
-            profile_fields = self._to_profile_fields(row)
-            event_fields = self._to_fields(row, self._event_fields, False)
+            event_time, event_at, profile_fields, event_fields = self._parse(row)
             page_or_event_id = to_stable_text(row[self._page_or_event_id])
             # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
             event = (trimmed, EVENT_NAME, event_time, page_or_event_id, event_at, event_fields)
@@ -145,9 +145,9 @@ class RowMapping:
                 trimmed,
                 to_user_key(trimmed),
                 event_at,
+                to_tie_breaker(page_or_event_id, profile_hash, event_hash),
                 profile_hash,
                 event_hash,
-                to_tie_breaker(page_or_event_id, profile_hash, event_hash),
             )
         except (ValueError, TypeError):  # TypeError: text that is not Unicode
             return None
@@ -163,12 +163,9 @@ class RowMapping:
         email = row[self._email]
         try:
             email = _to_valid_email(email)
-            moment, event_at = self._to_event_time(row[self._event_time])
+            moment, event_at, profile_fields, event_fields = self._parse(row)
             event_time = to_time_text(moment)
             event_id = self._to_event_id(row, email, event_time)
-            profile_fields = self._to_profile_fields(row)
-            event_fields = self._to_fields(row, self._event_fields, False)
-            event_fields["timestamp"] = event_time[:19]
             profile = orjson.dumps({"email": email, "dataFields": profile_fields})
             event = orjson.dumps(
                 {
@@ -176,7 +173,7 @@ class RowMapping:
                     "eventName": EVENT_NAME,
                     "id": event_id,
                     "createdAt": event_at // 1_000_000,
-                    "dataFields": event_fields,
+                    "dataFields": {**event_fields, "timestamp": event_time[:19]},
                 }
             )
         except ValueError as error:
@@ -209,6 +206,16 @@ class RowMapping:
         if self.has_event_ids:
             return to_named_event_id(page_or_event_id or "")
         return to_event_id(email, event_time, page_or_event_id)
+
+    def _parse(self, row: Sequence[Any]) -> _Parsed:
+        """Return what both the key and the payloads are made of; kept for the last row."""
+        if row is not self._parsed_row:
+            moment, event_at = self._to_event_time(row[self._event_time])
+            profile_fields = self._to_profile_fields(row)
+            event_fields = self._to_fields(row, self._event_fields, False)
+            self._parsed = moment, event_at, profile_fields, event_fields
+            self._parsed_row = row
+        return self._parsed
 
     def _to_event_time(self, value: object) -> tuple[datetime, int]:
         """Return the time without a zone, and its microseconds since 1970, UTC.
@@ -255,6 +262,9 @@ class RowMapping:
         return values
 
 
+# The event time with the digits that are stored, the same in microseconds since 1970, the fields of
+# the profile, those of the event.
+_Parsed = tuple[datetime, int, dict[str, Any], dict[str, Any]]
 # Name of the field, index of its column, cast, time zone of a naive datetime.
 _LocatedField = tuple[str, int, str, tzinfo]
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 JSON = dict[str, Any]
+_MAX_FIELD_CHARACTERS = 100
 
 
 class Verdict(str, Enum):
@@ -60,11 +61,17 @@ class CallResult:
     attempts: int = 1  # 0: stopped before the first attempt
     elapsed_seconds: float = 0.0  # waits included
     is_blocked: bool = False  # the last response came from a proxy or firewall, not from Iterable
+    met_only_outage: bool = False  # the run ended while the request waited for Iterable to answer
 
     @property
     def delivered(self) -> bool:
         """Whether the verdict is `delivered`."""
         return self.verdict is Verdict.DELIVERED
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the call says anything about its rows; if not, they were not attempted."""
+        return self.attempts > 0 and not self.met_only_outage
 
     @property
     def response(self) -> JSON:
@@ -80,6 +87,21 @@ class CallResult:
             "attempts": self.attempts,
             "response": self.response,
         }
+
+
+def named_field(params: Any) -> str | None:
+    """Return the field that the `params` of Iterable's response name as the problem, or None.
+
+    `RequestFieldsTypesMismatched`: {"validationErrors": {"signupDate": {...}}}; `BadJsonBody`:
+    {"obj.dataFields.age": "..."}.
+    """
+    if not isinstance(params, dict):
+        return None
+    errors = params.get("validationErrors")
+    if isinstance(errors, dict) and errors:
+        return str(next(iter(errors)))[:_MAX_FIELD_CHARACTERS]
+    name = str(next(iter(params), ""))
+    return name.rpartition(".")[2][:_MAX_FIELD_CHARACTERS] if name.startswith("obj.") else None
 
 
 # After one of these results of an update, no event can reach the user either.
@@ -143,11 +165,14 @@ def row_entry(
     update: JSON | None = None,
     event: JSON | None = None,
     timestamp: str | None = None,
+    first_failed_at: str | None = None,
+    runs_failed: int | None = None,
 ) -> JSON:
     """Return a row's entry in `records[]` of the results file.
 
     `update` and `event` are `CallResult.to_json()`, None if no call was made. `timestamp` is the
-    time of the outcome (ISO 8601); None means now.
+    time of the outcome (ISO 8601); None means now. `first_failed_at` and `runs_failed` say how long
+    the row has failed for the same reason; None means that it did not fail.
     """
     return {
         "user_id": user_id,
@@ -156,6 +181,8 @@ def row_entry(
         "outcome": outcome.value,
         "overall_success": outcome in (Outcome.SUCCESSFUL, Outcome.UNCHANGED),
         "reason": reason,
+        "first_failed_at": first_failed_at,
+        "runs_failed": runs_failed,
         "users_update": update,
         "events_track": event,
     }

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
 from typing import NamedTuple
+
+import orjson
 
 from records.outcomes import CallResult, Outcome, Verdict, row_outcome
 
 # Beginning of the reason of an invalid row; it goes on with the other user's id.
 SHARED_EVENT_ID = "the event_id is not unique"
+
+
+def common_reason(reason: str | None) -> str:
+    """Return the reason of an invalid row without what differs from row to row."""
+    return SHARED_EVENT_ID if (reason or "").startswith(SHARED_EVENT_ID) else reason or ""
 
 
 class RequestKind(str, Enum):
@@ -75,6 +82,17 @@ def _outcome_of(state: RowState) -> Outcome:
     )
 
 
+class FailureAge(NamedTuple):
+    """How long a request has failed for the same reason, or a row has been invalid."""
+
+    first_failed_at: int  # unix seconds
+    runs_failed: int  # this run included; 1: the failure is new
+
+
+FailureAges = Mapping[str, FailureAge]  # by `RequestKind`; of an invalid row by INVALID_ROW
+INVALID_ROW = "row"
+
+
 class SettledRow(NamedTuple):
     """A row with the results of its requests so far, as JSON text (`CallResult.to_json`)."""
 
@@ -86,6 +104,12 @@ class SettledRow(NamedTuple):
     update_result: str | None
     event_result: str | None
     settled_at: float | None  # unix seconds
+    failure_ages: str | None = None  # JSON of `FailureAges`; None: nothing has failed
+
+    def ages(self) -> FailureAges:
+        """Return how long each failing request has failed."""
+        stored = orjson.loads(self.failure_ages) if self.failure_ages else {}
+        return {kind: FailureAge._make(age) for kind, age in stored.items()}
 
 
 class Failure(NamedTuple):
@@ -96,3 +120,4 @@ class Failure(NamedTuple):
     code: str | None
     rows: int
     example_user_id: int | str | None
+    field: str | None = None  # one that Iterable names in a response

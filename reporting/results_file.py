@@ -7,8 +7,10 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -108,22 +110,22 @@ def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[by
             (Outcome.NOT_ATTEMPTED, why_not_attempted),
         )
     }
-    for row in rows:
-        end = usual_ends.get(row.state.outcome)
-        if end is None:
-            yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
-        else:
-            yield b',\n    {"user_id":%b,"email":%b%b' % (
-                orjson.dumps(row.user_id),
-                orjson.dumps(row.email),
-                end,
-            )
+    for state, equal_rows in groupby(rows, key=attrgetter("state")):
+        end = usual_ends.get(state.outcome)
+        for row in equal_rows:
+            if end is None:
+                yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
+            else:
+                user_id, email = orjson.dumps(row.user_id), orjson.dumps(row.email)
+                yield b',\n    {"user_id":%b,"email":%b%b' % (user_id, email, end)
 
 
 def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
     reason, settled_at = row.reason, row.settled_at
     if row.update_result and not row.event_result and not row.state.event_in_place:
         reason = _why_no_event(row.update_result, why_not_attempted)
+    elif row.event_result and not row.update_result and not row.state.profile_in_place:
+        reason = f"the profile was not sent: {why_not_attempted}"
     return row_entry(
         row.user_id,
         row.email,
@@ -131,8 +133,22 @@ def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
         reason,
         _as_json(row.update_result),
         _as_json(row.event_result),
-        now if settled_at is None else iso_time(datetime.fromtimestamp(settled_at, timezone.utc)),
+        now if settled_at is None else _utc_time(settled_at),
+        *_age_of(row),
     )
+
+
+def _age_of(row: SettledRow) -> tuple[str | None, int | None]:
+    """Return since when and for how many runs a row has failed; of two requests the longer one."""
+    ages = row.ages().values()
+    if not ages:
+        return None, None
+    first_failed_at = min(age.first_failed_at for age in ages)
+    return _utc_time(first_failed_at), max(age.runs_failed for age in ages)
+
+
+def _utc_time(unix_seconds: float) -> str:
+    return iso_time(datetime.fromtimestamp(unix_seconds, timezone.utc))
 
 
 def _why_no_event(update_result: str, why_not_attempted: str) -> str:
@@ -147,31 +163,59 @@ def _as_json(stored: str | None) -> Any:
     return None if stored is None else orjson.Fragment(stored)
 
 
-def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
-    """Remove all but the `keep` newest results (0: keep all) and their reports; return how many.
+class KeptFile(NamedTuple):
+    """A results file with its report, as one."""
 
-    Files newer than the one just written come from a clock that was ahead: they are removed
-    first, because they would count as the newest for years. Temporary files of killed runs are
-    removed as well.
+    path: Path
+    modified_at_ns: int
+    size_bytes: int
+
+
+def kept_files(folder: Path) -> list[KeptFile]:
+    """Return the results files in the folder, in no order. Raises OSError."""
+    names = {path.name: path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)}
+    found = []
+    for path in names.values():
+        if path.suffix != ".json":
+            continue
+        with contextlib.suppress(OSError):  # it is removed at this moment
+            stats = path.lstat()
+            report = names.get(path.with_suffix(".html").name)
+            report_bytes = report.lstat().st_size if report else 0
+            found.append(KeptFile(path, stats.st_mtime_ns, stats.st_size + report_bytes))
+    return found
+
+
+def remove_old_results(folder: Path, keep: int, just_written: Path, *, keep_bytes: int = 0) -> int:
+    """Remove the oldest results files and their reports; return how many.
+
+    The newest `keep` files stay, as far as they take no more than `keep_bytes` together; 0 sets no
+    limit. The file just written always stays. Files newer than it come from a clock that was
+    ahead: they are removed first, because they would count as the newest for years. Temporary
+    files of killed runs are removed as well.
     """
     _remove_temporary_files(folder, just_written)
-    if keep == 0:
-        return 0
     removed = 0
     with contextlib.suppress(OSError):
-        written_at = just_written.lstat().st_mtime_ns
+        files = kept_files(folder)
+        (newest,) = [file for file in files if file.path == just_written] or [
+            KeptFile(just_written, just_written.lstat().st_mtime_ns, 0)
+        ]
 
-        def rank(path: Path) -> tuple[bool, int, str]:
-            modified_at = path.lstat().st_mtime_ns
-            return modified_at <= written_at, modified_at, path.name
+        def rank(file: KeptFile) -> tuple[bool, int, str]:
+            is_plausible = file.modified_at_ns <= newest.modified_at_ns
+            return is_plausible, file.modified_at_ns, file.path.name
 
-        ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
-        others = [path for path in ours if path.suffix == ".json" and path != just_written]
-        for old in sorted(others, key=rank, reverse=True)[keep - 1 :]:
-            with contextlib.suppress(OSError):  # for example a folder of that name
-                old.unlink(missing_ok=True)
-                removed += 1
-                old.with_suffix(".html").unlink(missing_ok=True)
+        others = sorted((file for file in files if file != newest), key=rank, reverse=True)
+        count, size_bytes = 1, newest.size_bytes
+        for file in others:
+            count += 1
+            size_bytes += file.size_bytes
+            if (keep and count > keep) or (keep_bytes and size_bytes > keep_bytes):
+                with contextlib.suppress(OSError):  # for example a folder of that name
+                    file.path.unlink(missing_ok=True)
+                    removed += 1
+                    file.path.with_suffix(".html").unlink(missing_ok=True)
     return removed
 
 

@@ -1,1 +1,1 @@
-"""The SQLite state file: the outbox of a run, deliveries and past runs. Start with `outbox`."""
+"""The SQLite state file: outbox, deliveries, failures and past runs. Start with `outbox`."""

@@ -51,6 +51,15 @@ SCHEMA_STEPS: Sequence[str] = (
     """,
     # Since version 1.2.0 the outbox has a file of its own, see state/outbox_file.py.
     "DROP TABLE outbox;",
+    """
+    CREATE TABLE failures (  -- one row per failing request or invalid row, see state/failures.py
+        row_key INTEGER, kind TEXT,
+        verdict TEXT, http_status INTEGER, code TEXT,
+        content_hash INTEGER, event_hash INTEGER,
+        judged_at INTEGER, first_failed_at INTEGER, runs_failed INTEGER, row_count INTEGER,
+        PRIMARY KEY (row_key, kind)
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -138,11 +147,11 @@ def open_for_reading(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqli
         with path.open("rb") as file:
             _check_header(path, file.read(_HEADER_BYTES))
         connection = sqlite3.connect(
-            _to_uri(path, "ro"), uri=True, isolation_level=None, timeout=10.0
+            to_uri(path, "ro"), uri=True, isolation_level=None, timeout=10.0
         )
         try:
             version = _checked_version(path, connection, steps)
-            if version == _newest(steps):
+            if version == newest_version(steps):
                 return connection
             copy = sqlite3.connect("", isolation_level=None)  # a file that SQLite removes
             connection.backup(copy)
@@ -162,7 +171,7 @@ def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
     connection.close()
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
         if path.with_name(path.name + "-wal").stat().st_size == 0:
-            writer = sqlite3.connect(_to_uri(path, "rw"), uri=True)
+            writer = sqlite3.connect(to_uri(path, "rw"), uri=True)
             with contextlib.closing(writer):
                 writer.execute("PRAGMA user_version").fetchone()
 
@@ -172,7 +181,8 @@ def _has_write_ahead_log(path: Path) -> bool:
     return log.exists() and log.stat().st_size > 0
 
 
-def _to_uri(path: Path, mode: str) -> str:
+def to_uri(path: Path, mode: str) -> str:
+    """Return the URI that opens the file in a mode of SQLite: `ro`, `rw`."""
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
@@ -196,7 +206,7 @@ def _checked_version(path: Path, connection: sqlite3.Connection, steps: Sequence
     is_new = application_id == 0 and not connection.execute("PRAGMA schema_version").fetchone()[0]
     if not is_new and application_id != APPLICATION_ID:
         raise StateError(f"{path} is not a state file of this program: choose another STATE_FILE.")
-    if version > _newest(steps):
+    if version > newest_version(steps):
         raise StateError(f"{path} was made by a newer version of this program: use that version.")
     if 0 < version < FIRST_VERSION:
         raise StateError(
@@ -211,7 +221,8 @@ def _checked_version(path: Path, connection: sqlite3.Connection, steps: Sequence
     return version
 
 
-def _newest(steps: Sequence[str]) -> int:
+def newest_version(steps: Sequence[str] = SCHEMA_STEPS) -> int:
+    """Return the `user_version` of a file that has taken all steps."""
     return FIRST_VERSION + len(steps) - 1
 
 
@@ -240,7 +251,7 @@ def _has_schema(connection: sqlite3.Connection, version: int, steps: Sequence[st
 def _make_ready(path: Path, connection: sqlite3.Connection, steps: Sequence[str]) -> None:
     version = _checked_version(path, connection, steps)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
-    if version < _newest(steps):
+    if version < newest_version(steps):
         # Before WAL mode, so that the first commit already contains the application id.
         _upgrade(connection, version, steps)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -254,7 +265,7 @@ def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[str])
     connection.executescript(
         f"BEGIN IMMEDIATE; {_steps_after(version, steps)}"
         f"PRAGMA application_id = {APPLICATION_ID};"
-        f"PRAGMA user_version = {_newest(steps)}; COMMIT;"
+        f"PRAGMA user_version = {newest_version(steps)}; COMMIT;"
         "PRAGMA secure_delete = OFF;"
     )
     if version:  # a step may have removed most of the file

@@ -139,26 +139,30 @@ class DeliveredTable:
                 self._database.executemany(_FORGET_FORMER_USER, values)
             self._database.executemany(_RECORD[kind], values)
 
-    def hashes_of(self, user_keys: Sequence[int]) -> dict[int, Hashes]:
-        """Return the hashes of those users that are in the table.
+    def has_users(self) -> bool:
+        """Return whether the table has any row."""
+        with state_errors(self._path):
+            found = self._database.execute("SELECT 1 FROM delivered LIMIT 1")
+            return found.fetchone() is not None
 
-        The result is one JSON value. SQLite then releases the interpreter once for all rows, and
-        the prefetching thread can work: a million look-ups take 3 s beside that thread this
-        way, and 6 s row by row.
+    def compare(self, first_seq: int, *, finds_all: bool) -> dict[int, Hashes]:
+        """Return by `seq` the hashes of outbox rows from `first_seq` on that differ from theirs.
+
+        With `finds_all` return those of all rows. A million comparisons in one statement for some
+        thousand rows take 1 s, and leave the interpreter to the thread that reads from MySQL.
         """
         with state_errors(self._path):
             found = self._database.execute(
                 # CAST: a value that is not a number, which no version of this program writes, then
                 # differs from every hash instead of breaking the comparison.
-                "SELECT json_group_array(json_array(user_key, CAST(profile_hash AS INTEGER),"
-                " CAST(event_hash AS INTEGER)))"
-                " FROM delivered WHERE user_key IN (SELECT value FROM json_each(?))",
-                (orjson.dumps(user_keys).decode(),),
-            ).fetchone()[0]
-            return {
-                user_key: (profile_hash, event_hash)
-                for user_key, profile_hash, event_hash in orjson.loads(found)
-            }
+                "SELECT seq, CAST(delivered.profile_hash AS INTEGER),"
+                " CAST(delivered.event_hash AS INTEGER)"
+                " FROM outbox LEFT JOIN delivered USING (user_key)"
+                " WHERE seq >= ? AND (? OR delivered.profile_hash IS NOT outbox.profile_hash"
+                " OR delivered.event_hash IS NOT outbox.event_hash)",
+                (first_seq, finds_all),
+            )
+            return {seq: (profile_hash, event_hash) for seq, profile_hash, event_hash in found}
 
     def find(self, user_keys: Iterable[int]) -> dict[int, DeliveredUser]:
         """Return those users that are in the table, with everything that is known of them."""

@@ -13,6 +13,8 @@ import orjson
 from records.outcomes import COUNT_NAMES
 from state.database import state_errors
 
+RUNNING, KILLED = "running", "killed"
+UNFINISHED = "the run did not finish"  # the reason of a killed run
 # At least so many runs are kept, and all of the days whose row counts are compared.
 KEPT_RUNS = 1_000
 COMPARED_DAYS = 14
@@ -58,12 +60,12 @@ class RunHistory:
         """Add a run; earlier runs that are still marked as running were killed."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE runs SET status = 'killed', reason = 'the run did not finish'"
-                " WHERE status = 'running'"
+                "UPDATE runs SET status = ?, reason = ? WHERE status = ?",
+                (KILLED, UNFINISHED, RUNNING),
             )
             self._database.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, NULL, 'running', NULL, '{}')",
-                (run_id, mode, started_at.isoformat(timespec="seconds")),
+                "INSERT INTO runs VALUES (?, ?, ?, NULL, ?, NULL, '{}')",
+                (run_id, mode, started_at.isoformat(timespec="seconds"), RUNNING),
             )
             self._database.execute(
                 "DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,14 +40,23 @@ from state.database import (
     state_errors,
 )
 from state.delivered import DeliveredTable, Hashes
+from state.failures import FailureTable
 from state.history import RunHistory
-from state.outbox_file import attach_outbox, create_temporary_outbox, release_free_pages
+from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
+from state.outbox_file import (
+    Held,
+    OutboxRow,
+    attach_outbox,
+    create_temporary_outbox,
+    release_free_pages,
+)
 from state.project import Match, Project, ProjectMemory
 
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
+_MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
 # Names in the table `remembered`: what the settings of the newest delivery that began contributed
 # to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
 _PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
@@ -52,7 +64,13 @@ _DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
 _HASH_OF_SETTING = "hash_of_setting"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
-_TO_SEND = "kind IS NULL AND update_verdict IS NULL AND event_verdict IS NULL"
+_PENDING = (
+    "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
+)
+_TO_SEND = (
+    "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
+    " AND (event_verdict IS NULL OR held = 'event')"
+)
 
 _RECORD = {
     RequestKind.PROFILE: (
@@ -81,32 +99,20 @@ class FillSummary:
     in_the_future: int
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
+    held_back: int = 0  # rows with a request that was rejected before and is not sent again
     changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
-class _OutboxRow(NamedTuple):
-    """A row of the table `outbox` when it is inserted."""
-
-    seq: int
-    user_id: int | str | None
-    email: str | None
-    user_key: int | None = None
-    event_at: int | None = None
-    tie_breaker: int | None = None
-    kind: str | None = None
-    reason: str | None = None
-    profile: bytes | None = None
-    profile_hash: int | None = None
-    event: bytes | None = None
-    event_hash: int | None = None
-    event_id: str | None = None
-
-
-_INSERT = (
-    f"INSERT INTO outbox ({', '.join(_OutboxRow._fields)})"  # noqa: S608 - our own names
-    f" VALUES ({', '.join('?' * len(_OutboxRow._fields))})"
+_INSERT_KEY = (
+    "INSERT INTO outbox (kind, seq, user_id, email, user_key, event_at, tie_breaker, profile_hash,"
+    " event_hash) VALUES "
 )
+_KEY = "('unchanged', ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ROW = f"INSERT OR REPLACE INTO outbox ({', '.join(OutboxRow._fields)}) VALUES "  # noqa: S608
+_ROW = f"({', '.join('?' * len(OutboxRow._fields))})"
+# So many rows go into a statement: SQLite then releases the interpreter once, not for each row.
+_ROWS_AT_ONCE = 100
 
 
 class Outbox:
@@ -130,12 +136,18 @@ class Outbox:
             with state_errors(path):
                 attach_outbox(self._database, path)
         self.delivered = DeliveredTable(path, self._database)
+        self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
+        self.mass_rejections = MassRejectionMemory(path, self._database)
         self.project = ProjectMemory(path, self._database)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
         self._project_to_note: Project | None = None
+        self.resolved_failures = 0  # users and invalid rows that failed before, and no longer
+        self._delivery_began_at = 0.0  # unix seconds
+        self._is_complete_read = False
+        self._tried_first: dict[RequestKind, list[PendingRow]] = {}
         self._has_noted_mapping = False
 
     def close(self) -> None:
@@ -153,14 +165,17 @@ class Outbox:
         *,
         full_refresh: bool = False,
         takes_samples: bool = False,
+        rejected_retry_hours: int = 0,
         on_first_to_send: Callable[[], None] = lambda: None,
         now: datetime | None = None,
     ) -> FillSummary:
         """Replace the contents of the outbox with the rows of the query, in one transaction.
 
         A row whose two requests were delivered with the same content becomes `unchanged` (not with
-        `full_refresh`). Of several rows with one user key, all but the one with the latest event
-        become `duplicate`; rows of two users with one `event_id` become `invalid`.
+        `full_refresh`). A request whose content Iterable has rejected less than
+        `rejected_retry_hours` ago is held back. Of several rows with one user key, all but the one
+        with the latest event become `duplicate`; rows of two users with one `event_id` become
+        `invalid`.
         With `takes_samples` the summary has rows that show whose project this is.
         `on_first_to_send` is called as soon as there is a row to send.
         """
@@ -170,16 +185,16 @@ class Outbox:
                 self._remember("run", self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
+            now_seconds = (now or datetime.now(timezone.utc)).timestamp()
+            self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
             samples: list[DeliveredSample] = []
             has_to_send = False
+            knows_users = not full_refresh and self.delivered.has_users()
             for chunk in chunks:
-                keys = [mapping.key(row) for row in chunk]
-                user_keys = [key.user_key for key in keys if key]
                 if takes_samples:
-                    self._take_samples(chunk, keys, user_keys, mapping, samples)
-                known = {} if full_refresh else self.delivered.hashes_of(user_keys)
-                sends = self._append(chunk, keys, known, mapping, total)
+                    self._take_samples(chunk, mapping, samples)
+                sends = self._append(chunk, total, mapping, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
                     has_to_send = True
@@ -187,64 +202,84 @@ class Outbox:
             self._mark_duplicates()
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
-            now_us = int((now or datetime.now(timezone.utc)).timestamp() * 1_000_000)
-            to_send, in_the_future, kept_events = self._database.execute(
-                "SELECT count(*) FILTER (WHERE kind IS NULL), count(*) FILTER (WHERE event_at > ?),"
-                " count(*) FILTER (WHERE event IS NULL AND event_hash IS NOT NULL"
-                " AND (kind IS NULL OR kind = 'unchanged')) FROM outbox",
-                (now_us,),
+            self.failures.release_marked_rows()
+            to_send, in_the_future, kept_events, held_back, invalid = self._database.execute(
+                "SELECT count(*) FILTER (WHERE kind IS NULL AND held IS NOT 'row'),"
+                " count(*) FILTER (WHERE event_at > ?),"
+                " count(*) FILTER (WHERE is_event_kept AND (kind IS NULL OR kind = 'unchanged')),"
+                " count(*) FILTER (WHERE held IS NOT NULL),"
+                " count(*) FILTER (WHERE kind = 'invalid') FROM outbox",
+                (int(now_seconds * 1_000_000),),
             ).fetchone()
+            if invalid:
+                self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
             changed_settings = self._changed_settings(mapping)
         self._mapping = mapping
         return FillSummary(
-            *(total, to_send, in_the_future, changed, kept_events, changed_settings),
+            *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
             samples=tuple(samples),
         )
 
     def _append(
         self,
         rows: Sequence[Sequence[Any]],
-        keys: Sequence[RowKey | None],
-        known: Mapping[int, Hashes],
+        first_seq: int,
         mapping: RowMapping,
-        rows_before: int,
+        *,
+        knows_users: bool,
     ) -> bool:
         """Insert rows and return whether any of them is to be sent.
 
-        `known` are the hashes that make a request unnecessary.
+        With `knows_users` a request is unnecessary if it was delivered with the same content.
         """
-        unchanged: list[tuple[Any, ...]] = []
-        others: list[tuple[int, Sequence[Any], RowKey | None]] = []
-        for seq, (row, key) in enumerate(zip(rows, keys, strict=True), rows_before):
-            # The event ids of all rows are compared with one another.
-            if (
-                key is not None
-                and known.get(key.user_key) == (key.profile_hash, key.event_hash)
-                and not mapping.has_event_ids
-            ):
-                unchanged.append((seq, *key[:4], key.tie_breaker))
-            else:
-                others.append((seq, row, key))
-        events = self._events_with_other_settings(
-            [key for _seq, _row, key in others], known, mapping.event_settings
+        known: Mapping[int, Hashes] = {}
+        kept: Mapping[int, str | None] = {}
+        numbered = enumerate(rows, first_seq)
+        # One after the other: the mapping parses a row once for its key and its payloads.
+        to_insert: Iterable[tuple[int, Sequence[Any], RowKey | None]] = (
+            (seq, row, mapping.key(row)) for seq, row in numbered
         )
-        to_insert = [
-            _to_outbox_row(seq, row, key, known, events, mapping) for seq, row, key in others
+        if knows_users:
+            keys = [mapping.key(row) for row in rows]
+            # All rows as unchanged ones first; those that are not are replaced.
+            known = self._insert_keys(keys, first_seq, finds_all=mapping.has_event_ids)
+            kept = self._events_with_other_settings(keys, first_seq, known, mapping.event_settings)
+            to_insert = (
+                (seq, row, key)
+                for (seq, row), key in zip(numbered, keys, strict=True)
+                if seq in known or key is None
+            )
+        changed = [
+            _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
+            for seq, row, key in to_insert
         ]
-        self._database.executemany(
-            "INSERT INTO outbox (seq, user_id, email, user_key, event_at, tie_breaker, kind)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'unchanged')",
-            unchanged,
-        )
-        self._database.executemany(_INSERT, to_insert)
-        return any(row.kind is None for row in to_insert)
+        checked = self.failures.hold_back(changed)
+        self._insert(_INSERT_ROW, _ROW, checked)
+        return any(row.kind is None and row.held != Held.ROW for row in checked)
+
+    def _insert_keys(
+        self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool
+    ) -> Mapping[int, Hashes]:
+        """Insert the valid rows as unchanged; return by `seq` what differs in `delivered`.
+
+        With `finds_all` return what it has for each row.
+        """
+        found = [(seq, *key) for seq, key in enumerate(keys, first_seq) if key is not None]
+        self._insert(_INSERT_KEY, _KEY, found)
+        return self.delivered.compare(first_seq, finds_all=finds_all)
+
+    def _insert(self, statement: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows; `row` is what stands for one of them in the statement."""
+        alone = len(rows) % _ROWS_AT_ONCE
+        for start in range(alone, len(rows), _ROWS_AT_ONCE):
+            values = tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
+            self._database.execute(statement + ", ".join([row] * _ROWS_AT_ONCE), values)
+        self._database.executemany(statement + row, rows[:alone])
 
     def _take_samples(
         self,
         rows: Sequence[Sequence[Any]],
-        keys: Sequence[RowKey | None],
-        user_keys: Iterable[int],
         mapping: RowMapping,
         samples: list[DeliveredSample],
     ) -> None:
@@ -256,7 +291,10 @@ class Outbox:
             kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
             for kind in RequestKind
         }
-        users = self.delivered.find(user_keys) if any(missing.values()) else {}
+        if not any(missing.values()):
+            return
+        keys = [mapping.key(row) for row in rows]
+        users = self.delivered.find(key.user_key for key in keys if key)
         for row, key in zip(rows, keys, strict=True):
             user = users.get(key.user_key) if key else None
             if key is None or user is None:
@@ -274,19 +312,23 @@ class Outbox:
                     samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
-        self, keys: Sequence[RowKey | None], known: Mapping[int, Hashes], settings: int
+        self,
+        keys: Sequence[RowKey | None],
+        first_seq: int,
+        known: Mapping[int, Hashes],
+        settings: int,
     ) -> Mapping[int, str | None]:
-        """Return the ids of delivered events that differ and were made with other settings."""
-        differing = [
-            key.user_key
-            for key in keys
-            if key and known.get(key.user_key, _NOT_DELIVERED)[1] not in (None, key.event_hash)
-        ]
-        found = self.delivered.find(differing) if differing else {}
+        """Return, by `seq`, the ids of delivered events that were made with other settings."""
+        differing = {
+            seq: key.user_key
+            for seq, (_profile_hash, event_hash) in known.items()
+            if (key := keys[seq - first_seq]) and event_hash not in (None, key.event_hash)
+        }
+        found = self.delivered.find(differing.values()) if differing else {}
         return {
-            user_key: user.event_id
-            for user_key, user in found.items()
-            if user.event_settings != settings
+            seq: found[user_key].event_id
+            for seq, user_key in differing.items()
+            if found[user_key].event_settings != settings
         }
 
     def _mark_duplicates(self) -> None:
@@ -383,20 +425,27 @@ class Outbox:
         with state_errors(self.path):
             yield from self._database.execute(
                 f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
-                " AND profile IS NOT NULL ORDER BY seq"
+                " AND profile IS NOT NULL AND held IS NOT 'profile' ORDER BY seq"
             )
 
     def begin_delivery(
-        self, project: Project | None = None, *, is_project_proven: bool = True
+        self,
+        project: Project | None = None,
+        *,
+        is_project_proven: bool = True,
+        is_complete_read: bool = False,
     ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
         Each request that waits is in doubt from now on, until it is recorded as delivered; if a
         project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
+        After a complete read the failures of rows that it lacks are dropped.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
+        self._delivery_began_at = time.time()
+        self._is_complete_read = is_complete_read
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -408,10 +457,15 @@ class Outbox:
             self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
             self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
             self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
+            if project is not None and not self.project.has_judged(project):
+                self.failures.forget_all_rejections()
+                self.project.note_judging(project)
+            resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
+        self.resolved_failures += resolved
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has taken over the state file since `fill`."""
@@ -431,7 +485,7 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    "SELECT seq, user_id, email, profile, event FROM outbox"  # noqa: S608
+                    f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
                     f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -439,6 +493,55 @@ class Outbox:
                 return
             yield from map(PendingRow._make, page)
             last_seq = page[-1][0]
+
+    def count_requests(self) -> tuple[int, int]:
+        """Return how many profiles and how many events are to be sent."""
+        with state_errors(self.path):
+            profiles, events = self._database.execute(
+                f"SELECT count(profile), count(event) FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+            ).fetchone()
+            return profiles, events
+
+    def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
+        """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
+
+        What is noted is forgotten if a complete read needs the request for none of these users.
+        """
+        for kind in RequestKind:
+            users = self.mass_rejections.users(kind)
+            if not users:
+                continue
+            with state_errors(self.path):
+                found = self._database.execute(
+                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                    (orjson.dumps(users).decode(),),
+                ).fetchall()
+            count = min(_MAX_ROWS_TO_TRY, len(found))
+            chosen = [found[place * len(found) // count] for place in range(count)]
+            if chosen:
+                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+            elif self._is_complete_read:
+                self.mass_rejections.forget(kind)
+        return self._tried_first
+
+    def end_kind(self, kind: RequestKind, code: str | None) -> None:
+        """Note that this run sends no more requests of a kind: most were rejected with this code.
+
+        The next run tries some of its users first. The rejections with this code, also those that
+        are still to be recorded, are not remembered.
+        """
+        since = self._delivery_began_at
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            tried = [row.seq for row in self._tried_first.get(kind, ())]
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                self.failures.count_run_before(kind, tried)
+            if len(tried) < _MAX_ROWS_TO_TRY:
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+                self.mass_rejections.note(kind, code, rejected)
+            self.failures.forget_rejections(kind, code, since)
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""
@@ -469,6 +572,7 @@ class Outbox:
             )
             if notes_mapping and self._mapping:
                 self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
+            resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
                 calls = [call for call in finished if call.kind is kind]
@@ -490,6 +594,8 @@ class Outbox:
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
                 )
+                resolved += self.failures.record(kind, calls)
+        self.resolved_failures += resolved
         # Only after the commit, since a failed recording is tried once more.
         if notes_project:
             self._project_to_note = None
@@ -503,14 +609,15 @@ class Outbox:
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at FROM outbox WHERE seq < ? ORDER BY seq LIMIT ?",
+                " event_result, settled_at, failure_ages FROM outbox"
+                " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )
-            states: dict[tuple[Any, ...], RowState] = {}  # a few dozen, for any number of rows
-            for row in rows:
-                key = row[:5]
-                state = states.get(key) or states.setdefault(key, RowState._make(key))
-                yield SettledRow._make((state, *row[5:]))
+            # Most rows have the state of the row before.
+            for key, equal_rows in groupby(rows, key=itemgetter(*range(len(RowState._fields)))):
+                state = RowState._make(key)
+                for row in equal_rows:
+                    yield SettledRow._make((state, *row[len(key) :]))
 
     def take_settled(self, before_seq: int, limit: int) -> list[SettledRow]:
         """Remove the first `limit` rows before `before_seq` and return them with their results.
@@ -547,28 +654,26 @@ def _to_outbox_row(
     seq: int,
     row: Sequence[Any],
     key: RowKey | None,
-    delivered: Mapping[int, Hashes],
-    events_with_other_settings: Mapping[int, str | None],
+    delivered: Hashes,
+    kept_event_id: str | None,
     mapping: RowMapping,
-) -> _OutboxRow:
+) -> OutboxRow:
     """Return the outbox row, with a body for each request that differs from the last delivery.
 
-    Pure. An event that differs only because of other settings has a hash, but no body.
+    Pure. An event that differs only because of other settings, and so has `kept_event_id`, has no
+    body.
     """
     record = mapping.to_record(row)
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
-        return _OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    profile_hash, event_hash = delivered.get(key.user_key, _NOT_DELIVERED)
-    is_new_profile, is_new_event = profile_hash != key.profile_hash, event_hash != key.event_hash
-    is_event_kept = is_new_event and events_with_other_settings.get(key.user_key) == record.event_id
-    sends_event = is_new_event and not is_event_kept
-    return _OutboxRow(
-        *(seq, key.user_id, key.email, key.user_key, key.event_at, key.tie_breaker),
+        return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
+    is_new_profile, is_new_event = delivered[0] != key.profile_hash, delivered[1] != key.event_hash
+    sends_event = is_new_event and kept_event_id != record.event_id
+    return OutboxRow(
+        *(seq, *key),
         kind=None if is_new_profile or sends_event else "unchanged",
         profile=record.profile if is_new_profile else None,
-        profile_hash=key.profile_hash if is_new_profile else None,
         event=record.event if sends_event else None,
-        event_hash=key.event_hash if is_new_event else None,
         event_id=record.event_id,
+        is_event_kept=(is_new_event and not sends_event) or None,
     )

@@ -11,21 +11,64 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from state.database import CACHE_KIBIBYTES
 
 _TABLE = """ outbox (  -- one row per row of the query
     seq INTEGER PRIMARY KEY,
     user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
+    profile_hash INTEGER, event_hash INTEGER,
     kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
-    profile BLOB, profile_hash INTEGER,  -- NULL: this request is not needed
-    event BLOB, event_hash INTEGER, event_id TEXT,
+    profile BLOB, event BLOB,  -- NULL: this request is not needed
+    event_id TEXT,
+    is_event_kept INTEGER,  -- the event differs from the delivered one only by the settings
     update_verdict TEXT, update_result TEXT,
     event_verdict TEXT, event_result TEXT,
-    settled_at REAL
+    settled_at REAL,
+    held TEXT,  -- `Held`; NULL: nothing is held back
+    failure_key INTEGER,  -- of an invalid row, see state/failures.py
+    failure_ages TEXT  -- JSON of `records.rows.FailureAges`; NULL: nothing has failed
 )"""
 _PAGE_BYTES = 16_384  # a fifth less CPU time than with SQLite's usual 4,096
+
+
+class Held(str, Enum):
+    """What is not sent of a row because Iterable has rejected it before.
+
+    Its verdict is in the outbox from the start.
+    """
+
+    PROFILE = "profile"
+    EVENT = "event"
+    ROW = "row"  # nothing is sent
+
+
+class OutboxRow(NamedTuple):
+    """A row of the table when it is inserted."""
+
+    seq: int
+    user_id: int | str | None
+    email: str | None
+    user_key: int | None = None
+    event_at: int | None = None
+    tie_breaker: int | None = None
+    profile_hash: int | None = None
+    event_hash: int | None = None
+    kind: str | None = None
+    reason: str | None = None
+    profile: bytes | None = None
+    event: bytes | None = None
+    event_id: str | None = None
+    is_event_kept: bool | None = None
+    update_verdict: str | None = None
+    update_result: str | None = None
+    event_verdict: str | None = None
+    event_result: str | None = None
+    held: str | None = None
+    failure_ages: str | None = None
 
 
 def attach_outbox(database: sqlite3.Connection, state_file: Path) -> None:

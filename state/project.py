@@ -18,6 +18,7 @@ from state.database import StateError, state_errors
 
 IDENTIFY_BY = "email"  # what names a user in every request
 _NAMES = ("project_address", "project_identify_by", "project_key_salt", "project_key_hash")
+_JUDGE = "judging_project"  # whose rejections are remembered: a salted hash of address and key
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -73,6 +74,24 @@ class ProjectMemory:
             )
         return Match.SAME if _hash_key(project.api_key, salt) == key_hash else Match.OTHER_KEY
 
+    def has_judged(self, project: Project) -> bool:
+        """Return whether the remembered rejections come from this project and key."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (_JUDGE,)
+            ).fetchone()
+        salt, _dot, noted = (found[0] or "" if found else "").partition(".")
+        return bool(salt) and _hash_judge(project, salt) == noted
+
+    def note_judging(self, project: Project) -> None:
+        """Store a project as the one whose rejections are remembered; the caller commits."""
+        salt = secrets.token_hex(16)
+        with state_errors(self._path):
+            self._database.execute(
+                "INSERT OR REPLACE INTO remembered VALUES (?, ?)",
+                (_JUDGE, f"{salt}.{_hash_judge(project, salt)}"),
+            )
+
     def note(self, project: Project) -> None:
         """Store a project; the caller commits."""
         salt = secrets.token_hex(16)
@@ -85,3 +104,7 @@ class ProjectMemory:
 
 def _hash_key(api_key: str, salt: str) -> str:
     return blake2b(api_key.encode(), key=salt.encode()[:64], digest_size=16).hexdigest()
+
+
+def _hash_judge(project: Project, salt: str) -> str:
+    return _hash_key(f"{project.normal_address} {project.api_key}", salt)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict, event_may_follow
@@ -20,9 +19,9 @@ from sync.dispatcher import (
     CallReport,
     DelayedEvents,
     Report,
-    RunAborted,
     Started,
 )
+from sync.mass_rejection import SAMPLE_ROWS, RejectionGuard, choose_sample
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ MAX_BATCHES_IN_FLIGHT = 40
 # that breaks every batch; a part that is split needlessly costs two more calls. The row at fault
 # stands alone after log2(n) parts, and then has all of `MAX_ATTEMPTS`.
 _ATTEMPTS_OF_A_PART = 2
-_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all
+_MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all, so the circuit breaker opens
 
 
 def to_batches(
@@ -78,9 +77,15 @@ class BulkSender:
     max_in_flight = MAX_BATCHES_IN_FLIGHT
 
     def __init__(
-        self, client: IterableClient, *, batch_size: int = 1000, delays_events: bool = False
+        self,
+        client: IterableClient,
+        *,
+        batch_size: int = 1000,
+        delays_events: bool = False,
+        guard: RejectionGuard | None = None,
     ) -> None:
         self.client = client
+        self.guard = guard or RejectionGuard()
         self._batch_size = batch_size
         self._delays_events = delays_events
         self._logged_lines: set[str] = set()
@@ -88,13 +93,13 @@ class BulkSender:
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         return to_batches(rows, self._batch_size)
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
+    def endpoint(self, unit: Rows) -> str:
         has_profiles = any(row.profile is not None for row in unit)
-        return self.client.rate_limiters[USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK]
+        return USERS_BULK_UPDATE if has_profiles else EVENTS_TRACK_BULK
 
     def send(self, unit: Rows, report: Report) -> None:
         profiles = [row for row in unit if row.profile is not None]
-        updates, may_continue = self._deliver(RequestKind.PROFILE, profiles, report)
+        updates, may_continue = self._deliver(RequestKind.PROFILE, [profiles], report)
         if not may_continue:
             return
         events = [
@@ -109,25 +114,32 @@ class BulkSender:
                 report(DelayedEvents(later))
             delayed = set(later)
             events = [row for row in events if row.seq not in delayed]
-        self._deliver(RequestKind.EVENT, events, report)
+        self._deliver(RequestKind.EVENT, [events], report)
 
     def _deliver(
-        self, kind: RequestKind, rows: Rows, report: Report
+        self,
+        kind: RequestKind,
+        batches: Sequence[Rows],
+        report: Report,
+        *,
+        is_sample: bool = False,
     ) -> tuple[dict[int, CallResult], bool]:
         """Send the rows' requests of one kind, in ever smaller batches, until each has a result.
 
-        Return the results by `PendingRow.seq`, and whether further calls may be made.
+        Return the results by `PendingRow.seq`, and whether further calls may be made. When the kind
+        ends, the other rows have no result. `is_sample`: the rows are not counted here.
         """
-        send = (
-            self.client.bulk_update_users
-            if kind is RequestKind.PROFILE
-            else self.client.bulk_track_events
-        )
+        is_profile = kind is RequestKind.PROFILE
+        send = self.client.bulk_update_users if is_profile else self.client.bulk_track_events
+        endpoint = USERS_BULK_UPDATE if is_profile else EVENTS_TRACK_BULK
         settled: dict[int, CallResult] = {}
-        parts: deque[_Part] = deque([_Part(rows)] if rows else [])
+        parts = deque(_Part(rows) for rows in batches if rows)
+        is_counted = not is_sample
+        needs_sample = self.guard.is_on and not is_sample
+        refused_count = 0
         unanswered_in_a_row = blocked_alone = 0
         began_at = self.client.now()  # of the last call
-        while parts:
+        while parts and self.guard.allows(kind):
             if blocked_alone >= MAX_BLOCKED_ROWS and not self.client.has_api_answered:
                 self.client.is_answering(began_at)  # perhaps only these rows are blocked
                 if not self.client.has_api_answered:
@@ -138,17 +150,21 @@ class BulkSender:
                 [body_of(kind, row) for row in part],
                 f"{len(part)} rows from user {part[0].user_id}",
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
-                before_attempt=partial(_before_attempt, report, kind, part),
+                before_attempt=partial(self._before_attempt, report, kind, part),
+                is_suspect=is_unanswered and unanswered_in_a_row < _MAX_UNANSWERED_PARTS,
             )
-            if not call.attempts:  # the run stopped before it was sent
-                return settled, False
-            batch_result = self._to_result(kind, part, call, began_at)
+            if not call.has_verdict:  # it was not sent: the kind or the run ended, or an outage
+                return settled, not self.guard.allows(kind)
+            batch_result = self._to_result(kind, part, call)
             self._log_fields(kind, call)
             now = time.time()
             finished = [
                 Finished(seq, kind, result, now) for seq, result in batch_result.settled.items()
             ]
             settled.update(batch_result.settled)
+            if is_counted:
+                settled_rows = [row for row in part if row.seq in batch_result.settled]
+                self.guard.add(kind, [(row, settled[row.seq]) for row in settled_rows])
             is_now_unanswered = call.verdict is Verdict.UNAVAILABLE
             # In turns, not one half to its end: the other half shows that Iterable still answers.
             parts.extend(
@@ -158,20 +174,59 @@ class BulkSender:
                 call.verdict is Verdict.REFUSED and not call.is_blocked
             ):
                 return settled, False
+            is_refused = call.verdict is Verdict.REJECTED and not call.is_blocked
+            refused_count += is_refused and len(part) > 1
+            if (
+                needs_sample
+                and is_refused
+                and batch_result.to_resend
+                and not _is_too_large(call)
+                and not (batch_result.is_named and refused_count == 1)
+            ):
+                needs_sample = False
+                rest, is_counted, may_continue = self._send_sample(kind, parts, report, settled)
+                if not may_continue:
+                    return settled, False
+                parts = rest
             blocked_alone += call.is_blocked and len(part) == 1
             unanswered_in_a_row = (
                 unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
             )
-            if unanswered_in_a_row >= _MAX_UNANSWERED_PARTS:
-                raise RunAborted(
-                    f"{_MAX_UNANSWERED_PARTS} parts of a batch in a row got no answer (the last: "
-                    f"{call.http_status or call.code}). Iterable seems to be down: run again later."
-                )
+            if unanswered_in_a_row == _MAX_UNANSWERED_PARTS:
+                cause = f"HTTP {call.http_status}" if call.http_status else str(call.code)
+                self.client.breakers.open(endpoint, cause)
         return settled, True
 
-    def _to_result(
-        self, kind: RequestKind, part: Rows, call: CallResult, began_at: float
-    ) -> BatchResult:
+    def _send_sample(
+        self,
+        kind: RequestKind,
+        parts: deque[_Part],
+        report: Report,
+        settled: dict[int, CallResult],
+    ) -> tuple[deque[_Part], bool, bool]:
+        """Send some rows of a batch that was refused whole alone, before it is split.
+
+        If most are rejected, the kind ends. Return the parts without these rows, whether their rows
+        are to be counted, and whether further calls may be made.
+        """
+        rows = sorted(row for part in parts for row in part.rows)
+        if len(rows) < SAMPLE_ROWS:
+            return parts, True, True
+        sample = choose_sample(rows)
+        with self.guard.sampling(kind):
+            alone, may_continue = self._deliver(
+                kind, [[row] for row in sample], report, is_sample=True
+            )
+            results = [(row, alone[row.seq]) for row in sample if row.seq in alone]
+            is_estimated = self.guard.add_sample(kind, results, len(rows))
+        settled.update(alone)
+        sent = {row.seq for row in sample}
+        others = (
+            part._replace(rows=[row for row in part.rows if row.seq not in sent]) for part in parts
+        )
+        return deque(part for part in others if part.rows), not is_estimated, may_continue
+
+    def _to_result(self, kind: RequestKind, part: Rows, call: CallResult) -> BatchResult:
         """Return the results of the rows; a batch that fails as a whole is to be sent in parts."""
         if len(part) == 1:
             return to_batch_result(kind, part, call)
@@ -183,7 +238,7 @@ class BulkSender:
         if (
             call.verdict is Verdict.UNAVAILABLE
             and call.http_status != 429
-            and self.client.is_answering(began_at)
+            and not self.client.is_stopped
         ):
             return BatchResult({}, split_in_two(part))
         return to_batch_result(kind, part, call)
@@ -203,6 +258,10 @@ class BulkSender:
                 self._logged_lines.add(line)
                 logger.log(level, "%s", line)
 
+    def _before_attempt(self, report: Report, kind: RequestKind, rows: Rows, attempt: int) -> bool:
+        return self.guard.allows(kind) and report(Started(kind, rows, attempt))
 
-def _before_attempt(report: Report, kind: RequestKind, rows: Rows, attempt: int) -> bool:
-    return report(Started(kind, rows, attempt))
+
+def _is_too_large(call: CallResult) -> bool:
+    """Return whether a batch was refused for its size, which says nothing about its rows."""
+    return call.http_status == 413 or call.code == "BatchTooLarge"

@@ -26,6 +26,7 @@ class BatchResult:
 
     settled: Mapping[int, CallResult] = field(default_factory=dict)  # by `PendingRow.seq`
     to_resend: Sequence[Rows] = ()
+    is_named: bool = False  # the response names the rows at fault, or a value that they have
 
 
 def to_batch_result(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
@@ -81,12 +82,12 @@ def _split_rejected_batch(kind: RequestKind, rows: Rows, result: CallResult) -> 
     if named:
         settled = {row.seq: replace(result, params=reason) for row, reason in named}
         rest = [row for row in rows if row.seq not in settled]
-        return BatchResult(settled, [rest] if rest else [])
+        return BatchResult(settled, [rest] if rest else [], is_named=True)
     suspects = _rows_with_offending_value(kind, rows, result.params)
     if 0 < len(suspects) < len(rows):
         suspect_seqs = {row.seq for row in suspects}
         rest = [row for row in rows if row.seq not in suspect_seqs]
-        return BatchResult({}, [rest, suspects])
+        return BatchResult({}, [rest, suspects], is_named=True)
     return BatchResult({}, split_in_two(rows))
 
 

@@ -19,17 +19,16 @@ from typing import NamedTuple, Protocol
 
 from errors import SyncError
 from iterable_api.advice import explain_refusal
-from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import NO_API_RESPONSE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from state.outbox import Outbox
+from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-ERROR_BUDGET = 20  # so many unavailable calls in a row, or blocked ones, end the run
 MAX_BLOCKED_ROWS = 3  # after so many, before the API has answered, Iterable itself is asked
 # After a crash at most one second of finished work may be repeated; a busy machine is late.
 COMMIT_EVERY_SECONDS = 0.25
@@ -92,13 +91,14 @@ class Sender(Protocol):
     """How rows become calls. A unit is what one worker sends: a row or a batch."""
 
     client: IterableClient
+    guard: RejectionGuard
     max_in_flight: int  # units sent at the same time, each in a worker thread
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
         """Group the rows into units."""
 
-    def rate_limiter(self, unit: Rows) -> RateLimiter:
-        """Return the rate limiter of the unit's first call."""
+    def endpoint(self, unit: Rows) -> str:
+        """Return the endpoint of the unit's first call."""
 
     def send(self, unit: Rows, report: Report) -> None:
         """Make the calls of a unit and report each of them; runs in a worker thread."""
@@ -165,7 +165,6 @@ class Dispatcher:
         self._rows_done = 0
         self._recorded_at = time.monotonic()
         self._has_verdict = False  # whether any call has one, other than blocked
-        self._unavailable_in_a_row = self._blocked_in_a_row = 0
         self._blocked: list[CallReport] = []  # before the API has answered: not judged yet
         self._blocked_at = 0.0  # the client's time when the first one was noted
         self._has_asked = False  # whether Iterable itself was asked about them
@@ -176,11 +175,14 @@ class Dispatcher:
         self._is_closed = False  # if True, results are ignored: the requests have one already
         self._is_all_blocked = False  # whether the run ends because no request gets through
         self._starting = threading.Lock()
+        self._is_trying_first = False
+        self._ended_count = 0  # kinds of request that the guard has ended
 
     def run(self) -> None:
         """Send all pending rows; return early if `stop` is set. Raises RunAborted."""
-        units = self._sender.units(self._outbox.pending())
         try:
+            self._try_first()
+            units = self._sender.units(self._sender.guard.wanted(self._outbox.pending()))
             self._send_alone(units)
             self._send_as_permitted(units)
         except BaseException:
@@ -190,16 +192,44 @@ class Dispatcher:
         finally:
             self._shut_down()
 
+    def _try_first(self) -> None:
+        """Send, each alone, some rows of a kind that the last run ended, and judge by them."""
+        rows_of_kind = self._outbox.rows_to_try_first()
+        if not rows_of_kind:
+            return
+        rows = sorted({row.seq: row for rows in rows_of_kind.values() for row in rows}.values())
+        logger.info(
+            "Iterable rejected most %ss in the last run: %s of these rows are sent first.",
+            "s and ".join(kind.value for kind in rows_of_kind),
+            len(rows),
+        )
+        units: Iterator[Rows] = iter([[row] for row in rows])
+        self._is_trying_first = True
+        self._send_alone(units)
+        self._send_as_permitted(units)
+        self._is_trying_first = False
+        self._record()
+        for kind in () if self._stop.is_set() else rows_of_kind:
+            if self._sender.guard.judge(kind) and self._sender.guard.allows(kind):
+                self._outbox.mass_rejections.forget(kind)
+        self._check_reports()
+
     def _send_alone(self, units: Iterator[Rows]) -> None:
         """Send the first unit, and another one as long as a proxy or firewall has blocked all.
 
         The others wait only for a first verdict that is not `refused`, not for the unit's end: that
-        would be a round trip more, and where a batch is split it may take many minutes.
+        would be a round trip more, and where a batch is split it may take many minutes. In an
+        outage the circuit breaker holds them back instead.
         """
         is_blocked = True
         while is_blocked and (unit := next(units, None)) is not None and not self._stop.is_set():
             self._start(unit)
-            while self._in_flight and not self._has_verdict and not self._stop.is_set():
+            while (
+                self._in_flight
+                and not self._has_verdict
+                and not self._sender.client.breakers.have_opened
+                and not self._stop.is_set()
+            ):
                 time.sleep(_TICK_SECONDS)
                 self._check_reports()
             is_blocked = bool(self._blocked) and not self._in_flight
@@ -211,7 +241,8 @@ class Dispatcher:
             while unit is not None and self._may_start(unit):
                 self._start(unit)
                 unit = next(units, None)
-            if unit is None and not self._in_flight and not self._delayed:
+            is_delayed = self._delayed and not self._is_trying_first
+            if unit is None and not self._in_flight and not is_delayed:
                 if not self._blocked:
                     return
                 self._ask_iterable()
@@ -220,16 +251,20 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        rate = self._sender.rate_limiter(unit).rate
+        endpoint = self._sender.endpoint(unit)
+        if self._sender.client.breakers.is_open(endpoint):
+            return False
+        rate = self._sender.client.rate_limiters[endpoint].rate
         ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
         return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
 
-    def _start(self, unit: Rows) -> None:
+    def _start(self, unit: Rows, *, is_delayed: bool = False) -> None:
         self._in_flight += 1
         with self._starting:
             self._waiting_count += 1
         self._open.add(unit[0].seq)
-        self._next_seq = max(self._next_seq, unit[-1].seq + 1)
+        if not (is_delayed or self._is_trying_first):  # else it is not the next one in order
+            self._next_seq = max(self._next_seq, unit[-1].seq + 1)
         self._pool.start(self._send, unit, then=self._reports.put)
 
     def _send(self, unit: Rows) -> Done | Failed:
@@ -244,6 +279,8 @@ class Dispatcher:
             with self._starting:
                 is_sent = thread not in self._waiting
                 self._waits_no_more(thread)
+        with self._starting:
+            self._under_way.pop(thread, None)  # its last attempts met only an outage
         return Done(unit, is_sent)
 
     def _waits_no_more(self, thread: int) -> None:
@@ -293,13 +330,15 @@ class Dispatcher:
             if self._in_flight >= self._sender.max_in_flight:
                 return
             _due_at, seqs = self._delayed.popleft()
-            self._start(self._outbox.events_of(seqs))
+            self._start(self._outbox.events_of(seqs), is_delayed=True)
             self._open.remove(min(seqs))
 
     def _check_reports(self) -> None:
         """Process the workers' reports; raise the first problem that has to end the run."""
         if (problem := self._process_reports()) is not None:
             raise problem
+        if not self._stop.is_set() and (reason := self._sender.client.breakers.watch()):
+            raise RunAborted(reason)
 
     def _process_reports(self) -> BaseException | None:
         """Process the workers' reports, record them when due, and return the first problem."""
@@ -322,15 +361,31 @@ class Dispatcher:
                 reason = self._judge(report)
                 problem = problem or reason
             else:
+                if not self._sender.guard.allows(RequestKind.EVENT):
+                    continue
                 self._rows_done -= len(report.seqs)
                 due_at = time.monotonic() + self._event_delay_seconds
                 self._delayed.append((due_at, report.seqs))
                 self._open.add(min(report.seqs))
         if self._blocked and self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
+        for ended in self._sender.guard.ended[self._ended_count :]:
+            self._end_kind(ended)
         if time.monotonic() - self._recorded_at >= COMMIT_EVERY_SECONDS:
             self._record()
         return problem
+
+    def _end_kind(self, ended: MassRejection) -> None:
+        """Say and note at once that no more requests of a kind are sent in this run."""
+        self._ended_count += 1
+        logger.warning("Mass rejection: %s", ended)
+        self._record()
+        self._outbox.end_kind(ended.kind, ended.code)
+        if ended.kind is RequestKind.EVENT:
+            for _due_at, seqs in self._delayed:
+                self._open.remove(min(seqs))
+                self._rows_done += len(seqs)
+            self._delayed.clear()
 
     def _record(self) -> None:
         self._recorded_at = time.monotonic()
@@ -346,20 +401,20 @@ class Dispatcher:
         seqs = [finished.seq for report in self._blocked for finished in report.finished]
         if (first_open := self._open.first()) is not None:
             seqs.append(first_open)
-        return min(seqs, default=self._next_seq)
+        return min([*seqs, self._next_seq])
 
     def _judge(self, report: CallReport) -> RunAborted | None:
         """Keep a report to be recorded; return why the run has to end after it, or None."""
         self._has_verdict |= not report.call.is_blocked
         if not report.call.is_blocked:
             self._unrecorded.append(report)
-            return self._reason_to_abort(report)
+            return self._reason_to_abort(report.call)
         if not self._blocked:
             self._blocked_at = self._sender.client.now()
         self._blocked.append(report)
         if self._sender.client.has_api_answered:
             self._record_blocked_as(Verdict.REJECTED)
-            return self._reason_to_abort(report)
+            return None
         blocked_rows = {finished.seq for each in self._blocked for finished in each.finished}
         if len(blocked_rows) >= MAX_BLOCKED_ROWS:
             self._ask_iterable()
@@ -372,37 +427,15 @@ class Dispatcher:
             self._unrecorded.append(CallReport(replace(call, verdict=verdict), finished))
         self._blocked = []
 
-    def _reason_to_abort(self, report: CallReport) -> RunAborted | None:
-        """Update the error budget; return why the run has to end after this call, or None."""
-        call = report.call
-        if call.verdict is Verdict.REFUSED and not call.is_blocked:
-            has_answered = self._sender.client.has_api_answered
-            return RunAborted(
-                explain_refusal(
-                    call.http_status, call.code, call.message, api_has_answered=has_answered
-                )
-            )
-        # A batch that is split settles no row: its parts count instead.
-        if not report.finished and (call.is_blocked or call.verdict is Verdict.UNAVAILABLE):
+    def _reason_to_abort(self, call: CallResult) -> RunAborted | None:
+        """Return why the run has to end after this call, or None."""
+        if call.verdict is not Verdict.REFUSED or call.is_blocked:
             return None
-        if call.is_blocked:
-            self._blocked_in_a_row += 1
-            if self._blocked_in_a_row < ERROR_BUDGET or self._stop.is_set():
-                return None
-            return RunAborted(
-                f"{ERROR_BUDGET} calls in a row were blocked. "
-                f"{explain_refusal(call.http_status, NO_API_RESPONSE, '')}"
-            )
-        self._blocked_in_a_row = 0
-        if call.verdict is not Verdict.UNAVAILABLE:
-            self._unavailable_in_a_row = 0
-            return None
-        self._unavailable_in_a_row += 1
-        if self._unavailable_in_a_row < ERROR_BUDGET or self._stop.is_set():
-            return None
+        has_answered = self._sender.client.has_api_answered
         return RunAborted(
-            f"{ERROR_BUDGET} calls in a row failed after all their attempts (the last: "
-            f"{call.http_status or call.code}). Iterable seems to be down: run again later."
+            explain_refusal(
+                call.http_status, call.code, call.message, api_has_answered=has_answered
+            )
         )
 
     def _shut_down(self) -> None:

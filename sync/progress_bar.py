@@ -50,6 +50,7 @@ class LiveProgressBar:
         with _TERMINAL_ERRORS_IGNORED:
             self._console.width = _width(self._stream)
             self._live.update(_to_line(snapshot, self._console), refresh=True)
+            _return_cursor(self._console)
 
     def close(self) -> None:
         """Remove the line and give the log handlers their stream back."""
@@ -69,9 +70,21 @@ class _StreamAboveLine:
         from rich.text import Text
 
         self._console.print(Text(text), end="", soft_wrap=True)
+        _return_cursor(self._console)
 
     def flush(self) -> None:
         """Do nothing: `write` prints at once."""
+
+
+def _return_cursor(console: Console) -> None:
+    """Move the cursor to the start of the line, where the terminal then shows a `^C`.
+
+    At the end of a long line the `^C` went on in the next one, and half of it was not erased.
+    """
+    from rich.control import Control
+    from rich.segment import ControlType
+
+    console.control(Control(ControlType.CARRIAGE_RETURN))
 
 
 def _to_line(snapshot: ProgressSnapshot, console: Console) -> RenderableType:

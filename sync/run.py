@@ -21,7 +21,7 @@ from db_connection import SourceError
 from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
-from logger_config import FILE_ONLY, redact
+from logger_config import FILE_ONLY, redact, show_failure_counts
 from records.rows import Failure, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
@@ -38,10 +38,12 @@ from sync.changed_settings import (
     changed_names,
 )
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.dry_run import plan_lines, request_bodies
 from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
+from sync.mass_rejection import RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
-from sync.progress import Progress, ceiling_rows_per_second
+from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, check_key, choose_samples
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
@@ -50,6 +52,10 @@ logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
 _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits: 50 ms
+
+
+class MassRejectionError(RunAborted):
+    """Iterable rejected most requests of a kind, so the others of that kind were left out."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,10 @@ class RunReport:
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
+    new_failures: Sequence[Failure] = ()  # that were not known before this run
+    resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
+    left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
+    plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
     @property
     def results_path(self) -> Path | None:
@@ -78,7 +88,8 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        return summary_lines(self.summary, self.failures, self.files)
+        headline, *lines = summary_lines(self.summary, self.failures, self.files, self.left_out)
+        return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
 @dataclass
@@ -118,9 +129,12 @@ class SyncRun:
         # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._rows_read = 0
+        self._sending_seconds = 0.0
+        self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
+        self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
         self._row_count_guard = RowCountGuard(
             settings.rows_guard_factor,
             is_complete_read=options.limit is None,
@@ -139,6 +153,7 @@ class SyncRun:
             },
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
+            outage_patience_seconds=settings.outage_patience_seconds,
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
@@ -179,8 +194,9 @@ class SyncRun:
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
+                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
                 if self._is_new_mapping and any(outbox.waiting_profiles()):
-                    logger.info("%s", FIRST_QUESTION)
+                    self._plan = [*self._plan, f"  {FIRST_QUESTION}"]
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
@@ -188,7 +204,11 @@ class SyncRun:
                     self._compare_field_types(outbox)
                 self._stop.ends_at_once = False
                 if not self._stop.event.is_set():
-                    outbox.begin_delivery(self._project, is_project_proven=is_proven)
+                    outbox.begin_delivery(
+                        self._project,
+                        is_project_proven=is_proven,
+                        is_complete_read=self._options.limit is None,
+                    )
                     self._deliver(outbox, filled.to_send)
         except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
             ending.abort(error)
@@ -260,6 +280,7 @@ class SyncRun:
 
     def _fill_once(self, outbox: Outbox, takes_samples: bool) -> FillSummary:
         limit = self._options.limit
+        has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = rows.mapping
             self._is_new_mapping = not outbox.has_delivered(mapping)
@@ -268,6 +289,7 @@ class SyncRun:
                 mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
+                rejected_retry_hours=self._settings.rejected_retry_hours if has_judged else 0,
                 on_first_to_send=lambda: self._connect_ahead(outbox),
                 now=self._now(),
             )
@@ -300,10 +322,11 @@ class SyncRun:
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
         logger.info(
-            "%s rows read, %s to send (%s, run %s)",
+            "%s rows read, %s to send (%s, %srun %s)",
             f"{filled.total:,}",
             f"{filled.to_send:,}",
             "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
+            f"{settings.sync_name}, " if settings.sync_name else "",
             self._run_id,
         )
         if not filled.total:
@@ -319,6 +342,13 @@ class SyncRun:
         if filled.kept_events:
             names = changed_names(filled.changed_settings, OF_EVENTS)
             logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
+        if filled.held_back:
+            logger.info(
+                "%s rows have requests that are not sent again: Iterable rejected the same content "
+                "less than REJECTED_RETRY_HOURS=%s ago.",
+                f"{filled.held_back:,}",
+                settings.rejected_retry_hours,
+            )
         if filled.in_the_future:
             logger.warning(
                 "%s events lie in the future: is DB_TIMEZONE=%s right?",
@@ -329,11 +359,8 @@ class SyncRun:
     def _show_payloads(self, outbox: Outbox) -> None:
         if self._options.limit is None:
             return
-        for row in outbox.pending():
-            if row.profile is not None:
-                self._show_payload(USERS_UPDATE, row.profile)
-            if row.event is not None:
-                self._show_payload(EVENTS_TRACK, row.event)
+        for endpoint, body in request_bodies(self._settings, outbox.pending()):
+            self._show_payload(endpoint, body)
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
@@ -342,25 +369,42 @@ class SyncRun:
         if settings.sync_mode == "bulk":
             sender = BulkSender(
                 self._client,
+                guard=self._rejection_guard,
                 batch_size=settings.bulk_batch_size,
                 delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(self._client, delays_events=delays_events)
+            sender = PerUserSender(
+                self._client, delays_events=delays_events, guard=self._rejection_guard
+            )
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(settings),
             live=self._options.shows_progress,
         )
-        with self._progress:
-            Dispatcher(
-                outbox,
-                sender,
-                self._stop.event,
-                event_delay_seconds=settings.event_delay_seconds,
-                on_progress=self._progress.advance,
-                on_recorded=lambda seq: self._note(outbox.take_settled(seq, _ROWS_AT_ONCE)),
-            ).run()
+        began_at = self._clock()
+        try:
+            with self._progress, contextlib.ExitStack() as stack:
+                stack.callback(show_failure_counts)
+                Dispatcher(
+                    outbox,
+                    sender,
+                    self._stop.event,
+                    event_delay_seconds=settings.event_delay_seconds,
+                    on_progress=self._progress.advance,
+                    on_recorded=lambda seq: self._note(
+                        outbox.take_settled(seq, _ROWS_AT_ONCE), self._why_left_out
+                    ),
+                ).run()
+        finally:
+            self._sending_seconds = self._clock() - began_at
+        if self._rejection_guard.ended and not self._stop.event.is_set():
+            raise MassRejectionError("\n".join(map(str, self._rejection_guard.ended)))
+
+    @property
+    def _why_left_out(self) -> str:
+        """The reason of rows whose request was left out."""
+        return "; ".join(ended.reason for ended in self._rejection_guard.ended)
 
     def _note(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
         """Count rows that are done, and write them to the results file."""
@@ -370,6 +414,8 @@ class SyncRun:
     def _note_the_rest(self, outbox: Outbox, ending: _Ending) -> None:
         # Short, because up to a million rows repeat it; the whole reason stands once in the file.
         reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
+        if isinstance(ending.error, MassRejectionError):
+            reason = self._why_left_out
         rows = outbox.settled()
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             self._note(chunk, reason)
@@ -385,6 +431,9 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
         finished_at = self._now()
+        sent = self._tally.sent
+        # A few requests at once, after a pause, are no faster than the limits of a whole second.
+        at_the_limits = pace_at_the_limits(self._settings, sent.profiles, sent.events)
         summary = summarize(
             run_id=self._run_id,
             status=ending.status,
@@ -397,6 +446,12 @@ class SyncRun:
             counts=self._tally.counts,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,
+            new_failures=self._tally.new_count,
+            known_failures=self._tally.known_count,
+            resolved_failures=outbox.resolved_failures,
+            users_sent=sent.users,
+            sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
+            sync=self._settings.sync_name or None,
         )
         failures = self._tally.failures()
         files: list[Path] = []
@@ -404,7 +459,12 @@ class SyncRun:
             files.append(self._results.finish(summary))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
-            remove_old_results(self._settings.results_dir, self._settings.results_keep, files[0])
+            remove_old_results(
+                self._settings.results_dir,
+                self._settings.results_keep,
+                files[0],
+                keep_bytes=self._settings.results_keep_mb * 1_000_000,
+            )
         except ResultsError as error:
             ending.abort(error)
             summary = replace(summary, status=ending.status, reason=ending.reason)
@@ -415,8 +475,15 @@ class SyncRun:
             except StateError as error:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)
-        logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
-        return RunReport(summary, failures, files, ending.error)
+        name = f" of {summary.sync}" if summary.sync else ""
+        logger.info("Run%s %s: %s", name, summary.status, summary.to_line(), extra=FILE_ONLY)
+        return RunReport(
+            *(summary, failures, files, ending.error),
+            new_failures=self._tally.new_failures(),
+            resolved_failures=outbox.resolved_failures,
+            left_out=[ended.summary_line for ended in self._rejection_guard.ended],
+            plan=self._plan,
+        )
 
     def _write_report(
         self, results_path: Path, summary: RunSummary, failures: Sequence[Failure]

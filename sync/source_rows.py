@@ -7,9 +7,11 @@ thread closes the connection after the last row, or soon after `SourceRows` is c
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from queue import Empty, Full, Queue
@@ -20,6 +22,8 @@ from db_connection import DatabaseConnection, window_start_in_utc
 from errors import ConfigError
 from records.mapping import RowMapping, needed_columns
 from source import column_types
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Chunk = Sequence[Sequence[Any]]
@@ -33,6 +37,8 @@ _USUAL_NAMES = {
 }
 # For commands that can do without the remaining rows.
 MAX_READ_SECONDS = 5.0
+# How long to wait for the database until the log says so, and how long until it says so again.
+WAIT_SECONDS, NEXT_WAIT_SECONDS = 5.0, 60.0
 _CHUNK_ROWS = 2_500
 _PREFETCHED_ITEMS = 2
 
@@ -67,7 +73,7 @@ class SourceRows:
     and ConfigError if the query does not fit the settings. `database` is a connection to use
     instead of a new one; it is closed after the last row. With `max_seconds` the iteration ends
     that long after the start, even if there are more rows; it always has the first chunk, and a
-    fifth of the time for the next ones.
+    fifth of the time for the next ones. Where nothing comes for `wait_seconds`, the log says so.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class SourceRows:
         limit: int | None = None,
         max_seconds: float | None = None,
         database: DatabaseConnection | None = None,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self._settings = settings
         self._now = now or datetime.now(timezone.utc)
@@ -86,7 +93,9 @@ class SourceRows:
         self._database = database or to_database(settings)
         self._warning: str | None = None
         self._started_at = time.monotonic()
-        self._prefetcher: Prefetcher[Any] = Prefetcher(self._fetch)
+        self._prefetcher: Prefetcher[Any] = Prefetcher(
+            self._fetch, on_wait=self._log_wait, wait_seconds=wait_seconds
+        )
         self._items = iter(self._prefetcher)
         self._columns: Columns | None = None
 
@@ -178,6 +187,14 @@ class SourceRows:
                 self._prefetcher.end_after(left_seconds)
             yield chunk
 
+    def _log_wait(self, seconds: float) -> None:
+        logger.info(
+            "Waiting for the database on %s: no answer for %.0f s. It may be running the query or "
+            "waiting for a lock; SHOW FULL PROCESSLIST there says which.",
+            self._database.source.place,
+            seconds,
+        )
+
     def _result_columns(self) -> Columns:
         if self._columns is None:
             self._columns = next(self._items)
@@ -216,10 +233,20 @@ class Prefetcher(Generic[Item]):
 
     An exception of the source is raised in the consumer, after the items that came before it.
     `close` does not wait for the thread, which ends once the source yields its next item.
+    `on_wait(seconds)` is called in the consumer when it has waited for an item for `wait_seconds`,
+    and then once a minute.
     """
 
-    def __init__(self, source: Callable[[], Iterator[Item]]) -> None:
+    def __init__(
+        self,
+        source: Callable[[], Iterator[Item]],
+        *,
+        on_wait: Callable[[float], None] = lambda _seconds: None,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
         self._source = source
+        self._on_wait = on_wait
+        self._wait_seconds = wait_seconds
         self._queue: Queue[Item | _End] = Queue(_PREFETCHED_ITEMS)
         self._closed = threading.Event()
         self._ends_at: float | None = None  # `time.monotonic`
@@ -229,11 +256,8 @@ class Prefetcher(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            seconds_left = None if self._ends_at is None else self._ends_at - time.monotonic()
-            if seconds_left is not None and seconds_left <= 0:
-                return  # although items may be waiting
             try:
-                item = self._queue.get(timeout=seconds_left)
+                item = self._next_item()
             except Empty:
                 return
             if isinstance(item, _End):
@@ -243,6 +267,20 @@ class Prefetcher(Generic[Item]):
                 self.is_exhausted = True
                 return
             yield item
+
+    def _next_item(self) -> Item | _End:
+        """Wait for the next item; raises Empty at the time that `end_after` set."""
+        began_at = time.monotonic()
+        says_at = began_at + self._wait_seconds
+        while True:
+            now = time.monotonic()
+            if self._ends_at is not None and now >= self._ends_at:
+                raise Empty  # although items may be waiting
+            if now >= says_at:
+                self._on_wait(now - began_at)
+                says_at = now + NEXT_WAIT_SECONDS
+            with suppress(Empty):
+                return self._queue.get(timeout=min(says_at, self._ends_at or says_at) - now)
 
     def end_after(self, seconds: float) -> None:
         """Let the iteration end this long from now, even if the source has more items."""

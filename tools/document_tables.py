@@ -41,7 +41,10 @@ HEAD: Mapping[str, str] = {
     "api_calls": "attempts made, retries included",
     "retries": "how many of them were repeated attempts",
     "duration_seconds": "of the whole run",
-    "users_per_second": "rows that were settled, divided by the duration",
+    "users_per_second": "users for whom something was sent, divided by the time of sending",
+    "sync": "`SYNC_NAME`, or null",
+    "failures": "failed and invalid rows: `new` ones, `known` ones that failed in the same way "
+    "when they were last tried, and `resolved` ones that failed before and no longer do",
     "records": "one entry for each row",
 }
 OUTCOMES: Mapping[Outcome, str] = {
@@ -51,7 +54,8 @@ OUTCOMES: Mapping[Outcome, str] = {
     Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
     Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
     Outcome.DUPLICATE: "another row has the same e-mail address and a later event",
-    Outcome.NOT_ATTEMPTED: "the run ended before this row, or was a dry run",
+    Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or it "
+    "was a dry run",
 }
 RECORD: Mapping[str, str] = {
     "user_id": "the column `id`",
@@ -60,6 +64,9 @@ RECORD: Mapping[str, str] = {
     "outcome": "see above",
     "overall_success": "true for `successful` and `unchanged`",
     "reason": "why the row is invalid, a duplicate or not attempted, or why no event was sent",
+    "first_failed_at": "since when it has failed for the same reason, ISO 8601 in UTC; null if it "
+    "did not fail",
+    "runs_failed": "in how many runs since then, this one included; null if it did not fail",
     "users_update": "the profile request, or null",
     "events_track": "the event request, or null",
 }
@@ -68,7 +75,8 @@ REQUEST: Mapping[str, str] = {
     "verdict": "`delivered`, `rejected`, `unavailable` or `refused`: "
     "[responses and verdicts](responses-and-verdicts.md)",
     "http_status": "of the last attempt, null if there was no response",
-    "attempts": "how often it was tried in this run",
+    "attempts": "how often it was tried in this run; 0 if Iterable rejected the same content "
+    "before, and it was not sent again (`response` then has the `code` only)",
     "response": "Iterable's `code`, `msg` and `params`; in bulk mode what the response said of "
     "this row",
 }

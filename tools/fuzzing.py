@@ -54,6 +54,7 @@ TARGETS = {
     "waits": "test_responses:test_any_retry_after_is_a_finite_wait_or_none",
     "state-bytes": "test_state_file:test_any_bytes_of_a_state_file_work_or_are_refused_unchanged",
     "state-edits": "test_state_file:test_any_edit_of_a_state_file_works_or_is_refused_unchanged",
+    "failures": "test_failures:test_a_run_sends_what_the_rules_say",
     "locks": "test_state_file:test_a_lock_file_may_hold_any_bytes",
     "stored": "test_source_reading:test_any_stored_user_or_event_is_equal_or_its_differences_are"
     "_listed",

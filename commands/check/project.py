@@ -1,4 +1,4 @@
-"""Project check of `--check`: whether the state file is of the project in the settings."""
+"""Project check of `--check`: is the state file of this project, and what did it reject?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from iterable_api.http import IterableHTTP
 from records.mapping import RowMapping
+from records.rows import RequestKind
 from state.database import StateError
 from state.outbox import Outbox
 from state.project import Match, Project
@@ -22,7 +23,7 @@ _NAME = "project"
 def check_project(
     settings: Settings, rows: Sequence[Sequence[Any]], mapping: RowMapping
 ) -> Iterator[CheckLine]:
-    """Yield the line. A new key is checked by reading back, once, what was delivered.
+    """Yield the lines. A new key is checked by reading back, once, what was delivered.
 
     `rows` are the first rows of the query, among which a delivered one is looked for.
     """
@@ -43,6 +44,14 @@ def check_project(
             yield passed(_NAME, "the state file notes the project with the first delivered request")
         else:
             yield _check_key(settings, outbox, rows, mapping)
+        for kind in RequestKind:
+            code = outbox.mass_rejections.code(kind)
+            if code is not None:
+                yield warned(
+                    "mass rejection",
+                    f"the last run sent no more {kind.value}s, because Iterable rejected most of "
+                    f"them with {code or 'an error'}; the next run tries some of these rows first",
+                )
 
 
 def _check_key(

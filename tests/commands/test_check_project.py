@@ -73,6 +73,18 @@ def test_a_new_key_that_no_row_can_confirm_is_a_warning(
     has_words(line, "none of the checked rows shows")
 
 
+def test_the_last_run_that_met_mass_rejection_is_a_warning(
+    synced_set_up: SetUp, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_users(embedded.run_sql, range(10, 310))
+    iterable.project.types.of_events("page_view")["page"] = "long"
+    settings = synced_set_up.settings()
+    assert SyncRun(settings, Options(full_refresh=True), StopSignal()).execute().error is not None
+    line = synced_set_up.line("mass rejection")
+    assert line.is_warning
+    has_words(line, "sent no more events", "most of them with RequestFieldsTypesMismatched")
+
+
 def test_verify_refuses_to_compare_with_another_data_centre(synced: SyncPair) -> None:
     with IterableSandbox() as other:
         synced.settings = replace(synced.settings, iterable_api_base_url=other.url)

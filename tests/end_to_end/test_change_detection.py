@@ -70,7 +70,7 @@ def test_the_next_run_sends_what_failed_with_the_newest_values(
     }
     iterable.set_faults([])
     embedded.run_sql("UPDATE customers SET first_name = 'Newest' WHERE id = 5")
-    assert program.run().status == 0
+    assert program.run(settings={"REJECTED_RETRY_HOURS": "0"}).status == 0
     assert sorted(calls_since(iterable, 80)) == [
         ("events/track", email_of(3)),
         ("events/track", email_of(4)),  # it came before the first profile
@@ -80,6 +80,35 @@ def test_the_next_run_sends_what_failed_with_the_newest_values(
     ]
     assert counts_of(program.results) == {"successful": 3, "unchanged": 37}
     assert iterable.project.users[email_of(5)].data_fields["first_name"] == "Newest"
+
+
+def test_what_was_rejected_is_not_sent_again_and_stays_a_failure(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(5)}])
+    assert "  1 failed (1 new)\n" in program.run().stdout
+    iterable.set_faults([])
+    ending = program.run()
+    assert (ending.status, len(iterable.calls)) == (3, 80)
+    assert "  1 failed (0 new)\n" in ending.stdout
+    assert counts_of(program.results) == {"unchanged": 39, "total_failures": 1}
+    assert program.results["status"] == "completed_with_failures"
+    assert program.results["failures"] == {"new": 0, "known": 1, "resolved": 0}
+    # --full-refresh skips the memory.
+    ending = program.run("--full-refresh")
+    assert (ending.status, len(iterable.calls)) == (0, 160)
+    assert "  1 failure of an earlier run is resolved\n" in ending.stdout
+
+
+def test_a_killed_run_forgets_no_rejection(program: Program, iterable: IterableSandbox) -> None:
+    iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(1)}])
+    running = program.start(settings={"USERS_UPDATE_RPS": "5"})
+    wait_until(lambda: len(iterable.calls) >= 16)  # more than a second: it is recorded
+    running.killed()
+    assert program.run().status == 3
+    assert [email for _endpoint, email in calls_since(iterable, 0)].count(email_of(1)) == 2
+    (record,) = [each for each in program.results["records"] if each["user_id"] == 1]
+    assert (record["users_update"]["attempts"], record["runs_failed"]) == (0, 2)
 
 
 def test_a_call_whose_response_was_lost_is_repeated_and_duplicates_nothing(

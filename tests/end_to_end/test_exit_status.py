@@ -129,18 +129,20 @@ def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
     check_aborted(program, ending, "does not lead to Iterable's API (HTTP 404)")
 
 
-def test_twenty_failed_calls_in_a_row_end_the_run(
-    program: Program, iterable: IterableSandbox, embedded: SourceDatabase
+@pytest.mark.parametrize("count", [10, 100])
+def test_an_outage_longer_than_the_patience_ends_the_run(
+    program: Program, iterable: IterableSandbox, embedded: SourceDatabase, count: int
 ) -> None:
-    add_users(embedded.run_sql, range(11, 101))
+    """A cron job with a handful of rows ended with status 3 and pinged success."""
+    add_users(embedded.run_sql, range(11, count + 1))
     iterable.set_faults([{"fault": "status", "status": 503}])
-    ending = program.run(settings={"MAX_ATTEMPTS": "1", "USERS_UPDATE_RPS": "20"})
-    check_aborted(program, ending, "20 calls in a row failed after all their attempts")
-    assert 20 <= len(iterable.calls) <= 24
-    assert program.results["not_attempted"] >= 80
+    ending = program.run(settings={"MAX_ATTEMPTS": "2", "OUTAGE_PATIENCE_SECONDS": "4"})
+    check_aborted(program, ending, "Iterable has not answered any request to users/update for 4 s")
+    assert counts_of(program.results) == {"not_attempted": count}
+    assert program.results["api_calls"] == len(iterable.calls) <= 4
     iterable.set_faults([])
     assert program.run().status == 0
-    check_project(iterable.project, range(1, 101))
+    check_project(iterable.project, range(1, count + 1))
 
 
 def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path: Path) -> None:

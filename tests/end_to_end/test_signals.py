@@ -1,4 +1,4 @@
-"""Graceful shutdown: SIGINT and SIGTERM at any moment of a run."""
+"""Graceful shutdown: SIGHUP, SIGINT and SIGTERM at any moment of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def program(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
-    ids=["SIGINT", "SIGTERM"],
+    [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["SIGHUP", "SIGINT", "SIGTERM"],
 )
 def test_a_stop_signal_shuts_the_run_down_gracefully(
     program: Program, iterable: IterableSandbox, number: signal.Signals, status: int
@@ -41,6 +41,23 @@ def test_a_stop_signal_shuts_the_run_down_gracefully(
     assert ending.stderr.splitlines()[-1] == f"Stopped by {number.name}. Run again to continue."
     assert program.results["status"] == "interrupted"
     assert program.results["reason"] == f"{number.name} received"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    program: Program, iterable: IterableSandbox, number: signal.Signals
+) -> None:
+    """As SIGHUP under nohup. SIGINT, ignored in a background job of a script, ended the run."""
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        running = program.start(settings={"USERS_UPDATE_RPS": "40"})
+    finally:
+        signal.signal(number, former)
+    wait_until(lambda: len(iterable.calls) >= 4)
+    running.send(number)
+    ending = running.ending()
+    assert ending.status == 0, ending.output
+    check_project(iterable.project, EVERYONE)
 
 
 def test_after_sigterm_the_counts_agree_with_the_sandbox(
@@ -117,9 +134,9 @@ def test_signals_at_any_moment_cause_no_traceback_and_lose_nothing(
         wait_until(log_file.exists)
         for _ in range(draw.choice([1, 1, 2, 3])):
             time.sleep(draw.uniform(0.0, 0.3))
-            running.send(draw.choice([signal.SIGINT, signal.SIGTERM]))
+            running.send(draw.choice([signal.SIGHUP, signal.SIGINT, signal.SIGTERM]))
         ending = running.ending(5.0)
-        assert ending.status in (0, 130, 143), ending.output
+        assert ending.status in (0, 129, 130, 143), ending.output
         assert "Traceback" not in ending.stderr, ending.stderr
         assert "CRITICAL" not in log_file.read_text()
     assert program.run("--full-refresh").status == 0

@@ -31,15 +31,11 @@ def test_permits_are_evenly_spread_and_use_nearly_the_whole_limit(rate: int) -> 
     assert len(starts) >= 0.97 * rate * 10
 
 
-@pytest.mark.parametrize(
-    ("rate", "clear_seconds"), [(1, 0.02), (5, 0.02), (7, 0.1 / 7), (10, 0.01), (500, 0.01)]
-)
-def test_a_second_is_ten_to_twenty_milliseconds_longer_to_allow_for_latency(
-    rate: int, clear_seconds: float
-) -> None:
+@pytest.mark.parametrize("rate", [1, 5, 7, 10, 500])
+def test_a_second_is_fifteen_milliseconds_longer_to_allow_for_latency(rate: int) -> None:
     limiter, time = limiter_and_time(rate)
     starts = starts_within(limiter, time, 3.0)
-    assert starts[rate] - starts[0] == pytest.approx(1.0 + clear_seconds)
+    assert starts[rate] - starts[0] == pytest.approx(1.015)
 
 
 @pytest.mark.parametrize(("rate", "seconds_apart"), [(0.5, 2.0), (0.01, 100.0)])
@@ -50,7 +46,7 @@ def test_a_rate_under_one_a_second_waits_longer_than_a_second(
     starts = starts_within(limiter, time, 10 * seconds_apart)
     gaps = gaps_of(starts)
     assert len(starts) == 10
-    assert gaps == pytest.approx([seconds_apart + 0.02] * 9)
+    assert gaps == pytest.approx([seconds_apart + 0.015] * 9)
 
 
 @pytest.mark.parametrize("rate", [1.5, 2.5, 7.3])
@@ -67,7 +63,7 @@ def test_after_a_stall_at_most_a_fifth_of_a_second_is_caught_up() -> None:
     time.now += 3_600.0
     starts = starts_within(limiter, time, 5.0)
     # The window of a second leaves no room for more than the usual number.
-    assert len(starts) == pytest.approx(5 * 100 / 1.01, abs=3)
+    assert len(starts) == pytest.approx(5 * 100 / 1.015, abs=3)
     assert most_in_a_second(starts) <= 100
 
 
@@ -77,7 +73,7 @@ def test_lost_time_is_made_up_without_a_burst() -> None:
     assert next_start(limiter, time) == 0.0
     time.now = 0.3
     starts = starts_within(limiter, time, 0.7)
-    assert starts[20] - starts[0] == pytest.approx(20 * 0.0101 / 1.25)
+    assert starts[20] - starts[0] == pytest.approx(20 * 0.01015 / 1.25)
     assert len(starts) >= 79  # 20 of the 30 that were lost are made up, as far as a second allows
 
 
@@ -142,7 +138,7 @@ def test_each_thread_waits_once_for_its_own_permit() -> None:
         assert limiter.acquire(noted_wait)
 
     time.run(*(job for _ in range(20)))
-    assert sorted(waits_seconds) == pytest.approx([1.01 * number / 100 for number in range(1, 20)])
+    assert sorted(waits_seconds) == pytest.approx([1.015 * number / 100 for number in range(1, 20)])
 
 
 def test_threads_never_get_the_same_permit() -> None:
@@ -242,7 +238,7 @@ def test_a_wait_that_ends_early_is_continued() -> None:
         return False
 
     assert limiter.acquire(wait_half)
-    assert time.now == pytest.approx(1.02)
+    assert time.now == pytest.approx(1.015)
     assert len(waited) == 3
 
 

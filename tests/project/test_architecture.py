@@ -38,7 +38,7 @@ ONLY_USED_BY = {
     "sqlite3": {"state"},
     "dotenv": {"config"},
     "email_validator": {"records"},
-    "rich": {"sync"},
+    "rich": {"commands", "sync"},
     "jinja2": {"reporting"},
 }
 MEANINGLESS_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}

@@ -151,7 +151,7 @@ def test_an_entry_has_exactly_the_documented_keys_in_order() -> None:
     entry = row_entry(1, "a@b.com", Outcome.SUCCESSFUL, None, call, call, settled_at)
     assert list(entry) == [
         *("user_id", "email", "timestamp", "outcome", "overall_success", "reason"),
-        *("users_update", "events_track"),
+        *("first_failed_at", "runs_failed", "users_update", "events_track"),
     ]
     assert entry["timestamp"] == "2026-01-13T14:30:45.123+00:00"
     assert entry["users_update"] == call

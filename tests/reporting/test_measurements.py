@@ -204,6 +204,9 @@ class Rows(Outbox):
     def pending(self) -> Iterator[PendingRow]:
         return iter(self._rows)
 
+    def rows_to_try_first(self) -> dict[RequestKind, list[PendingRow]]:
+        return {}
+
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         return [self._rows[seq]._replace(profile=None) for seq in seqs]
 

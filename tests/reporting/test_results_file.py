@@ -24,7 +24,7 @@ def written(folder: Path, *outcomes: Outcome, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: Path) -> None:
-    content = written(tmp_path, Outcome.SUCCESSFUL, Outcome.INVALID)
+    content = written(tmp_path, Outcome.SUCCESSFUL, Outcome.INVALID, new_failures=1)
     assert list(content) == [*HEAD, "records"]
     assert content | {"records": 0} == {
         "schema_version": 1,
@@ -46,7 +46,9 @@ def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: 
         "api_calls": 3,
         "retries": 1,
         "duration_seconds": 2.5,
-        "users_per_second": 0.8,
+        "users_per_second": 0.5,
+        "sync": None,
+        "failures": {"new": 1, "known": 0, "resolved": 0},
         "records": 0,
     }
     assert [record["outcome"] for record in content["records"]] == ["successful", "invalid"]
@@ -111,6 +113,22 @@ def test_an_entry_has_what_the_outbox_recorded() -> None:
     assert entry["users_update"] == entry["events_track"] == orjson.loads(taken)
     assert entry["timestamp"] == "2026-01-13T14:30:45.500+00:00"
     assert (entry["outcome"], entry["overall_success"]) == ("successful", True)
+
+
+def test_an_entry_says_since_when_a_row_fails_and_in_how_many_runs() -> None:
+    row = SettledRow(
+        *(STATE_OF[Outcome.TOTAL_FAILURE], 0, 1, "a@b.com", None),
+        *(result_of(Verdict.UNAVAILABLE, "503"), result_of(Verdict.REJECTED, "BadParams")),
+        *(1_768_314_645.5, '{"profile":[1768314645,1],"event":[1768310000,7]}'),
+    )
+    (entry,) = entries_of([row])
+    assert (entry["first_failed_at"], entry["runs_failed"]) == ("2026-01-13T13:13:20.000+00:00", 7)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.NOT_ATTEMPTED])
+def test_a_row_that_did_not_fail_has_no_first_failure(outcome: Outcome) -> None:
+    (entry,) = entries_of(rows_of(outcome))
+    assert (entry["first_failed_at"], entry["runs_failed"]) == (None, None)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.DUPLICATE])

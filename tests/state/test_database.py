@@ -190,8 +190,23 @@ def test_a_file_of_an_older_version_is_upgraded_and_keeps_its_deliveries(release
         assert connection.execute("SELECT user_key, more FROM delivered").fetchall() == [
             (SARAHS_USER_KEY, "upgraded")
         ]
-        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (
+            FIRST_VERSION + len(NEXT_STEPS) - 1,
+        )
         connection.close()
+
+
+def test_a_file_of_version_1_2_0_is_upgraded_and_sends_nothing_again(
+    released: Path, open_it: Open
+) -> None:
+    with sqlite3.connect(released) as connection:
+        connection.executescript("DROP TABLE outbox; PRAGMA user_version = 4;")
+    connection.close()
+    outbox = open_it(released)
+    assert fill(outbox, [tuple(SARAH.values())], rejected_retry_hours=24).to_send == 0
+    assert list(outcomes_of(outbox).values()) == ["unchanged"]
+    assert outbox.failures.count() == 0
+    outbox.close()
 
 
 def test_an_upgrade_removes_the_rows_that_a_killed_run_of_version_1_1_0_left(

@@ -6,12 +6,14 @@ a test can compare what the program believes with what is true.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import orjson
 
+from iterable_api.circuit_breaker import CircuitBreakers
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE, ApiResponse, verdict_of
 from iterable_client import IterableClient
@@ -82,6 +84,7 @@ class FakeBulkClient(IterableClient):
             USERS_BULK_UPDATE: RateLimiter(1e6),
             EVENTS_TRACK_BULK: RateLimiter(1e6),
         }
+        self.breakers = CircuitBreakers()
         self.requests: list[tuple[str, list[int]]] = []
         self.applied: set[tuple[str, int]] = set()
         self.max_attempts: list[int | None] = []
@@ -94,16 +97,11 @@ class FakeBulkClient(IterableClient):
         self._stops_after = stops_after
         self._refuses_from = refuses_from
         self.has_api_answered = False
-        self.is_up = True  # whether Iterable answers GETs
-        self.asked_count = 0
+        self.suspects: list[bool] = []  # whether each request was one
+        self._stop = threading.Event()
 
     def now(self) -> float:
         return 0.0
-
-    def is_answering(self, since: float) -> bool:
-        assert since == self.now()
-        self.asked_count += 1
-        return self.is_up
 
     def bulk_update_users(
         self, users: Sequence[bytes], subject: str = "", **options: Any
@@ -126,6 +124,7 @@ class FakeBulkClient(IterableClient):
         seqs = [int(orjson.loads(body)["email"].split("@")[0].split(".")[1]) for body in bodies]
         self.requests.append((endpoint, seqs))
         self.max_attempts.append(options["max_attempts"])
+        self.suspects.append(options["is_suspect"])
         response = self._respond(endpoint, noun, seqs)
         self.has_api_answered = True
         verdict = verdict_of(endpoint, response)

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 BATCH_SIZE = 4
-USER_COUNT = 9  # 18 requests: fewer than the 20 failures in a row that end a run
+USER_COUNT = 9  # so few waiting requests that each is tried in an outage before the patience ends
 MODES = ("per-user", "bulk")
 
 Rule = Mapping[str, Any]
@@ -22,13 +22,17 @@ class Effect(Enum):
     """What becomes of a call that is hit by a fault."""
 
     NONE = "delivered"
-    LOST = "retried, up to MAX_ATTEMPTS"
+    LOST = "not answered: retried, up to MAX_ATTEMPTS, or waits in an outage"
+    PUT_OFF = "answered, but retried up to MAX_ATTEMPTS"
     LIMITED = "retried for five minutes"
     REJECTED = "rejected without a retry"
     UNREACHABLE = "rejected without a retry, and the event is not sent"
     UNBELIEVED = "the response contradicts itself: the batch is split, a single row fails"
     BLOCKED = "rejected without a retry; if no call gets through, the run is aborted"
     REFUSED = "refused: the run is aborted"
+
+
+RETRIED = (Effect.LOST, Effect.PUT_OFF, Effect.LIMITED)
 
 
 class When(Enum):
@@ -91,7 +95,7 @@ class Case:
     def end(self) -> End:
         """Return the expected end of the run."""
         effect = self.fault.effect(self.mode)
-        passes = effect in (Effect.LOST, Effect.LIMITED) and self.when is not When.ALWAYS
+        passes = effect in RETRIED and self.when is not When.ALWAYS
         if effect is Effect.NONE or passes:
             return End(0, {"successful": USER_COUNT})
         splits = self.mode == "bulk" and effect in _SPLIT
@@ -103,6 +107,10 @@ class Case:
         nothing_passes = self.where is Where.BOTH
         if effect is Effect.BLOCKED and self.when is When.ALWAYS and nothing_passes:
             return End(1, {"total_failures": 3, "not_attempted": USER_COUNT - 3})
+        if effect is Effect.LOST and self.when is When.ALWAYS and nothing_passes:
+            return End(1, {"not_attempted": USER_COUNT})
+        if effect is Effect.LIMITED and self.when is When.ALWAYS:
+            return End(1, None)
         # The first call goes alone and has the updates of the first row or batch; its events and
         # the other rows follow together.
         first_count = BATCH_SIZE if self.mode == "bulk" else 1
@@ -136,6 +144,7 @@ _ENDPOINTS = {
     "bulk": ("users/bulkUpdate", "events/trackBulk"),
 }
 _NONE, _LOST, _LIMITED = Effect.NONE, Effect.LOST, Effect.LIMITED
+_PUT_OFF = Effect.PUT_OFF
 _SPLIT = (Effect.REJECTED, Effect.UNREACHABLE, Effect.UNBELIEVED, Effect.BLOCKED)
 _REJECTED, _REFUSED, _UNREACHABLE = Effect.REJECTED, Effect.REFUSED, Effect.UNREACHABLE
 _FAR_DATE, _PAST_DATE = "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"
@@ -164,7 +173,7 @@ KINDS = [
     _fault(_REFUSED, "redirect"),
     _fault(_NONE, "miscount", in_bulk=Effect.UNBELIEVED),
     _fault(_LOST, "success_code_on_error"),
-    _fault(_REJECTED, "error_code_on_200", in_bulk=_LOST),  # has no counts, so no row is settled
+    _fault(_REJECTED, "error_code_on_200", in_bulk=_PUT_OFF),  # no counts, so no row is settled
     _fault(_REJECTED, "echo_request"),
     _fault(_NONE, "huge_body", bytes=20_000),
     _fault(_NONE, "early_hints"),

@@ -198,6 +198,7 @@ class World:
             "BULK_UPDATE_RPS": "500",
             "TRACK_BULK_RPS": "500",
             "BULK_BATCH_SIZE": "3",
+            "REJECTED_RETRY_HOURS": "0",  # the model sends what was rejected in every run
         }
         arguments = ["--env-file", str(self.folder / "empty.env"), *flags.to_arguments()]
         return self._runs.start(arguments, environment, folder)

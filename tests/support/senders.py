@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from iterable_api.circuit_breaker import CircuitBreakers
 from iterable_api.rate_limiter import RateLimiter
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
@@ -34,6 +35,9 @@ class RowsInMemory(Outbox):
     def pending(self) -> Iterator[PendingRow]:
         return iter(self._rows)
 
+    def rows_to_try_first(self) -> dict[RequestKind, list[PendingRow]]:
+        return {}
+
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         return [self._rows[seq]._replace(profile=None) for seq in seqs]
 
@@ -47,6 +51,7 @@ class NotedCalls(IterableClient):
 
     def __init__(self, result: CallResult | None = None) -> None:
         self.rate_limiters = {USERS_UPDATE: RateLimiter(500), EVENTS_TRACK: RateLimiter(2_000)}
+        self.breakers = CircuitBreakers()
         self.calls: list[tuple[str, bytes, str]] = []
         self._result = result or call_result()
         self.has_api_answered = True
@@ -60,9 +65,7 @@ class ScriptedSender(PerUserSender):
     """A sender that calls a function of the test for each row."""
 
     def __init__(self, send: Sending, max_in_flight: int = 100) -> None:
-        calls = NotedCalls()
-        super().__init__(calls)
-        self.rate_limiters = calls.rate_limiters
+        super().__init__(NotedCalls())
         self._send = send
         self.max_in_flight = max_in_flight
         self.sent: list[Rows] = []

@@ -24,11 +24,12 @@ class Proxy:
     Then the connection is closed, with a reset if `resets`, or left open and silent if `stalls`.
     This applies to the first `cut_connections` connections (None: all). At most `piece_bytes` are
     passed on at a time; the byte at `garble_at` becomes 0x80. Changes apply to new connections.
+    It listens on `listens_on`, or on a free port.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listens_on: int = 0) -> None:
         self._server_port = port
         self.cut_at: int | None = None
         self.cut_connections: int | None = None
@@ -39,7 +40,7 @@ class Proxy:
         self.connection_count = 0
         self.passed_bytes = 0  # from the server, on the last connection
         self._closed = threading.Event()
-        self._listener = socket.create_server((self.host, 0))
+        self._listener = socket.create_server((self.host, listens_on))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)

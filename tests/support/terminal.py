@@ -9,6 +9,7 @@ import select
 import struct
 import termios
 import threading
+import time
 from typing import TextIO
 
 
@@ -36,6 +37,16 @@ class Terminal:
                 return
             self._seen += chunk
 
+    def press(self, keys: bytes) -> None:
+        """Type; returns when the terminal has echoed the keys, a control key as `^C`."""
+        expected = keys.replace(b"\x03", b"^C")
+        seen = len(self._seen)
+        os.write(self._outside, keys)
+        deadline = time.monotonic() + 10
+        while expected not in self._seen[seen:]:
+            assert time.monotonic() < deadline, "the terminal echoed nothing"
+            time.sleep(0.01)
+
     def hang_up(self) -> None:
         """Close the terminal: every later write to `stream` fails."""
         self._is_gone.set()
@@ -52,15 +63,19 @@ class Terminal:
         return self._seen.decode()
 
 
-def screen(output: str) -> list[str]:
+def screen(output: str, columns: int = 10_000) -> list[str]:
     """Apply the control codes that the program uses, and return the visible lines."""
     lines, row, column = [""], 0, 0
     for code, text in re.findall(r"(\r|\n|\x1b\[[0-9;?]*[A-Za-z])|([^\r\n\x1b]+)", output):
-        if text:
+        while text:
+            if column == columns:
+                row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+            part, text = text[: columns - column], text[columns - column :]
             line = lines[row].ljust(column)
-            lines[row] = line[:column] + text + line[column + len(text) :]
-            column += len(text)
-        elif code == "\r":
+            lines[row] = line[:column] + part + line[column + len(part) :]
+            column += len(part)
+        if code == "\r":
             column = 0
         elif code == "\n":
             row += 1

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iterable_api.circuit_breaker import CircuitBreakers
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
-from sync.dispatcher import CallReport, DelayedEvents, RunAborted, Started
+from sync.dispatcher import CallReport, DelayedEvents, Started
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
@@ -171,11 +172,10 @@ def test_a_batch_with_requests_of_one_kind_makes_one_call() -> None:
     assert iterable.requests == [(UPDATE, [0, 1]), (TRACK, [0, 1])]
 
 
-def test_the_rate_limiter_of_a_batch_is_that_of_its_first_call() -> None:
-    iterable = FakeBulkClient({})
-    sender = BulkSender(iterable)
-    assert sender.rate_limiter([row(0, profile=False), row(1)]) is iterable.rate_limiters[UPDATE]
-    assert sender.rate_limiter([row(0, profile=False)]) is iterable.rate_limiters[TRACK]
+def test_the_endpoint_of_a_batch_is_that_of_its_first_call() -> None:
+    sender = BulkSender(FakeBulkClient({}))
+    assert sender.endpoint([row(0, profile=False), row(1)]) == UPDATE
+    assert sender.endpoint([row(0, profile=False)]) == TRACK
 
 
 def test_units_have_the_batch_size_of_the_sender() -> None:
@@ -191,15 +191,24 @@ def test_events_are_sent_except_for_users_that_cannot_be_reached() -> None:
     assert iterable.requests[-1] == (TRACK, [0, 3, 4])
 
 
-def test_events_are_sent_after_an_unavailable_batch_of_profiles() -> None:
-    iterable = FakeBulkClient({0: Kind.DOWN, 1: Kind.FINE}, {0: Kind.FINE, 1: Kind.FINE})
-    iterable.is_up = False
+def test_events_are_sent_after_an_unavailable_profile() -> None:
+    iterable = FakeBulkClient({0: Kind.DOWN}, {0: Kind.FINE})
+    reports = send(iterable, [row(0)])
+    assert [f.result.verdict for f in reports.finished] == [Verdict.UNAVAILABLE, Verdict.DELIVERED]
+
+
+def test_nothing_is_reported_of_a_batch_that_met_only_an_outage() -> None:
+    class Stopped(FakeBulkClient):
+        def bulk_update_users(
+            self, users: Sequence[bytes], subject: str = "", **options: Any
+        ) -> CallResult:
+            call = super().bulk_update_users(users, subject, **options)
+            return replace(call, met_only_outage=True)
+
+    iterable = Stopped({0: Kind.DOWN, 1: Kind.DOWN})
     reports = send(iterable, [row(0), row(1)])
-    assert [f.result.verdict for f in reports.finished] == [
-        *[Verdict.UNAVAILABLE] * 2,
-        *[Verdict.DELIVERED] * 2,
-    ]
-    assert len(iterable.requests) == 2
+    assert (reports.finished, reports.calls) == ([], [])
+    assert iterable.requests == [(UPDATE, [0, 1])]
 
 
 def test_a_batch_without_an_answer_is_split_until_the_row_at_fault_stands_alone() -> None:
@@ -222,12 +231,41 @@ def test_a_batch_without_an_answer_is_split_until_the_row_at_fault_stands_alone(
         assert {most for rows, most in failing if rows in (1, 1_000)} == {None}
 
 
-def test_eight_parts_in_a_row_without_an_answer_are_an_outage() -> None:
+def test_eight_parts_in_a_row_without_an_answer_open_the_circuit_breaker() -> None:
+    """From then on their attempts do not count before something else is answered."""
     kinds = [Kind.DOWN] * 64
+    iterable = FakeBulkClient(dict(enumerate(kinds)), dict.fromkeys(range(64), Kind.FINE))
+    iterable.breakers = CircuitBreakers([UPDATE], 300)
+    opened_at: list[int] = []
+
+    class Noting(Reports):
+        def __call__(self, report: CallReport | DelayedEvents | Started) -> bool:
+            if iterable.breakers.is_open(UPDATE) and not opened_at:
+                opened_at.append(len(iterable.requests))
+            return super().__call__(report)
+
+    reports = Noting()
+    BulkSender(iterable).send(rows_of(kinds), reports)
+    assert opened_at == [1 + 8]
+    assert iterable.suspects[: 1 + 8] == [False, *8 * [True]]
+    assert not any(iterable.suspects[1 + 8 : 1 + 2 + 4 + 8 + 16 + 32 + 64])
+    assert {f.result.verdict for f in reports.finished} == {Verdict.UNAVAILABLE, Verdict.DELIVERED}
+
+
+def test_parts_of_a_batch_are_suspects_again_once_one_of_them_is_answered() -> None:
+    kinds = [Kind.DOWN] * 8 + [Kind.FINE] * 8
     iterable = FakeBulkClient(dict(enumerate(kinds)))
-    with pytest.raises(RunAborted, match="8 parts of a batch in a row got no answer"):
-        send(iterable, rows_of(kinds))
-    assert len(iterable.requests) == 1 + 8
+    send(iterable, rows_of(kinds))
+    assert iterable.suspects[:4] == [False, True, True, True]
+    assert all(iterable.suspects[1 : 1 + 2 + 2 + 4])
+
+
+def test_a_batch_that_a_stop_cut_short_is_not_split() -> None:
+    iterable = FakeBulkClient({0: Kind.DOWN, 1: Kind.DOWN})
+    iterable._stop.set()
+    reports = send(iterable, [row(0, event=False), row(1, event=False)])
+    assert iterable.requests == [(UPDATE, [0, 1])]
+    assert [f.result.verdict for f in reports.finished] == 2 * [Verdict.UNAVAILABLE]
 
 
 def test_nothing_is_sent_after_a_refused_batch() -> None:

@@ -15,7 +15,7 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.request_schemas import rows_of
 from sync.dispatcher import RunAborted
-from tests.support.drains import FAST, busiest_second, drain, endpoints_of, outbox_with, stop_when
+from tests.support.drains import busiest_second, drain, endpoints_of, outbox_with, stop_when
 from tests.support.rows import (
     deliver_all,
     email_of,
@@ -241,18 +241,6 @@ def test_nothing_else_is_sent_when_the_first_batch_is_refused(
             drain(outbox, iterable.url, batch_size=BATCH_SIZE)
         assert list(outcomes_of(outbox).values()) == 20 * ["total_failure"] + 81 * ["not_attempted"]
     assert len(iterable.calls) == 1
-
-
-def test_twenty_unavailable_batches_in_a_row_end_the_run(
-    path: Path, iterable: IterableSandbox
-) -> None:
-    iterable.set_faults([{"fault": "status", "status": 503}])
-    with outbox_with(path, rows(*NUMBERS)) as outbox:
-        rates = {**FAST, USERS_BULK_UPDATE: 50}
-        with pytest.raises(RunAborted, match="20 calls in a row"):
-            drain(outbox, iterable.url, batch_size=1, requests_per_second=rates)
-        outcomes = Counter(outcomes_of(outbox).values())
-    assert set(outcomes) == {"total_failure", "not_attempted"}
 
 
 def test_a_stop_between_batches_loses_and_repeats_nothing(path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from iterable_api.responses import USERS_BULK_UPDATE, USERS_UPDATE
 from sandbox.iterable_api import IterableSandbox
 from sync.dispatcher import RunAborted
-from tests.support.drains import FewAtOnce, drain, outbox_with, stop_when
+from tests.support.drains import drain, outbox_with, stop_when
 from tests.support.rows import email_of, failures_of, fill, outcomes_of, rows
 
 MODES = pytest.mark.parametrize("batch_size", [None, 10], ids=["per-user", "bulk"])
@@ -109,14 +109,6 @@ def test_three_blocked_rows_at_the_beginning_ended_every_run(
         assert Counter(outcomes_of(outbox).values()) == {"successful": 27, "total_failure": 3}
         assert {failure.verdict for failure in failures_of(outbox)} == {"rejected"}
     assert client.call_count == len(iterable.calls)
-
-
-def test_twenty_blocked_calls_in_a_row_end_the_run(path: Path, iterable: IterableSandbox) -> None:
-    iterable.set_faults([{**PAGE, "email": email_of(number)} for number in range(2, 101)])
-    with outbox_with(path, rows(*range(1, 101))) as outbox:
-        with pytest.raises(RunAborted, match=f"20 calls in a row were blocked. {BLOCKED}"):
-            drain(outbox, iterable.url, to_sender=FewAtOnce)
-        assert Counter(outcomes_of(outbox).values())["not_attempted"] > 40
 
 
 def test_many_batches_with_a_blocked_row_do_not_end_the_run(

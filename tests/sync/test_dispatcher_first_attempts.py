@@ -44,7 +44,7 @@ class HeldUnits:
         self.permits = threading.Semaphore(0)
         self.responses = threading.Event()
         sender = ScriptedSender(self._send, max_in_flight=row_count)
-        sender.rate_limiters[USERS_UPDATE] = RateLimiter(rate)
+        sender.client.rate_limiters[USERS_UPDATE] = RateLimiter(rate)
         delivery = Dispatcher(self.outbox, sender, threading.Event())
         self._thread = threading.Thread(target=delivery.run)
         self._thread.start()

@@ -39,6 +39,9 @@ class DiskThatIsFullOnce:
     def pending(self) -> Iterator[PendingRow]:
         return self._outbox.pending()
 
+    def rows_to_try_first(self) -> Any:
+        return self._outbox.rows_to_try_first()
+
     def events_of(self, seqs: Any) -> list[PendingRow]:
         return self._outbox.events_of(seqs)
 

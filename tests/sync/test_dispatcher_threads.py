@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
-from records.outcomes import CallResult, Verdict
+from records.outcomes import Verdict
 from records.rows import Rows
 from sync.dispatcher import Dispatcher, Report, RunAborted
 from tests.support.rows import call_result
@@ -114,54 +112,6 @@ def test_a_bug_after_a_refusal_does_not_hide_it() -> None:
 
     with pytest.raises(RunAborted, match="refused the API key"):
         Dispatcher(RowsInMemory(10), ScriptedSender(send), threading.Event()).run()
-
-
-def deliver_with_results(results: Sequence[CallResult], row_count: int = 3) -> None:
-    """Deliver rows, each of which gets these results."""
-
-    def send(unit: Rows, report: Report) -> None:
-        for result in results:
-            report(report_of(result, unit))
-
-    outbox = RowsInMemory(row_count)
-    Dispatcher(outbox, ScriptedSender(send), threading.Event()).run()
-    assert len(outbox.recorded) == row_count * len(results)
-
-
-def test_a_success_resets_the_error_budget() -> None:
-    deliver_with_results([*19 * [UNAVAILABLE], call_result()])
-    deliver_with_results([*19 * [UNAVAILABLE], call_result(), *19 * [UNAVAILABLE], call_result()])
-
-
-@pytest.mark.parametrize("before", [[], [call_result()]], ids=["at once", "after a success"])
-@pytest.mark.parametrize(
-    ("result", "said"),
-    [(UNAVAILABLE, "503"), (replace(UNAVAILABLE, http_status=None, code="Timeout"), "Timeout")],
-)
-def test_twenty_unavailable_calls_end_the_run(
-    before: list[CallResult], result: CallResult, said: str
-) -> None:
-    with pytest.raises(RunAborted) as caught:
-        deliver_with_results([*before, *20 * [result]], row_count=1)
-    assert str(caught.value) == (
-        f"20 calls in a row failed after all their attempts (the last: {said}). "
-        "Iterable seems to be down: run again later."
-    )
-
-
-def test_calls_that_a_stop_cut_short_do_not_use_the_error_budget() -> None:
-    stop = threading.Event()
-
-    def send(unit: Rows, report: Report) -> None:
-        if unit[0].seq == 0:
-            return
-        stop.set()
-        for _ in range(30):
-            report(report_of(UNAVAILABLE, unit))
-
-    outbox = RowsInMemory(2)
-    Dispatcher(outbox, ScriptedSender(send), stop).run()
-    assert len(outbox.recorded) == 30
 
 
 def test_a_refusal_ends_the_waits_of_other_workers_and_records_their_results() -> None:

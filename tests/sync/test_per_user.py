@@ -21,11 +21,10 @@ def test_a_row_needs_an_update_and_an_event_or_the_event_alone() -> None:
     assert calls.calls[2:] == [(EVENTS_TRACK, b"event", "user 8")]
 
 
-def test_the_rate_limiter_of_a_row_is_that_of_its_first_call() -> None:
-    calls = NotedCalls()
-    sender = PerUserSender(calls)
-    assert sender.rate_limiter([waiting_row(1)]) is calls.rate_limiters[USERS_UPDATE]
-    assert sender.rate_limiter([waiting_row(1, None)]) is calls.rate_limiters[EVENTS_TRACK]
+def test_the_endpoint_of_a_row_is_that_of_its_first_call() -> None:
+    sender = PerUserSender(NotedCalls())
+    assert sender.endpoint([waiting_row(1)]) == USERS_UPDATE
+    assert sender.endpoint([waiting_row(1, None)]) == EVENTS_TRACK
 
 
 def test_a_row_without_an_event_is_not_delayed() -> None:

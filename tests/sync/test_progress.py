@@ -136,6 +136,26 @@ def test_the_line_is_removed_at_the_end_and_the_log_gets_its_stream_back(
     assert output.count("\x1b[?25l") <= output.count("\x1b[?25h")  # the cursor is seen again
 
 
+@pytest.mark.parametrize("columns", [40, 79, 80, 96, 97, 98, 99, 100])
+@pytest.mark.parametrize("presses", [1, 3])
+def test_half_of_the_line_and_a_ctrl_c_stayed_on_the_screen(
+    clock: Clock, root_logger: logging.Logger, columns: int, presses: int
+) -> None:
+    terminal = Terminal(columns)
+    handler = logging.StreamHandler(terminal.stream)
+    root_logger.handlers[:] = [handler]
+    handler.setLevel(logging.INFO)
+    with Progress(300, 500, live=True, stream=terminal.stream, clock=clock) as progress:
+        for number in range(3):
+            clock.now += 1
+            progress.advance([call(number)], number + 1)
+            for _ in range(presses):
+                terminal.press(b"\x03")
+        logging.getLogger("main").error("stopping")
+        terminal.press(b"\x03")
+    assert screen(terminal.output(), columns) == ["stopping"]
+
+
 @pytest.mark.parametrize("columns", [10, 24, 40, 60, 79, 80, 81, 100, 120, 160, 300])
 def test_the_line_is_shorter_than_the_terminal(clock: Clock, columns: int) -> None:
     terminal = Terminal(columns)

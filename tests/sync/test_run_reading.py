@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from sync.signals import StopSignal
+from sync.signals import StopSignal, stop_signals
 from tests.conftest import SourceDatabase
 from tests.support.fault_runs import HurriedTime
 from tests.support.mariadb import PrivateMariaDB
@@ -131,7 +131,7 @@ def test_a_query_with_an_error_is_not_repeated(
 
 
 @pytest.mark.no_cover  # an exception of the signal's handler could leave coverage's lock taken
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "slow_rows",
     [
@@ -144,16 +144,14 @@ def test_a_signal_while_the_query_runs_ends_the_run_at_once(
     runs: Runs, iterable: IterableSandbox, number: signal.Signals, slow_rows: str
 ) -> None:
     runs.with_query(f"SELECT {COLUMNS} FROM {slow_rows}")
-    stop = StopSignal()
-    former = signal.signal(number, stop)
     timer = threading.Timer(0.4, os.kill, (os.getpid(), number))
-    timer.start()
-    began_at = time.monotonic()
-    try:
-        report = runs.run(stop)
-    finally:
-        timer.join()
-        signal.signal(number, former)
+    with stop_signals() as stop:
+        timer.start()
+        began_at = time.monotonic()
+        try:
+            report = runs.run(stop)
+        finally:
+            timer.join()
     assert time.monotonic() - began_at < 2.5
     assert (report.summary.status, report.summary.reason) == (
         "interrupted",

@@ -154,3 +154,48 @@ def test_an_iteration_with_time_left_reaches_the_end() -> None:
     reading.end_after(100)
     assert list(reading) == list(range(10))
     assert reading.is_exhausted
+
+
+# Saying that it waits
+
+
+def test_a_long_wait_for_an_item_is_said_while_it_lasts() -> None:
+    thinking = threading.Event()
+    said: list[float] = []
+
+    def slow() -> Iterator[int]:
+        thinking.wait(30)
+        yield 1
+
+    def say(seconds: float) -> None:
+        said.append(seconds)
+        thinking.set()
+
+    assert list(Prefetcher(slow, on_wait=say, wait_seconds=0.05)) == [1]
+    assert len(said) == 1
+    assert said[0] >= 0.05
+
+
+def test_nothing_is_said_where_items_come_in_time() -> None:
+    said: list[float] = []
+    assert list(Prefetcher(Counted(100), on_wait=said.append)) == list(range(100))
+    assert said == []
+
+
+def test_a_wait_that_is_said_ends_at_the_given_time_all_the_same() -> None:
+    thinking = threading.Event()
+    said: list[float] = []
+
+    def slow() -> Iterator[int]:
+        yield 1
+        thinking.wait(30)
+
+    reading = Prefetcher(slow, on_wait=said.append, wait_seconds=0.05)
+    items = iter(reading)
+    assert next(items) == 1
+    reading.end_after(0.2)
+    assert list(items) == []
+    assert not reading.is_exhausted
+    assert len(said) == 1  # the next one would come after a minute
+    reading.close()
+    thinking.set()

@@ -1,0 +1,457 @@
+"""The table `failures`: what failed when it was last judged. Only this module uses it.
+
+It serves two purposes. A failure is known, and not new, while a user's request fails with the same
+code, or a row is invalid for the same reason. And content that Iterable has rejected is not sent
+again for some hours: the failure stands without a call.
+
+The table holds hashes, codes and times, nothing that names a user. One row stands for
+
+- a request: `row_key` is the user key and `kind` the `RequestKind`. `content_hash` is the hash of
+  rejected content; NULL: the next run sends it again. `event_hash`, beside a profile, is the hash
+  of the user's event if it was delivered although the profile was not.
+- invalid rows: `kind` is INVALID_ROW and `row_key` a hash of the column `id` and the reason. Rows
+  without an id share one entry per reason, and `row_count` says how many there were.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from records.identity import to_change_hash
+from records.outcomes import JSON, UNREACHABLE_CODES, Verdict
+from records.rows import INVALID_ROW, FailureAge, FailureAges, Finished, RequestKind, common_reason
+from state.database import state_errors
+from state.outbox_file import Held, OutboxRow
+
+_SECONDS_PER_HOUR = 3_600
+_MAX_UNIX_SECONDS = 253_402_300_799  # the last second of the year 9999
+_CHUNK_ROWS = 1_000  # invalid rows that are looked up at a time
+
+# Values of another type, which no version of this program writes, must not break a comparison.
+_FIRST_FAILED_AT = f"max(0, min({_MAX_UNIX_SECONDS}, CAST(first_failed_at AS INTEGER)))"
+_RUNS_FAILED = "max(1, min(1000000000, CAST(runs_failed AS INTEGER)))"
+_ROW_COUNT = "max(0, min(1000000000, CAST(row_count AS INTEGER)))"
+
+_RECORD = """
+    INSERT INTO failures (row_key, kind, verdict, http_status, code, content_hash,
+        judged_at, first_failed_at, runs_failed)
+    SELECT user_key, :kind, :verdict, :http_status, :code,
+        CASE WHEN :is_final THEN iif(:kind = 'profile', profile_hash, event_hash) END, :at, :at, 1
+    FROM outbox WHERE seq = :seq
+    ON CONFLICT (row_key, kind) DO UPDATE SET
+        first_failed_at = iif(code IS excluded.code, first_failed_at, excluded.first_failed_at),
+        runs_failed = iif(code IS excluded.code, runs_failed + 1, 1),
+        verdict = excluded.verdict, http_status = excluded.http_status, code = excluded.code,
+        content_hash = excluded.content_hash, judged_at = excluded.judged_at
+"""
+_NOTE_AGE = f"""
+    UPDATE outbox SET failure_ages = json_set(ifnull(failure_ages, '{{}}'), '$.' || :kind, json((
+        SELECT json_array({_FIRST_FAILED_AT}, {_RUNS_FAILED}) FROM failures
+        WHERE row_key = outbox.user_key AND kind = :kind
+    ))) WHERE seq = :seq
+"""  # noqa: S608 - our own text
+_USERS_OF_SEQS = "SELECT user_key FROM outbox WHERE seq IN (SELECT value FROM json_each(:seqs))"
+_VERDICTS = {RequestKind.PROFILE: "update_verdict", RequestKind.EVENT: "event_verdict"}
+# What this read still needs. The requests that are held back are in it.
+_OPEN = {
+    "profile": "SELECT user_key FROM outbox WHERE kind IS NULL AND profile IS NOT NULL",
+    "event": "SELECT user_key FROM outbox WHERE kind IS NULL AND event IS NOT NULL",
+    INVALID_ROW: "SELECT failure_key FROM outbox WHERE failure_key IS NOT NULL",
+}
+
+
+class _KnownFailure(NamedTuple):
+    """A row of the table."""
+
+    http_status: int | None
+    code: str | None
+    content_hash: int | None
+    event_hash: int | None
+    judged_at: int  # unix seconds
+    first_failed_at: int
+    runs_failed: int
+    row_count: int
+
+    @property
+    def age_in_this_run(self) -> FailureAge:
+        """The age if it fails once more."""
+        return FailureAge(self.first_failed_at, self.runs_failed + 1)
+
+
+_Failures = dict[tuple[int, str], _KnownFailure]  # by `row_key` and `kind`
+
+
+class FailureTable:
+    """The table in an open state file. Raises StateError.
+
+    Call `load` before rows are added to the outbox.
+    """
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self._path = path
+        self._database = database
+        self._has_rows = self._has_held_requests = self._has_invalid_rows = False
+        self._not_remembered: set[tuple[RequestKind, str | None]] = set()
+        self._retry_after_seconds = 0
+        self._now = 0
+
+    def load(self, now: int, retry_after_hours: int) -> None:
+        """Prepare for a read; `now` is in unix seconds, 0 hours hold nothing back."""
+        self._now, self._retry_after_seconds = now, retry_after_hours * _SECONDS_PER_HOUR
+        with state_errors(self._path):
+            self._has_rows = self._exists()
+        self._has_held_requests = self._has_invalid_rows = False
+
+    def hold_back(self, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
+        """Return the rows with the requests marked that Iterable has rejected not long ago."""
+        if not (self._has_rows and self._retry_after_seconds):
+            return rows
+        failures = self._find([row.user_key for row in rows if row.user_key is not None])
+        if not failures:
+            return rows
+        checked = [
+            row
+            if row.user_key is None
+            else _with_held_requests(row, row.user_key, failures, self._is_recent)
+            for row in rows
+        ]
+        self._has_held_requests |= any(row.held for row in checked)
+        return checked
+
+    def _is_recent(self, failure: _KnownFailure) -> bool:
+        # A time in the future comes from a clock that was ahead.
+        return 0 <= self._now - failure.judged_at < self._retry_after_seconds
+
+    def release_marked_rows(self) -> None:
+        """Hold nothing back of rows that became duplicate or invalid: they are not sent at all."""
+        if self._has_held_requests:
+            with state_errors(self._path):
+                self._database.execute(
+                    "UPDATE outbox SET held = NULL, failure_ages = NULL, update_verdict = NULL,"
+                    " update_result = NULL, event_verdict = NULL, event_result = NULL"
+                    " WHERE kind IS NOT NULL AND held IS NOT NULL"
+                )
+
+    def note_invalid_rows(self) -> None:
+        """Give the invalid rows of the outbox their keys and ages, once all rows are in it."""
+        self._has_invalid_rows = True
+        counted: Counter[int] = Counter()
+        with state_errors(self._path):
+            for chunk in self._invalid_rows():
+                keys = [_to_invalid_key(user_id, reason) for _seq, user_id, reason in chunk]
+                known = self._find(keys) if self._has_rows else {}
+                noted = []
+                for (seq, user_id, _reason), key in zip(chunk, keys, strict=True):
+                    counted[key] += user_id is None
+                    failure = known.get((key, INVALID_ROW))
+                    is_known = failure is not None and (
+                        user_id is not None or counted[key] <= failure.row_count
+                    )
+                    age = failure.age_in_this_run if failure and is_known else self._new_age()
+                    noted.append((key, _ages_text({INVALID_ROW: age}), seq))
+                self._database.executemany(
+                    "UPDATE outbox SET failure_key = ?, failure_ages = ? WHERE seq = ?", noted
+                )
+
+    def _new_age(self) -> FailureAge:
+        return FailureAge(self._now, 1)
+
+    def _invalid_rows(self) -> Iterator[list[tuple[int, int | str | None, str]]]:
+        last_seq = -1
+        while True:
+            chunk = self._database.execute(
+                "SELECT seq, user_id, reason FROM outbox"
+                " WHERE kind = 'invalid' AND seq > ? ORDER BY seq LIMIT ?",
+                (last_seq, _CHUNK_ROWS),
+            ).fetchall()
+            if not chunk:
+                return
+            yield chunk
+            last_seq = chunk[-1][0]
+
+    def begin_delivery(self, *, is_complete_read: bool) -> int:
+        """Bring the table up to date with the rows of this read; the caller commits.
+
+        Invalid rows and requests that are held back have failed once more. After a complete read,
+        what the read lacks or no longer needs is dropped. Returns the number of resolved failures:
+        users and invalid rows.
+        """
+        resolved = 0
+        with state_errors(self._path):
+            if self._has_rows:
+                if self._has_held_requests:
+                    self._count_held_requests()
+                self._doubt_pending_events()
+                if is_complete_read:
+                    resolved = self._drop_what_the_read_lacks()
+            if self._has_invalid_rows:
+                self._record_invalid_rows(is_complete_read)
+            self._has_rows = self._exists()
+        return resolved
+
+    def forget_all_rejections(self) -> None:
+        """Let this run and the next ones send what was rejected; the caller commits.
+
+        The failures stay known.
+        """
+        with state_errors(self._path):
+            self._database.execute("UPDATE failures SET content_hash = NULL")
+
+    def forget_rejections(self, kind: RequestKind, code: str | None, since: float) -> None:
+        """Let the next run send what is rejected with this code; the caller commits.
+
+        That is what was judged since then (unix seconds), and what `record` still gets. The
+        failures stay known.
+        """
+        self._not_remembered.add((kind, code))
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE failures SET content_hash = NULL"
+                " WHERE kind = ? AND code IS ? AND judged_at >= ?",
+                (kind.value, code, int(since)),
+            )
+
+    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
+        """Count the run before for the rejected ones of these rows, so that they are known.
+
+        It left them out because others were rejected, and said so. The caller commits.
+        """
+        verdict = _VERDICTS[kind]
+        with state_errors(self._path):
+            rejected = self._database.execute(
+                f"SELECT seq, user_key FROM outbox WHERE {verdict} = 'rejected'"  # noqa: S608
+                " AND seq IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(seqs).decode(),),
+            ).fetchall()
+            self._database.executemany(
+                "UPDATE failures SET runs_failed = 2 WHERE row_key = ? AND kind = ?"
+                " AND runs_failed = 1",
+                [(user_key, kind.value) for _seq, user_key in rejected],
+            )
+            self._database.executemany(
+                _NOTE_AGE, [{"kind": kind.value, "seq": seq} for seq, _user_key in rejected]
+            )
+
+    def rejected_users(
+        self, kind: RequestKind, code: str | None, since: float, limit: int
+    ) -> list[int]:
+        """Return the keys of users whose request was rejected with this code since then."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT row_key FROM failures WHERE kind = ? AND verdict = ? AND code IS ?"
+                " AND judged_at >= ? LIMIT ?",
+                (kind.value, Verdict.REJECTED.value, code, int(since), limit),
+            )
+            return [row_key for (row_key,) in found]
+
+    def record(self, kind: RequestKind, finished: Sequence[Finished]) -> int:
+        """Record the results of requests of one kind; the caller commits.
+
+        Returns the number of users whose failures are resolved by it.
+        """
+        resolved = 0
+        failed = [each for each in finished if not each.result.delivered]
+        delivered = [each.seq for each in finished if each.result.delivered]
+        with state_errors(self._path):
+            if delivered and self._has_rows:
+                users = {"seqs": orjson.dumps(delivered).decode()}
+                resolved = self._resolve(kind.value, f"IN ({_USERS_OF_SEQS})", users)
+                if kind is RequestKind.EVENT:
+                    self._database.execute(
+                        "UPDATE failures SET event_hash = outbox.event_hash FROM outbox"
+                        " WHERE outbox.seq IN (SELECT value FROM json_each(:seqs))"
+                        " AND failures.row_key = outbox.user_key AND failures.kind = 'profile'",
+                        users,
+                    )
+            if failed:
+                self._has_rows = True
+                self._database.executemany(_RECORD, [self._to_parameters(each) for each in failed])
+                self._database.executemany(
+                    _NOTE_AGE, [{"kind": kind.value, "seq": each.seq} for each in failed]
+                )
+        return resolved
+
+    def _to_parameters(self, finished: Finished) -> JSON:
+        result = finished.result
+        return {
+            "kind": finished.kind.value,
+            "seq": finished.seq,
+            "verdict": result.verdict.value,
+            "http_status": result.http_status,
+            "code": result.code,
+            # What a proxy or firewall has blocked says nothing about the content.
+            "is_final": result.verdict is Verdict.REJECTED
+            and not result.is_blocked
+            and (finished.kind, result.code) not in self._not_remembered,
+            "at": int(finished.finished_at),
+        }
+
+    def count(self) -> int:
+        """Return the number of rows in the table."""
+        with state_errors(self._path):
+            count: int = self._database.execute("SELECT count(*) FROM failures").fetchone()[0]
+            return count
+
+    def _exists(self) -> bool:
+        return bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM failures)").fetchone()[0])
+
+    def _find(self, row_keys: Iterable[int]) -> _Failures:
+        found = self._database.execute(
+            # Iterable moves an event to the user for whom its id came last: `delivered` then has
+            # no event id for the former user.
+            "SELECT row_key, CAST(kind AS TEXT), CAST(http_status AS INTEGER), CAST(code AS TEXT),"  # noqa: S608 - our own text
+            " CAST(content_hash AS INTEGER), iif(kind = 'profile', (SELECT"
+            " CAST(failures.event_hash AS INTEGER) FROM delivered WHERE user_key = row_key"
+            " AND event_id IS NOT NULL), NULL), ifnull(CAST(judged_at AS INTEGER), 0),"
+            f" ifnull({_FIRST_FAILED_AT}, 0), ifnull({_RUNS_FAILED}, 1),"
+            f" ifnull({_ROW_COUNT}, 0)"
+            " FROM failures WHERE row_key IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(list(row_keys)).decode(),),
+        )
+        return {(row_key, kind): _KnownFailure._make(rest) for row_key, kind, *rest in found}
+
+    def _count_held_requests(self) -> None:
+        for kind in RequestKind:
+            self._database.execute(
+                "UPDATE failures SET runs_failed = runs_failed + 1 WHERE kind = ? AND row_key IN"  # noqa: S608 - our own names
+                " (SELECT user_key FROM outbox WHERE kind IS NULL AND held IS NOT NULL"
+                f" AND {_VERDICTS[kind]} IS NOT NULL)",
+                (kind.value,),
+            )
+
+    def _doubt_pending_events(self) -> None:
+        self._database.execute(
+            "UPDATE failures SET event_hash = NULL WHERE kind = 'profile' AND event_hash IS NOT"  # noqa: S608
+            f" NULL AND row_key IN ({_OPEN['event']})"
+        )
+
+    def _drop_what_the_read_lacks(self) -> int:
+        resolved = self._count_rows_without_id_that_are_gone()
+        for kind, still_open in _OPEN.items():
+            resolved += self._resolve(kind, f"NOT IN ({still_open})")
+        return resolved
+
+    def _count_rows_without_id_that_are_gone(self) -> int:
+        """Count them where other rows without an id are still invalid for the same reason."""
+        count: int = self._database.execute(
+            f"SELECT ifnull(sum(max(0, {_ROW_COUNT} - still_invalid)), 0)"  # noqa: S608
+            " FROM failures JOIN (SELECT failure_key, count(*) AS still_invalid FROM outbox"
+            " WHERE failure_key IS NOT NULL AND user_id IS NULL GROUP BY failure_key)"
+            " ON row_key = failure_key WHERE kind = ?",
+            (INVALID_ROW,),
+        ).fetchone()[0]
+        return count
+
+    def _resolve(self, kind: str, which: str, parameters: JSON | None = None) -> int:
+        """Remove failures of one kind and return how many users have none left.
+
+        `which` is a condition on `row_key`; invalid rows count one by one.
+        """
+        values = {**(parameters or {}), "kind": kind}
+        condition = f"kind = :kind AND row_key {which}"
+        removed = self._database.execute(
+            f"SELECT row_key, max(1, ifnull({_ROW_COUNT}, 1)) FROM failures"  # noqa: S608
+            f" WHERE {condition}",
+            values,
+        ).fetchall()
+        if not removed:
+            return 0
+        self._database.execute(f"DELETE FROM failures WHERE {condition}", values)  # noqa: S608
+        left = {
+            row_key
+            for (row_key,) in self._database.execute(
+                "SELECT row_key FROM failures WHERE row_key IN (SELECT value FROM json_each(?))",
+                (orjson.dumps([row_key for row_key, _count in removed]).decode(),),
+            )
+        }
+        return sum(count for row_key, count in removed if row_key not in left)
+
+    def _record_invalid_rows(self, is_complete_read: bool) -> None:
+        # `row_count` counts the rows without an id; a partial read may lack some of them.
+        self._database.execute(
+            "INSERT INTO failures (row_key, kind, verdict, judged_at, first_failed_at, runs_failed,"
+            " row_count)"
+            " SELECT failure_key, :kind, 'invalid', :now, :now, 1,"
+            " iif(count(user_id), 1, count(*)) FROM outbox"
+            " WHERE failure_key IS NOT NULL GROUP BY failure_key"
+            " ON CONFLICT (row_key, kind) DO UPDATE SET runs_failed = runs_failed + 1,"
+            " judged_at = excluded.judged_at, row_count = iif(:is_complete, excluded.row_count,"
+            " max(ifnull(row_count, 0), excluded.row_count))",
+            {"kind": INVALID_ROW, "now": self._now, "is_complete": is_complete_read},
+        )
+
+
+def _to_invalid_key(user_id: int | str | None, reason: str | None) -> int:
+    return to_change_hash([None if user_id is None else str(user_id), common_reason(reason)])
+
+
+def _with_held_requests(
+    row: OutboxRow,
+    user_key: int,
+    failures: _Failures,
+    is_recent: Callable[[_KnownFailure], bool],
+) -> OutboxRow:
+    """Return a row with the results of the requests that are held back. Pure.
+
+    A rejected profile rules its event as it does when it is sent.
+    """
+    profile = failures.get((user_key, RequestKind.PROFILE.value))
+    if profile and not (
+        row.profile is not None and profile.content_hash == row.profile_hash and is_recent(profile)
+    ):
+        profile = None
+    if profile and row.event is not None and profile.event_hash == row.event_hash:
+        # Delivered, but in doubt as long as the profile is not delivered.
+        row = row._replace(event=None)
+    event = failures.get((user_key, RequestKind.EVENT.value))
+    if event and not (
+        row.event is not None and event.content_hash == row.event_hash and is_recent(event)
+    ):
+        event = None
+    is_unreachable = profile is not None and profile.code in UNREACHABLE_CODES
+    if is_unreachable:
+        event = None  # as in the run that sent the profile, its event gets no result of its own
+    if not (profile or event):
+        return row
+    sends_profile = row.profile is not None and not profile
+    sends_event = row.event is not None and not event and not is_unreachable
+    held = Held.ROW
+    if sends_profile or sends_event:
+        held = Held.PROFILE if profile else Held.EVENT
+    ages = {
+        kind.value: failure.age_in_this_run
+        for kind, failure in ((RequestKind.PROFILE, profile), (RequestKind.EVENT, event))
+        if failure
+    }
+    return row._replace(
+        held=held.value,
+        update_verdict=profile and Verdict.REJECTED.value,
+        update_result=profile and _to_text(profile),
+        event_verdict=event and Verdict.REJECTED.value,
+        event_result=event and _to_text(event),
+        failure_ages=_ages_text(ages),
+    )
+
+
+def _ages_text(ages: FailureAges) -> str:
+    return orjson.dumps({kind: list(age) for kind, age in ages.items()}).decode()
+
+
+def _to_text(failure: _KnownFailure) -> str:
+    """Return the result of a request that is not made, as JSON text."""
+    return orjson.dumps(
+        {
+            "success": False,
+            "verdict": Verdict.REJECTED.value,
+            "http_status": failure.http_status,
+            "attempts": 0,
+            "request_id": None,
+            "response": {"code": failure.code},
+        }
+    ).decode()

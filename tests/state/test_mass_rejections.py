@@ -1,0 +1,187 @@
+"""What the state file keeps of a kind of request that a run has ended."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+
+from records.outcomes import Verdict
+from records.rows import Finished, PendingRow, RequestKind
+from state.outbox import Outbox
+from tests.support.rows import MAPPING, Row, call_result, email_of, fill, row, rows
+
+PROFILE, EVENT = RequestKind.PROFILE, RequestKind.EVENT
+WRONG_TYPE = "RequestFieldsTypesMismatched"
+NUMBERS = range(1, 301)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite3"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    made = Outbox(path)
+    yield made
+    made.close()
+
+
+def begin(outbox: Outbox, found: Sequence[Row], *, hours: int = 24) -> list[PendingRow]:
+    fill(outbox, found, MAPPING, rejected_retry_hours=hours)
+    outbox.begin_delivery(is_complete_read=True)
+    return list(outbox.pending())
+
+
+def settle(
+    outbox: Outbox,
+    pending: Sequence[PendingRow],
+    kind: RequestKind,
+    verdict: Verdict = Verdict.REJECTED,
+    code: str = WRONG_TYPE,
+) -> None:
+    result = call_result(verdict, http_status=400, code=code)
+    outbox.record([Finished(each.seq, kind, result, time.time()) for each in pending])
+
+
+def reject_some_events(outbox: Outbox, found: Sequence[Row], count: int = 40) -> None:
+    """Deliver all profiles, have some events rejected, and end the events."""
+    pending = begin(outbox, found)
+    settle(outbox, pending, PROFILE, Verdict.DELIVERED, "Success")
+    settle(outbox, pending[:count], EVENT)
+    outbox.end_kind(EVENT, WRONG_TYPE)
+
+
+def user_key(number: int) -> int:
+    key = MAPPING.key(row(number))
+    assert key is not None
+    return key.user_key
+
+
+def seqs_of(tried: Sequence[PendingRow]) -> list[int]:
+    return [each.seq for each in tried]
+
+
+def test_nothing_is_tried_first_where_no_kind_has_ended(outbox: Outbox) -> None:
+    begin(outbox, rows(*NUMBERS))
+    assert outbox.rows_to_try_first() == {}
+    assert outbox.mass_rejections.code(EVENT) is None
+
+
+def test_up_to_20_rows_are_tried_first_both_rejected_and_left_out(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    assert outbox.mass_rejections.code(EVENT) == WRONG_TYPE
+    begin(outbox, rows(*NUMBERS))
+    tried = outbox.rows_to_try_first()
+    assert list(tried) == [EVENT]
+    seqs = seqs_of(tried[EVENT])
+    assert len(set(seqs)) == 20
+    assert seqs == sorted(seqs)
+    assert min(seqs) < 40 <= max(seqs)
+    assert all(each.profile is None and each.event for each in tried[EVENT])
+
+
+def test_the_same_rows_are_tried_by_each_run(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    chosen = []
+    for _ in range(3):
+        begin(outbox, rows(*NUMBERS))
+        tried = outbox.rows_to_try_first()[EVENT]
+        settle(outbox, tried, EVENT)
+        outbox.end_kind(EVENT, WRONG_TYPE)
+        chosen.append(seqs_of(tried))
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+def test_other_rows_are_noted_when_few_of_the_former_ones_are_left(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    noted = set(outbox.mass_rejections.users(EVENT))
+    found = [each for each in NUMBERS if user_key(each) not in noted]
+    still = [each for each in NUMBERS if user_key(each) in noted][:3]
+    begin(outbox, rows(*found, *still))
+    tried = outbox.rows_to_try_first()[EVENT]
+    assert len(tried) == 3
+    settle(outbox, tried, EVENT)
+    outbox.end_kind(EVENT, WRONG_TYPE)
+    begin(outbox, rows(*found))
+    assert len(outbox.rows_to_try_first()[EVENT]) == 20
+
+
+def test_a_user_whose_event_is_delivered_in_the_meantime_is_not_tried(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(1, 2, 3), count=2)
+    pending = begin(outbox, rows(1))
+    settle(outbox, pending, EVENT, Verdict.DELIVERED, "Success")
+    begin(outbox, rows(1, 2, 3))
+    assert [each.email for each in outbox.rows_to_try_first()[EVENT]] == [email_of(2), email_of(3)]
+
+
+def test_rejections_with_the_code_are_not_remembered_before_and_after_the_end(
+    outbox: Outbox,
+) -> None:
+    pending = begin(outbox, rows(1, 2, 3))
+    settle(outbox, pending, PROFILE, Verdict.DELIVERED, "Success")
+    settle(outbox, pending[:1], EVENT)
+    outbox.end_kind(EVENT, WRONG_TYPE)
+    settle(outbox, pending[1:2], EVENT)  # it was under way
+    settle(outbox, pending[2:], EVENT, code="AnotherCode")
+    assert seqs_of(begin(outbox, rows(1, 2, 3))) == [0, 1]
+
+
+def test_rejections_of_an_earlier_run_stay_remembered(outbox: Outbox) -> None:
+    pending = begin(outbox, rows(1, 2))
+    settle(outbox, pending, PROFILE, Verdict.DELIVERED, "Success")
+    long_ago = time.time() - 3_600
+    result = call_result(Verdict.REJECTED, http_status=400, code=WRONG_TYPE)
+    outbox.record([Finished(0, EVENT, result, long_ago)])
+    pending = begin(outbox, rows(1, 2))
+    assert seqs_of(pending) == [1]
+    settle(outbox, pending, EVENT)
+    outbox.end_kind(EVENT, WRONG_TYPE)
+    assert seqs_of(begin(outbox, rows(1, 2))) == [1]
+
+
+def test_the_note_is_on_the_disk_at_once(path: Path, outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    with closing(sqlite3.connect(path)) as second:
+        (note,) = second.execute(
+            "SELECT value FROM remembered WHERE name = 'mass_rejection_event'"
+        ).fetchone()
+    noted = orjson.loads(note)
+    assert set(noted) == {"code", "users"}
+    assert 60 <= len(noted["users"]) <= 200
+    assert all(isinstance(user, int) for user in noted["users"])
+
+
+def test_both_kinds_are_noted(outbox: Outbox) -> None:
+    pending = begin(outbox, rows(*NUMBERS))
+    settle(outbox, pending[:20], PROFILE, code="A")
+    outbox.end_kind(PROFILE, "A")
+    outbox.end_kind(EVENT, None)
+    assert outbox.mass_rejections.code(PROFILE) == "A"
+    assert outbox.mass_rejections.code(EVENT) == ""
+    begin(outbox, rows(*NUMBERS))
+    assert set(outbox.rows_to_try_first()) == {PROFILE, EVENT}
+    outbox.mass_rejections.forget(PROFILE)
+    assert outbox.mass_rejections.code(PROFILE) is None
+    assert outbox.mass_rejections.users(PROFILE) == []
+    assert outbox.mass_rejections.users(EVENT)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "no JSON", "[]", "7", '{"users": 7}', '{"users": ["a", null]}', b"\xff"]
+)
+def test_a_note_that_no_version_writes_counts_as_none(
+    path: Path, outbox: Outbox, value: object
+) -> None:
+    with closing(sqlite3.connect(path)) as second:
+        second.execute("INSERT INTO remembered VALUES ('mass_rejection_event', ?)", (value,))
+        second.commit()
+    begin(outbox, rows(1))
+    assert outbox.mass_rejections.users(EVENT) == []
+    assert outbox.rows_to_try_first() == {}
