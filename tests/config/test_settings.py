@@ -72,6 +72,7 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "max_rejected_percent": 50.0,
         "rejected_retry_hours": 24,
         "state_file": ROOT / "sync_state.sqlite3",
+        "rows_guard_factor": 3.0,
         "results_dir": ROOT,
         "log_level": "INFO",
         "log_file": ROOT / "iterable_integration.log",
@@ -319,3 +320,16 @@ def test_any_environment_gives_settings_or_a_list_of_problems(environment: dict[
     assert problems
     assert {problem.split()[0] for problem in problems} <= set(environment)
     assert all("\n" not in problem for problem in problems)
+
+
+# Guards
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1.5", "3", "1000000"])
+def test_the_factor_of_the_row_count_guard_is_0_or_at_least_1(text: str) -> None:
+    assert settings_with(ROWS_GUARD_FACTOR=text).rows_guard_factor == float(text)
+
+
+@pytest.mark.parametrize("text", ["0.5", "-1", "1000001", "three"])
+def test_a_factor_below_1_would_hold_every_run_back(text: str) -> None:
+    assert problem_with(ROWS_GUARD_FACTOR=text).startswith("ROWS_GUARD_FACTOR must be ")

@@ -10,7 +10,7 @@ from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.mariadb import free_port
 from tests.support.program import Ending, Program, copy_of_project, counts_of
-from tests.support.users import add_users, check_project, email_of
+from tests.support.users import add_users, check_project, email_of, sent_calls
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_a_query_that_mysql_refuses_ends_the_run(
     check_aborted(program, program.run(), message)
 
 
-def test_a_refused_api_key_costs_one_call_and_the_next_run_sends_the_rest(
+def test_a_refused_api_key_costs_one_update_and_the_next_run_sends_the_rest(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 401}])
     check_aborted(program, program.run(), "Iterable refused the API key (HTTP 401 BadApiKey)")
-    assert len(iterable.calls) == 1
+    assert len(sent_calls(iterable)) == 1
     assert counts_of(program.results) == {"total_failures": 1, "not_attempted": 9}
     assert program.results["records"][0]["users_update"]["verdict"] == "refused"
     assert "ERROR - 4xx Client Error from users/update: Status 401" in program.log
@@ -119,7 +119,7 @@ def test_a_redirect_is_not_followed_and_ends_the_run(
     iterable.set_faults([{"fault": "redirect", "status": 302}])
     check_aborted(program, program.run(), "does not lead to Iterable's API (HTTP 302)")
     assert iterable.state()["redirects_followed"] == 0
-    assert len(iterable.calls) == 1
+    assert len(sent_calls(iterable)) == 1
 
 
 def test_a_404_of_a_wrong_base_url_is_not_taken_for_an_unknown_user(
@@ -168,3 +168,37 @@ def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_
     assert (ending.status, ending.stdout) == (70, "")
     (line,) = ending.stderr.splitlines()
     assert line.startswith("This is a bug (ZeroDivisionError): there is no log yet.")
+
+
+def test_a_renamed_plan_ends_the_run_with_exit_status_1_and_no_call(
+    embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, range(1, 101))
+    program = Program.between(tmp_path / "run", embedded, iterable)
+    for _ in range(3):
+        assert program.run("--mode", "bulk").status == 0
+    calls_before = len(iterable.calls)
+    embedded.run_sql("UPDATE customers SET plan_type = 'professional'")
+    check_aborted(
+        program,
+        program.run(),
+        "The query returned 0 rows; the last 3 runs had 100. If that is right, run once with "
+        "--ignore-guards.",
+    )
+    assert program.run("--ignore-guards").status == 0
+    assert len(iterable.calls) == calls_before
+
+
+def test_a_field_that_refuses_every_value_ends_the_run_with_exit_status_2(
+    embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, range(1, 4))
+    with IterableSandbox(field_types={"plan_type": "long"}) as iterable:
+        program = Program.between(tmp_path / "run", embedded, iterable)
+        ending = program.run()
+        assert ending.status == 2, ending.output
+        last_line = ending.stderr.splitlines()[-1]
+        assert last_line.startswith("plan_type is long in Iterable, but every value to send is ")
+        assert sent_calls(iterable) == []
+        assert program.run("--ignore-guards").status == 3
+        assert len(sent_calls(iterable)) == 6

@@ -74,9 +74,9 @@ def test_the_program_as_a_process_ends_as_the_table_says(
     settings = {"SYNC_MODE": case.mode, "BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5"}
     settings["ITERABLE_API_KEY"] = API_KEY
     program = Program.between(tmp_path, made.source, iterable, **settings)
+    runs = made.runs(iterable, case.mode, STATE_FILE=str(program.state_file))
     ending = program.run()
     assert API_KEY not in ending.output + program.log
     ended = Ended(ending.status, program.results, ending.output)
     made.check_end(case, iterable, ended)
-    runs = made.runs(iterable, case.mode, STATE_FILE=str(program.state_file))
     made.check_recovery(runs, iterable, ended)

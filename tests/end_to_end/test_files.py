@@ -13,7 +13,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.program import Program, copy_of_project, counts_of, wait_until
-from tests.support.users import add_users, check_project, email_of
+from tests.support.users import add_users, check_project, email_of, sent_calls
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d - [\w.]+ - (DEBUG|INFO|WARNING|ERROR) - .+")
 
@@ -31,7 +31,7 @@ def test_each_call_is_logged_with_iterables_request_id(
     ending = program.run()
     lines = program.log.splitlines()
     assert all(LOG_LINE.fullmatch(line) for line in lines)
-    for call in iterable.calls:
+    for call in sent_calls(iterable):
         (line,) = [line for line in lines if call.request_id in line]
         assert call.endpoint in line
         assert email_of(1) in line

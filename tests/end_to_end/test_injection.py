@@ -63,7 +63,7 @@ def test_odd_names_in_responses_are_plain_text_in_log_console_and_results(
     iterable.set_faults(
         [
             {"fault": "status", "status": 400, "code": name, "msg": f"{name} is bad", "times": 1}
-            for name in NAMES.values()
+            for name in ["of users/getFields", *NAMES.values()]
         ]
     )
     ending = program.run("--verbose", settings={"USERS_UPDATE_RPS": "50"})
@@ -102,7 +102,10 @@ def test_odd_names_are_plain_text_in_the_html_report_and_the_csv_export(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults(
-        [{"fault": "status", "status": 400, "code": name, "times": 1} for name in NAMES.values()]
+        [
+            {"fault": "status", "status": 400, "code": name, "times": 1}
+            for name in ["of users/getFields", *NAMES.values()]
+        ]
     )
     slowly = {"REPORT": "true", "USERS_UPDATE_RPS": "50"}
     assert program.run(settings=slowly).status == 3

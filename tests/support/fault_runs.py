@@ -124,6 +124,7 @@ class Stage:
         }
         runs = Runs.between(folder, self.source, iterable, SYNC_MODE=mode, **settings)
         runs.to_client = hurried_client
+        runs.note_mapping()  # faults hit what is sent
         return runs
 
     def check(self, case: Case, iterable: IterableSandbox) -> Line:

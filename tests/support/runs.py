@@ -10,6 +10,7 @@ from typing import Any
 
 from config.settings import Settings
 from iterable_client import IterableClient
+from records.mapping import RowMapping
 from sandbox.iterable_api import IterableSandbox
 from state.history import PastRun
 from state.outbox import Outbox
@@ -68,6 +69,20 @@ class Runs:
             show_payload=lambda endpoint, body: self.payloads.append((endpoint, body)),
             to_client=self.to_client,
         ).execute()
+
+    def note_mapping(self) -> None:
+        """Note a delivery with these settings, so that no run asks for the field types first."""
+        settings = Settings.from_environment(self.settings)
+        mapping = RowMapping(
+            (),
+            user_fields=settings.user_fields,
+            event_fields=settings.event_fields,
+            zone=settings.db_timezone,
+            send_nulls=settings.send_nulls,
+        )
+        outbox = Outbox(self.state_file)
+        outbox._remember("delivered_profile_settings", str(mapping.profile_settings))
+        outbox.close()
 
     def history(self) -> list[PastRun]:
         """The past runs, the newest first."""

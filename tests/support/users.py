@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from sandbox.calls import CallRecord
+from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 
 FIRST_VIEW_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
@@ -72,6 +74,11 @@ def event_of(n: int) -> dict[str, Any]:
         "timestamp": f"{_viewed_at(n):%F %T}",
         "candidate": _candidate(n),
     }
+
+
+def sent_calls(iterable: IterableSandbox) -> list[CallRecord]:
+    """Return the calls but the question for the field types, which a first delivery asks."""
+    return [call for call in iterable.calls if call.endpoint != "users/getFields"]
 
 
 def check_project(project: Project, numbers: Iterable[int]) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import SourceDatabase
 from tests.support.fault_runs import HurriedTime
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import sent_calls
 
 COLUMNS = """
     seq AS id, CONCAT('user', seq, '@example.com') AS email, 'Ann' AS first_name,
@@ -103,7 +104,7 @@ def test_a_read_that_always_breaks_is_given_up_after_three_attempts(
     assert counts_of(report) == {}
     assert results_of(report)["status"] == "aborted"
     assert [run.status for run in runs.history()] == ["aborted"]
-    assert iterable.calls == []
+    assert sent_calls(iterable) == []
 
 
 @pytest.mark.slow
@@ -126,7 +127,7 @@ def test_a_query_with_an_error_is_not_repeated(
     assert "MySQL refused the query" in str(report.error)
     assert "Reading again" not in caplog.text
     assert results_of(report)["reason"] == str(report.error)
-    assert iterable.calls == []
+    assert sent_calls(iterable) == []
 
 
 @pytest.mark.no_cover  # an exception of the signal's handler could leave coverage's lock taken
@@ -160,7 +161,7 @@ def test_a_signal_while_the_query_runs_ends_the_run_at_once(
     assert counts_of(report) == {}
     assert results_of(report)["records"] == []
     assert [run.status for run in runs.history()] == ["interrupted"]
-    assert iterable.calls == []
+    assert sent_calls(iterable) == []
 
 
 def test_with_a_limit_no_more_rows_are_read_than_needed(runs: Runs) -> None:
