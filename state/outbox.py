@@ -498,7 +498,9 @@ class Outbox:
         """Return how many profiles and how many events are to be sent."""
         with state_errors(self.path):
             profiles, events = self._database.execute(
-                f"SELECT count(profile), count(event) FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+                "SELECT count(*) FILTER (WHERE profile IS NOT NULL AND held IS NOT 'profile'),"  # noqa: S608
+                " count(*) FILTER (WHERE event IS NOT NULL AND held IS NOT 'event')"
+                f" FROM outbox WHERE {_TO_SEND}"
             ).fetchone()
             return profiles, events
 

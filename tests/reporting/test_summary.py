@@ -114,7 +114,8 @@ def test_the_tally_takes_the_first_field_that_is_named_for_a_reason(
     tally = RunTally()
     state = STATE_OF[Outcome.TOTAL_FAILURE]._replace(update="rejected", event=None)
     for number, params_of_row in ((7, params), (8, {"validationErrors": {"later": {}}})):
-        result = {"response": {"code": "RequestFieldsTypesMismatched", "params": params_of_row}}
+        response = {"code": "RequestFieldsTypesMismatched", "params": params_of_row}
+        result = {"attempts": 1, "response": response}
         text = orjson.dumps(result).decode()
         tally.add([SettledRow(state, number, number, "a@example.com", None, text, None, 1.0)])
     assert tally.failures() == [
