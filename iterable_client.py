@@ -180,7 +180,7 @@ class IterableClient:
         `delivered` means that Iterable processed the batch. Rows may still have failed:
         `params` is the whole response, with the counts and the failed rows.
         """
-        body = b'{"users":[%b]}' % b",".join(users)
+        body = bulk_body(USERS_BULK_UPDATE, users)
         return self.call(USERS_BULK_UPDATE, body, subject, row_count=len(users), **options)
 
     def bulk_track_events(
@@ -190,7 +190,7 @@ class IterableClient:
 
         Each item is the JSON body of an events/track call. Returns what `bulk_update_users` does.
         """
-        body = b'{"events":[%b]}' % b",".join(events)
+        body = bulk_body(EVENTS_TRACK_BULK, events)
         return self.call(EVENTS_TRACK_BULK, body, subject, row_count=len(events), **options)
 
     def process_user_record(self, user_record: JSON) -> JSON:
@@ -498,6 +498,12 @@ class IterableClient:
         suffix = f" ({'; '.join(details)})" if details else ""
         kind = failure_of(endpoint, response.code or response.status)
         logger.log(level, "%s%s", error_line(endpoint, response), suffix, extra=kind)
+
+
+def bulk_body(endpoint: str, items: Sequence[bytes]) -> bytes:
+    """Return the body of a bulk request from the JSON bodies of single ones."""
+    name = b"users" if endpoint == USERS_BULK_UPDATE else b"events"
+    return b'{"%b":[%b]}' % (name, b",".join(items))
 
 
 def _to_body(content: JSON) -> bytes:

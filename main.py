@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from commands.console import open_closed_streams, print_error
+from commands.flags import problem_with_flags
 from config.version import VERSION
 from errors import ExitStatus, SyncError, explain_import_error, is_told
 from logger_config import FILE_ONLY, log_path
@@ -111,24 +112,33 @@ def _run_command(argv: Sequence[str]) -> int:
 
         for warning in environment.warnings:
             print_error(warning)
-        return print_history(environment)
+        return print_history(environment, as_json=flags.json)
     if flags.check:
         from commands.check.run import run_check
 
-        return run_check(environment, flags.env_file)
+        return run_check(environment, flags.env_file, quiet=flags.quiet, as_json=flags.json)
     if flags.export is not None:
         from commands.export import run_export
 
-        return run_export(_prepare(flags, environment), Path(flags.export))
+        settings = _prepare(flags, environment)
+        return run_export(settings, Path(flags.export), limit=flags.limit, quiet=flags.quiet)
     if flags.verify is not None:
         from commands.verify.run import run_verify
 
-        return run_verify(_prepare(flags, environment), flags.verify)
+        settings = _prepare(flags, environment)
+        return run_verify(settings, flags.verify, quiet=flags.quiet, as_json=flags.json)
     return _sync(flags, environment)
 
 
 def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    settings = _prepare(flags, environment, quiet_level="CRITICAL")  # see commands/news.py
+    try:
+        settings = _prepare(flags, environment, quiet_level="CRITICAL")  # see commands/news.py
+    except SyncError as error:
+        if not flags.dry_run:
+            from commands.prepare import ping_failure
+
+            ping_failure(environment, error)
+        raise
     from commands.sync import run_sync
     from sync.run import Options
 
@@ -176,7 +186,8 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ignore-guards",
         action="store_true",
-        help="accept a new API key although nothing shows that its project is the same",
+        help="send although a guard would stop the run: an unusual number of rows, a field of "
+        "another type, or a new API key",
     )
     parser.add_argument(
         "--env-file", metavar="PATH", help="read the settings from PATH instead of .env"
@@ -187,7 +198,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print the result and its counts as JSON on standard output",
+        help="print the result as JSON on standard output",
     )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {VERSION}")
     actions = parser.add_argument_group("instead of a sync")
@@ -211,10 +222,18 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         help="read up to N delivered users back from Iterable and compare them",
     )
     action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
-    return parser.parse_args(argv)
+    given, unknown = parser.parse_known_args(argv)
+    problem = problem_with_flags(given, unknown, parser.flag_names())
+    if problem:
+        parser.error(problem)
+    return given
 
 
 class _Parser(argparse.ArgumentParser):
+    def flag_names(self) -> list[str]:
+        """Return the names of all flags, without the short form `-h`."""
+        return [name for action in self._actions for name in action.option_strings if name != "-h"]
+
     def error(self, message: str) -> NoReturn:
         print_error(f"{message} (see main.py --help)")
         self.exit(ExitStatus.BAD_SETTINGS)

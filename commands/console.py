@@ -84,6 +84,11 @@ def print_json(text: str) -> None:
         _write(_safe_json(line, sys.stdout), sys.stdout)
 
 
+def print_as_json(value: object) -> None:
+    """Print a value as JSON of several lines on standard output."""
+    print_json(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def _safe_json(text: str, out: TextIO) -> str:
     text = CONTROL_CHARACTERS.sub(_to_json_escape, text)
     try:

@@ -41,11 +41,14 @@ class ExportError(SyncError):
     """The CSV file cannot be written."""
 
 
-def run_export(settings: Settings, path: Path) -> ExitStatus:
-    """Write the query's rows to a CSV file and print their number."""
-    with stop_signals(), SourceRows(settings) as rows:
+def run_export(
+    settings: Settings, path: Path, *, limit: int | None = None, quiet: bool = False
+) -> ExitStatus:
+    """Write the query's rows, at most `limit`, to a CSV file; print their number unless `quiet`."""
+    with stop_signals(), SourceRows(settings, limit=limit) as rows:
         count = export_rows(_with_header(rows), path)
-        print_line(f"{count:,} rows written to {path}")
+        if not quiet:
+            print_line(f"{count:,} rows written to {path}")
         if rows.warning:
             logger.warning("%s", rows.warning)
     return ExitStatus.OK

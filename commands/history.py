@@ -6,24 +6,58 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from commands.console import print_line
+from commands.console import print_as_json, print_line
 from config.settings import read_setting
 from errors import ExitStatus
-from state.history import PRINTED_COUNTS, PastRun
+from records.outcomes import JSON
+from state.database import state_errors
+from state.history import KILLED, PRINTED_COUNTS, RUNNING, UNFINISHED, PastRun
+from state.lock import owner_of_lock
 from state.outbox import Outbox
 
 _READ_BYTES = 1_000_000
 
 
-def print_history(environment: Mapping[str, str]) -> ExitStatus:
+def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> ExitStatus:
     """Print the past runs of the state file, the newest first."""
     path = read_setting(environment, "STATE_FILE")
     _read_ahead(path)
     with closing(Outbox(path, read_only=True)) as outbox:
-        runs = outbox.history.runs()
+        runs = _runs(outbox, path)
+    if as_json:
+        print_as_json({"runs": [_to_json(run) for run in runs]})
+        return ExitStatus.OK
     for line in history_lines(runs):
         print_line(line)
     return ExitStatus.OK
+
+
+def _to_json(run: PastRun) -> JSON:
+    """Return a run that has ended like the head of its results file, another one without counts."""
+    entry: JSON = run._asdict()
+    del entry["counts"]
+    return {**entry, **run.counts}
+
+
+def _runs(outbox: Outbox, path: Path) -> Sequence[PastRun]:
+    """Return the past runs; one that is marked as running although it has ended was killed.
+
+    A run holds the lock from before its first mark to after its last one. So where the lock is
+    free, a run that was marked as running before and still is has been killed.
+    """
+    runs = outbox.history.runs()
+    running = {run.run_id for run in runs if run.status == RUNNING}
+    if not running:
+        return runs
+    with state_errors(path):
+        if owner_of_lock(path) is not None:
+            return runs
+    return [
+        run._replace(status=KILLED, reason=UNFINISHED)
+        if run.status == RUNNING and run.run_id in running
+        else run
+        for run in outbox.history.runs()
+    ]
 
 
 def _read_ahead(path: Path) -> None:
@@ -40,14 +74,14 @@ def _read_ahead(path: Path) -> None:
 
 
 def history_lines(runs: Sequence[PastRun]) -> list[str]:
-    """Format each run as one line; counts of zero are left out."""
+    """Format each run as one line; counts of zero are left out, except that of all rows."""
     lines = []
     for run in runs:
         seconds = run.counts.get("duration_seconds")
         counts = [
             f"{run.counts[name]:,} {name.replace('_', ' ')}"
             for name in PRINTED_COUNTS
-            if run.counts.get(name)
+            if run.counts.get(name) or (name == "total_users" and name in run.counts)
         ]
         lines.append(
             f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"

@@ -9,9 +9,10 @@ import resource
 from collections.abc import Mapping
 from dataclasses import replace
 
-from config.settings import Settings, warnings_about
-from errors import ConfigError, require_packages
-from logger_config import log_uncaught_errors, register_secret, setup_logger
+from config.settings import Settings, read_setting, warnings_about
+from errors import ConfigError, SyncError, require_packages
+from logger_config import log_uncaught_errors, redact, register_secret, setup_logger
+from reporting.healthcheck import Healthcheck
 from reporting.news import collect_warnings
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,16 @@ def prepare(
     for warning in warnings_about(environment):
         logger.warning("%s", warning)
     return settings
+
+
+def ping_failure(environment: Mapping[str, str], error: SyncError) -> None:
+    """Report to the health check, if its own settings are usable, that a run could not start."""
+    try:
+        url = read_setting(environment, "HEALTHCHECK_URL")
+        sync = read_setting(environment, "SYNC_NAME")
+    except ConfigError:
+        return
+    Healthcheck(url, sync=sync).failed(redact(str(error)))
 
 
 def check_packages(settings: Settings) -> None:

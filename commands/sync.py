@@ -27,7 +27,9 @@ def run_sync(
     prints the head of the results file on standard output, and the summary on standard error.
     """
     out = sys.stderr if as_json else sys.stdout
-    health = Healthcheck("" if options.dry_run else settings.healthcheck_url)
+    health = Healthcheck(
+        "" if options.dry_run else settings.healthcheck_url, sync=settings.sync_name
+    )
     allow_open_files()
     tune_garbage_collection()
     with RunNews(settings, options, prints=quiet) as news:

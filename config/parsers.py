@@ -29,6 +29,13 @@ def plain_text(text: str) -> str:
     return text
 
 
+def short_text(text: str) -> str:
+    """Return a name of at most 64 characters, which may be empty."""
+    if len(text) > 64 or not text.isprintable():
+        raise ValueError("must be at most 64 printable characters")
+    return text
+
+
 def api_key(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("contains characters that an API key cannot contain: copy it again")
@@ -61,6 +68,13 @@ def number(least: float, most: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def guard_factor(text: str) -> float:
+    value = number(0, 1_000_000)(text)
+    if 0 < value < 1:
+        raise ValueError(f"must be 0 or between 1 and 1,000,000, not {text}")
+    return value
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:

@@ -23,6 +23,7 @@ from config.fields import (
     RESERVED_USER_FIELDS,
     Field,
 )
+from config.misspellings import resembled_setting, unknown_names
 from config.parsers import (
     PROJECT_FOLDER,
     api_key,
@@ -32,6 +33,7 @@ from config.parsers import (
     field_list,
     flag,
     folder,
+    guard_factor,
     log_file_or_none,
     number,
     one_of,
@@ -39,6 +41,7 @@ from config.parsers import (
     ping_url,
     plain_text,
     regular_file,
+    short_text,
     socket_file,
     time_zone,
     whole,
@@ -70,8 +73,15 @@ class Setting(NamedTuple):
     def is_empty(self, text: str | None) -> bool:
         return not text or not (self.is_verbatim or text.strip())
 
+    def is_set_in(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the environment has a value, which may be empty where that is allowed."""
+        text = environment.get(self.name)
+        return text is not None and (self.may_be_empty or not self.is_empty(text))
+
     def read(self, environment: Mapping[str, str]) -> Any:
         """Return the parsed value; raises ConfigError with all problems of this setting."""
+        if isinstance(environment, Environment) and self.name in environment.misspelt:
+            raise ConfigError([environment.misspelt[self.name]])
         text = environment.get(self.name, "")
         text = text if self.is_verbatim else text.strip()
         try:
@@ -239,15 +249,33 @@ class Settings:
         whole(0, 87_600),
         "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
     )
+    rows_guard_factor: float = output(
+        "3",
+        guard_factor,
+        "A run whose query returns so many times fewer or more rows than the runs of the last 14 "
+        "days sends nothing; 0 switches this guard off.",
+    )
     max_rejected_percent: float = output(
         "50",
         number(0, 100),
         "When Iterable rejects more than this share of the profiles, or of the events, with one "
         "code, a run sends no more of them; 100 turns this off.",
     )
+    sync_name: str = output(
+        "",
+        short_text,
+        "A name for this sync, where several run on one machine: in log, summary, results, health "
+        "check pings and, as the label sync, in the metrics.",
+    )
     results_dir: Path = output(".", folder, "The folder for results files.")
     results_keep: int = output(
-        "100", whole(0, 1_000_000), "How many results files are kept; 0 keeps all."
+        "1000", whole(0, 1_000_000), "How many results files are kept at most; 0 sets no limit."
+    )
+    results_keep_mb: int = output(
+        "1000",
+        whole(0, 1_000_000),
+        "How many megabytes of results files and reports are kept at most; 0 sets no limit. "
+        "The newest file is always kept.",
     )
     report: bool = output("false", flag, "true writes an HTML report beside each results file.")
     log_level: str = output(
@@ -322,11 +350,18 @@ class Environment(dict[str, str]):
     """The settings that are set, as texts, and what to warn of."""
 
     warnings: Sequence[str] = ()
+    misspelt: Mapping[str, str] = {}  # settings that are not set, with the problem in `.env`
+    unknown_names: Sequence[str] = ()  # names in `.env` that are no settings and resemble none
 
 
 def warnings_about(environment: Mapping[str, str]) -> Sequence[str]:
     """Return what `read_environment` found to warn of."""
     return environment.warnings if isinstance(environment, Environment) else ()
+
+
+def unknown_names_in(environment: Mapping[str, str]) -> Sequence[str]:
+    """Return the names in `.env` that `read_environment` found to be no settings."""
+    return environment.unknown_names if isinstance(environment, Environment) else ()
 
 
 def read_environment(env_file: str | os.PathLike[str] | None = None) -> Environment:
@@ -358,12 +393,27 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> Environm
         text = text_in_file if text is None else text
         if text is not None:
             environment[name] = text
+    _compare_names(environment, in_file, path)
     environment.warnings = [
         f"The environment variable {name} is empty, so the value in {path} is used: unset the "
         "variable, or remove the line from the file."
         for name in ignored
     ]
     return environment
+
+
+def _compare_names(environment: Environment, in_file: Mapping[str, str | None], path: Path) -> None:
+    """Tell names in the file that are misspelt settings from other names that are no settings."""
+    not_set = [each.name for each in SETTINGS if not each.is_set_in(environment)]
+    misspelt: dict[str, str] = {}
+    others = []
+    for name in unknown_names(in_file, NAMES):
+        meant = resembled_setting(name, not_set)
+        if meant is None:
+            others.append(name)
+        else:
+            misspelt[meant] = f"{meant} is not set, but {path} has {name}: did you mean {meant}?"
+    environment.misspelt, environment.unknown_names = misspelt, others
 
 
 def env_file_path(env_file: str | os.PathLike[str] | None) -> Path:

@@ -119,6 +119,13 @@ class RowMapping:
             [sorted(map(list, user_fields)), str(zone), send_nulls]
         )
         self.event_settings = to_change_hash([sorted(map(list, event_fields)), str(zone)])
+        # The same for each of them, to tell which one has changed.
+        self.hash_of_setting = {
+            "USER_FIELDS": to_change_hash(sorted(map(list, user_fields))),
+            "EVENT_FIELDS": to_change_hash(sorted(map(list, event_fields))),
+            "SEND_NULLS": to_change_hash(send_nulls),
+            "DB_TIMEZONE": to_change_hash(str(zone)),
+        }
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
         """Return the row's key for change detection, None for a row that `to_record` rejects."""
@@ -174,6 +181,25 @@ class RowMapping:
         except TypeError:  # from orjson: text that is not Unicode
             return InvalidRow(user_id, _to_reported_email(email), "a text is not valid Unicode")
         return SyncRecord(user_id, email, profile, event, event_id)
+
+    def invalid_column(self, row: Sequence[Any]) -> int | None:
+        """Return the index of the first column whose value makes the row invalid, None if unknown.
+
+        The columns are tried in the order of `to_record`.
+        """
+        for index, read in ((self._email, _to_valid_email), (self._event_time, _to_datetime)):
+            try:
+                read(row[index])
+            except ValueError:
+                return index
+        if self.has_event_ids and not (to_stable_text(row[self._page_or_event_id]) or "").strip():
+            return self._page_or_event_id
+        for field in (*self._user_fields, *self._event_fields):
+            try:
+                self._to_fields(row, [field], False)
+            except ValueError:
+                return field[1]
+        return None
 
     def _to_event_id(self, row: Sequence[Any], email: str, event_time: str) -> str:
         page_or_event_id = to_stable_text(row[self._page_or_event_id])

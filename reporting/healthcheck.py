@@ -26,6 +26,8 @@ _THREAD_NAME = "health check"
 class Healthcheck:
     """Pings of one run; with an empty `url` it sends nothing.
 
+    Their bodies begin with `sync`, the name of the sync, if it has one.
+
     `started` returns at once; `succeeded` and `failed` wait for the response, 20 seconds at most.
     """
 
@@ -33,11 +35,13 @@ class Healthcheck:
         self,
         url: str,
         *,
+        sync: str = "",
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
         finish_seconds: float = FINISH_SECONDS,
         retry_after_seconds: float = RETRY_AFTER_SECONDS,
     ) -> None:
         self._url = url
+        self._sync = sync
         self._timeout_seconds = timeout_seconds
         self._finish_seconds = finish_seconds
         self._retry_after_seconds = retry_after_seconds
@@ -61,7 +65,8 @@ class Healthcheck:
         """Ping after the previous ping; in a thread, because a response may never end."""
         if not self._url:
             return
-        content = body.encode("utf-8", "replace")[:MAX_BODY_BYTES]
+        text = f"{self._sync}\n{body}" if self._sync else body
+        content = text.encode("utf-8", "replace")[:MAX_BODY_BYTES]
         self._latest = threading.Thread(
             target=self._send,
             args=(self._latest, signal, content, attempts),

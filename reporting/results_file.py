@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -163,31 +163,59 @@ def _as_json(stored: str | None) -> Any:
     return None if stored is None else orjson.Fragment(stored)
 
 
-def remove_old_results(folder: Path, keep: int, just_written: Path) -> int:
-    """Remove all but the `keep` newest results (0: keep all) and their reports; return how many.
+class KeptFile(NamedTuple):
+    """A results file with its report, as one."""
 
-    Files newer than the one just written come from a clock that was ahead: they are removed
-    first, because they would count as the newest for years. Temporary files of killed runs are
-    removed as well.
+    path: Path
+    modified_at_ns: int
+    size_bytes: int
+
+
+def kept_files(folder: Path) -> list[KeptFile]:
+    """Return the results files in the folder, in no order. Raises OSError."""
+    names = {path.name: path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)}
+    found = []
+    for path in names.values():
+        if path.suffix != ".json":
+            continue
+        with contextlib.suppress(OSError):  # it is removed at this moment
+            stats = path.lstat()
+            report = names.get(path.with_suffix(".html").name)
+            report_bytes = report.lstat().st_size if report else 0
+            found.append(KeptFile(path, stats.st_mtime_ns, stats.st_size + report_bytes))
+    return found
+
+
+def remove_old_results(folder: Path, keep: int, just_written: Path, *, keep_bytes: int = 0) -> int:
+    """Remove the oldest results files and their reports; return how many.
+
+    The newest `keep` files stay, as far as they take no more than `keep_bytes` together; 0 sets no
+    limit. The file just written always stays. Files newer than it come from a clock that was
+    ahead: they are removed first, because they would count as the newest for years. Temporary
+    files of killed runs are removed as well.
     """
     _remove_temporary_files(folder, just_written)
-    if keep == 0:
-        return 0
     removed = 0
     with contextlib.suppress(OSError):
-        written_at = just_written.lstat().st_mtime_ns
+        files = kept_files(folder)
+        (newest,) = [file for file in files if file.path == just_written] or [
+            KeptFile(just_written, just_written.lstat().st_mtime_ns, 0)
+        ]
 
-        def rank(path: Path) -> tuple[bool, int, str]:
-            modified_at = path.lstat().st_mtime_ns
-            return modified_at <= written_at, modified_at, path.name
+        def rank(file: KeptFile) -> tuple[bool, int, str]:
+            is_plausible = file.modified_at_ns <= newest.modified_at_ns
+            return is_plausible, file.modified_at_ns, file.path.name
 
-        ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
-        others = [path for path in ours if path.suffix == ".json" and path != just_written]
-        for old in sorted(others, key=rank, reverse=True)[keep - 1 :]:
-            with contextlib.suppress(OSError):  # for example a folder of that name
-                old.unlink(missing_ok=True)
-                removed += 1
-                old.with_suffix(".html").unlink(missing_ok=True)
+        others = sorted((file for file in files if file != newest), key=rank, reverse=True)
+        count, size_bytes = 1, newest.size_bytes
+        for file in others:
+            count += 1
+            size_bytes += file.size_bytes
+            if (keep and count > keep) or (keep_bytes and size_bytes > keep_bytes):
+                with contextlib.suppress(OSError):  # for example a folder of that name
+                    file.path.unlink(missing_ok=True)
+                    removed += 1
+                    file.path.with_suffix(".html").unlink(missing_ok=True)
     return removed
 
 

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 HEAD_KEYS = (
     *("schema_version", "run_id", "status", "reason", "dry_run", "mode"),
     *("started_at", "finished_at", "total_users", *COUNT_NAMES.values()),
-    *("api_calls", "retries", "duration_seconds", "users_per_second", "failures"),
+    *("api_calls", "retries", "duration_seconds", "users_per_second", "sync", "failures"),
 )
 _FAILED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
 _RETRIED = {Verdict.UNAVAILABLE.value, Verdict.REFUSED.value}  # by the next run
@@ -45,7 +45,8 @@ class RunSummary:
     api_calls: int  # attempts, retries included
     retries: int
     duration_seconds: float
-    users_per_second: float
+    users_per_second: float  # for whom something was sent, by the time of sending
+    sync: str | None = None  # SYNC_NAME
     # Failed and invalid rows that were not known before this run, and those that were; rows that
     # failed before, and no longer.
     failures: Mapping[str, int] = field(
@@ -85,11 +86,26 @@ class RunSummary:
         return {COUNT_NAMES[each].replace("_", " "): self.counts[each] for each in Outcome}
 
 
+@dataclass
+class Sent:
+    """How many users a run sent something for, and of which kind."""
+
+    users: int = 0
+    profiles: int = 0
+    events: int = 0
+
+    def add(self, has_profile: bool, has_event: bool, rows: int = 1) -> None:
+        self.users += rows * (has_profile or has_event)
+        self.profiles += rows * has_profile
+        self.events += rows * has_event
+
+
 class RunTally:
     """The outcomes and failures of the rows that are done so far."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(Outcome, 0)
+        self.sent = Sent()
         self._failures: Counter[_Reason] = Counter()
         self._examples: dict[_Reason, int | str] = {}
         self._fields: dict[_Reason, str] = {}
@@ -102,8 +118,11 @@ class RunTally:
         for state, equal_rows in groupby(rows, key=attrgetter("state")):
             found = list(equal_rows)
             self.counts[state.outcome] += len(found)
-            if state.is_failure:
+            if not state.is_failure:
+                self.sent.add(state.update is not None, state.event is not None, len(found))
+            else:
                 for row in found:
+                    self.sent.add(_is_sent(row.update_result), _is_sent(row.event_result))
                     self._add_failure(row)
 
     def failures(self) -> list[Failure]:
@@ -147,6 +166,11 @@ def _sorted_failures(
     return sorted(found, key=lambda each: (-each.rows, _ORDER[each.endpoint], each.code or ""))
 
 
+def _is_sent(result: str | None) -> bool:
+    """Return whether this run attempted the request; a remembered result has no attempt."""
+    return result is not None and orjson.loads(result)["attempts"] > 0
+
+
 def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason, Any]]:
     """Yield the kind of each failure of a row, as in `FailureAges`, its reason and `params`."""
     if row.state.outcome is Outcome.INVALID:
@@ -187,16 +211,18 @@ def summarize(
     new_failures: int = 0,
     known_failures: int = 0,
     resolved_failures: int = 0,
+    users_sent: int = 0,
+    sending_seconds: float = 0.0,
+    sync: str | None = None,
 ) -> RunSummary:
     """Summarize a run; `completed` becomes `completed_with_failures` where rows failed.
 
-    `elapsed_seconds` comes from a monotonic clock: the difference of the two times would be wrong
-    if the system clock was set during the run.
+    `elapsed_seconds` and `sending_seconds` come from a monotonic clock: the difference of the two
+    times would be wrong if the system clock was set during the run.
     """
     if status == "completed" and has_failures(counts):
         status = "completed_with_failures"
     seconds = max(elapsed_seconds, 0.001)
-    settled = sum(counts.values()) - counts[Outcome.NOT_ATTEMPTED]
     return RunSummary(
         run_id=run_id,
         status=status,
@@ -209,7 +235,8 @@ def summarize(
         api_calls=api_calls,
         retries=retries,
         duration_seconds=round(seconds, 3),
-        users_per_second=round(settled / seconds, 1),
+        users_per_second=round(users_sent / max(sending_seconds, 0.001), 1),
+        sync=sync,
         failures={
             "new": new_failures,
             "known": known_failures,
@@ -229,7 +256,8 @@ def summary_lines(
     `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
     """
     status = summary.status.replace("_", " ")
-    lines = [f"{'Dry run' if summary.dry_run else 'Run'} {status}", ""]
+    name = f" of {summary.sync}" if summary.sync else ""
+    lines = [f"{'Dry run' if summary.dry_run else 'Run'}{name} {status}", ""]
     named = {"users": summary.total_users, **summary.named_counts()}
     lines += [f"  {name:<17}{count:>11,}" for name, count in named.items()]
     lines += _failure_lines(summary.failures)

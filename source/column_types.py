@@ -35,6 +35,33 @@ VALUE_TYPES: Mapping[int, str] = {
     **dict.fromkeys(_TEXTS, "text"),
 }
 
+# How SQL names the types. The protocol has the same numbers for CHAR, ENUM and SET, and for TEXT
+# and BLOB.
+SQL_NAMES: Mapping[int, str] = {
+    FieldType.TINY: "TINYINT",
+    FieldType.SHORT: "SMALLINT",
+    FieldType.INT24: "MEDIUMINT",
+    FieldType.LONG: "INT",
+    FieldType.LONGLONG: "BIGINT",
+    FieldType.YEAR: "YEAR",
+    FieldType.BIT: "BIT",
+    FieldType.FLOAT: "FLOAT",
+    FieldType.DOUBLE: "DOUBLE",
+    **dict.fromkeys((FieldType.DECIMAL, FieldType.NEWDECIMAL), "DECIMAL"),
+    **dict.fromkeys((FieldType.DATE, FieldType.NEWDATE), "DATE"),
+    FieldType.DATETIME: "DATETIME",
+    FieldType.TIMESTAMP: "TIMESTAMP",
+    FieldType.TIME: "TIME",
+    FieldType.STRING: "CHAR",
+    **dict.fromkeys((FieldType.VARCHAR, FieldType.VAR_STRING), "VARCHAR"),
+    FieldType.ENUM: "ENUM",
+    FieldType.SET: "SET",
+    **dict.fromkeys(
+        (FieldType.TINY_BLOB, FieldType.BLOB, FieldType.MEDIUM_BLOB, FieldType.LONG_BLOB), "TEXT"
+    ),
+    FieldType.JSON: "JSON",
+}
+
 
 def event_time_is_utc(columns: Sequence[str], type_codes: Sequence[int]) -> bool | None:
     """Return whether a result's event time is in UTC rather than in `DB_TIMEZONE`.

@@ -59,6 +59,11 @@ def has_zoneless_window_start(query: str) -> bool:
     return "window_start" in _parameter_names(query)
 
 
+def has_window_start(query: str) -> bool:
+    """Return whether a query uses the start of the window in any form."""
+    return any(True for _name in _parameter_names(query))
+
+
 def insert_window_start(query: str, start: WindowStart, *, in_utc: bool) -> str:
     """Replace the three parameters of a query file by the start of the window.
 

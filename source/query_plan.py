@@ -40,11 +40,13 @@ def slow_steps(
 def _real_name(step: Step, query: str, tables: Mapping[str, str]) -> str:
     """Return the table that a step reads. If that is unclear return the name in the plan."""
     alias = str(step["table"] or "")
-    name = r"`?([\w$]+)`?"
-    called_so = re.findall(
-        rf"{name}\s+(?:AS\s+)?`?{re.escape(alias)}`?(?![\w$.`])", query, re.IGNORECASE
-    )
-    found = {tables[table.lower()] for table in called_so if table.lower() in tables}
+    called_so = rf"\s+(?:AS\s+)?`?{re.escape(alias)}`?(?![\w$.`])"
+    names = re.findall(rf"`?([\w$]+)`?{called_so}", query, re.IGNORECASE)
+    found = {tables[name.lower()] for name in names if name.lower() in tables}
+    if not found and alias.lower() not in tables:  # a table of another database, for example
+        table = r"(?:FROM|JOIN|[,(])\s*((?:`?[\w$]+`?\.)?`?[\w$]+`?)"
+        names = re.findall(table + called_so, query, re.IGNORECASE)
+        found = {name.replace("`", "") for name in names}
     return found.pop() if len(found) == 1 else alias
 
 

@@ -176,6 +176,11 @@ class DeliveredTable:
             )
             return {user_key: DeliveredUser(*rest) for user_key, *rest in found}
 
+    def is_empty(self) -> bool:
+        """Return whether nothing was delivered to anybody yet."""
+        with state_errors(self._path):
+            return not self._database.execute("SELECT 1 FROM delivered LIMIT 1").fetchone()
+
     def count(self) -> int:
         """Return the number of users in the table."""
         with state_errors(self._path):

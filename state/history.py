@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,14 @@ import orjson
 from records.outcomes import COUNT_NAMES
 from state.database import state_errors
 
-KEPT_RUNS = 1_000  # a week of runs, one every ten minutes
+RUNNING, KILLED = "running", "killed"
+UNFINISHED = "the run did not finish"  # the reason of a killed run
+# At least so many runs are kept, and all of the days whose row counts are compared.
+KEPT_RUNS = 1_000
+COMPARED_DAYS = 14
+# Keys of `PastRun.counts` beside those of the results file. Runs of before version 1.3.0 lack them.
+IS_COMPLETE_READ = "is_complete_read"
+STARTS_ROW_COUNTS = "starts_row_counts"
 # The keys of `PastRun.counts` that are printed, in this order.
 PRINTED_COUNTS = ("total_users", *COUNT_NAMES.values())
 
@@ -30,6 +37,18 @@ class PastRun(NamedTuple):
     counts: dict[str, Any]
 
 
+class RowCounts(NamedTuple):
+    """The row counts of complete reads, the newest first."""
+
+    counts: Sequence[int]
+    is_restarted: bool  # the last one is of a run that --ignore-guards let through
+
+
+def to_history_entry(*, is_complete_read: bool, starts_row_counts: bool) -> dict[str, bool]:
+    """Return what `row_counts` needs to know of a run, for the `counts` of `RunHistory.end`."""
+    return {IS_COMPLETE_READ: is_complete_read, STARTS_ROW_COUNTS: starts_row_counts}
+
+
 class RunHistory:
     """The table in an open state file. Raises StateError."""
 
@@ -41,16 +60,17 @@ class RunHistory:
         """Add a run; earlier runs that are still marked as running were killed."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE runs SET status = 'killed', reason = 'the run did not finish'"
-                " WHERE status = 'running'"
+                "UPDATE runs SET status = ?, reason = ? WHERE status = ?",
+                (KILLED, UNFINISHED, RUNNING),
             )
             self._database.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, NULL, 'running', NULL, '{}')",
-                (run_id, mode, started_at.isoformat(timespec="seconds")),
+                "INSERT INTO runs VALUES (?, ?, ?, NULL, ?, NULL, '{}')",
+                (run_id, mode, started_at.isoformat(timespec="seconds"), RUNNING),
             )
             self._database.execute(
-                "DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?",
-                (KEPT_RUNS,),
+                "DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?"
+                " AND ifnull(started_at, '') < ?",
+                (KEPT_RUNS, _compared_since(started_at)),
             )
 
     def end(
@@ -83,6 +103,34 @@ class RunHistory:
                 " FROM runs ORDER BY rowid DESC"
             )
             return [_to_past_run(row) for row in found]
+
+    def row_counts(self, now: datetime) -> RowCounts:
+        """Return how many rows the completed runs of the last 14 days read.
+
+        Left out are dry runs, incomplete reads, and all runs before the newest one that
+        --ignore-guards let through.
+        """
+        counts: list[int] = []
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT json_extract(counts, '$.total_users'), json_extract(counts, ?) FROM runs"
+                " WHERE status IN ('completed', 'completed_with_failures') AND started_at >= ?"
+                " AND json_extract(counts, ?) ORDER BY rowid DESC",
+                (f"$.{STARTS_ROW_COUNTS}", _compared_since(now), f"$.{IS_COMPLETE_READ}"),
+            )
+            for row_count, starts_row_counts in found:
+                if type(row_count) is not int:
+                    raise sqlite3.DatabaseError("malformed run in the history")
+                counts.append(row_count)
+                if starts_row_counts:
+                    return RowCounts(counts, is_restarted=True)
+        return RowCounts(counts, is_restarted=False)
+
+
+def _compared_since(now: datetime) -> str:
+    """Return the start of the compared days as `started_at` is written."""
+    start = now.astimezone(timezone.utc) - timedelta(days=COMPARED_DAYS)
+    return start.isoformat(timespec="seconds")
 
 
 def _to_past_run(row: Sequence[Any]) -> PastRun:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,11 @@ _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
+# Names in the table `remembered`: what the settings of the newest delivery that began contributed
+# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
+_PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
+_DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
+_HASH_OF_SETTING = "hash_of_setting"
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _PENDING = (
@@ -94,6 +100,7 @@ class FillSummary:
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
     held_back: int = 0  # rows with a request that was rejected before and is not sent again
+    changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
 
 
@@ -141,6 +148,7 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._has_noted_mapping = False
 
     def close(self) -> None:
         """Close the file."""
@@ -206,9 +214,11 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
+            changed_settings = self._changed_settings(mapping)
         self._mapping = mapping
         return FillSummary(
-            *(total, to_send, in_the_future, changed, kept_events, held_back), tuple(samples)
+            *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
+            samples=tuple(samples),
         )
 
     def _append(
@@ -368,10 +378,7 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        found = self._database.execute(
-            "SELECT value FROM remembered WHERE name = 'profile_settings'"
-        ).fetchone()
-        if found in (None, (str(mapping.profile_settings),)):
+        if self._remembered(_PROFILE_SETTINGS) in (None, str(mapping.profile_settings)):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
@@ -379,8 +386,47 @@ class Outbox:
         ).fetchone()[0]
         return count
 
+    def _changed_settings(self, mapping: RowMapping) -> tuple[str, ...]:
+        """Return the names of the settings that changed; empty too if that is not remembered."""
+        remembered = self._remembered(_HASH_OF_SETTING)
+        if remembered is None:
+            return ()
+        try:
+            former = dict(orjson.loads(remembered))
+        except (ValueError, TypeError):
+            raise sqlite3.DatabaseError("malformed settings") from None
+        hashes = mapping.hash_of_setting
+        return tuple(name for name, value in hashes.items() if former.get(name) != value)
+
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
+
+    def _remembered(self, name: str) -> str | None:
+        found = self._database.execute(
+            "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (name,)
+        ).fetchone()
+        return None if found is None else found[0]
+
+    def has_delivered(self, mapping: RowMapping) -> bool:
+        """Return whether the newest profile that was delivered had the settings of this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_DELIVERED_PROFILE_SETTINGS) == str(mapping.profile_settings)
+
+    def has_other_settings(self, mapping: RowMapping) -> bool:
+        """Return whether the last delivery had other settings than this mapping."""
+        with state_errors(self.path):
+            return self._remembered(_PROFILE_SETTINGS) not in (
+                None,
+                str(mapping.profile_settings),
+            ) or self._remembered(_EVENT_SETTINGS) not in (None, str(mapping.event_settings))
+
+    def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
+        """Yield user id and body of each profile that waits, in the query's order."""
+        with state_errors(self.path):
+            yield from self._database.execute(
+                f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
+                " AND profile IS NOT NULL AND held IS NOT 'profile' ORDER BY seq"
+            )
 
     def begin_delivery(
         self,
@@ -406,8 +452,11 @@ class Outbox:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
+                self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
             self.delivered.keep_events(mapping.event_settings)
-            self._remember("profile_settings", str(mapping.profile_settings))
+            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
+            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
+            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -444,6 +493,16 @@ class Outbox:
                 return
             yield from map(PendingRow._make, page)
             last_seq = page[-1][0]
+
+    def count_requests(self) -> tuple[int, int]:
+        """Return how many profiles and how many events are to be sent."""
+        with state_errors(self.path):
+            profiles, events = self._database.execute(
+                "SELECT count(*) FILTER (WHERE profile IS NOT NULL AND held IS NOT 'profile'),"  # noqa: S608
+                " count(*) FILTER (WHERE event IS NOT NULL AND held IS NOT 'event')"
+                f" FROM outbox WHERE {_TO_SEND}"
+            ).fetchone()
+            return profiles, events
 
     def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
         """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
@@ -510,6 +569,11 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
+            notes_mapping = not self._has_noted_mapping and any(
+                call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
+            )
+            if notes_mapping and self._mapping:
+                self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
@@ -534,8 +598,10 @@ class Outbox:
                 )
                 resolved += self.failures.record(kind, calls)
         self.resolved_failures += resolved
-        if notes_project:  # only after the commit, since a failed recording is tried once more
+        # Only after the commit, since a failed recording is tried once more.
+        if notes_project:
             self._project_to_note = None
+        self._has_noted_mapping = self._has_noted_mapping or notes_mapping
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from config.settings import Settings
 from records.outcomes import CallResult, Verdict
@@ -31,6 +31,25 @@ def ceiling_rows_per_second(settings: Settings) -> float:
     if settings.sync_mode == "bulk":
         return min(settings.bulk_update_rps, settings.track_bulk_rps) * settings.bulk_batch_size
     return min(settings.users_update_rps, settings.events_track_rps)
+
+
+class Pace(NamedTuple):
+    """How long requests take at least, and the rate limit that decides it."""
+
+    seconds: float
+    requests_per_second: float
+
+
+def pace_at_the_limits(settings: Settings, profiles: int, events: int) -> Pace:
+    """Return the pace of that many requests if nothing but the rate limits slows them down."""
+    if settings.sync_mode == "bulk":
+        size = settings.bulk_batch_size
+        limits = (settings.bulk_update_rps, settings.track_bulk_rps)
+    else:
+        size = 1
+        limits = (settings.users_update_rps, settings.events_track_rps)
+    requests = (profiles / size, events / size)
+    return max(Pace(n / limit, limit) for n, limit in zip(requests, limits, strict=True))
 
 
 class Progress:

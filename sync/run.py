@@ -30,10 +30,20 @@ from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
 from sync.bulk import BulkSender
+from sync.changed_settings import (
+    CHANGED_PROFILES,
+    KEPT_EVENTS,
+    OF_EVENTS,
+    OF_PROFILES,
+    changed_names,
+)
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.dry_run import plan_lines, request_bodies
+from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
+from sync.guards import RowCountError, RowCountGuard
 from sync.mass_rejection import RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
-from sync.progress import Progress, ceiling_rows_per_second
+from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, check_key, choose_samples
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
@@ -70,6 +80,7 @@ class RunReport:
     new_failures: Sequence[Failure] = ()  # that were not known before this run
     resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
     left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
+    plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
     @property
     def results_path(self) -> Path | None:
@@ -77,7 +88,8 @@ class RunReport:
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        return summary_lines(self.summary, self.failures, self.files, self.left_out)
+        headline, *lines = summary_lines(self.summary, self.failures, self.files, self.left_out)
+        return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
 @dataclass
@@ -117,10 +129,18 @@ class SyncRun:
         # Replaced when the delivery starts.
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._rows_read = 0
+        self._sending_seconds = 0.0
+        self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
-        self._guard = RejectionGuard(settings.max_rejected_percent)
+        self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
+        self._row_count_guard = RowCountGuard(
+            settings.rows_guard_factor,
+            is_complete_read=options.limit is None,
+            is_ignored=options.ignore_guards,
+            is_dry_run=options.dry_run,
+        )
         self._run_id = f"{self._started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._client = to_client(
             settings.iterable_api_key,
@@ -137,6 +157,8 @@ class SyncRun:
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
+        self._field_types = FieldTypesRequest(self._client.get)
+        self._is_new_mapping = False  # whether these settings have not delivered any profile yet
 
     def execute(self) -> RunReport:
         """Run all phases and return how the run ended.
@@ -168,12 +190,18 @@ class SyncRun:
             match = self._match_project(outbox)
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._rows_read = filled.total
+            self._row_count_guard.check(filled.total, outbox.history, self._started_at)
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
+                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
+                if self._is_new_mapping and any(outbox.waiting_profiles()):
+                    self._plan = [*self._plan, f"  {FIRST_QUESTION}"]
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
+                if self._is_new_mapping or not is_proven:
+                    self._compare_field_types(outbox)
                 self._stop.ends_at_once = False
                 if not self._stop.event.is_set():
                     outbox.begin_delivery(
@@ -182,7 +210,7 @@ class SyncRun:
                         is_complete_read=self._options.limit is None,
                     )
                     self._deliver(outbox, filled.to_send)
-        except (SourceError, RunAborted, StateError, OtherProjectError) as error:
+        except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
             ending.abort(error)
         except Interrupted:
             pass  # handled below, by `self._stop.number`
@@ -254,31 +282,51 @@ class SyncRun:
         limit = self._options.limit
         has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
+            mapping = rows.mapping
+            self._is_new_mapping = not outbox.has_delivered(mapping)
             filled = outbox.fill(
                 rows,
-                rows.mapping,
+                mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
                 rejected_retry_hours=self._settings.rejected_retry_hours if has_judged else 0,
-                on_first_to_send=self._connect_ahead,
+                on_first_to_send=lambda: self._connect_ahead(outbox),
                 now=self._now(),
             )
             if rows.warning:
                 logger.warning("%s", rows.warning)
             return filled
 
-    def _connect_ahead(self) -> None:
-        """Open the connection of the first request while the other rows are read."""
-        if not self._options.dry_run:
+    def _connect_ahead(self, outbox: Outbox) -> None:
+        """Open the connection of the first request while the other rows are read.
+
+        The first request of a first run asks for the field types: it is sent at once, unless the
+        row-count guard might still stop the run.
+        """
+        if self._options.dry_run:
+            return
+        is_first_run = self._is_new_mapping and outbox.delivered.is_empty()
+        if is_first_run and not self._row_count_guard.may_stop(outbox.history, self._started_at):
+            self._field_types.start()
+        else:
             self._client.open_connections(1)
+
+    def _compare_field_types(self, outbox: Outbox) -> None:
+        """Compare the profiles to send with the project; raises ConfigError if a field clashes."""
+        if any(outbox.waiting_profiles()):
+            types = self._field_types.fields()
+            if types is not None:
+                found = compare(outbox.waiting_profiles(), types)
+                report(found, is_ignored=self._options.ignore_guards)
 
     def _announce(self, filled: FillSummary) -> None:
         settings = self._settings
         logger.info(
-            "%s rows read, %s to send (%s, run %s)",
+            "%s rows read, %s to send (%s, %srun %s)",
             f"{filled.total:,}",
             f"{filled.to_send:,}",
             "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
+            f"{settings.sync_name}, " if settings.sync_name else "",
             self._run_id,
         )
         if not filled.total:
@@ -289,18 +337,11 @@ class SyncRun:
                 settings.query_file.name,
             )
         if filled.changed_by_settings:
-            logger.warning(
-                "USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since the last run. Profiles that "
-                "became different and are sent again: %s",
-                f"{filled.changed_by_settings:,}",
-            )
+            names = changed_names(filled.changed_settings, OF_PROFILES)
+            logger.warning(CHANGED_PROFILES, names, f"{filled.changed_by_settings:,}")
         if filled.kept_events:
-            logger.info(
-                "EVENT_FIELDS or DB_TIMEZONE changed since the last run. Delivered events are not "
-                "sent again for that, except with --full-refresh. Events that are different now: "
-                "%s",
-                f"{filled.kept_events:,}",
-            )
+            names = changed_names(filled.changed_settings, OF_EVENTS)
+            logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
         if filled.held_back:
             logger.info(
                 "%s rows have requests that are not sent again: Iterable rejected the same content "
@@ -318,11 +359,8 @@ class SyncRun:
     def _show_payloads(self, outbox: Outbox) -> None:
         if self._options.limit is None:
             return
-        for row in outbox.pending():
-            if row.profile is not None:
-                self._show_payload(USERS_UPDATE, row.profile)
-            if row.event is not None:
-                self._show_payload(EVENTS_TRACK, row.event)
+        for endpoint, body in request_bodies(self._settings, outbox.pending()):
+            self._show_payload(endpoint, body)
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
@@ -331,36 +369,42 @@ class SyncRun:
         if settings.sync_mode == "bulk":
             sender = BulkSender(
                 self._client,
-                guard=self._guard,
+                guard=self._rejection_guard,
                 batch_size=settings.bulk_batch_size,
                 delays_events=delays_events,
             )
         else:
-            sender = PerUserSender(self._client, delays_events=delays_events, guard=self._guard)
+            sender = PerUserSender(
+                self._client, delays_events=delays_events, guard=self._rejection_guard
+            )
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(settings),
             live=self._options.shows_progress,
         )
-        with self._progress, contextlib.ExitStack() as stack:
-            stack.callback(show_failure_counts)
-            Dispatcher(
-                outbox,
-                sender,
-                self._stop.event,
-                event_delay_seconds=settings.event_delay_seconds,
-                on_progress=self._progress.advance,
-                on_recorded=lambda seq: self._note(
-                    outbox.take_settled(seq, _ROWS_AT_ONCE), self._why_left_out
-                ),
-            ).run()
-        if self._guard.ended and not self._stop.event.is_set():
-            raise MassRejectionError("\n".join(map(str, self._guard.ended)))
+        began_at = self._clock()
+        try:
+            with self._progress, contextlib.ExitStack() as stack:
+                stack.callback(show_failure_counts)
+                Dispatcher(
+                    outbox,
+                    sender,
+                    self._stop.event,
+                    event_delay_seconds=settings.event_delay_seconds,
+                    on_progress=self._progress.advance,
+                    on_recorded=lambda seq: self._note(
+                        outbox.take_settled(seq, _ROWS_AT_ONCE), self._why_left_out
+                    ),
+                ).run()
+        finally:
+            self._sending_seconds = self._clock() - began_at
+        if self._rejection_guard.ended and not self._stop.event.is_set():
+            raise MassRejectionError("\n".join(map(str, self._rejection_guard.ended)))
 
     @property
     def _why_left_out(self) -> str:
         """The reason of rows whose request was left out."""
-        return "; ".join(ended.reason for ended in self._guard.ended)
+        return "; ".join(ended.reason for ended in self._rejection_guard.ended)
 
     def _note(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
         """Count rows that are done, and write them to the results file."""
@@ -387,6 +431,9 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
         finished_at = self._now()
+        sent = self._tally.sent
+        # A few requests at once, after a pause, are no faster than the limits of a whole second.
+        at_the_limits = pace_at_the_limits(self._settings, sent.profiles, sent.events)
         summary = summarize(
             run_id=self._run_id,
             status=ending.status,
@@ -402,6 +449,9 @@ class SyncRun:
             new_failures=self._tally.new_count,
             known_failures=self._tally.known_count,
             resolved_failures=outbox.resolved_failures,
+            users_sent=sent.users,
+            sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
+            sync=self._settings.sync_name or None,
         )
         failures = self._tally.failures()
         files: list[Path] = []
@@ -409,24 +459,30 @@ class SyncRun:
             files.append(self._results.finish(summary))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
-            remove_old_results(self._settings.results_dir, self._settings.results_keep, files[0])
+            remove_old_results(
+                self._settings.results_dir,
+                self._settings.results_keep,
+                files[0],
+                keep_bytes=self._settings.results_keep_mb * 1_000_000,
+            )
         except ResultsError as error:
             ending.abort(error)
             summary = replace(summary, status=ending.status, reason=ending.reason)
         if not self._options.dry_run:
             try:
-                outbox.history.end(
-                    self._run_id, finished_at, summary.status, summary.reason, summary.to_json()
-                )
+                entry = {**summary.to_json(), **self._row_count_guard.history_entry()}
+                outbox.history.end(self._run_id, finished_at, summary.status, summary.reason, entry)
             except StateError as error:
                 ending.abort(error)
                 summary = replace(summary, status=ending.status, reason=ending.reason)
-        logger.info("Run %s: %s", summary.status, summary.to_line(), extra=FILE_ONLY)
+        name = f" of {summary.sync}" if summary.sync else ""
+        logger.info("Run%s %s: %s", name, summary.status, summary.to_line(), extra=FILE_ONLY)
         return RunReport(
             *(summary, failures, files, ending.error),
             new_failures=self._tally.new_failures(),
             resolved_failures=outbox.resolved_failures,
-            left_out=[ended.summary_line for ended in self._guard.ended],
+            left_out=[ended.summary_line for ended in self._rejection_guard.ended],
+            plan=self._plan,
         )
 
     def _write_report(

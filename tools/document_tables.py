@@ -41,7 +41,8 @@ HEAD: Mapping[str, str] = {
     "api_calls": "attempts made, retries included",
     "retries": "how many of them were repeated attempts",
     "duration_seconds": "of the whole run",
-    "users_per_second": "rows that were settled, divided by the duration",
+    "users_per_second": "users for whom something was sent, divided by the time of sending",
+    "sync": "`SYNC_NAME`, or null",
     "failures": "failed and invalid rows: `new` ones, `known` ones that failed in the same way "
     "when they were last tried, and `resolved` ones that failed before and no longer do",
     "records": "one entry for each row",

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import orjson
 
-from commands.check.field_types import CONSTANT_FIELD, FieldTypes, type_of_column, types_in
+from commands.check.field_types import SentFields, sent_fields
 from commands.check.line import CheckLine, failed, passed, warned
-from config.fields import Field
 from config.settings import Settings
 from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
+from logger_config import redact
 from records.mapping import InvalidRow, RowMapping
 from source import query_plan
-from source.query_parameters import without_comments_and_texts
-from sync.source_rows import MAX_READ_SECONDS, SourceRows, to_database
+from source.query_parameters import has_window_start, without_comments_and_texts
+from state.database import StateError
+from state.outbox import FillSummary, Outbox
+from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows, to_database
 
 MAX_CHECKED_ROWS = 1_000
+MAX_SHOWN_CHARACTERS = 60  # of a value
 # Advice about indexes is given only if the first rows take longer than this.
 SLOW_QUERY_SECONDS = 1.0
 
@@ -39,14 +42,19 @@ class _Read(NamedTuple):
     seconds_to_first: float
     seconds: float
     warning: str | None  # of the server; None too if not all rows were read
+    filled: FillSummary | None
+    has_window: bool  # whether the query uses the start of the window
 
 
 class CheckedRows(NamedTuple):
-    """The first rows of the query, and the types of their profile fields."""
+    """The first rows of the query, and what was found out about all that were read."""
 
     rows: Sequence[Sequence[Any]]
     mapping: RowMapping
-    types: FieldTypes
+    fields: SentFields
+    row_count: int
+    is_complete: bool  # False: the query returns more than `row_count` rows
+    filled: FillSummary | None  # only if the settings have changed
 
 
 def check_database(
@@ -177,13 +185,24 @@ def _read_rows(settings: Settings, database: DatabaseConnection, max_seconds: fl
     rows: list[Sequence[Any]] = []
     row_count = 0
     seconds_to_first: float | None = None
+    filled: FillSummary | None = None
     with SourceRows(settings, max_seconds=max_seconds, database=database) as source:
         mapping = source.mapping
-        for chunk in source:
-            if seconds_to_first is None:
-                seconds_to_first = time.monotonic() - started_at
-            rows += chunk[: MAX_CHECKED_ROWS - len(rows)]
-            row_count += len(chunk)
+
+        def counted() -> Iterator[Chunk]:
+            nonlocal row_count, rows, seconds_to_first
+            for chunk in source:
+                if seconds_to_first is None:
+                    seconds_to_first = time.monotonic() - started_at
+                rows += chunk[: MAX_CHECKED_ROWS - len(rows)]
+                row_count += len(chunk)
+                yield chunk
+
+        with _memory_of_other_settings(settings, mapping) as outbox:
+            if outbox is not None:
+                filled = outbox.fill(counted(), mapping)
+            else:
+                deque(counted(), maxlen=0)
         seconds = time.monotonic() - started_at
         return _Read(
             rows,
@@ -195,7 +214,24 @@ def _read_rows(settings: Settings, database: DatabaseConnection, max_seconds: fl
             seconds if seconds_to_first is None else seconds_to_first,
             seconds,
             source.warning,
+            filled,
+            has_window_start(database.query_text()),
         )
+
+
+@contextmanager
+def _memory_of_other_settings(settings: Settings, mapping: RowMapping) -> Iterator[Outbox | None]:
+    """Yield a temporary outbox if the last run had other settings, otherwise None.
+
+    Filling it shows what a run would send again; it takes longer than counting the rows.
+    """
+    try:
+        outbox = Outbox(settings.state_file, read_only=True)
+    except StateError:  # the line "state file" says why
+        yield None
+        return
+    with closing(outbox):
+        yield outbox if outbox.has_other_settings(mapping) else None
 
 
 def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, CheckedRows]:
@@ -208,15 +244,51 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     else:
         count = f"more than {read.row_count:,} rows after {read.seconds:.0f} s, {first}"
     yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")
+    if not read.has_window:
+        yield warned(
+            "query window",
+            f"{settings.query_file.name} has no %(window_start)s, so ENGAGEMENT_WINDOW_DAYS has no "
+            "effect and every run reads all rows: compare the event time with it, as the query "
+            "that comes with the program does",
+        )
     records = [read.mapping.to_record(row) for row in read.rows]
     reasons = Counter(record.reason for record in records if isinstance(record, InvalidRow))
-    yield _rows_line(settings, len(read.rows), reasons)
+    if read.rows and reasons.total() == len(read.rows):
+        yield _all_invalid_line(read, reasons)
+    else:
+        yield _rows_line(settings, len(read.rows), reasons)
     if read.warning:
         yield warned("MySQL warnings", read.warning)
     yield from _json_lines(settings, read)
     profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    types = _profile_types(profiles, settings.user_fields, read.columns, read.type_codes)
-    return CheckedRows(read.rows, read.mapping, types)
+    fields = sent_fields(profiles, settings.user_fields, read.columns, read.type_codes)
+    return CheckedRows(
+        read.rows, read.mapping, fields, read.row_count, read.is_complete, read.filled
+    )
+
+
+def _all_invalid_line(read: _Read, reasons: Counter[str]) -> CheckLine:
+    """Return the line if no row is valid, with the value that is wrong in the first one."""
+    reason, count = reasons.most_common(1)[0]
+    row, record = next(
+        (row, record)
+        for row in read.rows
+        if isinstance(record := read.mapping.to_record(row), InvalidRow) and record.reason == reason
+    )
+    column = read.mapping.invalid_column(row)
+    value = "" if column is None else f", where {read.columns[column]} is {_shown(row[column])}"
+    return failed(
+        "rows",
+        f"all of the first {len(read.rows):,} rows are invalid, so nothing would be sent: "
+        f"{count:,} x {reason} (for example user {record.user_id}{value})",
+    )
+
+
+def _shown(value: object) -> str:
+    text = "NULL" if value is None else repr(value) if isinstance(value, str) else str(value)
+    return redact(
+        text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
+    )
 
 
 def _json_lines(settings: Settings, read: _Read) -> Iterator[CheckLine]:
@@ -264,24 +336,3 @@ def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLin
     return warned(
         "rows", f"{reasons.total():,} of {checked} rows are invalid and will be skipped: {top}"
     )
-
-
-def _profile_types(
-    profiles: Sequence[bytes],
-    fields: Sequence[Field],
-    columns: Sequence[str],
-    type_codes: Sequence[int],
-) -> FieldTypes:
-    """Collect the types of each field's values, or its column's type if it has none."""
-    seen: dict[str, set[str]] = {CONSTANT_FIELD: {"boolean"}}
-    for profile in profiles:
-        data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
-        for name, kind in types_in(data_fields):
-            seen.setdefault(name, set()).add(kind)
-    code_of = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
-    for field in fields:
-        if field.target not in seen and field.column.lower() in code_of:
-            column_type = type_of_column(code_of[field.column.lower()], field.cast)
-            if column_type is not None:
-                seen[field.target] = {column_type}
-    return {name: frozenset(kinds) for name, kinds in seen.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from logger_config import follow_own_links
+from reporting.results_file import KeptFile, kept_files
 from state.database import StateError, state_errors
 from state.lock import owner_of_lock
 from state.outbox import Outbox
@@ -38,7 +39,7 @@ def check_files(
     if env_file is not None:
         yield _env_file_line(env_file)
     yield _state_file_line(settings.state_file)
-    yield _folder_line("results", settings.results_dir, "RESULTS_DIR")
+    yield _results_line(settings)
     yield _log_line(settings)
     if settings.metrics_file is not None:
         yield _folder_line("metrics", settings.metrics_file.parent, "METRICS_FILE")
@@ -110,6 +111,41 @@ def _folder_line(name: str, folder: Path, setting: str) -> CheckLine:
     return passed(name, f"{folder} can be written")
 
 
+def _results_line(settings: Settings) -> CheckLine:
+    """Check the folder of the results, and say how many are there and will be kept."""
+    line = _folder_line("results", settings.results_dir, "RESULTS_DIR")
+    if not line.ok:
+        return line
+    files = _existing_results(settings)
+    limits = [f"{settings.results_keep:,} files"] if settings.results_keep else []
+    limits += [f"{settings.results_keep_mb:,} MB"] if settings.results_keep_mb else []
+    kept = f"at most {' or '.join(limits)} are kept" if limits else "all are kept"
+    count = f"{len(files):,} file{'' if len(files) == 1 else 's'}"
+    megabytes = sum(file.size_bytes for file in files) / 1e6
+    return passed(line.name, f"{line.text}; {count} ({megabytes:,.1f} MB), {kept}")
+
+
+def _existing_results(settings: Settings) -> list[KeptFile]:
+    try:
+        return kept_files(settings.results_dir)
+    except OSError:
+        return []
+
+
+def bytes_of_results_to_come(settings: Settings) -> int:
+    """Estimate by how much the kept results will grow, from the size of the existing ones.
+
+    0 where it is unknown: there are none yet, or all are kept.
+    """
+    sizes = [file.size_bytes for file in _existing_results(settings)]
+    if not sizes:
+        return 0
+    limits = [settings.results_keep_mb * 1_000_000] if settings.results_keep_mb else []
+    if settings.results_keep:
+        limits.append(settings.results_keep * sum(sizes) // len(sizes))
+    return max(0, min(limits, default=0) - sum(sizes))
+
+
 def _log_line(settings: Settings) -> CheckLine:
     """Check that the log can be written and, by its folder's permissions, rotated."""
     path = settings.log_file
@@ -133,12 +169,16 @@ def _log_line(settings: Settings) -> CheckLine:
 
 
 def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckLine:
-    """Check the disk with the least free space of those that a run writes to."""
-    folders = {settings.state_file.parent, settings.results_dir}
+    """Check the disk with the least space left of those that a run writes to."""
+    needed = {settings.state_file.parent: MIN_FREE_BYTES}
     if settings.log_file is not None:
-        folders.add(settings.log_file.parent)
+        needed[settings.log_file.parent] = MIN_FREE_BYTES
+    needed[settings.results_dir] = MIN_FREE_BYTES + bytes_of_results_to_come(settings)
     try:
-        free, folder = min((free_bytes(folder), folder) for folder in folders)
+        free, folder = min(
+            ((free_bytes(folder), folder) for folder in needed),
+            key=lambda found: found[0] - needed[found[1]],
+        )
     except OSError as error:
         return warned("disk", f"the free space is unknown: {error.strerror}")
     if free < MIN_FREE_BYTES:
@@ -146,6 +186,13 @@ def _space_line(settings: Settings, free_bytes: Callable[[Path], int]) -> CheckL
             "disk",
             f"only {free / 1e6:,.0f} MB free in {folder}: free some space, as a run of 100,000 "
             f"rows takes about {MIN_FREE_BYTES / 1e6:,.0f} MB",
+        )
+    if free < needed[folder]:
+        to_come = (needed[folder] - MIN_FREE_BYTES) / 1e6
+        return warned(
+            "disk",
+            f"{free / 1e6:,.0f} MB free in {folder}, where results files will take {to_come:,.0f} "
+            "MB more: free some space, or lower RESULTS_KEEP_MB",
         )
     return passed("disk", f"{free / 1e9:,.1f} GB free in {folder}")
 

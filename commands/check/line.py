@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from logger_config import redact
+
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
@@ -15,8 +17,15 @@ class CheckLine:
     is_warning: bool = False
 
     def __str__(self) -> str:
-        result = "FAILED" if not self.ok else "warning" if self.is_warning else "ok"
-        return f"{result:<8} {self.name:<14} {self.text}"
+        return f"{self.result:<8} {self.name:<14} {self.text}"
+
+    @property
+    def result(self) -> str:
+        return "FAILED" if not self.ok else "warning" if self.is_warning else "ok"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the line for `--json`, without secrets."""
+        return {"result": self.result, "name": self.name, "text": redact(self.text)}
 
 
 def passed(name: str, text: str) -> CheckLine:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 from commands.check.database import SLOW_QUERY_SECONDS, check_database
+from commands.check.field_types import check_field_types
 from commands.check.files import check_files, free_bytes_of
-from commands.check.iterable import check_field_types, check_iterable
+from commands.check.iterable import check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
+from commands.check.past_runs import check_past_runs
 from commands.check.project import check_project
 from commands.colour import CHECK_COLOURS
-from commands.console import print_line
+from commands.console import print_as_json, print_line
 from commands.prepare import check_packages, register_secrets
-from config.settings import Settings, env_file_path, warnings_about
+from config.settings import Settings, env_file_path, unknown_names_in, warnings_about
 from errors import ConfigError, ExitStatus
 from sync.source_rows import MAX_READ_SECONDS
 
+_LISTED_NAMES = 10
 
-def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatus:
-    """Print one line for each thing that a run needs; return BAD_SETTINGS if any line failed."""
+
+def run_check(
+    environment: Mapping[str, str],
+    env_file: str | None,
+    *,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> ExitStatus:
+    """Print one line for each thing that a run needs; return BAD_SETTINGS if any line failed.
+
+    `quiet` leaves out the lines that are ok. `as_json` prints all lines at the end, as JSON.
+    """
     path = env_file_path(env_file)
     try:
         settings = Settings.from_environment(environment)
@@ -30,11 +43,18 @@ def run_check(environment: Mapping[str, str], env_file: str | None) -> ExitStatu
         register_secrets(settings)
         check_packages(settings)
         lines = check_setup(settings, path if path.exists() else None)
-    warnings = (warned("settings", text) for text in warnings_about(environment))
-    all_ok = True
+    warnings = [warned("settings", text) for text in warnings_about(environment)]
+    if names := unknown_names_in(environment):
+        warnings.append(_unknown_names_line(names, path))
+    all_ok, done = True, []
     for line in chain(warnings, lines):
-        print_line(str(line), colours=CHECK_COLOURS)
         all_ok = all_ok and line.ok
+        if as_json:
+            done.append(line.to_json())
+        elif not quiet or line.is_warning or not line.ok:
+            print_line(str(line), colours=CHECK_COLOURS)
+    if as_json:
+        print_as_json({"ok": all_ok, "checks": done})
     return ExitStatus.OK if all_ok else ExitStatus.BAD_SETTINGS
 
 
@@ -60,15 +80,26 @@ def check_setup(
     checked = yield from check_database(
         settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
     )
+    if checked is not None:
+        yield from check_past_runs(settings, checked)
     iterable_types = yield from check_iterable(settings)
     if checked is not None and iterable_types is not None:
         yield from check_project(settings, checked.rows, checked.mapping)
-        yield from check_field_types(checked.types, iterable_types)
+        yield from check_field_types(checked.fields, iterable_types)
     else:
         yield warned(
             "field types",
             "not compared: first solve the problems above",
         )
+
+
+def _unknown_names_line(names: Sequence[str], path: Path) -> CheckLine:
+    listed = ", ".join(names[:_LISTED_NAMES]) + (", ..." if len(names) > _LISTED_NAMES else "")
+    return warned(
+        "settings",
+        f"{path} has names that are no settings and are ignored: {listed}. --help-settings lists "
+        "all settings.",
+    )
 
 
 def settings_problems(error: ConfigError) -> Iterator[CheckLine]:

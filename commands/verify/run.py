@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
 
-from commands.console import print_line
+from commands.console import print_as_json, print_line
 from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
 from config.settings import Settings
 from errors import ExitStatus, SyncError
@@ -31,7 +31,7 @@ from iterable_api.comparison import (
 from iterable_api.http import IterableHTTP
 from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import ApiResponse, verdict_of
-from records.outcomes import Verdict
+from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
@@ -69,6 +69,16 @@ class Finding:
     comparison: Comparison
     details: tuple[str, ...] = ()
 
+    def to_json(self) -> JSON:
+        """Return the finding for `--json`."""
+        return {
+            "user_id": self.user_id,
+            "email": self.email,
+            "request": self.kind.value,
+            "result": _key(self.comparison),
+            "details": list(self.details),
+        }
+
     def __str__(self) -> str:
         who = f"user {self.user_id}" if self.user_id is not None else self.email
         details = "; ".join(self.details) if self.details else "is as sent"
@@ -96,6 +106,16 @@ class VerificationTally:
         """Whether everything could be read back."""
         return all(comparison is not Comparison.NOT_READ for _, comparison in self.counts)
 
+    def to_json(self) -> JSON:
+        """Return the counts of profiles and of events, by result."""
+        return {
+            f"{kind.value}s": {
+                _key(comparison): self.counts.get((kind, comparison), 0)
+                for comparison in Comparison
+            }
+            for kind in RequestKind
+        }
+
     def __str__(self) -> str:
         """Return text such as "10 profiles and 9 events as sent; 1 event missing"."""
         parts = []
@@ -110,18 +130,33 @@ class VerificationTally:
         return "; ".join(parts) or "nothing"
 
 
-def run_verify(settings: Settings, count: int) -> ExitStatus:
+def _key(comparison: Comparison) -> str:
+    return comparison.value.replace(" ", "_")
+
+
+def run_verify(
+    settings: Settings, count: int, *, quiet: bool = False, as_json: bool = False
+) -> ExitStatus:
     """Verify up to `count` users and print what differs.
 
-    Returns SOME_FAILED if anything differs, STOPPED_EARLY if anything could not be read back.
+    `quiet` prints nothing if everything is as sent. `as_json` prints counts and differences at the
+    end, as JSON. Returns SOME_FAILED if anything differs, STOPPED_EARLY if anything could not be
+    read back.
     """
-    tally = VerificationTally()
+    tally, findings = VerificationTally(), []
     with stop_signals() as stop:
         for finding in verify(settings, count, stop.event):
             tally.add(finding)
-            if finding.details:
+            if not finding.details:
+                continue
+            if as_json:
+                findings.append(finding.to_json())
+            else:
                 print_line(str(finding), redacts_secrets=False)
-        print_line(f"Result: {tally}")
+        if as_json:
+            print_as_json({**tally.to_json(), "findings": findings})
+        elif not quiet or tally.has_differences or not tally.is_complete:
+            print_line(f"Result: {tally}")
     if stop.number is not None:
         raise Interrupted(stop.number)
     if tally.has_differences:

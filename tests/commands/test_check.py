@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from commands.check.files import MIN_FREE_BYTES
+from commands.check.line import failed
 from commands.check.run import check_setup, run_check, settings_problems
 from config.settings import Settings
 from errors import ConfigError, ExitStatus
+from logger_config import register_secret
 from sandbox.iterable_api import IterableSandbox
 from state.database import APPLICATION_ID, open_state
 from state.lock import RunLock
@@ -28,8 +33,8 @@ def test_a_working_setup_has_one_ok_line_for_each_check(with_mariadb: SetUp) -> 
     assert not failures(lines)
     assert [line.name for line in lines] == [
         *("settings", "state file", "results", "log", "disk"),
-        *("driver", "database", "query plan", "query", "rows", "Iterable"),
-        *("project", "field types"),
+        *("driver", "database", "query plan", "query", "rows", "row count", "Iterable"),
+        *("project", *5 * ("new field",), "field types"),
     ]
     assert not [line for line in lines if line.is_warning]
 
@@ -43,6 +48,45 @@ def test_the_exit_status_is_2_if_a_line_failed(
         environment = {**set_up.environment, **changed}
         assert run_check(environment, None) == ExitStatus.BAD_SETTINGS
         assert capsys.readouterr().out.count("FAILED") == 1
+
+
+def test_a_quiet_check_prints_only_what_is_not_ok(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**set_up.environment, "ITERABLE_API_KEY": "f" * 32}
+    run_check(environment, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert run_check(environment, None, quiet=True) == ExitStatus.BAD_SETTINGS
+    quiet = [line for line in lines if not line.startswith("ok ")]
+    assert capsys.readouterr().out.splitlines() == quiet
+    assert {line.split()[0] for line in quiet} == {"warning", "FAILED"}
+
+
+@pytest.mark.parametrize("key", [KEY, "f" * 32])
+def test_the_check_ignored_json(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    environment = {**set_up.environment, "ITERABLE_API_KEY": key}
+    is_ok = run_check(environment, None) == ExitStatus.OK
+    lines = capsys.readouterr().out.splitlines()
+    status = run_check(environment, None, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is is_ok is (status == ExitStatus.OK) is (key == KEY)
+    assert [(check["result"], check["name"]) for check in printed["checks"]] == [
+        (line[:8].strip(), line[9:23].strip()) for line in lines
+    ]
+    assert all(check["text"] for check in printed["checks"])
+
+
+def test_problems_of_the_settings_are_json_too_and_hold_no_secret(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**set_up.environment, "DB_PORT": "x", "SYNC_MODE": "y"}
+    assert run_check(environment, None, as_json=True) == ExitStatus.BAD_SETTINGS
+    printed = json.loads(capsys.readouterr().out)
+    assert [check["text"].split()[0] for check in printed["checks"]] == ["DB_PORT", "SYNC_MODE"]
+    register_secret(KEY, "api key")
+    assert KEY not in str(failed("Iterable", f"refused {KEY}").to_json())
 
 
 def test_no_check_fails_on_the_embedded_server(set_up: SetUp) -> None:
@@ -234,3 +278,48 @@ def test_little_free_disk_space_is_a_warning(set_up: SetUp, free: int, is_warnin
     (line,) = [line for line in lines if line.name == "disk"]
     assert line.ok
     assert line.is_warning is is_warning
+
+
+def put_results(folder: Path, *sizes: int) -> None:
+    for number, size in enumerate(sizes):
+        (folder / f"integration_results_20260113_14304{number}.json").write_bytes(bytes(size))
+
+
+def test_the_check_says_how_many_results_are_kept(set_up: SetUp) -> None:
+    def text(**settings: str) -> str:
+        return set_up.line("results", **settings).text.partition("; ")[2]
+
+    assert text() == "0 files (0.0 MB), at most 1,000 files or 1,000 MB are kept"
+    put_results(set_up.folder, 1_500_000)
+    assert text(RESULTS_KEEP="0") == "1 file (1.5 MB), at most 1,000 MB are kept"
+    put_results(set_up.folder, 1_500_000, 500_000)
+    assert text(RESULTS_KEEP_MB="0") == "2 files (2.0 MB), at most 1,000 files are kept"
+    assert text(RESULTS_KEEP="0", RESULTS_KEEP_MB="0") == "2 files (2.0 MB), all are kept"
+
+
+def always(free_bytes: int) -> Callable[[Path], int]:
+    return lambda _folder: free_bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "to_come"),
+    [
+        ({}, 99_800_000),  # as many files of the usual size
+        ({"RESULTS_KEEP_MB": "50"}, 49_800_000),
+        ({"RESULTS_KEEP": "0", "RESULTS_KEEP_MB": "50"}, 49_800_000),
+        ({"RESULTS_KEEP": "1"}, 0),
+        ({"RESULTS_KEEP": "0", "RESULTS_KEEP_MB": "0"}, 0),  # nobody knows
+    ],
+)
+def test_the_free_space_has_to_hold_the_results_that_will_be_kept(
+    set_up: SetUp, settings: dict[str, str], to_come: int
+) -> None:
+    """Results of 144 runs a day filled the disk though `--check` was content."""
+    put_results(set_up.folder, 150_000, 50_000)
+    for missing in (0, 1) if to_come else (0,):
+        free = MIN_FREE_BYTES + to_come - missing
+        lines = check_setup(set_up.settings(**settings), None, free_bytes=always(free))
+        (line,) = [line for line in lines if line.name == "disk"]
+        assert line.is_warning is bool(missing)
+        if missing:
+            has_words(line, f"will take {to_come / 1e6:,.0f} MB more", "lower RESULTS_KEEP_MB")

@@ -98,6 +98,57 @@ def test_invalid_rows_are_a_warning(set_up: SetUp, embedded: SourceDatabase) -> 
     has_words(line, "2 of 5 rows are invalid", "1 x no e-mail address")
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            "id, 'nobody' AS email, 'pricing' AS page, NOW() AS event_time",
+            "3 x malformed e-mail address (for example user 1, where email is 'nobody')",
+        ),
+        (
+            "id, email, 'pricing' AS page, UNIX_TIMESTAMP('2026-01-13 14:30:45') AS event_time",
+            "select FROM_UNIXTIME(...) AS event_time_utc instead (for example user 1, where "
+            "event_time is 1768",
+        ),
+        (
+            "id, email, 'pricing' AS page, NULL AS event_time",
+            "3 x no event time (for example user 1, where event_time is NULL)",
+        ),
+        (
+            "id, email, ' ' AS event_id, NOW() AS event_time",
+            "the event_id is empty (for example user 1, where event_id is ' ')",
+        ),
+        (
+            "id, email, 'pricing' AS page, NOW() AS event_time, REPEAT('x', 32001) AS first_name",
+            f"where first_name is '{59 * 'x'}...)",
+        ),
+    ],
+)
+def test_a_query_of_which_no_row_is_valid_only_warned(
+    with_mariadb: SetUp, columns: str, words: str
+) -> None:
+    own = with_mariadb.folder / "own.sql"
+    own.write_text(f"SELECT {columns} FROM customers ORDER BY id", encoding="utf-8")
+    fields = "first_name" if "first_name" in columns else ""
+    line = with_mariadb.line("rows", QUERY_FILE=str(own), USER_FIELDS=fields, EVENT_FIELDS="")
+    assert not line.ok
+    has_words(line, "all of the first 3 rows are invalid, so nothing would be sent", words)
+
+
+def test_a_query_without_the_start_of_the_window_is_a_warning(with_mariadb: SetUp) -> None:
+    assert "query window" not in [line.name for line in with_mariadb.lines()]
+    own = with_mariadb.folder / "own.sql"
+    query = "SELECT c.*, p.page, p.device, p.location, p.event_time FROM customers c"
+    query += " JOIN page_views p ON p.user_id = c.id"
+    own.write_text(f"{query} -- %(window_start)s", encoding="utf-8")
+    line = with_mariadb.line("query window", QUERY_FILE=str(own))
+    assert line.is_warning
+    has_words(line, "own.sql has no %(window_start)s", "ENGAGEMENT_WINDOW_DAYS has no effect")
+    own.write_text(f"{query} WHERE p.event_time >= %(window_start_utc)s", encoding="utf-8")
+    lines = with_mariadb.lines(QUERY_FILE=str(own))
+    assert "query window" not in [line.name for line in lines]
+
+
 @pytest.mark.slow
 def test_a_slow_query_can_be_interrupted(with_mariadb: SetUp) -> None:
     own = with_mariadb.folder / "own.sql"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from commands.check.line import CheckLine
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.set_up import KEY, Lines, SetUp, has_words
@@ -133,3 +134,72 @@ def test_a_new_field_with_values_of_two_types_is_a_warning(
 def test_no_value_is_printed(check_value: Callable[..., Lines]) -> None:
     (line,) = check_value({"x": "long"}, "'a secret of hers'")
     assert "secret" not in line.text
+
+
+# Fields that are new
+
+
+@pytest.fixture
+def new_field(tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., CheckLine]:
+    """Return a function that returns the line of a field of two rows that Iterable lacks."""
+    mariadb.run_sql(
+        "INSERT INTO customers (id, email, plan_type, candidate)"
+        " VALUES (1, 'a@example.com', 'pro', 'yes'), (2, 'b@example.com', 'pro', 'no')"
+    )
+    query = tmp_path / "wide.sql"
+
+    def check(value: str, field: str = "x", table: str = "customers") -> CheckLine:
+        query.write_text(
+            f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x FROM {table}"
+            " ORDER BY id",
+            encoding="utf-8",
+        )
+        with IterableSandbox(api_key=KEY) as api:
+            set_up = SetUp(tmp_path, mariadb, api)
+            lines = set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
+        (line,) = [line for line in lines if line.name == "new field" and "true" not in line.text]
+        return line
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "text"),
+    [
+        ("CAST(id AS SIGNED)", "x", "x  BIGINT 1 -> long"),
+        ("IF(id = 1, NULL, 2.5e0)", "x", "x  DOUBLE 2.5 -> double"),
+        ("CAST(NULL AS DECIMAL(5,2))", "x", "x  DECIMAL -> double"),
+        ("plan_type", "x", "x  VARCHAR -> string"),  # a text may be personal data
+        ("DATE '2026-01-13'", "born=x", "born  DATE -> string"),
+        ("id > 1", "is_new=x:bool", "is_new"),
+    ],
+)
+def test_a_new_field_has_a_line_with_the_type_that_its_first_value_fixes(
+    new_field: Callable[..., CheckLine], value: str, field: str, text: str
+) -> None:
+    line = new_field(value, field)
+    assert line.ok
+    assert not line.is_warning
+    has_words(line, text)
+
+
+def test_a_new_field_of_0_and_1_asks_whether_it_is_a_boolean(
+    new_field: Callable[..., CheckLine], mariadb: SourceDatabase
+) -> None:
+    mariadb.run_sql("ALTER TABLE customers ADD marketing_ok TINYINT NOT NULL DEFAULT 1")
+    line = new_field("marketing_ok", "marketing_ok=x")
+    assert line.is_warning
+    assert line.text == ("marketing_ok  TINYINT 1 -> long; write marketing_ok=x:bool if it is one")
+    mariadb.run_sql("UPDATE customers SET marketing_ok = 0 WHERE id = 1")
+    assert new_field("marketing_ok").text == "x  TINYINT 0 -> long; write x:bool if it is one"
+    mariadb.run_sql("UPDATE customers SET marketing_ok = 2 WHERE id = 2")
+    assert new_field("marketing_ok").text == "x  TINYINT 0 -> long"
+
+
+def test_a_field_of_which_some_values_fit_is_a_warning(
+    check_value: Callable[..., Lines], mariadb: SourceDatabase
+) -> None:
+    mariadb.run_sql("INSERT INTO customers (id, email) VALUES (2, 'b@example.com')")
+    (line,) = check_value({"x": "long"}, """IF(id = 1, '5', '"five"')""", "x=x:json")
+    assert line.is_warning
+    has_words(line, "x is long in Iterable but sent as string")

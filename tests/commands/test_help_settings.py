@@ -30,6 +30,6 @@ def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_the_list_needs_no_settings(tmp_path: Path) -> None:
-    ending = Program(tmp_path, {}).run("--help-settings", "--env-file", "missing.env")
+    ending = Program(tmp_path, {}).run("--help-settings", reads_env_file=False)
     assert (ending.status, ending.stderr) == (0, "")
     assert ending.stdout == "".join(f"{line}\n" for line in help_lines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from commands.history import history_lines, print_history
 from errors import ExitStatus
 from state.history import PastRun
+from state.lock import RunLock
 from state.outbox import Outbox
 
 BEGAN_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
@@ -35,6 +37,63 @@ def test_the_runs_of_the_state_file_are_printed(
     assert print_history({"STATE_FILE": str(path)}) == ExitStatus.OK
     line = "2026-01-13 14:30:45 UTC  bulk      completed              3 total users\n"
     assert capsys.readouterr().out == line
+
+
+def test_the_history_ignored_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "state.sqlite3"
+    assert print_history({"STATE_FILE": str(path)}, as_json=True) == ExitStatus.OK
+    assert json.loads(capsys.readouterr().out) == {"runs": []}
+    outbox = Outbox(path)
+    outbox.history.begin("run-1", "bulk", BEGAN_AT)
+    counts = {"total_users": 7, "duration_seconds": 90.0}
+    outbox.history.end("run-1", ENDED_AT, "completed", None, counts)
+    outbox.history.begin("run-2", "per-user", ENDED_AT)
+    outbox.close()
+    print_history({"STATE_FILE": str(path)}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "runs": [
+            {
+                "run_id": "run-2",
+                "mode": "per-user",
+                "started_at": "2026-01-13T14:32:15+00:00",
+                "finished_at": None,
+                "status": "killed",
+                "reason": "the run did not finish",
+            },
+            {
+                "run_id": "run-1",
+                "mode": "bulk",
+                "started_at": "2026-01-13T14:30:45+00:00",
+                "finished_at": "2026-01-13T14:32:15+00:00",
+                "status": "completed",
+                "reason": None,
+                "total_users": 7,
+                "duration_seconds": 90.0,
+            },
+        ]
+    }
+
+
+def test_a_run_that_was_killed_was_running_until_the_next_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state.sqlite3"
+    with RunLock(path):
+        outbox = Outbox(path)
+        outbox.history.begin("run-1", "bulk", BEGAN_AT)
+        outbox.close()
+        print_history({"STATE_FILE": str(path)})
+        assert capsys.readouterr().out.split()[4:] == ["running"]
+    before = path.read_bytes()
+    print_history({"STATE_FILE": str(path)})
+    line = "2026-01-13 14:30:45 UTC  bulk      killed                   (the run did not finish)\n"
+    assert capsys.readouterr().out == line
+    assert path.read_bytes() == before
+
+
+def test_a_run_of_no_rows_had_an_empty_line() -> None:
+    (line,) = history_lines([past_run(counts={"total_users": 0, "duration_seconds": 0.5})])
+    assert line.endswith("completed                0.5 s  0 total users")
 
 
 def test_without_a_run_the_output_says_so() -> None:

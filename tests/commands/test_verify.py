@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,7 +13,14 @@ import orjson
 import pytest
 
 from commands.verify.delivered_rows import choose_delivered_rows
-from commands.verify.run import Comparison, VerificationError, VerificationTally, verify
+from commands.verify.run import (
+    Comparison,
+    VerificationError,
+    VerificationTally,
+    run_verify,
+    verify,
+)
+from errors import ExitStatus
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase, numbers
@@ -229,3 +237,37 @@ def test_no_more_than_100_requests_a_second_are_made(
     busiest = max(sum(start <= at < start + 1 for at in times) for start in times)
     # Without a rate limiter: 150. On a busy machine a few late ones arrive with the next.
     assert 50 < busiest <= 110
+
+
+# What is printed
+
+
+def test_verify_ignored_json(synced: SyncPair, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(synced.settings, 100, as_json=True) == ExitStatus.OK
+    as_sent = {"as_sent": 12, "different": 0, "missing": 0, "not_read_back": 0}
+    assert json.loads(capsys.readouterr().out) == {
+        "profiles": as_sent,
+        "events": as_sent,
+        "findings": [],
+    }
+
+
+def test_the_findings_are_json_with_their_details(synced: SyncPair) -> None:
+    synced.change_profile(3, first_name="Mallory")
+    (finding,) = synced.wrong()
+    assert finding.to_json() == {
+        "user_id": 3,
+        "email": email_of(3),
+        "request": "profile",
+        "result": "different",
+        "details": ['differs: first_name was sent as "First3" and is "Mallory"'],
+    }
+
+
+def test_a_quiet_verify_prints_nothing_if_all_is_as_sent(
+    synced: SyncPair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_verify(synced.settings, 100, quiet=True) == ExitStatus.OK
+    assert capsys.readouterr().out == ""
+    assert run_verify(synced.settings, 100) == ExitStatus.OK
+    assert capsys.readouterr().out == "Result: 12 profiles and 12 events as sent\n"

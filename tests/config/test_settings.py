@@ -80,7 +80,12 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "send_nulls": False,
         "event_delay_seconds": 0.0,
         "outage_patience_seconds": 300.0,
-        "results_keep": 100,
+        "max_rejected_percent": 50.0,
+        "rejected_retry_hours": 24,
+        "rows_guard_factor": 3.0,
+        "sync_name": "",
+        "results_keep": 1000,
+        "results_keep_mb": 1000,
         "report": False,
         "healthcheck_url": "",
         "metrics_file": None,
@@ -200,6 +205,7 @@ WHOLE = {
     "BULK_BATCH_SIZE": (1, 10_000),
     "MAX_ATTEMPTS": (1, 100),
     "RESULTS_KEEP": (0, 1_000_000),
+    "RESULTS_KEEP_MB": (0, 1_000_000),
 }
 RATES = ("USERS_UPDATE_RPS", "EVENTS_TRACK_RPS", "BULK_UPDATE_RPS", "TRACK_BULK_RPS")
 NUMBERS = (*RATES, "ENGAGEMENT_WINDOW_DAYS", "EVENT_DELAY_SECONDS")
@@ -247,6 +253,15 @@ def test_a_flag_is_true_or_false(name: str) -> None:
     for text in ("false", "FALSE", "no", "Off", "0"):
         assert getattr(settings_with(**{name: text}), name.lower()) is False
     assert problem_with(**{name: "maybe"}) == f"{name} must be true or false, not 'maybe'"
+
+
+def test_the_name_of_the_sync_is_a_short_text_without_control_characters() -> None:
+    assert settings_with(SYNC_NAME=' Köln "EU" ').sync_name == 'Köln "EU"'
+    assert settings_with(SYNC_NAME="x" * 64).sync_name == "x" * 64
+    for text in ("x" * 65, "two\nlines", "\x1b[31m", "line\u2028separator"):
+        assert problem_with(SYNC_NAME=text) == (
+            "SYNC_NAME must be at most 64 printable characters"
+        )  # fmt: skip
 
 
 def test_a_choice_is_case_insensitive_and_anything_else_is_refused() -> None:

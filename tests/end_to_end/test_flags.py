@@ -16,6 +16,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.program import API_KEY, Ending, Program, counts_of, wait_until
+from tests.support.recording_servers import website
 from tests.support.users import add_user, add_users, check_project, email_of
 
 
@@ -69,6 +70,100 @@ def test_a_limited_run_remembers_what_it_sent_and_the_next_sends_the_rest(
     assert counts_of(program.results) == {"successful": 4, "unchanged": 3}
     check_project(iterable.project, range(1, 8))
     assert len(iterable.calls) == 14
+
+
+def test_a_bulk_dry_run_with_a_limit_prints_the_batches(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_users(embedded.run_sql, [1, 2, 3])
+    settings = {"SYNC_MODE": "bulk", "BULK_BATCH_SIZE": "2"}
+    dry = program.run("--dry-run", "--limit", "3", settings=settings)
+    printed = [line.split(" ", 1) for line in dry.stdout.splitlines()[:4]]
+    assert "3 profiles and 3 events would be sent, about 1 s at 5 requests/s" in dry.stdout
+    assert program.run("--limit", "3", settings=settings).status == 0
+    sent = [(call.endpoint, call.body) for call in iterable.calls]
+    assert sorted(((name, json.loads(body)) for name, body in printed), key=str) == sorted(
+        sent, key=str
+    )
+
+
+def test_an_export_with_a_limit_wrote_all_rows(program: Program, embedded: SourceDatabase) -> None:
+    add_users(embedded.run_sql, range(1, 8))
+    ending = program.run("--export", "rows.csv", "--limit", "3")
+    assert (ending.status, ending.stdout) == (0, "3 rows written to rows.csv\n")
+    assert len((program.folder / "rows.csv").read_text().splitlines()) == 4
+    assert program.run("--export", "rows.csv", "--quiet").output == ""
+    assert len((program.folder / "rows.csv").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("flag", ["--check", "--history", "--verify=9"])
+def test_json_of_an_action_is_all_that_is_on_standard_output(
+    program: Program, embedded: SourceDatabase, flag: str
+) -> None:
+    add_users(embedded.run_sql, [1, 2])
+    assert program.run().status == 0
+    ending = program.run(flag, "--json")
+    assert (ending.status, ending.stderr) == (0, "")
+    assert isinstance(json.loads(ending.stdout), dict)
+
+
+def test_a_misspelt_setting_ends_every_command_before_anything_is_opened(
+    program: Program, iterable: IterableSandbox
+) -> None:
+    program.env_file.write_text("LOG_PAYLOAD=false\nMAILTO=root\n", encoding="utf-8")
+    words = f"{program.env_file} has LOG_PAYLOAD: did you mean LOG_PAYLOADS?"
+    for flags in ([], ["--dry-run"], ["--check"], ["--verify", "5"], ["--export", "x.csv"]):
+        ending = program.run(*flags)
+        assert ending.status == 2
+        assert ending.output.count(words) == 1
+        assert ("MAILTO" in ending.output) == (flags == ["--check"])
+    assert iterable.calls == []
+    assert [path.name for path in program.folder.iterdir()] == [program.env_file.name]
+
+
+def test_a_run_that_its_settings_stopped_pinged_nothing(program: Program) -> None:
+    with website() as health:
+        settings = {"HEALTHCHECK_URL": health.url, "SYNC_NAME": "shop-eu", "DB_PORT": "x"}
+        assert program.run("--dry-run", settings=settings).status == 2
+        assert program.run("--verify", "1", settings=settings).status == 2
+        assert health.requests == []
+        assert program.run(settings=settings).status == 2
+        assert program.run(settings={**settings, "HEALTHCHECK_URL": "nowhere"}).status == 2
+        (ping,) = health.requests
+    assert ping.line.split()[1] == "/fail"
+    assert ping.body == b"shop-eu\nDB_PORT must be a whole number, not 'x'"
+
+
+def test_the_name_of_the_sync_is_in_everything_that_a_run_leaves_behind(
+    program: Program, embedded: SourceDatabase
+) -> None:
+    add_users(embedded.run_sql, [1])
+    metrics = program.folder / "sync.prom"
+    settings = {"SYNC_NAME": "shop-eu", "METRICS_FILE": str(metrics), "REPORT": "true"}
+    ending = program.run(settings=settings)
+    assert ending.status == 0, ending.output
+    assert "\nRun of shop-eu completed\n" in f"\n{ending.stdout}"
+    assert program.results["sync"] == "shop-eu"
+    assert "(per-user mode, shop-eu, run " in program.log
+    assert "Run of shop-eu completed: 1 total users" in program.log
+    assert 'iterable_sync_last_run_api_calls{sync="shop-eu"} 2\n' in metrics.read_text()
+    (report,) = program.folder.glob("*.html")
+    assert "of shop-eu" in report.read_text()
+    assert program.run().status == 0
+    assert program.results["sync"] is None
+
+
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+def test_no_run_had_more_users_per_second_than_its_limit(
+    program: Program, embedded: SourceDatabase, mode: str
+) -> None:
+    """A few rows take milliseconds; a run of unchanged rows had 20,000 users/s."""
+    add_users(embedded.run_sql, [1, 2, 3])
+    limits = {"USERS_UPDATE_RPS": "10", "BULK_UPDATE_RPS": "10", "BULK_BATCH_SIZE": "1"}
+    assert program.run("--mode", mode, settings=limits).status == 0
+    assert 0 < program.results["users_per_second"] <= 10
+    assert program.run("--mode", mode, settings=limits).status == 0
+    assert program.results["users_per_second"] == 0
 
 
 def test_a_full_refresh_resends_unchanged_rows_and_duplicates_no_event(
@@ -203,7 +298,8 @@ def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
         (["--limit", "0"], "must be a whole number, 1 or more, not '0'"),
         (["--limit", "ten"], "must be a whole number, 1 or more, not 'ten'"),
         (["--mode", "both"], "invalid choice: 'both'"),
-        (["--dry"], "unrecognized arguments: --dry"),
+        (["--dry"], "unknown flag --dry: did you mean --dry-run?"),
+        (["--check", "--dry-run"], "--check does not use --dry-run: leave it out"),
         (["--quiet", "--verbose"], "not allowed with argument --quiet"),
         (["--env-file", "/nowhere/at.all"], "/nowhere/at.all is not an existing file"),
     ],

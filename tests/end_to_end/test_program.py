@@ -29,7 +29,8 @@ HEAD = (
     *("schema_version", "run_id", "status", "reason", "dry_run", "mode"),
     *("started_at", "finished_at", "total_users", "successful", "partial_failures"),
     *("total_failures", "unchanged", "invalid", "duplicates", "not_attempted"),
-    *("api_calls", "retries", "duration_seconds", "users_per_second", "failures", "records"),
+    *("api_calls", "retries", "duration_seconds", "users_per_second", "sync", "failures"),
+    "records",
 )
 
 

@@ -231,8 +231,8 @@ def test_check_verify_history_and_export_reveal_no_secret(
             "HEALTHCHECK_URL": f"{iterable.url}/{ping}",
         }
         endings = [program.run("--verbose", "--limit", "20")]
-        for action in (["--check"], ["--verify", "20"], ["--history"]):
-            endings.append(program.run("--verbose", *action))
+        for action in (["--check"], ["--verbose", "--verify", "20"], ["--history"]):
+            endings.append(program.run(*action))
         export = program.folder / "rows.csv"
         endings.append(program.run("--verbose", "--export", str(export)))
     assert [ending.status for ending in endings] == [0] * 5, [e.output for e in endings]

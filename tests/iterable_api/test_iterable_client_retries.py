@@ -268,7 +268,7 @@ def test_a_bulk_call_takes_a_permit(iterable: IterableSandbox, endpoint: str) ->
     assert send().delivered
     assert stop.waits_seconds == []
     assert send().delivered
-    assert stop.waits_seconds == pytest.approx([100.02])
+    assert stop.waits_seconds == pytest.approx([100.015])
 
 
 def test_every_retry_takes_a_permit_of_its_own(iterable: IterableSandbox) -> None:

@@ -265,7 +265,7 @@ def test_calls_of_the_second_before_a_429_count_towards_the_lower_rate() -> None
         time.now = 0.21 * number
         assert next_start(limiter, time) == time.now
     limiter.slow_down()
-    assert next_start(limiter, time) == pytest.approx(5 / 4.85 + 0.02)
+    assert next_start(limiter, time) == pytest.approx(5 / 4.85 + 0.015)
 
 
 def test_idle_time_before_a_429_is_not_caught_up() -> None:

@@ -84,6 +84,6 @@ def test_verify_check_and_history_put_no_email_into_the_log(
     assert program.run("--verbose", "--verify", "9").status == 0
     iterable.set_faults([{"fault": "status", "status": 401, **ERROR}])
     for flags, status in ((["--verify", "9"], 1), (["--check"], 2), (["--history"], 0)):
-        assert program.run("--verbose", *flags).status == status
+        assert program.run(*flags).status == status
     assert program.run("--verbose", settings={"DB_USER": EMAIL}).status == 1
     check_log(program)

@@ -133,7 +133,8 @@ def test_every_setting_that_is_named_exists() -> None:
     text = README + SERVICE.read_text(encoding="utf-8")
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text))
     assert {"METRICS_FILE", "RESULTS_KEEP"} <= named <= set(NAMES)
-    assert f"`RESULTS_KEEP` ({DEFAULTS['RESULTS_KEEP']})" in README
+    for name in ("RESULTS_KEEP", "RESULTS_KEEP_MB"):
+        assert f"`{name}` ({DEFAULTS[name]})" in README
 
 
 def test_the_unit_does_not_fail_when_rows_failed_or_it_was_stopped() -> None:

@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 import requests
 
+from commands.flags import FLAGS_OF_ACTION
 from config.settings import DEFAULTS, NAMES, REQUIRED
 from errors import ExitStatus
 from iterable_client import IterableClient
 from logger_config import FORMAT
+from reporting.metrics import write_metrics
 from sandbox.demo import FORGOTTEN, MALFORMED_FOR_ITERABLE
 from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
@@ -34,6 +36,7 @@ from tests.support.messages import has_message
 from tests.support.program import PATIENCE_SECONDS, Program, copy_of_project
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES
 from tests.support.quick_start import Reader
+from tests.support.run_summaries import SUMMARY
 from tools import document_tables
 
 README, QUICKSTART = Document("README.md"), Document("QUICKSTART.md")
@@ -313,6 +316,20 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
     rows = re.findall(r"(?m)^\| `([A-Z_]+)` \| (.*?) \|", SETTINGS.text)
     defaults = {name: codes(default)[0] if codes(default) else default for name, default in rows}
     assert defaults == {**dict.fromkeys(REQUIRED, "required"), **DEFAULTS}
+
+
+def test_the_documented_metrics_and_flags_of_actions_are_those_of_the_program(
+    tmp_path: Path,
+) -> None:
+    write_metrics(tmp_path / "sync.prom", SUMMARY)
+    text = (tmp_path / "sync.prom").read_text(encoding="utf-8")
+    table = Document("docs/monitoring.md").table("metric")
+    assert {codes(row[0])[0] for row in table} == set(re.findall(r"# HELP (\S+)", text))
+    actions = {
+        codes(row[0])[0].split()[0]: set(re.findall(FLAG, row[1]))
+        for row in COMMAND_LINE.table("action")[1:]
+    }
+    assert actions == {name: set(flags.split()) for name, flags in FLAGS_OF_ACTION.items()}
 
 
 # Payloads and verdicts

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from commands.check.iterable import check_field_types, check_iterable
+from commands.check.field_types import SentField, check_field_types
+from commands.check.iterable import check_iterable
 from config.settings import Settings
 from iterable_api.comparison import MissingError, event_differences, is_same, profile_differences
 from tests.properties.test_settings import REQUIRED_ONES
@@ -84,7 +85,7 @@ def test_any_response_to_the_check_is_reported_in_lines(document: bytes, status:
     except StopIteration as end:
         types = end.value
     if types is not None:
-        lines += check_field_types({"first_name": frozenset({"string"})}, types)
+        lines += check_field_types({"first_name": SentField(frozenset({"string"}))}, types)
     assert lines
     assert all(str(line) for line in lines)
 

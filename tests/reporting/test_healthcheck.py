@@ -110,6 +110,13 @@ def test_a_failure_is_pinged_with_the_summary_as_body(receiver: Receiver) -> Non
     assert receiver.pings[0].body == "Run aborted: the database is unreachable"
 
 
+def test_every_ping_names_the_sync(receiver: Receiver) -> None:
+    check = Healthcheck(receiver.url, sync="shop-eu")
+    check.started()
+    check.failed("Run aborted")
+    assert [ping.body for ping in receiver.pings] == ["shop-eu\n", "shop-eu\nRun aborted"]
+
+
 def test_pings_went_out_under_the_name_of_a_library(receiver: Receiver) -> None:
     Healthcheck(receiver.url).succeeded("")
     assert receiver.user_agents == [f"mysql-to-iterable/{VERSION}"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from reporting.metrics import write_metrics
 from tests.support.run_summaries import SUMMARY
@@ -69,6 +70,80 @@ def test_the_metrics_describe_the_last_run(tmp_path: Path) -> None:
         f"{last_run}_api_calls": 2_000_012,
         f"{last_run}_retries": 7,
     }
+
+
+def samples_in(*texts: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Gather files as node_exporter's textfile collector does: names agree on help and type.
+
+    Return the samples by name and labels.
+    """
+    families: dict[str, tuple[str, str]] = {}
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            described = (family.documentation, family.type)
+            assert families.setdefault(family.name, described) == described
+            for sample in family.samples:
+                key = (sample.name, frozenset(sample.labels.items()))
+                assert key not in found, (
+                    "node_exporter serves one of two, and logs that it was collected twice"
+                )
+                found[key] = sample.value
+    return found
+
+
+def test_the_files_of_several_projects_are_accepted_together(tmp_path: Path) -> None:
+    """Of two files with the same samples, node_exporter served one and logged 17 errors."""
+    names = ("shop-eu", "shop-us", None)
+    texts: list[str] = []
+    for name in names:
+        path = tmp_path / f"{name}.prom"
+        write_metrics(path, replace(SUMMARY, sync=name, api_calls=len(texts)))
+        texts.append(path.read_text("utf-8"))
+    samples = samples_in(*texts)
+    assert len(samples) == sum(len(metrics_in(text)) for text in texts)
+    for calls, name in enumerate(names):
+        labels = frozenset({("sync", name)} if name else ())
+        assert samples["iterable_sync_last_run_api_calls", labels] == calls
+        status = ("status", "completed")
+        assert samples["iterable_sync_last_run_status", labels | {status}] == 1
+
+
+def test_two_projects_without_a_name_are_not_accepted_together(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "sync.prom", SUMMARY)
+    text = (tmp_path / "sync.prom").read_text("utf-8")
+    with pytest.raises(AssertionError, match="twice"):
+        samples_in(text, text)
+
+
+@pytest.mark.parametrize("name", ['K\u00f6ln "EU" \\ 1', "a b", "x{y}=,", "\\n"])
+def test_any_name_of_a_sync_is_read_back_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "sync.prom"
+    write_metrics(path, replace(SUMMARY, sync=name))
+    text = path.read_text("utf-8")
+    assert metrics_in(text)
+    assert {dict(labels)["sync"] for _name, labels in samples_in(text)} == {name}
+    write_metrics(path, replace(SUMMARY, sync=name, status="aborted"))
+    success = ("iterable_sync_last_success_timestamp_seconds", frozenset({("sync", name)}))
+    assert samples_in(path.read_text("utf-8"))[success] == 1768314705.5
+
+
+def test_the_last_success_is_that_of_the_same_sync(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    success = "iterable_sync_last_success_timestamp_seconds"
+    aborted = replace(SUMMARY, status="aborted")
+    write_metrics(path, SUMMARY)
+    write_metrics(path, replace(aborted, sync="shop-eu"))  # it got its name in the meantime
+    assert f'{success}{{sync="shop-eu"}} 1768314705.5' in path.read_text("utf-8")
+    write_metrics(path, replace(aborted, sync="shop-us"))
+    assert success not in path.read_text("utf-8")
+
+
+def test_the_metrics_of_a_sync_without_a_name_have_no_such_label(tmp_path: Path) -> None:
+    path = tmp_path / "sync.prom"
+    write_metrics(path, SUMMARY)
+    assert "sync=" not in path.read_text("utf-8")
+    assert "iterable_sync_last_run_retries 7\n" in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("status", ["aborted", "interrupted"])

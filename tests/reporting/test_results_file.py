@@ -46,7 +46,8 @@ def test_the_head_is_in_the_documented_order_and_the_records_are_last(tmp_path: 
         "api_calls": 3,
         "retries": 1,
         "duration_seconds": 2.5,
-        "users_per_second": 0.8,
+        "users_per_second": 0.5,
+        "sync": None,
         "failures": {"new": 1, "known": 0, "resolved": 0},
         "records": 0,
     }

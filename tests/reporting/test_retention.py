@@ -113,11 +113,11 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
 # Old files
 
 
-def old_results(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Create these files; the first is the oldest."""
+def old_results(folder: Path, names: Iterable[str], size: int = 0) -> list[Path]:
+    """Create these files of `size` bytes; the first is the oldest."""
     paths = [folder / name for name in names]
     for age, path in enumerate(paths):
-        path.write_text("")
+        path.write_bytes(bytes(size))
         os.utime(path, (1_000 + age, 1_000 + age))
     return paths
 
@@ -130,6 +130,37 @@ def test_the_newest_files_are_kept(tmp_path: Path, keep: int, left: int) -> None
     paths = old_results(tmp_path, NAMES)
     assert remove_old_results(tmp_path, keep, paths[-1]) == 6 - left
     assert sorted(tmp_path.iterdir()) == paths[6 - left :]
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_bytes", "left"),
+    [
+        *((0, 0, 6), (0, 300, 3), (0, 299, 2), (0, 1, 1), (0, 600, 6)),
+        *((2, 300, 2), (4, 300, 3), (1, 300, 1)),  # whichever is reached first
+    ],
+)
+def test_the_newest_files_are_kept_up_to_a_size(
+    tmp_path: Path, keep: int, keep_bytes: int, left: int
+) -> None:
+    paths = old_results(tmp_path, NAMES, size=100)
+    assert remove_old_results(tmp_path, keep, paths[-1], keep_bytes=keep_bytes) == 6 - left
+    assert sorted(tmp_path.iterdir()) == paths[6 - left :]
+
+
+def test_a_report_counts_towards_the_size_of_its_results(tmp_path: Path) -> None:
+    paths = old_results(tmp_path, NAMES, size=50)
+    old_results(tmp_path, [name.replace(".json", ".html") for name in NAMES], size=50)
+    assert remove_old_results(tmp_path, 0, paths[-1], keep_bytes=299) == 4
+    assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in paths[4:]}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_no_small_file_outlasts_a_newer_one_that_was_too_large(tmp_path: Path) -> None:
+    paths = old_results(tmp_path, NAMES, size=1)
+    paths[3].write_bytes(bytes(1_000))
+    os.utime(paths[3], (1_003, 1_003))
+    assert remove_old_results(tmp_path, 0, paths[-1], keep_bytes=500) == 4
+    assert sorted(tmp_path.iterdir()) == paths[4:]
 
 
 def test_a_report_is_removed_with_its_results(tmp_path: Path) -> None:

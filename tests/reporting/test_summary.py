@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.outcomes import Outcome
-from records.rows import Failure, SettledRow
-from reporting.summary import RunTally, failure_line, summary_lines
+from records.outcomes import CallResult, Outcome, Verdict
+from records.rows import Failure, RowState, SettledRow
+from reporting.summary import RunTally, Sent, failure_line, summary_lines
 from tests.support.run_summaries import COUNTS, HEAD, STARTED_AT, STATE_OF, summary_of
 
 
@@ -23,6 +23,7 @@ def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
         api_calls=43_210,
         retries=1_234,
         elapsed_seconds=10.04,
+        users_sent=3_000,
     )
     failures = [
         Failure("users/update", "rejected", "BadParams", 1_500, 7),
@@ -40,7 +41,7 @@ def test_the_summary_shows_counts_failures_by_reason_and_the_files() -> None:
         "  duplicates             5,000",
         "  not attempted          6,000",
         "",
-        "  43,210 API calls (1,234 retries) in 10.0 s (1,494.0 users/s)",
+        "  43,210 API calls (1,234 retries) in 10.0 s (1,500.0 users/s)",
         "",
         "  Failures by reason:",
         "      1,500 x users/update: BadParams (for example user 7)",
@@ -113,7 +114,8 @@ def test_the_tally_takes_the_first_field_that_is_named_for_a_reason(
     tally = RunTally()
     state = STATE_OF[Outcome.TOTAL_FAILURE]._replace(update="rejected", event=None)
     for number, params_of_row in ((7, params), (8, {"validationErrors": {"later": {}}})):
-        result = {"response": {"code": "RequestFieldsTypesMismatched", "params": params_of_row}}
+        response = {"code": "RequestFieldsTypesMismatched", "params": params_of_row}
+        result = {"attempts": 1, "response": response}
         text = orjson.dumps(result).decode()
         tally.add([SettledRow(state, number, number, "a@example.com", None, text, None, 1.0)])
     assert tally.failures() == [
@@ -204,17 +206,57 @@ def test_a_run_with_failed_or_invalid_rows_is_completed_with_failures(outcome: O
         assert summary_of(outcome, status=status).status == status
 
 
-def test_users_per_second_leaves_out_rows_that_were_not_attempted() -> None:
-    outcomes = [*[Outcome.SUCCESSFUL] * 5, *[Outcome.NOT_ATTEMPTED] * 5]
-    assert summary_of(*outcomes).users_per_second == 2.0
+def test_users_per_second_are_those_sent_by_the_time_of_sending() -> None:
+    """A run that read a million unchanged rows and sent ten had 50,000 users/s, at 500 allowed."""
+    outcomes = [*[Outcome.SUCCESSFUL] * 5, *[Outcome.UNCHANGED] * 90, *[Outcome.NOT_ATTEMPTED] * 5]
+    assert summary_of(*outcomes).users_per_second == 2.5
     assert summary_of(*outcomes, elapsed_seconds=0.0).duration_seconds == 0.001
+    assert summary_of(Outcome.UNCHANGED, sending_seconds=0.0).users_per_second == 0.0
+
+
+def tally_of(*rows: SettledRow) -> RunTally:
+    tally = RunTally()
+    tally.add(rows)
+    return tally
+
+
+def settled(update: str | None, event: str | None, attempts: int = 1) -> SettledRow:
+    def result(verdict: str | None) -> str | None:
+        if verdict is None:
+            return None
+        call = CallResult(Verdict(verdict), 400, "Code", "", attempts=attempts)
+        return orjson.dumps(call.to_json()).decode()
+
+    state = RowState(None, False, False, update, event)
+    return SettledRow(state, 0, 7, "a@example.com", None, result(update), result(event), 1.0)
+
+
+def test_a_user_is_counted_as_sent_once_for_an_attempt_of_either_request() -> None:
+    tally = tally_of(
+        settled("delivered", "delivered"),
+        settled("delivered", "rejected"),
+        settled("rejected", None),
+        settled(None, "unavailable"),
+        settled(None, "delivered"),
+        settled(None, None),
+        settled("rejected", None, attempts=0),  # an earlier run did it
+    )
+    assert tally.sent == Sent(users=5, profiles=3, events=4)
+
+
+def test_the_summary_names_the_sync() -> None:
+    assert summary_lines(summary_of(sync="shop-eu"), [], [])[0] == "Run of shop-eu completed"
+    dry_run = summary_of(Outcome.INVALID, sync="shop-eu", dry_run=True)
+    assert summary_lines(dry_run, [], [])[0] == "Dry run of shop-eu completed with failures"
+    assert summary_of(sync="shop-eu").to_json()["sync"] == "shop-eu"
+    assert summary_of().to_json()["sync"] is None
 
 
 @pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(days=365)])
 def test_a_clock_set_during_a_run_changes_neither_duration_nor_rate(step: timedelta) -> None:
     """Set back by an hour, it made 0.0 s and 40,000 users/s of a run of five seconds."""
     summary = summary_of(*[Outcome.SUCCESSFUL] * 5, finished_at=STARTED_AT + step)
-    assert (summary.duration_seconds, summary.users_per_second) == (2.5, 2.0)
+    assert (summary.duration_seconds, summary.users_per_second) == (2.5, 2.5)
     assert datetime.fromisoformat(summary.finished_at) == STARTED_AT + step  # as the log has it
 
 

@@ -97,6 +97,14 @@ def test_the_advice_named_an_alias(query: str) -> None:
     assert fix.startswith("ANALYZE TABLE Accounts ")
 
 
+def test_the_advice_named_the_alias_of_a_table_in_another_database() -> None:
+    scan = step(type="ALL", select_type="SIMPLE", table="v", possible_keys="PRIMARY")
+    query = "SELECT v.id FROM customers c JOIN `shop`.visits AS v ON v.id = c.id"
+    [(what, fix)] = slow_steps([scan], query, TYPES)
+    assert what.startswith("the whole of shop.visits is read")
+    assert fix.startswith("ANALYZE TABLE shop.visits ")
+
+
 def test_a_name_for_two_tables_stays_as_it_is_in_the_plan() -> None:
     scan = step(type="ALL", table="a", possible_keys=None)
     query = "SELECT 1 FROM (SELECT id FROM Accounts a) x, (SELECT id FROM customers a) y"

@@ -406,6 +406,7 @@ def test_a_dry_run_knows_what_is_known_and_writes_nothing(run: Run, path: Path) 
         filled = fill(outbox, found, rejected_retry_hours=24, now=START + timedelta(hours=1))
         assert (filled.to_send, filled.held_back) == (0, 1)
         assert list(outbox.pending()) == []
+        assert outbox.count_requests() == (0, 0)
         ran = Ran(outbox, filled, [])
         assert (ran.new, ran.known) == (1, 2)
     assert stored(path) == before
@@ -424,6 +425,7 @@ def test_what_was_recorded_is_known_after_a_crash(path: Path) -> None:
             (row.user_id, row.profile is None, row.event is None) for row in outbox.pending()
         ]
         assert pending == [(1, True, False), (2, False, False)]
+        assert outbox.count_requests() == (1, 2)
 
 
 def test_rejections_of_a_run_that_ends_the_kind_are_forgotten_and_stay_known(

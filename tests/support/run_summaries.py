@@ -37,7 +37,7 @@ HEAD = [
     *("schema_version", "run_id", "status", "reason", "dry_run", "mode", "started_at"),
     *("finished_at", "total_users", "successful", "partial_failures", "total_failures"),
     *("unchanged", "invalid", "duplicates", "not_attempted", "api_calls", "retries"),
-    *("duration_seconds", "users_per_second", "failures"),
+    *("duration_seconds", "users_per_second", "sync", "failures"),
 ]
 COUNTS = HEAD[9:16]
 STARTED_AT = datetime(2026, 1, 13, 14, 30, 45, 250_000, tzinfo=timezone.utc)
@@ -51,6 +51,9 @@ STATE_OF = {
     Outcome.DUPLICATE: TO_SEND._replace(kind="duplicate"),
     Outcome.NOT_ATTEMPTED: TO_SEND,
 }
+
+
+SENT = (Outcome.SUCCESSFUL, Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE)
 
 
 def counts_of(*outcomes: Outcome) -> dict[Outcome, int]:
@@ -70,5 +73,7 @@ def summary_of(*outcomes: Outcome, **changes: Any) -> RunSummary:
         "counts": counts_of(*outcomes),
         "api_calls": 3,
         "retries": 1,
+        "users_sent": sum(outcome in SENT for outcome in outcomes),
+        "sending_seconds": 2.0,
     }
     return summarize(**{**arguments, **changes})

@@ -160,6 +160,8 @@ def test_rows_delivered_before_the_outage_stay_delivered(
         with pytest.raises(RunAborted, match="has not answered"):
             deliver(outbox, iterable.url, batch_size=batch_size, stop=HurriedTime(200))
         counts = Counter(outcomes_of(outbox).values())
+        # The attempt that was under way when the run ended has a verdict of its own.
+        assert counts.pop("total_failure", 0) <= 1
         assert set(counts) <= {"successful", "partial_failure", "not_attempted"}
         assert counts["not_attempted"] > 40
         assert counts["successful"] == len(iterable.project.events) > 0

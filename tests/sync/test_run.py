@@ -111,7 +111,8 @@ def test_events_can_be_delayed(runs: Runs, iterable: IterableSandbox) -> None:
     assert counts_of(runs.run()) == {"successful": 40}
     calls = list(iterable.calls)
     # Other rows are sent in the meantime.
-    assert [call.endpoint for call in calls[:2]] == 2 * ["users/update"]
+    first_calls = [call.endpoint for call in calls[:3]]
+    assert first_calls == ["users/getFields", "users/update", "users/update"]
     updated_at = {call.email: call.at for call in calls if call.endpoint == "users/update"}
     events = [call for call in calls if call.endpoint == "events/track"]
     assert len(updated_at) == len(events) == 40
@@ -180,7 +181,8 @@ def test_changed_settings_are_warned_of_before_profiles_are_sent_again(
         assert runs.run(dry_run=dry_run).summary.to_json()["total_users"] == 40
         assert "became different and are sent again: 40" in caplog.text
         assert "Events that are different now: 40" in caplog.text
-    assert len(iterable.calls) == 3 * 40
+    updates = [call for call in iterable.calls if call.endpoint != "users/getFields"]
+    assert len(updates) == 3 * 40
     caplog.clear()
     assert counts_of(runs.run()) == {"unchanged": 40}
     assert "changed since" not in caplog.text
@@ -206,7 +208,7 @@ def test_the_log_has_the_counts_before_and_after_delivery(
     said = [record.getMessage() for record in caplog.records if record.name == "sync.run"]
     run_id = report.summary.run_id
     assert said[0] == f"40 rows read, 40 to send (per-user mode, run {run_id})"
-    assert said[-1].startswith("Run completed: 40 total users, 40 successful, 80 api calls, ")
+    assert said[-1].startswith("Run completed: 40 total users, 40 successful, 81 api calls, ")
 
 
 # History
@@ -219,7 +221,7 @@ def test_every_run_has_an_entry_in_the_history(runs: Runs, iterable: IterableSan
     newest, oldest = runs.history()
     assert (oldest.run_id, oldest.status) == (first.summary.run_id, "completed")
     assert (newest.run_id, newest.status) == (second.summary.run_id, "completed_with_failures")
-    assert newest.counts == second.summary.to_json()
+    assert newest.counts.items() >= second.summary.to_json().items()
     assert newest.finished_at is not None
 
 

@@ -1,0 +1,76 @@
+"""What a dry run shows: how much a run would send, and the bodies of its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from config.settings import Settings
+from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_client import bulk_body
+from records.rows import PendingRow, RequestKind
+from state.outbox import DeliveredSample
+from sync.bulk import to_batches
+from sync.bulk_responses import body_of
+from sync.progress import pace_at_the_limits
+from sync.project_check import choose_samples
+
+
+def plan_lines(
+    settings: Settings, profiles: int, events: int, samples: Sequence[DeliveredSample] = ()
+) -> list[str]:
+    """Return what a run would send, then what it would ask Iterable first.
+
+    `samples` are rows that show whether a new API key belongs to the same project.
+    """
+    lines = [_requests_text(settings, profiles, events)]
+    if chosen := choose_samples(samples):
+        lines.append(
+            f"  A run first reads {_count(len(chosen), 'user')} back from Iterable, because "
+            "ITERABLE_API_KEY is new."
+        )
+    return lines
+
+
+def _requests_text(settings: Settings, profiles: int, events: int) -> str:
+    """Return how many requests a run would send, and how long the rate limits make that take."""
+    if not profiles and not events:
+        return "nothing would be sent"
+    pace = pace_at_the_limits(settings, profiles, events)
+    counts = f"{_count(profiles, 'profile')} and {_count(events, 'event')}"
+    limit = f"{pace.requests_per_second:,g} requests/s"
+    return f"{counts} would be sent, about {_duration(pace.seconds)} at {limit}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:,.1f} h"
+
+
+def request_bodies(settings: Settings, rows: Iterator[PendingRow]) -> Iterator[tuple[str, bytes]]:
+    """Yield endpoint and body of each request that a run would send, in their order.
+
+    In bulk mode these are the batches before any is split.
+    """
+    if settings.sync_mode == "bulk":
+        for batch in to_batches(rows, settings.bulk_batch_size):
+            profiles = [
+                body_of(RequestKind.PROFILE, row) for row in batch if row.profile is not None
+            ]
+            events = [body_of(RequestKind.EVENT, row) for row in batch if row.event is not None]
+            if profiles:
+                yield USERS_BULK_UPDATE, bulk_body(USERS_BULK_UPDATE, profiles)
+            if events:
+                yield EVENTS_TRACK_BULK, bulk_body(EVENTS_TRACK_BULK, events)
+        return
+    for row in rows:
+        if row.profile is not None:
+            yield USERS_UPDATE, row.profile
+        if row.event is not None:
+            yield EVENTS_TRACK, row.event
