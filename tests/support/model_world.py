@@ -195,6 +195,7 @@ class World:
             "LOG_FILE": str(folder / "run.log"),
             "LOG_LEVEL": "WARNING",
             "MAX_ATTEMPTS": str(flags.max_attempts),
+            "OUTAGE_PATIENCE_SECONDS": "1",
             "BULK_UPDATE_RPS": "500",
             "TRACK_BULK_RPS": "500",
             "BULK_BATCH_SIZE": "3",
