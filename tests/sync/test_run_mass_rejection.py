@@ -57,7 +57,7 @@ def rows_of_calls(iterable: IterableSandbox, kind: str, *, after: int = 0) -> li
     return [
         len(call.body[kind]) if call.body and kind in call.body else 1
         for call in iterable.calls[after:]
-        if call.endpoint.startswith(kind)
+        if call.endpoint.startswith(kind) and call.endpoint != "users/getFields"
     ]
 
 
@@ -143,7 +143,7 @@ def test_when_profiles_are_rejected_the_events_of_all_rows_are_delivered(
 ) -> None:
     runs.settings["SYNC_MODE"] = mode
     give_type(iterable, plan_type="long")
-    report = runs.run()
+    report = runs.run(ignore_guards=True)
     assert len(iterable.project.events) == len(NUMBERS)
     assert not iterable.project.users
     assert len(rows_of_calls(iterable, "users")) < 800
@@ -160,7 +160,7 @@ def test_when_both_are_rejected_nothing_more_is_sent(
 ) -> None:
     runs.settings["SYNC_MODE"] = mode
     give_type(iterable, page="long", plan_type="long")
-    report = runs.run()
+    report = runs.run(ignore_guards=True)
     counts = counts_of(report)
     assert set(counts) == {"total_failures", "not_attempted"}
     assert counts["not_attempted"] > 0
@@ -310,13 +310,13 @@ def test_profiles_are_tried_first_after_a_run_that_sent_no_more_of_them(
 ) -> None:
     runs.settings["SYNC_MODE"] = mode
     give_type(iterable, plan_type="long")
-    runs.run()
+    runs.run(ignore_guards=True)
     before = len(iterable.calls)
-    again = runs.run()
+    again = runs.run(ignore_guards=True)
     assert rows_of_calls(iterable, "users", after=before) == [1] * 20
     assert again.summary.status == "aborted"
     give_type(iterable)
-    assert runs.run().summary.status == "completed"
+    assert runs.run(ignore_guards=True).summary.status == "completed"
     check_project_users = set(iterable.project.users)
     assert check_project_users == {email_of(n) for n in NUMBERS}
 
