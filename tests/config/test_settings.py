@@ -81,7 +81,6 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "outage_patience_seconds": 300.0,
         "max_rejected_percent": 50.0,
         "rejected_retry_hours": 24,
-        "rows_guard_factor": 3.0,
         "sync_name": "",
         "results_keep": 1000,
         "results_keep_mb": 1000,
