@@ -309,8 +309,9 @@ class IterableClient:
         elapsed_seconds = self._clock() - started_at
         result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
         if verdict is Verdict.UNAVAILABLE and not tried.are_used_up:
-            breaker.count(tried)  # it was stopped
-            return replace(result, met_only_outage=tried.met_outage)
+            breaker.count(tried)  # it was stopped, or met nothing but 429s
+            is_in_outage = tried.met_outage or (breaker.is_open and response.status != 429)
+            return replace(result, met_only_outage=is_in_outage)
         # Before the API has answered, a 404 means a wrong address.
         if response.is_blocked and (self.has_api_answered or response.status != 404):
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)

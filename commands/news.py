@@ -19,6 +19,7 @@ from reporting.news import (
 )
 from reporting.summary import failed_rows
 from state.database import StateError
+from state.lock import RunInProgressError
 from state.news import ToldNews, hash_of, read_told_news, write_told_news
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
@@ -31,7 +32,7 @@ class RunNews:
     """A context manager around a run, which sets `report` where the run gets that far.
 
     With `prints` it prints the news at the end of the block, and marks an error that was told less
-    than an hour ago, so that `main` does not print it. Where the state file cannot be read,
+    than an hour ago, so that `main` does not print it. Where the state file cannot be used,
     everything is news. A dry run remembers nothing.
     """
 
@@ -59,9 +60,10 @@ class RunNews:
         traceback: TracebackType | None,
     ) -> None:
         told, is_readable = ToldNews(), False
-        with suppress(StateError):
-            told = read_told_news(self._settings.state_file)
-            is_readable = True
+        if self._has_state_file(error):
+            with suppress(StateError):
+                told = read_told_news(self._settings.state_file)
+                is_readable = True
         is_completed = self.report is not None and error is None
         warnings = self._warnings(told, is_complete=is_completed and self._options.limit is None)
         endings, is_ended = dict(told.endings), told.is_ended
@@ -81,6 +83,12 @@ class RunNews:
         if news != told and is_readable and not self._options.dry_run:
             with suppress(StateError):  # the next run tells it again
                 write_told_news(self._settings.state_file, news)
+
+    def _has_state_file(self, error: BaseException | None) -> bool:
+        """Return whether the run found the state file in order; a damaged one is never written."""
+        if isinstance(error, StateError):
+            return isinstance(error, RunInProgressError)
+        return self.report is not None or not isinstance(error, Interrupted)
 
     def _lines(
         self, told: ToldNews, error: BaseException | None, *, is_completed: bool

@@ -25,6 +25,10 @@ _TO_WRITE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLO
 _TO_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
+class RunInProgressError(StateError):
+    """Another run holds the lock of the state file, which is in order."""
+
+
 class RunLock:
     """A context manager that holds the lock; raises StateError, naming the run that holds it.
 
@@ -58,7 +62,9 @@ class RunLock:
                 os.close(state_file)  # removed or replaced in this very moment
             if not is_free:
                 owner = _read_owner(lock_file)
-                raise StateError(f"Another run is in progress ({owner}): wait until it ends.")
+                raise RunInProgressError(
+                    f"Another run is in progress ({owner}): wait until it ends."
+                )
             started_at = datetime.now(timezone.utc).isoformat(" ", "seconds")
             owner = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n"
             os.ftruncate(lock_file, 0)

@@ -17,6 +17,8 @@ from errors import ConfigError, SyncError, is_told
 from records.outcomes import Outcome
 from records.rows import Failure
 from reporting.news import WarningCollector, collect_warnings
+from state.database import StateError
+from state.lock import RunInProgressError
 from state.outbox import Outbox
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
@@ -172,10 +174,13 @@ def test_the_same_ending_is_printed_at_most_once_an_hour(runs: Runs) -> None:
 def test_an_ending_with_other_numbers_is_the_same_and_one_with_other_words_is_not(
     runs: Runs,
 ) -> None:
-    assert runs.is_printed(SyncError("Another run is in progress (process 17 on host)."))
-    assert not runs.is_printed(SyncError("Another run is in progress (process 4,712 on host)."))
-    assert runs.is_printed(SyncError("Another run is in progress (process 17 on other)."))
-    assert not runs.is_printed(SyncError("Another run is in progress (process 18 on host)."))
+    def in_progress(process: str, host: str = "host") -> RunInProgressError:
+        return RunInProgressError(f"Another run is in progress (process {process} on {host}).")
+
+    assert runs.is_printed(in_progress("17"))
+    assert not runs.is_printed(in_progress("4,712"))
+    assert runs.is_printed(in_progress("17", "other"))
+    assert not runs.is_printed(in_progress("18"))
 
 
 def test_a_bug_is_known_by_its_type(runs: Runs) -> None:
@@ -238,6 +243,24 @@ def test_without_a_usable_state_file_everything_is_news(runs: Runs) -> None:
         assert runs.run("about a field") == ["Warning: about a field"]
         assert runs.is_printed(OUTAGE)
     assert runs.settings.state_file.read_bytes() == b"damaged"
+
+
+def test_a_state_file_that_the_run_found_damaged_is_left_alone(runs: Runs) -> None:
+    """A trigger that somebody added, for example: whoever only reads the news does not see it."""
+    before = runs.settings.state_file.read_bytes()
+    for _ in range(2):
+        assert runs.is_printed(StateError("The state file is damaged: move it away."))
+    assert runs.settings.state_file.read_bytes() == before
+
+
+def test_a_run_stopped_before_it_read_the_state_file_leaves_it_alone(runs: Runs) -> None:
+    before = runs.settings.state_file.read_bytes()
+    collect_warnings()
+    logging.getLogger("commands.prepare").warning("a variable is empty")
+    with pytest.raises(Interrupted), RunNews(runs.settings, Options(), prints=True):
+        raise Interrupted(15)
+    _remove_collectors()
+    assert runs.settings.state_file.read_bytes() == before
 
 
 def test_news_that_cannot_be_remembered_are_printed_again(runs: Runs) -> None:

@@ -116,9 +116,12 @@ class Stage:
     def runs(self, iterable: IterableSandbox, mode: str, **settings: str) -> Runs:
         """Return the runs of a new state file, in hurried time."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        usual = {"BULK_BATCH_SIZE": str(BATCH_SIZE), "MAX_ATTEMPTS": "5"}
-        usual["REJECTED_RETRY_HOURS"] = "0"  # the next run shows that nothing was lost
-        settings = {**usual, **settings}
+        settings = {
+            "BULK_BATCH_SIZE": str(BATCH_SIZE),
+            "MAX_ATTEMPTS": "5",
+            "REJECTED_RETRY_HOURS": "0",  # the fault that rejected a request may be over
+            **settings,
+        }
         runs = Runs.between(folder, self.source, iterable, SYNC_MODE=mode, **settings)
         runs.to_client = hurried_client
         runs.note_mapping()  # faults hit what is sent
