@@ -37,7 +37,9 @@ def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> 
         "USERS_UPDATE_RPS": "500",
         "EVENTS_TRACK_RPS": "500",
     }
-    return Runs.between(tmp_path, mariadb, iterable, **settings)
+    made = Runs.between(tmp_path, mariadb, iterable, **settings)
+    made.note_mapping()  # or the field-type guard would stop the run before
+    return made
 
 
 def give_type(iterable: IterableSandbox, *, page: str = "", plan_type: str = "") -> None:
