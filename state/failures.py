@@ -30,6 +30,8 @@ from state.database import state_errors
 from state.outbox_file import Held, OutboxRow
 
 _SECONDS_PER_HOUR = 3_600
+# A run of a daily cron job may judge a row some seconds earlier in the day than the run before.
+_EARLY_SECONDS = 300
 _MAX_UNIX_SECONDS = 253_402_300_799  # the last second of the year 9999
 _CHUNK_ROWS = 1_000  # invalid rows that are looked up at a time
 
@@ -103,26 +105,41 @@ class FailureTable:
 
     def load(self, now: int, retry_after_hours: int) -> None:
         """Prepare for a read; `now` is in unix seconds, 0 hours hold nothing back."""
-        self._now, self._retry_after_seconds = now, retry_after_hours * _SECONDS_PER_HOUR
+        self._now = now
+        self._retry_after_seconds = max(0, retry_after_hours * _SECONDS_PER_HOUR - _EARLY_SECONDS)
         with state_errors(self._path):
             self._has_rows = self._exists()
         self._has_held_requests = self._has_invalid_rows = False
 
-    def hold_back(self, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
-        """Return the rows with the requests marked that Iterable has rejected not long ago."""
+    def hold_back(self, rows: Sequence[OutboxRow]) -> tuple[Sequence[OutboxRow], Sequence[HeldRow]]:
+        """Return the rows to insert, and which of them Iterable has rejected not long ago.
+
+        Call `note_held` with the latter once the rows are in the outbox.
+        """
         if not (self._has_rows and self._retry_after_seconds):
-            return rows
+            return rows, ()
         failures = self._find([row.user_key for row in rows if row.user_key is not None])
         if not failures:
-            return rows
+            return rows, ()
         checked = [
-            row
+            (row, None)
             if row.user_key is None
-            else _with_held_requests(row, row.user_key, failures, self._is_recent)
+            else _hold_back(row, row.user_key, failures, self._is_recent)
             for row in rows
         ]
-        self._has_held_requests |= any(row.held for row in checked)
-        return checked
+        held = [each for _row, each in checked if each]
+        self._has_held_requests |= bool(held)
+        return [row for row, _held in checked], held
+
+    def note_held(self, rows: Sequence[HeldRow]) -> None:
+        """Give these rows of the outbox the results of their requests that are held back."""
+        with state_errors(self._path):
+            self._database.executemany(
+                "UPDATE outbox SET held = :held, failure_ages = :failure_ages,"
+                " update_verdict = :update_verdict, update_result = :update_result,"
+                " event_verdict = :event_verdict, event_result = :event_result WHERE seq = :seq",
+                [row._asdict() for row in rows],
+            )
 
     def _is_recent(self, failure: _KnownFailure) -> bool:
         # A time in the future comes from a clock that was ahead.
@@ -391,13 +408,25 @@ def _to_invalid_key(user_id: int | str | None, reason: str | None) -> int:
     return to_change_hash([None if user_id is None else str(user_id), common_reason(reason)])
 
 
-def _with_held_requests(
+class HeldRow(NamedTuple):
+    """The columns of an outbox row that has a request which is held back."""
+
+    seq: int
+    held: str  # `Held`
+    failure_ages: str
+    update_verdict: str | None
+    update_result: str | None
+    event_verdict: str | None
+    event_result: str | None
+
+
+def _hold_back(
     row: OutboxRow,
     user_key: int,
     failures: _Failures,
     is_recent: Callable[[_KnownFailure], bool],
-) -> OutboxRow:
-    """Return a row with the results of the requests that are held back. Pure.
+) -> tuple[OutboxRow, HeldRow | None]:
+    """Return the row to insert, and what of it is held back. Pure.
 
     A rejected profile rules its event as it does when it is sent.
     """
@@ -418,7 +447,7 @@ def _with_held_requests(
     if is_unreachable:
         event = None  # as in the run that sent the profile, its event gets no result of its own
     if not (profile or event):
-        return row
+        return row, None
     sends_profile = row.profile is not None and not profile
     sends_event = row.event is not None and not event and not is_unreachable
     held = Held.ROW
@@ -429,13 +458,15 @@ def _with_held_requests(
         for kind, failure in ((RequestKind.PROFILE, profile), (RequestKind.EVENT, event))
         if failure
     }
-    return row._replace(
-        held=held.value,
-        update_verdict=profile and Verdict.REJECTED.value,
+    rejected = Verdict.REJECTED.value
+    return row, HeldRow(
+        row.seq,
+        held.value,
+        _ages_text(ages),
+        update_verdict=profile and rejected,
         update_result=profile and _to_text(profile),
-        event_verdict=event and Verdict.REJECTED.value,
+        event_verdict=event and rejected,
         event_result=event and _to_text(event),
-        failure_ages=_ages_text(ages),
     )
 
 

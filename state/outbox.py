@@ -250,13 +250,15 @@ class Outbox:
                 for (seq, row), key in zip(numbered, keys, strict=True)
                 if seq in known or key is None
             )
-        changed = [
+        changed: Sequence[OutboxRow] = [
             _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
             for seq, row, key in to_insert
         ]
-        checked = self.failures.hold_back(changed)
-        self._insert(_INSERT_ROW, _ROW, checked)
-        return any(row.kind is None and row.held != Held.ROW for row in checked)
+        changed, held = self.failures.hold_back(changed)
+        self._insert(_INSERT_ROW, _ROW, changed)
+        self.failures.note_held(held)
+        held_rows = sum(row.held == Held.ROW for row in held)
+        return sum(row.kind is None for row in changed) > held_rows
 
     def _insert_keys(
         self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool

@@ -63,12 +63,6 @@ class OutboxRow(NamedTuple):
     event: bytes | None = None
     event_id: str | None = None
     is_event_kept: bool | None = None
-    update_verdict: str | None = None
-    update_result: str | None = None
-    event_verdict: str | None = None
-    event_result: str | None = None
-    held: str | None = None
-    failure_ages: str | None = None
 
 
 def attach_outbox(database: sqlite3.Connection, state_file: Path) -> None:
