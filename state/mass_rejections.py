@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import orjson
 
 from records.rows import RequestKind
 from state.database import state_errors
+from state.remembered import RememberedTable
 
 _VERDICT: Mapping[RequestKind, str] = {
     RequestKind.PROFILE: "update_verdict",
@@ -27,8 +27,8 @@ MAX_NOTED_REJECTIONS = 100
 class MassRejectionMemory:
     """The notes in an open state file. Raises StateError."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self._path = path
+    def __init__(self, remembered: RememberedTable, database: sqlite3.Connection) -> None:
+        self._remembered = remembered
         self._database = database
 
     def code(self, kind: RequestKind) -> str | None:
@@ -50,7 +50,7 @@ class MassRejectionMemory:
         `rejected` are the keys of up to `MAX_NOTED_REJECTIONS` users whose request was rejected. As
         many users whose request waits in the outbox are added.
         """
-        with state_errors(self._path):
+        with state_errors(self._remembered.path):
             waiting = self._database.execute(
                 "SELECT user_key FROM (SELECT user_key, count(*) OVER () AS total,"  # noqa: S608 - our own names
                 " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox WHERE kind IS NULL"
@@ -59,24 +59,16 @@ class MassRejectionMemory:
                 {"most": MAX_NOTED_REJECTIONS},
             )
             users = [*rejected, *(user_key for (user_key,) in waiting)]
-            self._database.execute(
-                "INSERT OR REPLACE INTO remembered VALUES (?, ?)",
-                (_name(kind), orjson.dumps({"code": code, "users": users}).decode()),
-            )
+        self._remembered.write(_name(kind), orjson.dumps({"code": code, "users": users}).decode())
 
     def forget(self, kind: RequestKind) -> None:
         """Forget the note: Iterable accepts these requests again."""
-        with state_errors(self._path):
-            self._database.execute("DELETE FROM remembered WHERE name = ?", (_name(kind),))
+        self._remembered.forget(_name(kind))
 
     def _read(self, kind: RequestKind) -> dict[str, object]:
-        with state_errors(self._path):
-            found = self._database.execute(
-                "SELECT CAST(value AS BLOB) FROM remembered WHERE name = ?", (_name(kind),)
-            ).fetchone()
         try:
-            note = orjson.loads(found[0]) if found else {}
-        except (ValueError, TypeError):  # no version of this program writes such a value
+            note = orjson.loads(self._remembered.read(_name(kind)) or "{}")
+        except ValueError:  # no version of this program writes such a value
             return {}
         return note if isinstance(note, dict) else {}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from state.database import (
 from state.delivered import DeliveredTable, Hashes
 from state.failures import FailureTable
 from state.history import RunHistory
+from state.mapping_settings import MappingSettings
 from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
 from state.outbox_file import (
     Held,
@@ -51,17 +51,14 @@ from state.outbox_file import (
     release_free_pages,
 )
 from state.project import Match, Project, ProjectMemory
+from state.remembered import RememberedTable
 
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
-# Names in the table `remembered`: what the settings of the newest delivery that began contributed
-# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
-_PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
-_DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
-_HASH_OF_SETTING = "hash_of_setting"
+_RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _PENDING = (
@@ -138,8 +135,10 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
-        self.mass_rejections = MassRejectionMemory(path, self._database)
-        self.project = ProjectMemory(path, self._database)
+        self._remembered = RememberedTable(path, self._database)
+        self.mass_rejections = MassRejectionMemory(self._remembered, self._database)
+        self.project = ProjectMemory(self._remembered)
+        self.settings = MappingSettings(self._remembered)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
@@ -182,7 +181,7 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
             if not self._is_read_only:
-                self._remember("run", self._run_id)
+                self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
             now_seconds = (now or datetime.now(timezone.utc)).timestamp()
@@ -214,7 +213,7 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
-            changed_settings = self._changed_settings(mapping)
+            changed_settings = self.settings.changed_names(mapping)
         self._mapping = mapping
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
@@ -380,47 +379,13 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        if self._remembered(_PROFILE_SETTINGS) in (None, str(mapping.profile_settings)):
+        if not self.settings.differ_for_profiles(mapping):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
             " AND outbox.profile IS NOT NULL AND delivered.profile_hash IS NOT NULL"
         ).fetchone()[0]
         return count
-
-    def _changed_settings(self, mapping: RowMapping) -> tuple[str, ...]:
-        """Return the names of the settings that changed; empty too if that is not remembered."""
-        remembered = self._remembered(_HASH_OF_SETTING)
-        if remembered is None:
-            return ()
-        try:
-            former = dict(orjson.loads(remembered))
-        except (ValueError, TypeError):
-            raise sqlite3.DatabaseError("malformed settings") from None
-        hashes = mapping.hash_of_setting
-        return tuple(name for name, value in hashes.items() if former.get(name) != value)
-
-    def _remember(self, name: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
-
-    def _remembered(self, name: str) -> str | None:
-        found = self._database.execute(
-            "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (name,)
-        ).fetchone()
-        return None if found is None else found[0]
-
-    def has_delivered(self, mapping: RowMapping) -> bool:
-        """Return whether the newest profile that was delivered had the settings of this mapping."""
-        with state_errors(self.path):
-            return self._remembered(_DELIVERED_PROFILE_SETTINGS) == str(mapping.profile_settings)
-
-    def has_other_settings(self, mapping: RowMapping) -> bool:
-        """Return whether the last delivery had other settings than this mapping."""
-        with state_errors(self.path):
-            return self._remembered(_PROFILE_SETTINGS) not in (
-                None,
-                str(mapping.profile_settings),
-            ) or self._remembered(_EVENT_SETTINGS) not in (None, str(mapping.event_settings))
 
     def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
         """Yield user id and body of each profile that waits, in the query's order."""
@@ -454,11 +419,9 @@ class Outbox:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
-                self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
+                self.settings.forget_delivered_profile()
             self.delivered.keep_events(mapping.event_settings)
-            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
-            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
-            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
+            self.settings.note_delivery(mapping)
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -473,8 +436,7 @@ class Outbox:
         """Raise StateError if another run has taken over the state file since `fill`."""
         if self._is_read_only or self._mapping is None:
             return
-        found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
-        if found != (self._run_id,):
+        if self._remembered.read(_RUN_ID) != self._run_id:
             raise StateError(
                 f"Another run has taken over the state file {self.path}, so this one ends. Run "
                 "again: what was not recorded is sent again."
@@ -575,7 +537,7 @@ class Outbox:
                 call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
             )
             if notes_mapping and self._mapping:
-                self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
+                self.settings.note_delivered_profile(self._mapping)
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
