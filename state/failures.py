@@ -27,7 +27,7 @@ from records.identity import to_change_hash
 from records.outcomes import JSON, UNREACHABLE_CODES, Verdict
 from records.rows import INVALID_ROW, FailureAge, FailureAges, Finished, RequestKind, common_reason
 from state.database import state_errors
-from state.outbox_file import Held, OutboxRow
+from state.outbox_file import IS_NEEDED, VERDICT_COLUMN, Held, OutboxRow
 
 _SECONDS_PER_HOUR = 3_600
 # A run of a daily cron job may judge a row some seconds earlier in the day than the run before.
@@ -59,11 +59,12 @@ _NOTE_AGE = f"""
     ))) WHERE seq = :seq
 """  # noqa: S608 - our own text
 _USERS_OF_SEQS = "SELECT user_key FROM outbox WHERE seq IN (SELECT value FROM json_each(:seqs))"
-_VERDICTS = {RequestKind.PROFILE: "update_verdict", RequestKind.EVENT: "event_verdict"}
 # What this read still needs. The requests that are held back are in it.
 _OPEN = {
-    "profile": "SELECT user_key FROM outbox WHERE kind IS NULL AND profile IS NOT NULL",
-    "event": "SELECT user_key FROM outbox WHERE kind IS NULL AND event IS NOT NULL",
+    **{
+        kind.value: f"SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"  # noqa: S608 - our own text
+        for kind in RequestKind
+    },
     INVALID_ROW: "SELECT failure_key FROM outbox WHERE failure_key IS NOT NULL",
 }
 
@@ -239,7 +240,7 @@ class FailureTable:
 
         It left them out because others were rejected, and said so. The caller commits.
         """
-        verdict = _VERDICTS[kind]
+        verdict = VERDICT_COLUMN[kind]
         with state_errors(self._path):
             rejected = self._database.execute(
                 f"SELECT seq, user_key FROM outbox WHERE {verdict} = 'rejected'"  # noqa: S608
@@ -338,7 +339,7 @@ class FailureTable:
             self._database.execute(
                 "UPDATE failures SET runs_failed = runs_failed + 1 WHERE kind = ? AND row_key IN"  # noqa: S608 - our own names
                 " (SELECT user_key FROM outbox WHERE kind IS NULL AND held IS NOT NULL"
-                f" AND {_VERDICTS[kind]} IS NOT NULL)",
+                f" AND {VERDICT_COLUMN[kind]} IS NOT NULL)",
                 (kind.value,),
             )
 

@@ -7,18 +7,15 @@ JSON in the table `remembered`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import orjson
 
 from records.rows import RequestKind
 from state.database import state_errors
+from state.outbox_file import IS_NEEDED, VERDICT_COLUMN
 from state.remembered import RememberedTable
 
-_VERDICT: Mapping[RequestKind, str] = {
-    RequestKind.PROFILE: "update_verdict",
-    RequestKind.EVENT: "event_verdict",
-}
 # More than are tried: some leave the query until the next run. One half of them were rejected, the
 # other half left out. The former may be exceptions that stand together in the query's order.
 MAX_NOTED_REJECTIONS = 100
@@ -53,8 +50,8 @@ class MassRejectionMemory:
         with state_errors(self._remembered.path):
             waiting = self._database.execute(
                 "SELECT user_key FROM (SELECT user_key, count(*) OVER () AS total,"  # noqa: S608 - our own names
-                " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox WHERE kind IS NULL"
-                f" AND {kind.value} IS NOT NULL AND {_VERDICT[kind]} IS NULL)"
+                " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox"
+                f" WHERE {IS_NEEDED[kind]} AND {VERDICT_COLUMN[kind]} IS NULL)"
                 " WHERE place % max(1, total / :most) = 0 LIMIT :most",
                 {"most": MAX_NOTED_REJECTIONS},
             )

@@ -305,7 +305,7 @@ class SyncRun:
         """
         if self._options.dry_run:
             return
-        is_first_run = self._is_new_mapping and outbox.delivered.is_empty()
+        is_first_run = self._is_new_mapping and not outbox.delivered.has_users()
         if is_first_run and not self._row_count_guard.may_stop(outbox.history, self._started_at):
             self._field_types.start()
         else:
