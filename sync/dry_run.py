@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from config.settings import Settings
-from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_api.responses import (
+    EVENTS_TRACK,
+    EVENTS_TRACK_BULK,
+    USERS_BULK_UPDATE,
+    USERS_GET_FIELDS,
+    USERS_UPDATE,
+)
 from iterable_client import bulk_body
 from records.rows import PendingRow, RequestKind
 from state.outbox import DeliveredSample
@@ -14,13 +20,24 @@ from sync.bulk_responses import body_of
 from sync.progress import pace_at_the_limits
 from sync.project_check import choose_samples
 
+FIELD_TYPES_REQUEST = (
+    "  No profile was delivered with these settings yet, so a run would first ask Iterable for the "
+    f"types of its profile fields ({USERS_GET_FIELDS}) and compare them."
+)
+
 
 def plan_lines(
-    settings: Settings, profiles: int, events: int, samples: Sequence[DeliveredSample] = ()
+    settings: Settings,
+    profiles: int,
+    events: int,
+    *,
+    samples: Sequence[DeliveredSample] = (),
+    is_new_mapping: bool = False,
 ) -> list[str]:
     """Return what a run would send, then what it would ask Iterable first.
 
-    `samples` are rows that show whether a new API key belongs to the same project.
+    `samples` are rows that show whether a new API key belongs to the same project. With
+    `is_new_mapping` these settings have not delivered any profile yet.
     """
     lines = [_requests_text(settings, profiles, events)]
     if chosen := choose_samples(samples):
@@ -28,6 +45,8 @@ def plan_lines(
             f"  A run first reads {_count(len(chosen), 'user')} back from Iterable, because "
             "ITERABLE_API_KEY is new."
         )
+    if is_new_mapping and profiles:
+        lines.append(FIELD_TYPES_REQUEST)
     return lines
 
 

@@ -20,11 +20,6 @@ from records.field_types import advice, display_type, refuses, types_of
 
 logger = logging.getLogger(__name__)
 
-# For dry runs, which make no network call.
-FIRST_QUESTION = (
-    "No profile was delivered with these settings yet, so a run would first ask Iterable for the "
-    f"types of its profile fields ({USERS_GET_FIELDS}) and compare them."
-)
 _SCALARS = frozenset({str, int, float, bool})
 # The JSON type of a value, without looking at the value.
 _TYPE_NAMES: Mapping[type, Sequence[str]] = {

@@ -39,7 +39,7 @@ from sync.changed_settings import (
 )
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
-from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
+from sync.field_types import FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
 from sync.mass_rejection import RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
@@ -194,9 +194,12 @@ class SyncRun:
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
-                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
-                if self._is_new_mapping and any(outbox.waiting_profiles()):
-                    self._plan = [*self._plan, f"  {FIRST_QUESTION}"]
+                self._plan = plan_lines(
+                    self._settings,
+                    *outbox.count_requests(),
+                    samples=filled.samples,
+                    is_new_mapping=self._is_new_mapping,
+                )
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)

@@ -15,8 +15,8 @@ import pytest
 from errors import ConfigError
 from iterable_api.responses import ApiResponse
 from sandbox.iterable_api import IterableSandbox
+from sync.dry_run import FIELD_TYPES_REQUEST
 from sync.field_types import (
-    FIRST_QUESTION,
     Clash,
     FieldTypesRequest,
     compare,
@@ -237,7 +237,7 @@ def test_a_run_goes_on_where_the_types_cannot_be_asked_for(
 def test_a_dry_run_asks_nothing_and_says_that_a_run_would(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
-    assert f"  {FIRST_QUESTION}" in runs.run(dry_run=True).lines()
+    assert FIELD_TYPES_REQUEST in runs.run(dry_run=True).lines()
     assert not iterable.calls
     runs.run()
     assert "would first ask" not in str(runs.run(dry_run=True, full_refresh=True).lines())
