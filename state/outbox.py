@@ -16,12 +16,12 @@ from datetime import datetime, timezone
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from records.identity import RowKey
-from records.mapping import InvalidRow, RowMapping, SyncRecord
+from records.mapping import InvalidRow, RowMapping
 from records.outcomes import CallResult
 from records.rows import (
     SHARED_EVENT_ID,
@@ -39,6 +39,7 @@ from state.database import (
     state_errors,
 )
 from state.delivered import DeliveredTable, Hashes
+from state.delivered_samples import DeliveredSample, DeliveredSamples
 from state.failures import FailureTable
 from state.history import RunHistory
 from state.mapping_settings import MappingSettings
@@ -56,7 +57,6 @@ from state.remembered import RememberedTable
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
-_MAX_SAMPLES = 5  # of each kind of request
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
 _RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
 
@@ -77,14 +77,6 @@ _RECORD = {
         "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
     ),
 }
-
-
-class DeliveredSample(NamedTuple):
-    """A row of this read whose present event, or profile with these values, was delivered."""
-
-    kind: RequestKind
-    record: SyncRecord
-    delivered_at: int  # unix seconds
 
 
 @dataclass(frozen=True)
@@ -187,12 +179,12 @@ class Outbox:
             now_seconds = (now or datetime.now(timezone.utc)).timestamp()
             self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
-            samples: list[DeliveredSample] = []
+            samples = DeliveredSamples(self.delivered, mapping)
             has_to_send = False
             knows_users = not full_refresh and self.delivered.has_users()
             for chunk in chunks:
                 if takes_samples:
-                    self._take_samples(chunk, mapping, samples)
+                    samples.take(chunk)
                 sends = self._append(chunk, total, mapping, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
@@ -217,7 +209,7 @@ class Outbox:
         self._mapping = mapping
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
-            samples=tuple(samples),
+            samples=tuple(samples.found),
         )
 
     def _append(
@@ -277,40 +269,6 @@ class Outbox:
             values = tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
             self._database.execute(statement + ", ".join([row] * _ROWS_AT_ONCE), values)
         self._database.executemany(statement + row, rows[:alone])
-
-    def _take_samples(
-        self,
-        rows: Sequence[Sequence[Any]],
-        mapping: RowMapping,
-        samples: list[DeliveredSample],
-    ) -> None:
-        """Add rows that show what was delivered, until there are enough of each kind.
-
-        An event is known by its id, since other settings may have changed its hash.
-        """
-        missing = {
-            kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
-            for kind in RequestKind
-        }
-        if not any(missing.values()):
-            return
-        keys = [mapping.key(row) for row in rows]
-        users = self.delivered.find(key.user_key for key in keys if key)
-        for row, key in zip(rows, keys, strict=True):
-            user = users.get(key.user_key) if key else None
-            if key is None or user is None:
-                continue
-            record = mapping.to_record(row)
-            if isinstance(record, InvalidRow):
-                continue
-            is_event = user.event_hash is not None and user.event_id == record.event_id
-            for kind, is_known, delivered_at in (
-                (RequestKind.PROFILE, user.profile_hash == key.profile_hash, user.profile_at),
-                (RequestKind.EVENT, is_event, user.event_at),
-            ):
-                if is_known and missing[kind]:
-                    missing[kind] -= 1
-                    samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
         self,

@@ -14,7 +14,7 @@ from iterable_api.responses import (
 )
 from iterable_client import bulk_body
 from records.rows import PendingRow, RequestKind
-from state.outbox import DeliveredSample
+from state.delivered_samples import DeliveredSample
 from sync.bulk import to_batches
 from sync.bulk_responses import body_of
 from sync.progress import pace_at_the_limits

@@ -15,7 +15,7 @@ from iterable_api.advice import explain_problem
 from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, lookup_of
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
-from state.outbox import DeliveredSample
+from state.delivered_samples import DeliveredSample
 
 RECENT_SECONDS = 600.0  # Iterable may take minutes to apply a call
 
