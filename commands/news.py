@@ -97,7 +97,7 @@ class RunNews:
         if report is not None:
             yield from failure_news(report.new_failures, report.results_path)
             yield from resolved_news(
-                report.resolved_failures,
+                report.summary.failures["resolved"],
                 failed_rows(report.summary.counts),
                 runs_again=is_completed and told.is_ended and not self._options.dry_run,
             )

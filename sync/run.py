@@ -72,7 +72,6 @@ class RunReport:
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
     new_failures: Sequence[Failure] = ()  # that were not known before this run
-    resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
     left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
     plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
@@ -395,7 +394,6 @@ class SyncRun:
         return RunReport(
             *(summary, failures, files, ending.error),
             new_failures=self._tally.new_failures(),
-            resolved_failures=outbox.resolved_failures,
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
         )

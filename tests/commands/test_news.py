@@ -60,12 +60,11 @@ class Runs:
                     logging.getLogger("sync.run").warning("%s", text)
                 outcomes = [Outcome.SUCCESSFUL, *[Outcome.INVALID] * failing]
                 news.report = RunReport(
-                    summary_of(*outcomes),
+                    summary_of(*outcomes, resolved_failures=resolved),
                     failures,
                     [Path("/a/results.json")],
                     None,
                     new_failures=failures,
-                    resolved_failures=resolved,
                 )
                 if error is not None:
                     raise error
