@@ -236,7 +236,7 @@ class Settings:
     outage_patience_seconds: float = iterable(
         "300",
         number(1, 86_400),
-        "Seconds that a run waits for an Iterable that does not answer, before it ends early.",
+        "Seconds that a run waits while Iterable does not answer, before it ends early.",
     )
 
     state_file: Path = output(
@@ -252,8 +252,8 @@ class Settings:
     rows_guard_factor: float = output(
         "3",
         guard_factor,
-        "A run whose query returns so many times fewer or more rows than the runs of the last 14 "
-        "days sends nothing; 0 switches this guard off.",
+        "A run sends nothing if its query returns this many times fewer or more rows than the runs "
+        "of the last 14 days; 0 turns this off.",
     )
     max_rejected_percent: float = output(
         "50",
