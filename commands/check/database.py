@@ -276,7 +276,7 @@ def _all_invalid_line(read: _Read, reasons: Counter[str]) -> CheckLine:
         if isinstance(record := read.mapping.to_record(row), InvalidRow) and record.reason == reason
     )
     column = read.mapping.invalid_column(row)
-    value = "" if column is None else f", where {read.columns[column]} is {_value_text(row[column])}"
+    value = "" if column is None else f", where {read.columns[column]} is {_text_of(row[column])}"
     return failed(
         "rows",
         f"all of the first {len(read.rows):,} rows are invalid, so nothing would be sent: "
@@ -284,7 +284,7 @@ def _all_invalid_line(read: _Read, reasons: Counter[str]) -> CheckLine:
     )
 
 
-def _value_text(value: object) -> str:
+def _text_of(value: object) -> str:
     text = "NULL" if value is None else repr(value) if isinstance(value, str) else str(value)
     return redact(
         text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

@@ -25,10 +25,10 @@ from sync.field_types import (
 )
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
+from tests.support.past_runs import add_past_runs
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users
-from tests.sync.test_guards import add_past_runs
+from tests.support.users import add_users, sent_calls
 
 GET_FIELDS = "users/getFields"
 QUERY = (
@@ -51,7 +51,7 @@ def asked(iterable: IterableSandbox) -> int:
 
 
 def sent(iterable: IterableSandbox) -> int:
-    return len(iterable.calls) - asked(iterable)
+    return len(sent_calls(iterable))
 
 
 def profiles(*values: Any) -> list[tuple[int, bytes]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from state.history import RowCounts, to_history_entry
+from state.history import RowCounts
 from state.outbox import Outbox
 from sync.guards import compared_counts, explain_row_count, is_unusual
 from tests.conftest import SourceDatabase
+from tests.support.past_runs import add_past_runs
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import add_users, check_project
 
@@ -25,25 +26,6 @@ def runs(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) ->
     """Runs between a database with twelve users and the sandbox."""
     add_users(embedded.run_sql, NUMBERS)
     return Runs.between(tmp_path, embedded, iterable)
-
-
-def add_past_runs(
-    runs: Runs,
-    row_counts: Sequence[int],
-    *,
-    status: str = "completed",
-    days_ago: float = 1,
-    is_complete_read: bool = True,
-) -> None:
-    """Add runs to the history, in this order."""
-    at = datetime.now(timezone.utc) - timedelta(days=days_ago)
-    outbox = Outbox(runs.state_file)
-    for row_count in row_counts:
-        run_id = f"past-{len(outbox.history.runs())}"
-        entry = to_history_entry(is_complete_read=is_complete_read, starts_row_counts=False)
-        outbox.history.begin(run_id, "per-user", at)
-        outbox.history.end(run_id, at, status, None, {"total_users": row_count, **entry})
-    outbox.close()
 
 
 def calls_of(iterable: IterableSandbox) -> int:

@@ -18,7 +18,7 @@ from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of, results_of
-from tests.support.users import add_users, check_project, email_of
+from tests.support.users import add_users, check_project, email_of, sent_calls
 
 NUMBERS = range(1, 901)
 BATCH_ROWS = 225
@@ -58,8 +58,8 @@ def rows_of_calls(iterable: IterableSandbox, kind: str, *, after: int = 0) -> li
     """Return the number of rows of each call of a kind, "users" or "events"."""
     return [
         len(call.body[kind]) if call.body and kind in call.body else 1
-        for call in iterable.calls[after:]
-        if call.endpoint.startswith(kind) and call.endpoint != "users/getFields"
+        for call in sent_calls(iterable, after=after)
+        if call.endpoint.startswith(kind)
     ]
 
 
