@@ -310,12 +310,6 @@ class FailureTable:
             "at": int(finished.finished_at),
         }
 
-    def count(self) -> int:
-        """Return the number of rows in the table."""
-        with state_errors(self._path):
-            count: int = self._database.execute("SELECT count(*) FROM failures").fetchone()[0]
-            return count
-
     def _exists(self) -> bool:
         return bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM failures)").fetchone()[0])
 
