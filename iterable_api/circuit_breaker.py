@@ -255,8 +255,8 @@ class CircuitBreaker:
                 self._in_a_row = 0
                 self._close()
                 logger.warning(
-                    "Iterable answers other requests than those to %s: the %d that wait have their "
-                    "last attempts.",
+                    "Iterable answers other requests than those to %s. The requests that wait (%d) "
+                    "are tried again, up to MAX_ATTEMPTS times each.",
                     self._endpoint,
                     count,
                 )

@@ -294,7 +294,7 @@ def _next_lines(
 ) -> list[str]:
     verdicts = {failure.verdict for failure in failures}
     if left_out:
-        return ["  The next run tries some of the rows that were left out first."]
+        return ["  The next run first tries some of the rows that were left out."]
     lines = []
     if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")

@@ -35,8 +35,8 @@ def announcements(
         yield (
             logging.INFO,
             f"{filled.held_back:,} rows have requests that are not sent again: Iterable rejected "
-            "the same content less than "
-            f"REJECTED_RETRY_HOURS={settings.rejected_retry_hours} ago.",
+            f"the same content within the last {settings.rejected_retry_hours} h "
+            "(REJECTED_RETRY_HOURS).",
         )
     if filled.in_the_future:
         yield (

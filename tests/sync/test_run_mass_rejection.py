@@ -117,7 +117,7 @@ def test_the_reason_is_logged_at_once_and_stands_in_summary_and_results(
         "example user "
     )
     assert sum(reason in record.getMessage() for record in caplog.records) == 1
-    assert "  The next run tries some of the rows that were left out first." in report.lines()
+    assert "  The next run first tries some of the rows that were left out." in report.lines()
     (line,) = (line for line in report.lines() if "No more events" in line)
     assert line.startswith(f"  No more events were sent: {WRONG_TYPE} (field page, for example ")
     assert runs.history()[0].reason == reason
