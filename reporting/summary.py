@@ -15,6 +15,7 @@ import orjson
 
 from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time, named_field
 from records.rows import INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
+from reporting.formatting import counted
 
 SCHEMA_VERSION = 1
 # The keys of the results file before `records`, in order.
@@ -317,7 +318,7 @@ def _failure_lines(failures: Mapping[str, int]) -> list[str]:
 
 
 def _calls_text(summary: RunSummary) -> str:
-    calls = f"{summary.api_calls:,} API call{'' if summary.api_calls == 1 else 's'}"
+    calls = counted(summary.api_calls, "API call")
     if not summary.retries:
         return calls
     return f"{calls} ({summary.retries:,} {'retry' if summary.retries == 1 else 'retries'})"

@@ -14,6 +14,7 @@ from iterable_api.responses import (
 )
 from iterable_client import bulk_body
 from records.rows import PendingRow, RequestKind
+from reporting.formatting import counted
 from state.delivered_samples import DeliveredSample
 from sync.bulk import to_batches
 from sync.bulk_responses import body_of
@@ -42,7 +43,7 @@ def plan_lines(
     lines = [_requests_text(settings, profiles, events)]
     if chosen := choose_samples(samples):
         lines.append(
-            f"  A run first reads {_count(len(chosen), 'user')} back from Iterable, because "
+            f"  A run first reads {counted(len(chosen), 'user')} back from Iterable, because "
             "ITERABLE_API_KEY is new."
         )
     if is_new_mapping and profiles:
@@ -55,13 +56,9 @@ def _requests_text(settings: Settings, profiles: int, events: int) -> str:
     if not profiles and not events:
         return "nothing would be sent"
     pace = pace_at_the_limits(settings, profiles, events)
-    counts = f"{_count(profiles, 'profile')} and {_count(events, 'event')}"
+    counts = f"{counted(profiles, 'profile')} and {counted(events, 'event')}"
     limit = f"{pace.requests_per_second:,g} requests/s"
     return f"{counts} would be sent, about {_duration(pace.seconds)} at {limit}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
 from logger_config import redact
 from records.mapping import InvalidRow, RowMapping
+from reporting.formatting import counted
 from source import query_plan
 from source.query_parameters import has_window_start, without_comments_and_texts
 from state.database import StateError
@@ -239,8 +240,7 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     if not read.rows:
         count = f"no rows in {read.seconds:.1f} s"
     elif read.is_complete:
-        rows = "1 row" if read.row_count == 1 else f"{read.row_count:,} rows"
-        count = f"{rows} in {read.seconds:.1f} s, {first}"
+        count = f"{counted(read.row_count, 'row')} in {read.seconds:.1f} s, {first}"
     else:
         count = f"more than {read.row_count:,} rows after {read.seconds:.0f} s, {first}"
     yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")

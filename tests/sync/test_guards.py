@@ -230,7 +230,7 @@ def test_ignore_guards_lets_one_run_through_which_is_the_only_history_until_thre
     assert runs.run().summary.status == "aborted"
     caplog.set_level(logging.WARNING)
     assert counts_of(runs.run(ignore_guards=True)) == {"successful": 120}
-    assert "120 rows; the last 3 runs had 5,000 to 5,100. They are accepted" in caplog.text
+    assert "120 rows; the last 3 runs had 5,000 to 5,100. That is accepted" in caplog.text
     embedded.run_sql("DELETE FROM page_views WHERE user_id > 39")
     report = runs.run()
     assert "39 rows; the last run had 120." in str(report.error)  # not 5,000
