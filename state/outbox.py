@@ -130,7 +130,7 @@ class Outbox:
         self._remembered = RememberedTable(path, self._database)
         self.mass_rejections = MassRejectionMemory(self._remembered, self._database)
         self.project = ProjectMemory(self._remembered)
-        self.settings = MappingSettings(self._remembered)
+        self.mapping_settings = MappingSettings(self._remembered)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
@@ -205,7 +205,7 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
-            changed_settings = self.settings.changed_names(mapping)
+            changed_settings = self.mapping_settings.changed_names(mapping)
         self._mapping = mapping
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
@@ -337,7 +337,7 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        if not self.settings.differ_for_profiles(mapping):
+        if not self.mapping_settings.differ_for_profiles(mapping):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
@@ -377,9 +377,9 @@ class Outbox:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
-                self.settings.forget_delivered_profile()
+                self.mapping_settings.forget_delivered_profile()
             self.delivered.keep_events(mapping.event_settings)
-            self.settings.note_delivery(mapping)
+            self.mapping_settings.note_delivery(mapping)
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -495,7 +495,7 @@ class Outbox:
                 call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
             )
             if notes_mapping and self._mapping:
-                self.settings.note_delivered_profile(self._mapping)
+                self.mapping_settings.note_delivered_profile(self._mapping)
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:

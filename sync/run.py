@@ -254,7 +254,7 @@ class SyncRun:
         has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = rows.mapping
-            self._is_new_mapping = not outbox.settings.has_delivered(mapping)
+            self._is_new_mapping = not outbox.mapping_settings.has_delivered(mapping)
             filled = outbox.fill(
                 rows,
                 mapping,

@@ -232,7 +232,7 @@ def _memory_of_other_settings(settings: Settings, mapping: RowMapping) -> Iterat
         yield None
         return
     with closing(outbox):
-        yield outbox if outbox.settings.differ(mapping) else None
+        yield outbox if outbox.mapping_settings.differ(mapping) else None
 
 
 def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, CheckedRows]:
