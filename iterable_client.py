@@ -310,8 +310,8 @@ class IterableClient:
         result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
         if verdict is Verdict.UNAVAILABLE and not tried.are_used_up:
             breaker.count(tried)  # it was stopped, or met nothing but 429s
-            is_in_outage = tried.met_outage or (breaker.is_open and response.status != 429)
-            return replace(result, met_only_outage=is_in_outage)
+            is_in_outage = tried.met_outage or breaker.is_open
+            return replace(result, met_only_outage=is_in_outage and response.status != 429)
         # Before the API has answered, a 404 means a wrong address.
         if response.is_blocked and (self.has_api_answered or response.status != 404):
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)
@@ -343,7 +343,8 @@ class IterableClient:
             return verdict
         breaker.note_unanswered(tried, sent_at, cause, is_answered=response.is_answer)
         if breaker.is_probe(tried):
-            if breaker.asks_for_fields() and self.get(USERS_GET_FIELDS).is_answer:
+            asks = breaker.asks_for_fields() and not self._stop.is_set()
+            if asks and self.get(USERS_GET_FIELDS).is_answer:
                 breaker.close_for_suspects()
             breaker.end_probe(tried)
         return verdict

@@ -204,7 +204,10 @@ class CircuitBreaker:
                 self._probe_at = self._clock() + self._wait_seconds
             elif not attempts.count_at_once:
                 self._in_a_row += 1
-                if self._in_a_row >= UNANSWERED_IN_A_ROW or attempts.seem_used_up:
+                # A request that has failed does not open it by its own attempts: something was
+                # answered after the earlier ones, and it does not wait to try again.
+                has_met_only_outage = attempts.seem_used_up and not attempts.are_used_up
+                if self._in_a_row >= UNANSWERED_IN_A_ROW or has_met_only_outage:
                     self._open()
 
     def note_blocked(self, cause: str) -> None:
@@ -222,6 +225,13 @@ class CircuitBreaker:
     def is_probe(self, attempts: Attempts) -> bool:
         """Return whether the request is the one that is tried while the breaker is open."""
         return self._probing is attempts
+
+    def lacks_a_probe(self) -> bool:
+        """Return whether it is time to try again, but no request waits to do so.
+
+        The requests that opened it may all have failed: they began before the last answer.
+        """
+        return self.is_open and not self._waiting and self._clock() >= self._probe_at
 
     def asks_for_fields(self) -> bool:
         """Return whether all of the few waiting requests have been tried since the opening."""
@@ -383,6 +393,11 @@ class CircuitBreakers:
     def is_open(self, endpoint: str) -> bool:
         breaker = self._breakers.get(endpoint)
         return breaker is not None and breaker.is_open
+
+    def lacks_a_probe(self, endpoint: str) -> bool:
+        """Return whether the breaker of an endpoint needs another request to try again."""
+        breaker = self._breakers.get(endpoint)
+        return breaker is not None and breaker.lacks_a_probe()
 
     def open(self, endpoint: str, cause: str) -> None:
         """Open the breaker of an endpoint."""

@@ -251,12 +251,14 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        endpoint = self._sender.endpoint(unit)
-        if self._sender.client.breakers.is_open(endpoint):
+        if self._in_flight >= self._sender.max_in_flight:
             return False
+        endpoint = self._sender.endpoint(unit)
+        breakers = self._sender.client.breakers
+        if breakers.is_open(endpoint):
+            return not self._waiting_count and breakers.lacks_a_probe(endpoint)
         rate = self._sender.client.rate_limiters[endpoint].rate
-        ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
-        return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
+        return self._waiting_count < rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
 
     def _start(self, unit: Rows, *, is_delayed: bool = False) -> None:
         self._in_flight += 1
