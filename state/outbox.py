@@ -540,9 +540,11 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]
-            if tried and self.mass_rejections.code(kind) == (code or ""):
+            # False too if the rows tried first got through: nothing is noted then.
+            is_as_noted = self.mass_rejections.code(kind) == (code or "")
+            if tried and is_as_noted:
                 self.failures.count_run_before(kind, tried)
-            if len(tried) < _MAX_ROWS_TO_TRY:
+            if len(tried) < _MAX_ROWS_TO_TRY or not is_as_noted:
                 rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
