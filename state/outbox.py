@@ -384,7 +384,7 @@ class Outbox:
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
-            " AND outbox.profile IS NOT NULL AND delivered.profile_hash IS NOT NULL"
+            " AND outbox.profile IS NOT NULL AND delivered.profile_hash <> outbox.profile_hash"
         ).fetchone()[0]
         return count
 

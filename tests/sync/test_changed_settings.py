@@ -115,3 +115,14 @@ def test_a_state_file_of_version_1_2_0_names_every_setting_that_may_have_changed
     runs.settings["USER_FIELDS"] = "first_name"
     assert counts_of(runs.run()) == {"successful": 6}
     assert said(caplog)[0].startswith("USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since")
+
+
+def test_a_full_refresh_counts_only_the_profiles_that_the_settings_change(
+    runs: Runs, embedded: SourceDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedded.run_sql("UPDATE customers SET last_name = NULL WHERE id = 2")
+    runs.run()
+    runs.settings["SEND_NULLS"] = "true"
+    caplog.clear()
+    assert counts_of(runs.run(full_refresh=True)) == {"successful": 6}
+    assert said(caplog)[0].endswith("again: 1")
