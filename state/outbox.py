@@ -57,8 +57,9 @@ _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_SAMPLES = 5  # of each kind of request
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
-# Names in the table `remembered`: what the settings of the newest delivery that began contributed
-# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
+# Names in the table `remembered`: what the settings contributed to profiles and events (see
+# `RowMapping`) when the newest delivery of a complete read, or the first one, began, and those of
+# the newest delivered profile.
 _PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
 _DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
 _HASH_OF_SETTING = "hash_of_setting"
@@ -456,9 +457,11 @@ class Outbox:
                 self.delivered.doubt_everything()
                 self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
             self.delivered.keep_events(mapping.event_settings)
-            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
-            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
-            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
+            # A partial read leaves rows for which the next run has to say that settings changed.
+            if is_complete_read or self._remembered(_PROFILE_SETTINGS) is None:
+                self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
+                self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
+                self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
