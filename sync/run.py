@@ -177,7 +177,10 @@ class SyncRun:
             stack.callback(self._client.close)
             stack.callback(self._results.discard)
             if not dry_run:
-                outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
+                mode = self._settings.sync_mode
+                killed_at = outbox.history.begin(self._run_id, mode, self._started_at)
+                if killed_at is not None:
+                    outbox.failures.leave_untold(killed_at.timestamp())
             ending = _Ending()
             try:
                 self._run_phases(outbox, ending)
