@@ -37,7 +37,7 @@ _CHUNK_ROWS = 1_000  # invalid rows that are looked up at a time
 
 # Values of another type, which no version of this program writes, must not break a comparison.
 _FIRST_FAILED_AT = f"max(0, min({_MAX_UNIX_SECONDS}, CAST(first_failed_at AS INTEGER)))"
-_RUNS_FAILED = "max(1, min(1000000000, CAST(runs_failed AS INTEGER)))"
+_RUNS_FAILED = "max(0, min(1000000000, CAST(runs_failed AS INTEGER)))"
 _ROW_COUNT = "max(0, min(1000000000, CAST(row_count AS INTEGER)))"
 
 _RECORD = """
@@ -111,6 +111,18 @@ class FailureTable:
         with state_errors(self._path):
             self._has_rows = self._exists()
         self._has_held_requests = self._has_invalid_rows = False
+
+    def leave_untold(self, since: float) -> None:
+        """Let failures be new once more that came up since then (unix seconds).
+
+        The run that met them was killed, so nobody was told. Its rejections stay remembered.
+        """
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE failures SET runs_failed = 0"
+                " WHERE runs_failed = 1 AND first_failed_at >= ?",
+                (int(since),),
+            )
 
     def hold_back(self, rows: Sequence[OutboxRow]) -> tuple[Sequence[OutboxRow], Sequence[HeldRow]]:
         """Return the rows to insert, and which of them Iterable has rejected not long ago.

@@ -13,7 +13,7 @@ from records.mapping import RowMapping
 from state.database import state_errors
 from state.remembered import RememberedTable
 
-# Of the newest delivery that began.
+# Of the newest delivery of a complete read, or of the first delivery.
 _PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
 _HASH_OF_SETTING = "hash_of_setting"
 _DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"  # of the newest delivered profile
@@ -55,8 +55,13 @@ class MappingSettings:
         hashes = mapping.hash_of_setting
         return tuple(name for name, value in hashes.items() if former.get(name) != value)
 
-    def note_delivery(self, mapping: RowMapping) -> None:
-        """Remember the settings of a delivery that begins."""
+    def note_delivery(self, mapping: RowMapping, *, is_complete_read: bool) -> None:
+        """Remember the settings of a delivery that begins.
+
+        A partial read leaves rows for which the next run has to say that settings changed.
+        """
+        if not is_complete_read and self._remembered.read(_PROFILE_SETTINGS) is not None:
+            return
         self._remembered.write(_PROFILE_SETTINGS, str(mapping.profile_settings))
         self._remembered.write(_EVENT_SETTINGS, str(mapping.event_settings))
         self._remembered.write(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())

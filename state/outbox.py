@@ -341,7 +341,7 @@ class Outbox:
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
-            " AND outbox.profile IS NOT NULL AND delivered.profile_hash IS NOT NULL"
+            " AND outbox.profile IS NOT NULL AND delivered.profile_hash <> outbox.profile_hash"
         ).fetchone()[0]
         return count
 
@@ -379,7 +379,7 @@ class Outbox:
                 self.delivered.doubt_everything()
                 self.mapping_settings.forget_delivered_profile()
             self.delivered.keep_events(mapping.event_settings)
-            self.mapping_settings.note_delivery(mapping)
+            self.mapping_settings.note_delivery(mapping, is_complete_read=is_complete_read)
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -460,9 +460,11 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]
-            if tried and self.mass_rejections.code(kind) == (code or ""):
+            # False too if the rows tried first got through: nothing is noted then.
+            is_as_noted = self.mass_rejections.code(kind) == (code or "")
+            if tried and is_as_noted:
                 self.failures.count_run_before(kind, tried)
-            if len(tried) < _MAX_ROWS_TO_TRY:
+            if len(tried) < _MAX_ROWS_TO_TRY or not is_as_noted:
                 rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)

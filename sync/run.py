@@ -71,7 +71,8 @@ class RunReport:
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
-    new_failures: Sequence[Failure] = ()  # that were not known before this run
+    # That were not known before this run; none where a guard stops it, since none are noted then.
+    new_failures: Sequence[Failure] = ()
     left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
     plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
@@ -123,6 +124,7 @@ class SyncRun:
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._rows_read = 0
         self._sending_seconds = 0.0
+        self._has_noted_failures = False  # with the beginning of the delivery
         self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
@@ -168,7 +170,10 @@ class SyncRun:
             stack.callback(self._client.close)
             stack.callback(self._results.discard)
             if not dry_run:
-                outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
+                mode = self._settings.sync_mode
+                killed_at = outbox.history.begin(self._run_id, mode, self._started_at)
+                if killed_at is not None:
+                    outbox.failures.leave_untold(killed_at.timestamp())
             ending = _Ending()
             try:
                 self._run_phases(outbox, ending)
@@ -234,6 +239,7 @@ class SyncRun:
                 is_project_proven=is_proven,
                 is_complete_read=self._options.limit is None,
             )
+            self._has_noted_failures = True
             self._deliver(outbox, filled.to_send)
 
     def _fill(self, outbox: Outbox, *, takes_samples: bool) -> FillSummary:
@@ -391,9 +397,10 @@ class SyncRun:
                 summary = replace(summary, status=ending.status, reason=ending.reason)
         name = f" of {summary.sync}" if summary.sync else ""
         logger.info("Run%s %s: %s", name, summary.status, summary.to_line(), extra=FILE_ONLY)
+        tells_new = self._has_noted_failures or self._options.dry_run
         return RunReport(
             *(summary, failures, files, ending.error),
-            new_failures=self._tally.new_failures(),
+            new_failures=self._tally.new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
         )

@@ -185,3 +185,25 @@ def test_a_note_that_no_version_writes_counts_as_none(
     begin(outbox, rows(1))
     assert outbox.mass_rejections.users(EVENT) == []
     assert outbox.rows_to_try_first() == {}
+
+
+def test_a_kind_that_ends_after_its_first_rows_got_through_is_noted_again(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    pending = begin(outbox, rows(*NUMBERS))
+    tried = outbox.rows_to_try_first()[EVENT]
+    assert len(tried) == 20
+    settle(outbox, tried, EVENT, Verdict.DELIVERED, "Success")
+    outbox.mass_rejections.forget(EVENT)
+    settle(outbox, [each for each in pending if each not in tried][:40], EVENT, code="AnotherCode")
+    outbox.end_kind(EVENT, "AnotherCode")
+    assert outbox.mass_rejections.code(EVENT) == "AnotherCode"
+    begin(outbox, rows(*NUMBERS))
+    assert len(outbox.rows_to_try_first()[EVENT]) == 20
+
+
+def test_a_kind_that_ends_with_another_code_is_noted_with_it(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    begin(outbox, rows(*NUMBERS))
+    settle(outbox, outbox.rows_to_try_first()[EVENT], EVENT, code="AnotherCode")
+    outbox.end_kind(EVENT, "AnotherCode")
+    assert outbox.mass_rejections.code(EVENT) == "AnotherCode"

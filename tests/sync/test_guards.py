@@ -16,7 +16,7 @@ from sync.guards import compared_counts, explain_row_count, is_unusual
 from tests.conftest import SourceDatabase
 from tests.support.past_runs import add_past_runs
 from tests.support.runs import Runs, counts_of, results_of
-from tests.support.users import add_users, check_project
+from tests.support.users import add_user, add_users, check_project
 
 NUMBERS = range(1, 13)
 
@@ -142,6 +142,22 @@ def test_a_run_that_the_guard_stops_leaves_the_memory_as_it_was(runs: Runs) -> N
     runs.settings |= {"USER_FIELDS": "first_name", "EVENT_FIELDS": "page"}
     assert runs.run(full_refresh=True).summary.status == "aborted"
     assert memory_of(runs) == before
+
+
+def test_invalid_rows_are_news_only_once_a_run_has_noted_them(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    # Otherwise each of the runs that the guard stops, 144 a day, would be a mail.
+    add_user(embedded.run_sql, 13, None)
+    with_history_of(runs, [400] * 3)
+    for _ in range(2):
+        report = runs.run()
+        assert counts_of(report) == {"invalid": 1, "not_attempted": 12}
+        assert len(report.failures) == 1
+        assert not report.new_failures
+    accepted = runs.run(ignore_guards=True)
+    assert accepted.new_failures == accepted.failures == report.failures
+    assert not runs.run().new_failures
 
 
 def with_history_of(runs: Runs, row_counts: Sequence[int]) -> None:
