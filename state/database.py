@@ -59,6 +59,9 @@ SCHEMA_STEPS: Sequence[str] = (
         judged_at INTEGER, first_failed_at INTEGER, runs_failed INTEGER, row_count INTEGER,
         PRIMARY KEY (row_key, kind)
     ) WITHOUT ROWID;
+    INSERT INTO remembered SELECT 'delivered_profile_settings', value FROM remembered
+    WHERE name = 'profile_settings'
+        AND EXISTS (SELECT 1 FROM delivered WHERE profile_at IS NOT NULL);
     """,
 )
 

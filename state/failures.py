@@ -247,10 +247,11 @@ class FailureTable:
                 (kind.value, code, int(since)),
             )
 
-    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
+    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> int:
         """Count the run before for the rejected ones of these rows, so that they are known.
 
-        It left them out because others were rejected, and said so. The caller commits.
+        It left them out because others were rejected, and said so. The caller commits. Returns how
+        many of the rows were rejected.
         """
         verdict = VERDICT_COLUMN[kind]
         with state_errors(self._path):
@@ -267,6 +268,7 @@ class FailureTable:
             self._database.executemany(
                 _NOTE_AGE, [{"kind": kind.value, "seq": seq} for seq, _user_key in rejected]
             )
+        return len(rejected)
 
     def rejected_users(
         self, kind: RequestKind, code: str | None, since: float, limit: int

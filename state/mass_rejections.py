@@ -1,13 +1,16 @@
 """The kinds of request that the last run ended, because Iterable rejected most of them.
 
 The next run tries some of the rows first, each alone. What is noted are user keys and a code, as
-JSON in the table `remembered`.
+JSON in the table `remembered`: users whose request was left out, and users whose request was
+rejected. The former are tried where there are enough of them, because they show what is still to
+be sent; the rejected ones may be exceptions that stand together in the query's order.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -16,9 +19,15 @@ from state.database import state_errors
 from state.outbox_file import IS_NEEDED, VERDICT_COLUMN
 from state.remembered import RememberedTable
 
-# More than are tried: some leave the query until the next run. One half of them were rejected, the
-# other half left out. The former may be exceptions that stand together in the query's order.
-MAX_NOTED_REJECTIONS = 100
+# Of each kind of user. More than are tried: some leave the query until the next run.
+MAX_NOTED_USERS = 100
+
+
+class NotedUsers(NamedTuple):
+    """The keys of users of a kind of request that has ended."""
+
+    left_out: Sequence[int]
+    rejected: Sequence[int]
 
 
 class MassRejectionMemory:
@@ -36,16 +45,16 @@ class MassRejectionMemory:
         note = self._read(kind)
         return str(note.get("code") or "") if note else None
 
-    def users(self, kind: RequestKind) -> Sequence[int]:
-        """Return the keys of the noted users."""
-        users = self._read(kind).get("users")
-        return [each for each in users if isinstance(each, int)] if isinstance(users, list) else []
+    def users(self, kind: RequestKind) -> NotedUsers:
+        """Return the noted users."""
+        note = self._read(kind)
+        return NotedUsers(*(_to_keys(note.get(name)) for name in NotedUsers._fields))
 
     def note(self, kind: RequestKind, code: str | None, rejected: Sequence[int]) -> None:
         """Note that a kind has ended; the caller commits.
 
-        `rejected` are the keys of up to `MAX_NOTED_REJECTIONS` users whose request was rejected. As
-        many users whose request waits in the outbox are added.
+        `rejected` are the keys of up to `MAX_NOTED_USERS` users whose request was rejected. As many
+        users whose request waits in the outbox are added.
         """
         with state_errors(self._remembered.path):
             waiting = self._database.execute(
@@ -53,10 +62,11 @@ class MassRejectionMemory:
                 " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox"
                 f" WHERE {IS_NEEDED[kind]} AND {VERDICT_COLUMN[kind]} IS NULL)"
                 " WHERE place % max(1, total / :most) = 0 LIMIT :most",
-                {"most": MAX_NOTED_REJECTIONS},
+                {"most": MAX_NOTED_USERS},
             )
-            users = [*rejected, *(user_key for (user_key,) in waiting)]
-        self._remembered.write(_name(kind), orjson.dumps({"code": code, "users": users}).decode())
+            users = NotedUsers([user_key for (user_key,) in waiting], rejected)
+        note = {"code": code, **users._asdict()}
+        self._remembered.write(_name(kind), orjson.dumps(note).decode())
 
     def forget(self, kind: RequestKind) -> None:
         """Forget the note: Iterable accepts these requests again."""
@@ -68,6 +78,10 @@ class MassRejectionMemory:
         except ValueError:  # no version of this program writes such a value
             return {}
         return note if isinstance(note, dict) else {}
+
+
+def _to_keys(value: object) -> Sequence[int]:
+    return [each for each in value if isinstance(each, int)] if isinstance(value, list) else []
 
 
 def _name(kind: RequestKind) -> str:

@@ -43,7 +43,7 @@ from state.delivered_samples import DeliveredSample, DeliveredSamples
 from state.failures import FailureTable
 from state.history import RunHistory
 from state.mapping_settings import MappingSettings
-from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
+from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
 from state.outbox_file import (
     Held,
     OutboxRow,
@@ -139,6 +139,7 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._keeps_note: set[RequestKind] = set()  # if all of these rows are rejected again
         self._has_noted_mapping = False
 
     def close(self) -> None:
@@ -429,43 +430,54 @@ class Outbox:
     def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
         """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
 
-        What is noted is forgotten if a complete read needs the request for none of these users.
+        Rows that it left out come before those that were rejected. What is noted is forgotten if a
+        complete read needs the request for none of these users.
         """
         for kind in RequestKind:
-            users = self.mass_rejections.users(kind)
-            if not users:
+            noted = self.mass_rejections.users(kind)
+            if not any(noted):
                 continue
-            with state_errors(self.path):
-                found = self._database.execute(
-                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
-                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
-                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
-                    (orjson.dumps(users).decode(),),
-                ).fetchall()
-            count = min(_MAX_ROWS_TO_TRY, len(found))
-            chosen = [found[place * len(found) // count] for place in range(count)]
+            left_out = self._some_waiting(kind, noted.left_out, _MAX_ROWS_TO_TRY)
+            if len(left_out) == _MAX_ROWS_TO_TRY:
+                self._keeps_note.add(kind)
+            rest = _MAX_ROWS_TO_TRY - len(left_out)
+            chosen = sorted([*left_out, *self._some_waiting(kind, noted.rejected, rest)])
             if chosen:
-                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+                self._tried_first[kind] = chosen
             elif self._is_complete_read:
                 self.mass_rejections.forget(kind)
         return self._tried_first
 
+    def _some_waiting(
+        self, kind: RequestKind, users: Sequence[int], max_rows: int
+    ) -> list[PendingRow]:
+        """Return some of these users' rows that need the request, from all over the query."""
+        with state_errors(self.path):
+            found = self._database.execute(
+                f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (orjson.dumps(users).decode(),),
+            ).fetchall()
+        count = min(max_rows, len(found))
+        return [PendingRow._make(found[place * len(found) // count]) for place in range(count)]
+
     def end_kind(self, kind: RequestKind, code: str | None) -> None:
         """Note that this run sends no more requests of a kind: most were rejected with this code.
 
-        The next run tries some of its users first. The rejections with this code, also those that
-        are still to be recorded, are not remembered.
+        The next run tries some of its users first: the same ones as this run, if all of them were
+        left out by the last run and rejected by this one. The rejections with this code, also those
+        that are still to be recorded, are not remembered.
         """
         since = self._delivery_began_at
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]
-            # False too if the rows tried first got through: nothing is noted then.
-            is_as_noted = self.mass_rejections.code(kind) == (code or "")
-            if tried and is_as_noted:
-                self.failures.count_run_before(kind, tried)
-            if len(tried) < _MAX_ROWS_TO_TRY or not is_as_noted:
-                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+            rejected_count = 0
+            if tried and self.mass_rejections.code(kind) == (code or ""):
+                rejected_count = self.failures.count_run_before(kind, tried)
+            if kind not in self._keeps_note or rejected_count < len(tried):
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_USERS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
 

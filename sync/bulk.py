@@ -135,7 +135,7 @@ class BulkSender:
         settled: dict[int, CallResult] = {}
         parts = deque(_Part(rows) for rows in batches if rows)
         is_counted = not is_sample
-        needs_sample = self.guard.is_on and not is_sample
+        needs_sample = self.guard.judges(kind) and not is_sample
         refused_count = 0
         unanswered_in_a_row = blocked_alone = 0
         began_at = self.client.now()  # of the last call

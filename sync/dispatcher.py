@@ -210,7 +210,7 @@ class Dispatcher:
         self._is_trying_first = False
         self._record()
         for kind in () if self._stop.is_set() else rows_of_kind:
-            if self._sender.guard.judge(kind) and self._sender.guard.allows(kind):
+            if self._sender.guard.accepts(kind):
                 self._outbox.mass_rejections.forget(kind)
         self._check_reports()
 
@@ -381,7 +381,7 @@ class Dispatcher:
         """Say and note at once that no more requests of a kind are sent in this run."""
         self._ended_count += 1
         logger.warning("Mass rejection: %s", ended)
-        self._record()
+        self._store_results()  # no row that is left out may be taken out of the outbox before
         self._outbox.end_kind(ended.kind, ended.code)
         if ended.kind is RequestKind.EVENT:
             for _due_at, seqs in self._delayed:
@@ -390,13 +390,16 @@ class Dispatcher:
             self._delayed.clear()
 
     def _record(self) -> None:
+        self._store_results()
+        if not self._stop.is_set():
+            self._on_recorded(self._first_open_seq())
+
+    def _store_results(self) -> None:
         self._recorded_at = time.monotonic()
         self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
         # Emptied only now: if recording fails, `_shut_down` tries once more.
         calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
-        if not self._stop.is_set():
-            self._on_recorded(self._first_open_seq())
 
     def _first_open_seq(self) -> int:
         """Return the `seq` before which every row is done and recorded."""

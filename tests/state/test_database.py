@@ -231,6 +231,14 @@ def test_a_file_of_version_1_2_0_is_upgraded_and_sends_nothing_again(
     outbox.close()
 
 
+def test_after_an_upgrade_one_bad_profile_stopped_every_run_as_if_its_mapping_were_new(
+    released: Path, open_it: Open
+) -> None:
+    outbox = open_it(released)
+    assert outbox.mapping_settings.has_delivered(MAPPING)
+    outbox.close()
+
+
 def test_an_upgrade_removes_the_rows_that_a_killed_run_of_version_1_1_0_left(
     released: Path,
 ) -> None:

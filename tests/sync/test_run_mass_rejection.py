@@ -66,7 +66,7 @@ def rows_of_calls(iterable: IterableSandbox, kind: str, *, after: int = 0) -> li
 def noted_users(runs: Runs, kind: RequestKind) -> int:
     outbox = Outbox(runs.state_file, read_only=True)
     try:
-        return len(outbox.mass_rejections.users(kind))
+        return sum(map(len, outbox.mass_rejections.users(kind)))
     finally:
         outbox.close()
 
@@ -358,3 +358,30 @@ def test_the_rows_that_are_tried_are_no_news(runs: Runs, iterable: IterableSandb
         report = runs.run()
         assert not report.new_failures
         assert report.summary.failures == {"new": 0, "known": 20, "resolved": 0}
+
+
+SCORES = (
+    "SELECT c.id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate, {} AS score,"
+    " p.page, p.device, p.location, p.event_time FROM customers c JOIN page_views p"
+    " ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
+)
+
+
+def reject_scores_of(runs: Runs, iterable: IterableSandbox, condition: str) -> None:
+    """Let Iterable reject the events of the users of which this SQL condition is true."""
+    runs.with_query(SCORES.format(f"IF({condition}, '\"high\"', '7')"))
+    runs.settings["EVENT_FIELDS"] = "page,score=score:json"
+    iterable.project.types.of_events("page_view")["score"] = "long"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bad_rows_that_stand_together_kept_the_good_ones_behind_them_from_being_sent(
+    runs: Runs, iterable: IterableSandbox, mode: str
+) -> None:
+    reject_scores_of(runs, iterable, "c.id <= 300")
+    assert runs.run().summary.status == "aborted"
+    runs.settings["SYNC_MODE"] = mode
+    assert counts_of(runs.run()) == {"successful": 600, "partial_failures": 300}
+    assert len(iterable.project.events) == 600
+    assert noted_users(runs, RequestKind.EVENT) == 0
+    assert runs.run().summary.status == "completed_with_failures"
