@@ -138,7 +138,7 @@ class BulkSender:
         needs_sample = self.guard.is_on and not is_sample
         refused_count = 0
         unanswered_in_a_row = blocked_alone = 0
-        began_at = self.client.now()  # of the last call
+        began_at = unanswered_since = self.client.now()  # of the last call; of those in a row
         while parts and self.guard.allows(kind):
             if blocked_alone >= MAX_BLOCKED_ROWS and not self.client.has_api_answered:
                 self.client.is_answering(began_at)  # perhaps only these rows are blocked
@@ -189,12 +189,14 @@ class BulkSender:
                     return settled, False
                 parts = rest
             blocked_alone += call.is_blocked and len(part) == 1
-            unanswered_in_a_row = (
-                unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
-            )
+            if not (is_unanswered and is_now_unanswered):
+                unanswered_in_a_row = 0
+                continue
+            unanswered_since = unanswered_since if unanswered_in_a_row else began_at
+            unanswered_in_a_row += 1
             if unanswered_in_a_row == _MAX_UNANSWERED_PARTS:
                 cause = f"HTTP {call.http_status}" if call.http_status else str(call.code)
-                self.client.breakers.open(endpoint, cause)
+                self.client.breakers.open(endpoint, cause, unanswered_since)
         return settled, True
 
     def _send_sample(

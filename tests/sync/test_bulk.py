@@ -252,6 +252,20 @@ def test_eight_parts_in_a_row_without_an_answer_open_the_circuit_breaker() -> No
     assert {f.result.verdict for f in reports.finished} == {Verdict.UNAVAILABLE, Verdict.DELIVERED}
 
 
+def test_many_bad_rows_of_one_batch_were_an_outage_though_other_batches_were_answered() -> None:
+    kinds = [Kind.DOWN] * 64
+    iterable = FakeBulkClient(dict(enumerate(kinds)), dict.fromkeys(range(64), Kind.FINE))
+    iterable.breakers = CircuitBreakers([UPDATE], 300)
+
+    class OthersAnswered(Reports):
+        def __call__(self, report: CallReport | DelayedEvents | Started) -> bool:
+            iterable.breakers[UPDATE].note_answer()
+            return super().__call__(report)
+
+    BulkSender(iterable).send(rows_of(kinds), OthersAnswered())
+    assert not iterable.breakers.have_opened
+
+
 def test_parts_of_a_batch_are_suspects_again_once_one_of_them_is_answered() -> None:
     kinds = [Kind.DOWN] * 8 + [Kind.FINE] * 8
     iterable = FakeBulkClient(dict(enumerate(kinds)))
