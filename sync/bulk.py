@@ -16,6 +16,7 @@ from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import BatchResult, body_of, split_in_two, to_batch_result
 from sync.dispatcher import (
     MAX_BLOCKED_ROWS,
+    AttemptFailed,
     CallReport,
     DelayedEvents,
     Report,
@@ -151,6 +152,7 @@ class BulkSender:
                 f"{len(part)} rows from user {part[0].user_id}",
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
                 before_attempt=partial(self._before_attempt, report, kind, part),
+                after_failure=partial(report, AttemptFailed()),
                 is_suspect=is_unanswered and unanswered_in_a_row < _MAX_UNANSWERED_PARTS,
             )
             if not call.has_verdict:  # it was not sent: the kind or the run ended, or an outage
