@@ -225,6 +225,7 @@ class IterableClient:
         *,
         max_attempts: int | None = None,
         before_attempt: Callable[[int], bool] = lambda _attempt: True,
+        after_failure: Callable[[], object] = lambda: None,
         row_count: int = 1,
         is_suspect: bool = False,
     ) -> CallResult:
@@ -235,7 +236,8 @@ class IterableClient:
         whole endpoint and does not count as an attempt of `max_attempts`; after 5 minutes of
         nothing but 429s the call gives up. `max_attempts` can only lower that of the client.
         `before_attempt(number)` is called right before an attempt is sent, or when it failed to
-        connect; if it returns False, neither this attempt nor a later one is made. `is_suspect`:
+        connect; if it returns False, neither this attempt nor a later one is made.
+        `after_failure()` is called when an attempt has failed that may be retried. `is_suspect`:
         the `row_count` rows are part of a batch that was not answered while others were.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
@@ -282,6 +284,8 @@ class IterableClient:
                 )
             if verdict is Verdict.DELIVERED:
                 break
+            if verdict is Verdict.UNAVAILABLE:
+                after_failure()
             if response.status == 429:
                 limited_at = limited_at if limited_count else self._clock()
                 limited_count += 1

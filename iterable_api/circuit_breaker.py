@@ -286,11 +286,12 @@ class CircuitBreaker:
 
     # The run
 
-    def open(self, cause: str) -> None:
-        """Open the breaker: parts of a split batch have got no answer."""
+    def open(self, cause: str, unanswered_since: float) -> None:
+        """Open the breaker unless anything was answered since: some requests were not."""
         with self._changed:
-            self._last_cause = cause
-            self._open()
+            if self._answered_at < unanswered_since:
+                self._last_cause = cause
+                self._open()
 
     def watch(self) -> str | None:
         """Log an outage once a minute; return why the run has to end, None if it goes on."""
@@ -399,10 +400,10 @@ class CircuitBreakers:
         breaker = self._breakers.get(endpoint)
         return breaker is not None and breaker.lacks_a_probe()
 
-    def open(self, endpoint: str, cause: str) -> None:
-        """Open the breaker of an endpoint."""
+    def open(self, endpoint: str, cause: str, unanswered_since: float = float("inf")) -> None:
+        """Open the breaker of an endpoint unless that has answered anything since."""
         if endpoint in self._breakers:
-            self._breakers[endpoint].open(cause)
+            self._breakers[endpoint].open(cause, unanswered_since)
 
     def note_fields(self) -> None:
         """Note that getFields was answered."""

@@ -60,6 +60,10 @@ class Started(NamedTuple):
     attempt: int  # 1, 2, ...
 
 
+class AttemptFailed(NamedTuple):
+    """The attempt that was started last has failed; the request may be tried again."""
+
+
 class DelayedEvents(NamedTuple):
     """Rows whose events are to be sent `EVENT_DELAY_SECONDS` from now."""
 
@@ -83,8 +87,9 @@ class Failed(NamedTuple):
     error: BaseException
 
 
+AnyReport = CallReport | DelayedEvents | Started | AttemptFailed
 # Hands a worker's report to the dispatcher; returns False if no further call may be made.
-Report = Callable[[CallReport | DelayedEvents | Started], bool]
+Report = Callable[[AnyReport], bool]
 
 
 class Sender(Protocol):
@@ -290,13 +295,15 @@ class Dispatcher:
             self._waiting.discard(thread)
             self._waiting_count -= 1
 
-    def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
+    def _report(self, report: AnyReport) -> bool:
         thread = threading.get_ident()
         with self._starting:
             if isinstance(report, Started):
                 if self._is_aborted:
                     return False
                 self._under_way[thread] = report
+            elif isinstance(report, AttemptFailed):
+                self._under_way.pop(thread, None)
             elif not self._is_closed:
                 self._reports.put(report)
                 if isinstance(report, CallReport):

@@ -141,7 +141,7 @@ def test_without_patience_it_never_opens_and_every_attempt_counts() -> None:
     endpoint.fail_in_a_row(50)
     request = endpoint.request()
     endpoint.fail(request, 5)
-    endpoint.breaker.open("HTTP 503")
+    endpoint.breaker.open("HTTP 503", 0.0)
     for _ in range(50):
         endpoint.breaker.note_blocked("HTTP 403")
     assert not endpoint.breaker.is_open

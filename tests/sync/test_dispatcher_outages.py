@@ -194,6 +194,22 @@ def test_an_endpoint_that_is_down_for_more_than_twenty_requests_ends_the_run(
         )
 
 
+def test_a_row_whose_attempt_was_over_when_the_run_ended_has_met_only_the_outage(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    """It counted as failed, "its response was not waited for", while getFields was."""
+    iterable.set_faults(
+        [
+            {"fault": "status", "status": 503, "endpoint": USERS_UPDATE},
+            {"fault": "hang", "endpoint": USERS_GET_FIELDS},
+        ]
+    )
+    with outbox_with(path, rows(1, 2)) as outbox:
+        with pytest.raises(RunAborted, match="has not answered"):
+            deliver(outbox, iterable.url, max_attempts=1, outage_patience_seconds=5.5)
+        assert set(outcomes_of(outbox).values()) == {"not_attempted"}
+
+
 # Few requests that are at fault themselves
 
 
