@@ -35,6 +35,10 @@ _TYPE_NAMES: Mapping[type, Sequence[str]] = {
 }
 
 
+class FieldTypesError(ConfigError):
+    """Iterable would refuse every value of a field."""
+
+
 class Clash(NamedTuple):
     """A field whose type in Iterable refuses values that would be sent."""
 
@@ -126,7 +130,7 @@ def _counted(
 
 
 def report(comparison: Comparison, *, is_ignored: bool) -> None:
-    """Log what was found; raises ConfigError where no value of a field fits.
+    """Log what was found; raises FieldTypesError where no value of a field fits.
 
     With `is_ignored` (--ignore-guards) it warns instead.
     """
@@ -153,7 +157,7 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
                 fix,
             )
     if problems:
-        raise ConfigError(problems)
+        raise FieldTypesError(problems)
     if comparison.new_fields:
         logger.info(
             "Profile fields that are new to Iterable, where the first value fixes the type: %s",
