@@ -108,7 +108,8 @@ class RunNews:
             if hash_of(form) not in told.warnings
         ]
         if isinstance(error, SyncError):  # "... Reading again from the first row."
-            new = [text for text in new if str(error) not in text]
+            reasons = str(error).split("\n")
+            new = [text for text in new if not any(reason in text for reason in reasons)]
         yield from warning_news(new, self._settings.log_file)
 
     def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:

@@ -202,6 +202,12 @@ def test_problems_of_the_settings_are_always_printed(runs: Runs) -> None:
     assert runs.run() == []
 
 
+def test_two_kinds_that_were_mostly_rejected_were_told_twice(runs: Runs) -> None:
+    reasons = ["Iterable rejected more than 50 % of the events", "... of the profiles"]
+    error = SyncError("\n".join(reasons))
+    assert runs.run(*(f"Mass rejection: {reason}" for reason in reasons), error=error) == []
+
+
 def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
     clash = FieldTypesError(["score is long in Iterable, but every value to send is string"])
     assert runs.is_printed(clash)
