@@ -192,7 +192,7 @@ class FieldTypesRequest:
             status, code = self._response.status, self._response.code
             logger.warning(
                 "The types of the profile fields could not be compared with those in Iterable "
-                "(%s: %s). The rows are sent all the same.",
+                "(%s: %s). The run goes on without that.",
                 USERS_GET_FIELDS,
                 code if status is None else f"HTTP {status} {code or ''}".strip(),
             )
