@@ -21,6 +21,7 @@ from reporting.summary import failed_rows
 from state.database import StateError
 from state.lock import RunInProgressError
 from state.news import ToldNews, hash_of, read_told_news, write_told_news
+from sync.field_types import FieldTypesError
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
 
@@ -107,7 +108,8 @@ class RunNews:
             if hash_of(form) not in told.warnings
         ]
         if isinstance(error, SyncError):  # "... Reading again from the first row."
-            new = [text for text in new if str(error) not in text]
+            reasons = str(error).split("\n")
+            new = [text for text in new if not any(reason in text for reason in reasons)]
         yield from warning_news(new, self._settings.log_file)
 
     def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:
@@ -128,8 +130,15 @@ class RunNews:
 
 
 def _is_about_settings(error: BaseException) -> bool:
-    """Return whether an error is always told: nothing runs until somebody corrects the settings."""
-    return isinstance(error, SyncError) and error.exit_status == ExitStatus.BAD_SETTINGS
+    """Return whether an error is always told: nothing runs until somebody corrects the settings.
+
+    A guard is told like any other reason why a run ended.
+    """
+    return (
+        isinstance(error, SyncError)
+        and error.exit_status == ExitStatus.BAD_SETTINGS
+        and not isinstance(error, FieldTypesError)
+    )
 
 
 def _reason_of(error: BaseException) -> str:

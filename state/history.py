@@ -118,17 +118,28 @@ class RunHistory:
         """Return how many rows the completed runs of the last 14 days read.
 
         Left out are dry runs, incomplete reads, and all runs before the newest one that
-        --ignore-guards let through.
+        --ignore-guards let through. So are runs of a clock that was ahead, once a later run had the
+        right time: the query returns nothing for a window in the future.
         """
         counts: list[int] = []
+        has_right_time = False
         with state_errors(self._path):
             found = self._database.execute(
-                "SELECT json_extract(counts, '$.total_users'), json_extract(counts, ?) FROM runs"
+                "SELECT started_at > ?, json_extract(counts, '$.total_users'),"
+                " json_extract(counts, ?) FROM runs"
                 " WHERE status IN ('completed', 'completed_with_failures') AND started_at >= ?"
                 " AND json_extract(counts, ?) ORDER BY rowid DESC",
-                (f"$.{STARTS_ROW_COUNTS}", _compared_since(now), f"$.{IS_COMPLETE_READ}"),
+                (
+                    _as_started_at(now),
+                    f"$.{STARTS_ROW_COUNTS}",
+                    _compared_since(now),
+                    f"$.{IS_COMPLETE_READ}",
+                ),
             )
-            for row_count, starts_row_counts in found:
+            for is_in_the_future, row_count, starts_row_counts in found:
+                if is_in_the_future and has_right_time:
+                    continue
+                has_right_time = has_right_time or not is_in_the_future
                 if type(row_count) is not int:
                     raise sqlite3.DatabaseError("malformed run in the history")
                 counts.append(row_count)
@@ -139,8 +150,11 @@ class RunHistory:
 
 def _compared_since(now: datetime) -> str:
     """Return the start of the compared days as `started_at` is written."""
-    start = now.astimezone(timezone.utc) - timedelta(days=COMPARED_DAYS)
-    return start.isoformat(timespec="seconds")
+    return _as_started_at(now - timedelta(days=COMPARED_DAYS))
+
+
+def _as_started_at(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
 
 
 def _to_past_run(row: Sequence[Any]) -> PastRun:

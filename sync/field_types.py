@@ -30,6 +30,10 @@ _TYPE_NAMES: Mapping[type, Sequence[str]] = {
 }
 
 
+class FieldTypesError(ConfigError):
+    """Iterable would refuse every value of a field."""
+
+
 class Clash(NamedTuple):
     """A field whose type in Iterable refuses values that would be sent."""
 
@@ -121,7 +125,7 @@ def _counted(
 
 
 def report(comparison: Comparison, *, is_ignored: bool) -> None:
-    """Log what was found; raises ConfigError where no value of a field fits.
+    """Log what was found; raises FieldTypesError where no value of a field fits.
 
     With `is_ignored` (--ignore-guards) it warns instead.
     """
@@ -148,7 +152,7 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
                 fix,
             )
     if problems:
-        raise ConfigError(problems)
+        raise FieldTypesError(problems)
     if comparison.new_fields:
         logger.info(
             "Profile fields that are new to Iterable, where the first value fixes the type: %s",
@@ -183,7 +187,7 @@ class FieldTypesRequest:
             status, code = self._response.status, self._response.code
             logger.warning(
                 "The types of the profile fields could not be compared with those in Iterable "
-                "(%s: %s). The rows are sent all the same.",
+                "(%s: %s). The run goes on without that.",
                 USERS_GET_FIELDS,
                 code if status is None else f"HTTP {status} {code or ''}".strip(),
             )

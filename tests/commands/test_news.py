@@ -20,6 +20,7 @@ from reporting.news import WarningCollector, collect_warnings
 from state.database import StateError
 from state.lock import RunInProgressError
 from state.outbox import Outbox
+from sync.field_types import FieldTypesError
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
 from tests.support.run_summaries import summary_of
@@ -198,6 +199,19 @@ def test_problems_of_the_settings_are_always_printed(runs: Runs) -> None:
     for _ in range(3):
         assert runs.is_printed(ConfigError(["query.sql returns no column 'id': add it"]))
     assert runs.run() == []
+
+
+def test_two_kinds_that_were_mostly_rejected_were_told_twice(runs: Runs) -> None:
+    reasons = ["Iterable rejected more than 50 % of the events", "... of the profiles"]
+    error = SyncError("\n".join(reasons))
+    assert runs.run(*(f"Mass rejection: {reason}" for reason in reasons), error=error) == []
+
+
+def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
+    clash = FieldTypesError(["score is long in Iterable, but every value to send is string"])
+    assert runs.is_printed(clash)
+    assert not runs.is_printed(clash)
+    assert runs.run() == ["All is well again: a run reached its end again."]
 
 
 def test_a_clock_set_back_does_not_silence_an_ending(runs: Runs) -> None:

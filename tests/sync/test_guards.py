@@ -198,6 +198,20 @@ def test_only_completed_runs_of_14_days_with_a_complete_read_are_compared(
     assert counts_of(runs.run()) == {"successful": 12}
 
 
+def test_an_empty_run_of_a_clock_that_was_ahead_switched_the_guard_off_for_a_year(
+    runs: Runs,
+) -> None:
+    add_past_runs(runs, [5_000] * 3)
+    add_past_runs(runs, [0], days_ago=-365)
+    add_past_runs(runs, [5_000], days_ago=0.1)
+    assert runs.run().summary.status == "aborted"
+
+
+def test_with_a_clock_that_is_behind_all_runs_are_compared(runs: Runs) -> None:
+    add_past_runs(runs, [5_000] * 3, days_ago=-20_000)
+    assert runs.run().summary.status == "aborted"
+
+
 def test_completed_runs_with_failures_are_compared(runs: Runs) -> None:
     add_past_runs(runs, [5_000] * 3, status="completed_with_failures", days_ago=13.9)
     assert runs.run().summary.status == "aborted"
