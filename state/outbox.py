@@ -512,12 +512,16 @@ class Outbox:
     def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
         """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
 
-        What is noted is forgotten if a complete read needs the request for none of these users.
+        What is noted is forgotten if a complete read needs the request for none of these users, or
+        for no more than 20 in all: the rows that are tried would be most of these, and a few that
+        stay rejected would end every run.
         """
         for kind in RequestKind:
             users = self.mass_rejections.users(kind)
             if not users:
                 continue
+            profiles, events = self.count_requests()
+            waiting = profiles if kind is RequestKind.PROFILE else events
             with state_errors(self.path):
                 found = self._database.execute(
                     f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
@@ -525,7 +529,7 @@ class Outbox:
                     " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
                     (orjson.dumps(users).decode(),),
                 ).fetchall()
-            count = min(_MAX_ROWS_TO_TRY, len(found))
+            count = min(_MAX_ROWS_TO_TRY, len(found)) if waiting > _MAX_ROWS_TO_TRY else 0
             chosen = [found[place * len(found) // count] for place in range(count)]
             if chosen:
                 self._tried_first[kind] = [PendingRow._make(row) for row in chosen]

@@ -358,3 +358,22 @@ def test_the_rows_that_are_tried_are_no_news(runs: Runs, iterable: IterableSandb
         report = runs.run()
         assert not report.new_failures
         assert report.summary.failures == {"new": 0, "known": 20, "resolved": 0}
+
+
+def test_a_few_rows_that_stay_rejected_do_not_end_every_run(
+    runs: Runs, iterable: IterableSandbox, mariadb: SourceDatabase
+) -> None:
+    give_type(iterable, page="long")
+    assert runs.run().summary.status == "aborted"
+    # The field is mended, but three rows are bad for another reason. The others leave the query.
+    give_type(iterable)
+    bad = {"fault": "status", "status": 400, "endpoint": "events/track"}
+    iterable.set_faults([{**bad, "email": email_of(number)} for number in (1, 2, 3)])
+    mariadb.run_sql("DELETE FROM page_views WHERE user_id > 4")
+    report = runs.run()
+    assert report.summary.status == "completed_with_failures"
+    assert counts_of(report) == {"successful": 1, "partial_failures": 3}
+    assert noted_users(runs, RequestKind.EVENT) == 0
+    before = len(iterable.calls)
+    assert runs.run().summary.status == "completed_with_failures"
+    assert len(iterable.calls) == before
