@@ -56,15 +56,19 @@ class RunHistory:
         self._path = path
         self._database = database
 
-    def begin(self, run_id: str, mode: str, started_at: datetime) -> datetime | None:
+    def begin(self, run_id: str, mode: str, started_at: datetime) -> float | None:
         """Add a run; earlier runs that are still marked as running were killed.
 
-        Returns the start of the first of these, None if there are none.
+        Returns the start of the first of these in unix seconds, None if there are none.
         """
         with state_errors(self._path):
-            (killed_at,) = self._database.execute(
+            (killed_run,) = self._database.execute(
                 "SELECT min(CAST(started_at AS TEXT)) FROM runs WHERE status = ?", (RUNNING,)
             ).fetchone()
+            try:
+                killed_at = datetime.fromisoformat(killed_run).timestamp() if killed_run else None
+            except (ValueError, OverflowError):
+                raise sqlite3.DatabaseError("malformed run in the history") from None
             self._database.execute(
                 "UPDATE runs SET status = ?, reason = ? WHERE status = ?",
                 (KILLED, UNFINISHED, RUNNING),
@@ -78,10 +82,7 @@ class RunHistory:
                 " AND ifnull(started_at, '') < ?",
                 (KEPT_RUNS, _compared_since(started_at)),
             )
-            try:
-                return datetime.fromisoformat(killed_at) if killed_at else None
-            except ValueError:
-                raise sqlite3.DatabaseError("malformed run in the history") from None
+        return killed_at
 
     def end(
         self,

@@ -431,17 +431,23 @@ class Outbox:
         """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
 
         Rows that it left out come before those that were rejected. What is noted is forgotten if a
-        complete read needs the request for none of these users.
+        complete read needs the request for none of these users, or for no more than 20 in all: the
+        rows that are tried would be most of these, and a few that stay rejected would end every
+        run.
         """
         for kind in RequestKind:
             noted = self.mass_rejections.users(kind)
             if not any(noted):
                 continue
-            left_out = self._some_waiting(kind, noted.left_out, _MAX_ROWS_TO_TRY)
-            if len(left_out) == _MAX_ROWS_TO_TRY:
-                self._keeps_note.add(kind)
-            rest = _MAX_ROWS_TO_TRY - len(left_out)
-            chosen = sorted([*left_out, *self._some_waiting(kind, noted.rejected, rest)])
+            profiles, events = self.count_requests()
+            waiting = profiles if kind is RequestKind.PROFILE else events
+            chosen: list[PendingRow] = []
+            if waiting > _MAX_ROWS_TO_TRY:
+                left_out = self._some_waiting(kind, noted.left_out, _MAX_ROWS_TO_TRY)
+                if len(left_out) == _MAX_ROWS_TO_TRY:
+                    self._keeps_note.add(kind)
+                rest = _MAX_ROWS_TO_TRY - len(left_out)
+                chosen = sorted([*left_out, *self._some_waiting(kind, noted.rejected, rest)])
             if chosen:
                 self._tried_first[kind] = chosen
             elif self._is_complete_read:

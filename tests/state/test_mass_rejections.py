@@ -148,11 +148,24 @@ def test_other_rows_are_noted_when_few_of_the_former_ones_are_left(outbox: Outbo
 
 
 def test_a_user_whose_event_is_delivered_in_the_meantime_is_not_tried(outbox: Outbox) -> None:
-    reject_some_events(outbox, rows(1, 2, 3), count=2)
+    numbers = range(1, 23)
+    reject_some_events(outbox, rows(*numbers), count=2)
     pending = begin(outbox, rows(1))
     settle(outbox, pending, EVENT, Verdict.DELIVERED, "Success")
-    begin(outbox, rows(1, 2, 3))
-    assert [each.email for each in outbox.rows_to_try_first()[EVENT]] == [email_of(2), email_of(3)]
+    begin(outbox, rows(*numbers))
+    tried = {each.email for each in outbox.rows_to_try_first()[EVENT]}
+    assert len(tried) == 20
+    assert tried <= {email_of(number) for number in numbers if number != 1}
+
+
+@pytest.mark.parametrize(("count", "is_tried"), [(20, False), (21, True)])
+def test_none_is_tried_first_where_no_more_than_20_wait(
+    outbox: Outbox, count: int, is_tried: bool
+) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    begin(outbox, rows(*range(1, count + 1)))
+    assert bool(outbox.rows_to_try_first()) is is_tried
+    assert (outbox.mass_rejections.code(EVENT) is not None) is is_tried
 
 
 def test_rejections_with_the_code_are_not_remembered_before_and_after_the_end(

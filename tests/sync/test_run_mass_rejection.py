@@ -381,7 +381,30 @@ def test_bad_rows_that_stand_together_kept_the_good_ones_behind_them_from_being_
     reject_scores_of(runs, iterable, "c.id <= 300")
     assert runs.run().summary.status == "aborted"
     runs.settings["SYNC_MODE"] = mode
-    assert counts_of(runs.run()) == {"successful": 600, "partial_failures": 300}
+    counts = counts_of(runs.run())
+    assert counts.pop("partial_failures") == 300
+    # On a busy machine the first run sent a few of them before it was stopped.
+    assert counts.pop("successful") + counts.pop("unchanged", 0) == 600
+    assert counts == {}
     assert len(iterable.project.events) == 600
     assert noted_users(runs, RequestKind.EVENT) == 0
     assert runs.run().summary.status == "completed_with_failures"
+
+
+def test_a_few_rows_that_stay_rejected_do_not_end_every_run(
+    runs: Runs, iterable: IterableSandbox, mariadb: SourceDatabase
+) -> None:
+    give_type(iterable, page="long")
+    assert runs.run().summary.status == "aborted"
+    # The field is mended, but three rows are bad for another reason. The others leave the query.
+    give_type(iterable)
+    bad = {"fault": "status", "status": 400, "endpoint": "events/track"}
+    iterable.set_faults([{**bad, "email": email_of(number)} for number in (1, 2, 3)])
+    mariadb.run_sql("DELETE FROM page_views WHERE user_id > 4")
+    report = runs.run()
+    assert report.summary.status == "completed_with_failures"
+    assert counts_of(report) == {"successful": 1, "partial_failures": 3}
+    assert noted_users(runs, RequestKind.EVENT) == 0
+    before = len(iterable.calls)
+    assert runs.run().summary.status == "completed_with_failures"
+    assert len(iterable.calls) == before
