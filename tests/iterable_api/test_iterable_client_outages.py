@@ -119,7 +119,7 @@ def test_a_stop_during_an_attempt_asks_for_nothing_more(iterable: IterableSandbo
     iterable.set_faults([{**DOWN, "endpoint": USERS_UPDATE}])
     client, stop = unwaiting_client(iterable.url, outage_patience_seconds=300)
     client.breakers.open(USERS_UPDATE, "HTTP 503")
-    result = client.call(USERS_UPDATE, USER, before_attempt=lambda _number: not stop.set())
+    result = client.call(USERS_UPDATE, USER, after_failure=stop.set)
     assert not result.has_verdict
     assert endpoints_of(iterable.calls) == [USERS_UPDATE]
 

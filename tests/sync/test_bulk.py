@@ -17,7 +17,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
-from sync.dispatcher import AnyReport, DelayedEvents, Started
+from sync.dispatcher import AnyReport, CallReport, DelayedEvents
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
@@ -122,13 +122,13 @@ class Reports:
         self.goes_on = goes_on
 
     def __call__(self, report: AnyReport) -> bool:
-        if isinstance(report, Started):
-            return True
         if isinstance(report, DelayedEvents):
             self.delayed += report.seqs
-        else:
+        elif isinstance(report, CallReport):
             self.calls.append(report.call)
             self.finished += report.finished
+        else:
+            return True
         return self.goes_on
 
 
