@@ -22,6 +22,10 @@ _JUDGE = "judging_project"  # whose rejections are remembered: a salted hash of 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+class OtherAddressError(StateError):
+    """The state file, which is in order, is of a project at another address."""
+
+
 @dataclass(frozen=True)
 class Project:
     """The project that the settings lead to."""
@@ -56,7 +60,7 @@ class ProjectMemory:
         self._database = database
 
     def match(self, project: Project) -> Match:
-        """Compare a project with the noted one; raises StateError where it is another one."""
+        """Compare a project with the noted one; raises OtherAddressError where it is another."""
         with state_errors(self._path):
             noted = dict(
                 self._database.execute(
@@ -67,7 +71,7 @@ class ProjectMemory:
             return Match.NOTHING_NOTED
         address, identify_by, salt, key_hash = (noted.get(name) or "" for name in _NAMES)
         if address != project.normal_address or identify_by != IDENTIFY_BY:
-            raise StateError(
+            raise OtherAddressError(
                 f"The state file {self._path} remembers what was delivered to {address}, not to "
                 f"{project.normal_address}. Nothing was sent: set STATE_FILE to another file for "
                 "this project, or move that file away."

@@ -41,7 +41,7 @@ from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
 from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
-from sync.mass_rejection import RejectionGuard
+from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, check_key, choose_samples
@@ -56,6 +56,15 @@ _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits
 
 class MassRejectionError(RunAborted):
     """Iterable rejected most requests of a kind, so the others of that kind were left out."""
+
+    def __init__(self, ended: Sequence[MassRejection]) -> None:
+        super().__init__("\n".join(map(str, ended)))
+        self._ended = ended
+
+    @property
+    def lines(self) -> list[str]:
+        """The message for each kind of request."""
+        return [str(each) for each in self._ended]
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,20 @@ class RunReport:
     def results_path(self) -> Path | None:
         return self.files[0] if self.files else None
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a guard ended the run before it sent anything."""
+        return isinstance(self.error, (RowCountError, OtherProjectError))
+
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        headline, *lines = summary_lines(self.summary, self.failures, self.files, self.left_out)
+        headline, *lines = summary_lines(
+            self.summary,
+            self.failures,
+            self.files,
+            self.left_out,
+            is_held_back=self.is_held_back,
+        )
         return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
@@ -194,9 +214,7 @@ class SyncRun:
             self._announce(filled)
             if self._options.dry_run:
                 self._stop.ends_at_once = False
-                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
-                if self._is_new_mapping and any(outbox.waiting_profiles()):
-                    self._plan = [*self._plan, f"  {FIRST_QUESTION}"]
+                self._plan = self._plan_of_run(outbox, filled)
                 self._show_payloads(outbox)
             else:
                 is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
@@ -338,7 +356,8 @@ class SyncRun:
             )
         if filled.changed_by_settings:
             names = changed_names(filled.changed_settings, OF_PROFILES)
-            logger.warning(CHANGED_PROFILES, names, f"{filled.changed_by_settings:,}")
+            # One text: a change of other settings is another warning (`reporting.news`).
+            logger.warning("%s", CHANGED_PROFILES % (names, f"{filled.changed_by_settings:,}"))
         if filled.kept_events:
             names = changed_names(filled.changed_settings, OF_EVENTS)
             logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
@@ -355,6 +374,15 @@ class SyncRun:
                 f"{filled.in_the_future:,}",
                 settings.db_timezone,
             )
+
+    def _plan_of_run(self, outbox: Outbox, filled: FillSummary) -> list[str]:
+        """Return what a run would send, and what it would ask first."""
+        if self._row_count_guard.would_hold_back:
+            return ["nothing would be sent, because the number of rows is unusual"]
+        plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
+        if self._is_new_mapping and any(outbox.waiting_profiles()):
+            plan.append(f"  {FIRST_QUESTION}")
+        return plan
 
     def _show_payloads(self, outbox: Outbox) -> None:
         if self._options.limit is None:
@@ -399,7 +427,7 @@ class SyncRun:
         finally:
             self._sending_seconds = self._clock() - began_at
         if self._rejection_guard.ended and not self._stop.event.is_set():
-            raise MassRejectionError("\n".join(map(str, self._rejection_guard.ended)))
+            raise MassRejectionError(self._rejection_guard.ended)
 
     @property
     def _why_left_out(self) -> str:
