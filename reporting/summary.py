@@ -251,10 +251,13 @@ def summary_lines(
     failures: Sequence[Failure],
     files: Sequence[Path],
     left_out: Sequence[str] = (),
+    *,
+    is_held_back: bool = False,
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
     `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
+    `is_held_back` means that a guard let nothing be sent, as it would the next time.
     """
     status = summary.status.replace("_", " ")
     name = f" of {summary.sync}" if summary.sync else ""
@@ -274,6 +277,8 @@ def summary_lines(
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
+    elif is_held_back:
+        lines.append("  Nothing was sent.")
     else:
         lines += _next_lines(summary, failures, left_out)
     return lines

@@ -21,6 +21,10 @@ _JUDGE = "judging_project"  # whose rejections are remembered: a salted hash of 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+class OtherAddressError(StateError):
+    """The state file, which is in order, is of a project at another address."""
+
+
 @dataclass(frozen=True)
 class Project:
     """The project that the settings lead to."""
@@ -54,13 +58,13 @@ class ProjectMemory:
         self._remembered = remembered
 
     def match(self, project: Project) -> Match:
-        """Compare a project with the noted one; raises StateError where it is another one."""
+        """Compare a project with the noted one; raises OtherAddressError where it is another."""
         noted = [self._remembered.read(name) for name in _NAMES]
         if noted == [None] * len(_NAMES):
             return Match.NOTHING_NOTED
         address, identify_by, salt, key_hash = (text or "" for text in noted)
         if address != project.normal_address or identify_by != IDENTIFY_BY:
-            raise StateError(
+            raise OtherAddressError(
                 f"The state file {self._remembered.path} remembers what was delivered to {address},"
                 f" not to {project.normal_address}. Nothing was sent: set STATE_FILE to another"
                 " file for this project, or move that file away."

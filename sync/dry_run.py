@@ -34,12 +34,16 @@ def plan_lines(
     *,
     samples: Sequence[DeliveredSample] = (),
     is_new_mapping: bool = False,
+    is_held_back: bool = False,
 ) -> list[str]:
     """Return what a run would send, then what it would ask Iterable first.
 
     `samples` are rows that show whether a new API key belongs to the same project. With
-    `is_new_mapping` these settings have not delivered any profile yet.
+    `is_new_mapping` these settings have not delivered any profile yet. `is_held_back` means that
+    the row-count guard would stop the run.
     """
+    if is_held_back:
+        return ["nothing would be sent, because the number of rows is unusual"]
     lines = [_requests_text(settings, profiles, events)]
     if chosen := choose_samples(samples):
         lines.append(

@@ -141,15 +141,12 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
                 "same, run once with --ignore-guards."
             )
         else:
+            # One text: warnings of two fields must not pass for the same one (`reporting.news`).
             logger.warning(
-                "%s is %s in Iterable, but %s of the rows to send have a value that is %s (%s): "
-                "Iterable rejects such rows. To fix it: %s.",
-                clash.field,
-                clash.iterable_type,
-                f"{clash.rows:,}",
-                sent,
-                example,
-                fix,
+                "%s",
+                f"{clash.field} is {clash.iterable_type} in Iterable, but {clash.rows:,} of the "
+                f"rows to send have a value that is {sent} ({example}): Iterable rejects such "
+                f"rows. To fix it: {fix}.",
             )
     if problems:
         raise FieldTypesError(problems)

@@ -76,6 +76,7 @@ class RowCountGuard:
         self._is_ignored = is_ignored
         self._is_dry_run = is_dry_run
         self._was_overruled = False
+        self.would_hold_back = False  # set in a dry run, whose read has an unusual number of rows
 
     def may_stop(self, history: RunHistory, now: datetime) -> bool:
         """Return whether there is anything to compare the read with."""
@@ -94,6 +95,7 @@ class RowCountGuard:
                 describe_counts(counts),
             )
         elif self._is_dry_run:
+            self.would_hold_back = True
             problem = explain_row_count(row_count, counts)
             logger.warning("A run would send nothing: %s", problem)
         else:

@@ -35,7 +35,7 @@ from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
 from sync.field_types import FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
-from sync.mass_rejection import RejectionGuard
+from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, is_key_proven, match_project
@@ -50,6 +50,15 @@ _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits
 
 class MassRejectionError(RunAborted):
     """Iterable rejected most requests of a kind, so the others of that kind were left out."""
+
+    def __init__(self, ended: Sequence[MassRejection]) -> None:
+        super().__init__("\n".join(map(str, ended)))
+        self._ended = ended
+
+    @property
+    def lines(self) -> list[str]:
+        """The message for each kind of request."""
+        return [str(each) for each in self._ended]
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,20 @@ class RunReport:
     def results_path(self) -> Path | None:
         return self.files[0] if self.files else None
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a guard ended the run before it sent anything."""
+        return isinstance(self.error, (RowCountError, OtherProjectError))
+
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        headline, *lines = summary_lines(self.summary, self.failures, self.files, self.left_out)
+        headline, *lines = summary_lines(
+            self.summary,
+            self.failures,
+            self.files,
+            self.left_out,
+            is_held_back=self.is_held_back,
+        )
         return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
@@ -216,6 +236,7 @@ class SyncRun:
             *outbox.count_requests(),
             samples=filled.samples,
             is_new_mapping=self._is_new_mapping,
+            is_held_back=self._row_count_guard.would_hold_back,
         )
         if self._options.limit is not None:
             for endpoint, body in request_bodies(self._settings, outbox.pending()):
@@ -340,7 +361,7 @@ class SyncRun:
         finally:
             self._sending_seconds = self._clock() - began_at
         if self._rejection_guard.ended and not self._stop.event.is_set():
-            raise MassRejectionError("\n".join(map(str, self._rejection_guard.ended)))
+            raise MassRejectionError(self._rejection_guard.ended)
 
     @property
     def _why_left_out(self) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from errors import ConfigError
 from iterable_api.responses import ApiResponse
+from reporting.news import WarningCollector
 from sandbox.iterable_api import IterableSandbox
 from sync.dry_run import FIELD_TYPES_REQUEST
 from sync.field_types import (
@@ -137,6 +138,15 @@ def test_a_report_names_every_field_of_which_no_value_fits() -> None:
         "same, run once with --ignore-guards."
     )
     assert second.startswith("y is date in Iterable, but every value to send is boolean")
+
+
+def test_the_second_of_two_fields_was_no_news_to_quiet() -> None:
+    found = compare([*profiles("a"), (3, b'{"dataFields":{"y":true}}')], {"x": "long", "y": "date"})
+    collector = WarningCollector()
+    logging.getLogger("sync.field_types").addHandler(collector)
+    report(found, is_ignored=True)
+    logging.getLogger("sync.field_types").removeHandler(collector)
+    assert [text.split()[0] for text in collector.warnings.values()] == ["x", "y"]
 
 
 # Runs

@@ -123,6 +123,7 @@ def test_a_lost_filter_sent_to_all_customers(
     assert counts_of(report) == {"not_attempted": 340}
     assert {record["reason"] for record in results_of(report)["records"]} == {"the run was aborted"}
     assert "340 rows; the last 3 runs had 100 to 110." in str(report.error)
+    assert report.lines()[-1] == "  Nothing was sent."
     assert calls_of(iterable) == 0
 
 
@@ -228,6 +229,9 @@ def test_a_dry_run_warns_and_is_not_compared(runs: Runs, caplog: pytest.LogCaptu
     report = runs.run(dry_run=True)
     assert (report.summary.status, counts_of(report)) == ("completed", {"not_attempted": 12})
     assert "A run would send nothing: The query returned 12 rows; the last 3 runs" in caplog.text
+    assert report.lines()[0] == (
+        "Dry run completed: nothing would be sent, because the number of rows is unusual"
+    )
     assert len(runs.history()) == 3
 
 
