@@ -225,6 +225,7 @@ class IterableClient:
         *,
         max_attempts: int | None = None,
         before_attempt: Callable[[int], bool] = lambda _attempt: True,
+        after_failure: Callable[[], object] = lambda: None,
         row_count: int = 1,
         is_suspect: bool = False,
     ) -> CallResult:
@@ -235,7 +236,8 @@ class IterableClient:
         whole endpoint and does not count as an attempt of `max_attempts`; after 5 minutes of
         nothing but 429s the call gives up. `max_attempts` can only lower that of the client.
         `before_attempt(number)` is called right before an attempt is sent, or when it failed to
-        connect; if it returns False, neither this attempt nor a later one is made. `is_suspect`:
+        connect; if it returns False, neither this attempt nor a later one is made.
+        `after_failure()` is called when an attempt has failed that may be retried. `is_suspect`:
         the `row_count` rows are part of a batch that was not answered while others were.
         """
         max_attempts = min(max_attempts or self._max_attempts, self._max_attempts)
@@ -282,6 +284,8 @@ class IterableClient:
                 )
             if verdict is Verdict.DELIVERED:
                 break
+            if verdict is Verdict.UNAVAILABLE:
+                after_failure()
             if response.status == 429:
                 limited_at = limited_at if limited_count else self._clock()
                 limited_count += 1
@@ -310,8 +314,8 @@ class IterableClient:
         result = _to_result(endpoint, response, verdict, attempts, elapsed_seconds)
         if verdict is Verdict.UNAVAILABLE and not tried.are_used_up:
             breaker.count(tried)  # it was stopped, or met nothing but 429s
-            is_in_outage = tried.met_outage or (breaker.is_open and response.status != 429)
-            return replace(result, met_only_outage=is_in_outage)
+            is_in_outage = tried.met_outage or breaker.is_open
+            return replace(result, met_only_outage=is_in_outage and response.status != 429)
         # Before the API has answered, a 404 means a wrong address.
         if response.is_blocked and (self.has_api_answered or response.status != 404):
             return replace(result, code=NO_API_RESPONSE, is_blocked=True)
@@ -343,7 +347,8 @@ class IterableClient:
             return verdict
         breaker.note_unanswered(tried, sent_at, cause, is_answered=response.is_answer)
         if breaker.is_probe(tried):
-            if breaker.asks_for_fields() and self.get(USERS_GET_FIELDS).is_answer:
+            asks = breaker.asks_for_fields() and not self._stop.is_set()
+            if asks and self.get(USERS_GET_FIELDS).is_answer:
                 breaker.close_for_suspects()
             breaker.end_probe(tried)
         return verdict

@@ -167,7 +167,7 @@ def setup_logger(
     level, OSError if the file cannot be written.
     """
     console_level, file_level = _to_level(log_level), _to_level(file_level)
-    handlers: list[logging.Handler] = [_Console(sys.stderr, log_file)]
+    handlers: list[logging.Handler] = [_Console(sys.stderr, log_file, file_level)]
     handlers[0].setLevel(console_level)
     if log_file is not None:
         handlers.insert(0, _PrivateRotatingFile(log_file))
@@ -303,9 +303,12 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 c
     each of them. At DEBUG, or without a log file, it shows everything.
     """
 
-    def __init__(self, stream: TextIO, log_file: str | Path | None) -> None:
+    def __init__(self, stream: TextIO, log_file: str | Path | None, file_level: str) -> None:
         super().__init__(stream)
         self._log_file = log_file
+        # Retries are warnings: a file from ERROR up does not have each failure.
+        has_each = logging.getLevelName(file_level) <= logging.WARNING
+        self._where = f" (each one is in {log_file})" if has_each else ""
         self._failures: dict[str, _FailureCount] = {}
         if log_file is not None:
             self.addFilter(lambda record: not getattr(record, "file_only", False))
@@ -339,8 +342,8 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 c
             "name": count.logger,
             "levelno": count.level,
             "levelname": logging.getLevelName(count.level),
-            "msg": "%s: %s more in the last %.0f s (each one is in %s)",
-            "args": (kind, f"{count.hidden:,}", max(1.0, now - count.since), self._log_file),
+            "msg": "%s: %s more in the last %.0f s%s",
+            "args": (kind, f"{count.hidden:,}", max(1.0, now - count.since), self._where),
         }
         super().emit(logging.makeLogRecord(line))
         count.hidden, count.level, count.since = 0, logging.NOTSET, now

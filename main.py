@@ -162,6 +162,15 @@ def _prepare(
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    given, unknown = parser.parse_known_args(argv)
+    problem = problem_with_flags(given, unknown, parser.flag_names())
+    if problem:
+        parser.error(problem)
+    return given
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="main.py",
         description="Read the pro users with their latest page view from MySQL, update each "
@@ -222,11 +231,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
         help="read up to N delivered users back from Iterable and compare them",
     )
     action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
-    given, unknown = parser.parse_known_args(argv)
-    problem = problem_with_flags(given, unknown, parser.flag_names())
-    if problem:
-        parser.error(problem)
-    return given
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):

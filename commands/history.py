@@ -87,6 +87,6 @@ def history_lines(runs: Sequence[PastRun]) -> list[str]:
             f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"
             + ("" if seconds is None else f"  {seconds:,.1f} s  ")
             + ", ".join(counts)
-            + (f"  ({run.reason})" if run.reason else "")
+            + (f"  ({run.reason})".replace("\n", " ") if run.reason else "")
         )
     return lines or ["No run yet."]

@@ -21,6 +21,8 @@ from reporting.summary import failed_rows
 from state.database import StateError
 from state.lock import RunInProgressError
 from state.news import ToldNews, hash_of, read_told_news, write_told_news
+from state.project import OtherAddressError
+from sync.field_types import FieldTypesError
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
 
@@ -87,7 +89,7 @@ class RunNews:
     def _has_state_file(self, error: BaseException | None) -> bool:
         """Return whether the run found the state file in order; a damaged one is never written."""
         if isinstance(error, StateError):
-            return isinstance(error, RunInProgressError)
+            return isinstance(error, (RunInProgressError, OtherAddressError))
         return self.report is not None or not isinstance(error, Interrupted)
 
     def _lines(
@@ -95,11 +97,14 @@ class RunNews:
     ) -> Iterator[str]:
         report = self.report
         if report is not None:
-            yield from failure_news(report.new_failures, report.results_path)
+            # The rows of a run that a guard held back are not judged: they would be new every time.
+            if not report.is_held_back:
+                yield from failure_news(report.new_failures, report.results_path)
             yield from resolved_news(
-                report.resolved_failures,
+                report.summary.failures["resolved"],
                 failed_rows(report.summary.counts),
                 runs_again=is_completed and told.is_ended and not self._options.dry_run,
+                is_complete=is_completed and self._options.limit is None,
             )
         new = [
             text
@@ -107,7 +112,7 @@ class RunNews:
             if hash_of(form) not in told.warnings
         ]
         if isinstance(error, SyncError):  # "... Reading again from the first row."
-            new = [text for text in new if str(error) not in text]
+            new = [text for text in new if not any(line in text for line in error.lines)]
         yield from warning_news(new, self._settings.log_file)
 
     def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:
@@ -128,8 +133,15 @@ class RunNews:
 
 
 def _is_about_settings(error: BaseException) -> bool:
-    """Return whether an error is always told: nothing runs until somebody corrects the settings."""
-    return isinstance(error, SyncError) and error.exit_status == ExitStatus.BAD_SETTINGS
+    """Return whether an error is always told: nothing runs until somebody corrects the settings.
+
+    A guard is told like any other reason why a run ended.
+    """
+    return (
+        isinstance(error, SyncError)
+        and error.exit_status == ExitStatus.BAD_SETTINGS
+        and not isinstance(error, FieldTypesError)
+    )
 
 
 def _reason_of(error: BaseException) -> str:

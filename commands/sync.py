@@ -57,7 +57,9 @@ def run_sync(
 
 
 def _ping(health: Healthcheck, report: RunReport, stop: StopSignal) -> None:
-    summary = "\n".join(map(redact, report.lines()))
+    # The summary alone does not say why a run ended early: that is printed on standard error.
+    reason = [report.summary.reason, ""] if report.summary.reason else []
+    summary = "\n".join([*reason, *map(redact, report.lines())])
     if report.summary.status.startswith("completed"):  # with or without failed rows
         health.succeeded(summary)
     else:

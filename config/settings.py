@@ -132,6 +132,7 @@ required = partial(setting, "Required", None)
 database = partial(setting, "Database")
 selection = partial(setting, "What is sent")
 iterable = partial(setting, "Iterable")
+memory = partial(setting, "Memory and guards")
 output = partial(setting, "What a run leaves behind")
 monitoring = partial(setting, "Monitoring")
 
@@ -236,31 +237,32 @@ class Settings:
     outage_patience_seconds: float = iterable(
         "300",
         number(1, 86_400),
-        "Seconds that a run waits for an Iterable that does not answer, before it ends early.",
+        "Seconds that a run waits while Iterable does not answer, before it ends early.",
     )
 
-    state_file: Path = output(
+    state_file: Path = memory(
         "sync_state.sqlite3",
         regular_file,
         "Remembers what was delivered; use one file for each Iterable project and query.",
     )
-    rejected_retry_hours: int = output(
+    rejected_retry_hours: int = memory(
         "24",
         whole(0, 87_600),
         "Hours before content that Iterable has rejected is sent again; 0 sends it in every run.",
     )
-    rows_guard_factor: float = output(
+    rows_guard_factor: float = memory(
         "3",
         guard_factor,
-        "A run whose query returns so many times fewer or more rows than the runs of the last 14 "
-        "days sends nothing; 0 switches this guard off.",
+        "A run sends nothing if its query returns this many times fewer or more rows than the runs "
+        "of the last 14 days; 0 turns this off.",
     )
-    max_rejected_percent: float = output(
+    max_rejected_percent: float = memory(
         "50",
         number(0, 100),
         "When Iterable rejects more than this share of the profiles, or of the events, with one "
         "code, a run sends no more of them; 100 turns this off.",
     )
+
     sync_name: str = output(
         "",
         short_text,

@@ -204,7 +204,10 @@ class CircuitBreaker:
                 self._probe_at = self._clock() + self._wait_seconds
             elif not attempts.count_at_once:
                 self._in_a_row += 1
-                if self._in_a_row >= UNANSWERED_IN_A_ROW or attempts.seem_used_up:
+                # A request that has failed does not open it by its own attempts: something was
+                # answered after the earlier ones, and it does not wait to try again.
+                has_met_only_outage = attempts.seem_used_up and not attempts.are_used_up
+                if self._in_a_row >= UNANSWERED_IN_A_ROW or has_met_only_outage:
                     self._open()
 
     def note_blocked(self, cause: str) -> None:
@@ -222,6 +225,13 @@ class CircuitBreaker:
     def is_probe(self, attempts: Attempts) -> bool:
         """Return whether the request is the one that is tried while the breaker is open."""
         return self._probing is attempts
+
+    def lacks_a_probe(self) -> bool:
+        """Return whether it is time to try again, but no request waits to do so.
+
+        The requests that opened it may all have failed: they began before the last answer.
+        """
+        return self.is_open and not self._waiting and self._clock() >= self._probe_at
 
     def asks_for_fields(self) -> bool:
         """Return whether all of the few waiting requests have been tried since the opening."""
@@ -255,8 +265,8 @@ class CircuitBreaker:
                 self._in_a_row = 0
                 self._close()
                 logger.warning(
-                    "Iterable answers other requests than those to %s: the %d that wait have their "
-                    "last attempts.",
+                    "Iterable answers other requests than those to %s. The requests that wait (%d) "
+                    "are tried again, up to MAX_ATTEMPTS times each.",
                     self._endpoint,
                     count,
                 )
@@ -276,11 +286,12 @@ class CircuitBreaker:
 
     # The run
 
-    def open(self, cause: str) -> None:
-        """Open the breaker: parts of a split batch have got no answer."""
+    def open(self, cause: str, unanswered_since: float) -> None:
+        """Open the breaker unless anything was answered since: some requests were not."""
         with self._changed:
-            self._last_cause = cause
-            self._open()
+            if self._answered_at < unanswered_since:
+                self._last_cause = cause
+                self._open()
 
     def watch(self) -> str | None:
         """Log an outage once a minute; return why the run has to end, None if it goes on."""
@@ -384,10 +395,15 @@ class CircuitBreakers:
         breaker = self._breakers.get(endpoint)
         return breaker is not None and breaker.is_open
 
-    def open(self, endpoint: str, cause: str) -> None:
-        """Open the breaker of an endpoint."""
+    def lacks_a_probe(self, endpoint: str) -> bool:
+        """Return whether the breaker of an endpoint needs another request to try again."""
+        breaker = self._breakers.get(endpoint)
+        return breaker is not None and breaker.lacks_a_probe()
+
+    def open(self, endpoint: str, cause: str, unanswered_since: float = float("inf")) -> None:
+        """Open the breaker of an endpoint unless that has answered anything since."""
         if endpoint in self._breakers:
-            self._breakers[endpoint].open(cause)
+            self._breakers[endpoint].open(cause, unanswered_since)
 
     def note_fields(self) -> None:
         """Note that getFields was answered."""

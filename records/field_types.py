@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-CONSTANT_FIELD = "recent_page_view"  # always true, so no setting can change its type
+from records.mapping import PROFILE_FLAG
 
 # Iterable's type of a field -> the types of values that fit. A value's type is one of Iterable's;
 # "date" is a text in a date format. Two types exist for columns only: "text" (may or may not hold
@@ -94,7 +94,7 @@ def display_type(our_type: str, iterable_type: str) -> str:
 def advice(field: str, iterable_type: str, our_type: str) -> str:
     """Return what to change so that the value fits: the query, USER_FIELDS or the project."""
     expected = iterable_type.lower()
-    if field == CONSTANT_FIELD:
+    if field == PROFILE_FLAG:  # always true, so no setting can change its type
         return f"use an Iterable project in which {field} is boolean or does not exist yet"
     if "." in field:
         return f"change {field} in the JSON that the query returns"

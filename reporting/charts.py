@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from reporting.formatting import duration
+from reporting.formatting import counted, duration
 from reporting.measurements import LatencyBucket, Measurements, clock_time
 
 _MIN_SHARE_PERCENT = 1.2  # so that one row in a million is still visible
@@ -94,7 +94,7 @@ def latencies(buckets: Sequence[LatencyBucket], slowest_seconds: float) -> str:
             max(place(bucket.to_seconds) - place(bucket.from_seconds), 0.4),
             95 * bucket.calls / most,
             f"{duration(bucket.from_seconds)} to {duration(bucket.to_seconds)}: "
-            f"{bucket.calls:,} call{'' if bucket.calls == 1 else 's'}",
+            f"{counted(bucket.calls, 'call')}",
         )
         for bucket in buckets
         if bucket.calls

@@ -1,4 +1,4 @@
-"""Formatting for the report: external text, times, shares and settings. Pure functions."""
+"""Formatting: counts; for the report external text, times, shares and settings. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _MAX_CHARACTERS = 2_000  # of one external text
 
 # Lone surrogates and noncharacters: XML does not allow them, and `redact` leaves them.
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, which takes an s in the plural: 1 file, 1,200 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def safe_text(value: object) -> str:

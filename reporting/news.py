@@ -81,20 +81,26 @@ def failure_news(failures: Sequence[Failure], results_path: Path | None) -> Iter
         yield f"Each of these rows is in {results_path}"
 
 
-def resolved_news(resolved: int, still_failing: int, *, runs_again: bool) -> Iterator[str]:
+def resolved_news(
+    resolved: int, still_failing: int, *, runs_again: bool, is_complete: bool
+) -> Iterator[str]:
     """Yield the line that says that something works again; none where nothing does.
 
-    `runs_again` means that the run reached its end after others had not.
+    `runs_again` means that the run reached its end after others had not, `is_complete` that it
+    reached its end and had all rows: without that nobody knows whether all is well.
     """
     news = ["a run reached its end again"] if runs_again else []
     if resolved:
         failures = "1 failure is" if resolved == 1 else f"{resolved:,} failures are"
         news.append(f"{failures} resolved")
-    if news and not still_failing:
-        yield f"All is well again: {' and '.join(news)}."
-    elif news:
+    if not news:
+        return
+    text = " and ".join(news)
+    if still_failing:
         rows = "1 row still fails" if still_failing == 1 else f"{still_failing:,} rows still fail"
-        yield f"{' and '.join(news).capitalize()}; {rows}."
+        yield f"{text.capitalize()}; {rows}."
+    else:
+        yield f"All is well again: {text}." if is_complete else f"{text.capitalize()}."
 
 
 def warning_news(warnings: Sequence[str], log_file: Path | None) -> Iterator[str]:

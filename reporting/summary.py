@@ -15,6 +15,7 @@ import orjson
 
 from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time, named_field
 from records.rows import INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
+from reporting.formatting import counted
 
 SCHEMA_VERSION = 1
 # The keys of the results file before `records`, in order.
@@ -250,10 +251,13 @@ def summary_lines(
     failures: Sequence[Failure],
     files: Sequence[Path],
     left_out: Sequence[str] = (),
+    *,
+    is_held_back: bool = False,
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
     `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
+    `is_held_back` means that a guard let nothing be sent, as it would the next time.
     """
     status = summary.status.replace("_", " ")
     name = f" of {summary.sync}" if summary.sync else ""
@@ -273,6 +277,8 @@ def summary_lines(
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:
         lines.append("  Nothing was sent. Run without --dry-run to send.")
+    elif is_held_back:
+        lines.append("  Nothing was sent.")
     else:
         lines += _next_lines(summary, failures, left_out)
     return lines
@@ -294,7 +300,7 @@ def _next_lines(
 ) -> list[str]:
     verdicts = {failure.verdict for failure in failures}
     if left_out:
-        return ["  The next run tries some of the rows that were left out first."]
+        return ["  The next run first tries some of the rows that were left out."]
     lines = []
     if verdicts & _RETRIED or summary.counts[Outcome.NOT_ATTEMPTED]:
         lines.append("  The next run retries what did not get through.")
@@ -317,7 +323,7 @@ def _failure_lines(failures: Mapping[str, int]) -> list[str]:
 
 
 def _calls_text(summary: RunSummary) -> str:
-    calls = f"{summary.api_calls:,} API call{'' if summary.api_calls == 1 else 's'}"
+    calls = counted(summary.api_calls, "API call")
     if not summary.retries:
         return calls
     return f"{calls} ({summary.retries:,} {'retry' if summary.retries == 1 else 'retries'})"

@@ -59,6 +59,9 @@ SCHEMA_STEPS: Sequence[str] = (
         judged_at INTEGER, first_failed_at INTEGER, runs_failed INTEGER, row_count INTEGER,
         PRIMARY KEY (row_key, kind)
     ) WITHOUT ROWID;
+    INSERT INTO remembered SELECT 'delivered_profile_settings', value FROM remembered
+    WHERE name = 'profile_settings'
+        AND EXISTS (SELECT 1 FROM delivered WHERE profile_at IS NOT NULL);
     """,
 )
 
@@ -135,17 +138,20 @@ def open_state(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqlite3.Co
 def open_for_reading(path: Path, *, steps: Sequence[str] = SCHEMA_STEPS) -> sqlite3.Connection:
     """Open the file without changing it; a file that does not exist is read as an empty one.
 
-    Of a file that has to be upgraded, a temporary copy is upgraded and opened.
+    Only what a killed run left unfinished is rolled back. Of a file that has to be upgraded, a
+    temporary copy is upgraded and opened.
     """
     with state_errors(path):
-        if path.exists() and not path.is_file():
-            raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
+        if path.exists():
+            if not path.is_file():
+                raise StateError(f"{path} is not a regular file: choose another STATE_FILE.")
+            with path.open("rb") as file:
+                _check_header(path, file.read(_HEADER_BYTES))
+            _roll_back_unfinished(path)
         if not path.exists() or path.stat().st_size == 0:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             _upgrade(connection, 0, steps)
             return connection
-        with path.open("rb") as file:
-            _check_header(path, file.read(_HEADER_BYTES))
         connection = sqlite3.connect(
             to_uri(path, "ro"), uri=True, isolation_level=None, timeout=10.0
         )
@@ -174,6 +180,19 @@ def close_after_reading(path: Path, connection: sqlite3.Connection) -> None:
             writer = sqlite3.connect(to_uri(path, "rw"), uri=True)
             with contextlib.closing(writer):
                 writer.execute("PRAGMA user_version").fetchone()
+
+
+def _roll_back_unfinished(path: Path) -> None:
+    """Roll back the transaction of a run that was killed while it created the file.
+
+    SQLite does so on the next access, but refuses it to a connection that only reads. Later there
+    is no such journal, because the file has a write-ahead log.
+    """
+    journal = path.with_name(path.name + "-journal")
+    if journal.exists() and journal.stat().st_size > 0:
+        writer = sqlite3.connect(to_uri(path, "rw"), uri=True, timeout=10.0)
+        with contextlib.closing(writer):
+            writer.execute("PRAGMA user_version").fetchone()
 
 
 def _has_write_ahead_log(path: Path) -> bool:

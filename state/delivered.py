@@ -17,6 +17,7 @@ import orjson
 
 from records.rows import RequestKind
 from state.database import state_errors
+from state.outbox_file import IS_NEEDED
 
 _RECORD = {
     RequestKind.PROFILE: """
@@ -98,13 +99,13 @@ class DeliveredTable:
             for kind in RequestKind:
                 self._database.execute(
                     f"UPDATE delivered SET {kind.value}_hash = NULL"  # noqa: S608 - our own names
-                    f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN (SELECT user_key"
-                    f" FROM outbox WHERE kind IS NULL AND {kind.value} IS NOT NULL)"
+                    f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN"
+                    f" (SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]})"
                 )
             if self._has_event_ids:
                 self._database.execute(
-                    "UPDATE delivered SET event_hash = NULL WHERE event_id IN"
-                    " (SELECT event_id FROM outbox WHERE kind IS NULL AND event IS NOT NULL)"
+                    "UPDATE delivered SET event_hash = NULL WHERE event_id IN"  # noqa: S608
+                    f" (SELECT event_id FROM outbox WHERE {IS_NEEDED[RequestKind.EVENT]})"
                 )
 
     def keep_events(self, event_settings: int) -> None:
@@ -142,7 +143,7 @@ class DeliveredTable:
             self._database.executemany(_RECORD[kind], values)
 
     def has_users(self) -> bool:
-        """Return whether the table has any row."""
+        """Return whether anything was delivered to anybody yet."""
         with state_errors(self._path):
             found = self._database.execute("SELECT 1 FROM delivered LIMIT 1")
             return found.fetchone() is not None
@@ -177,11 +178,6 @@ class DeliveredTable:
                 (orjson.dumps(list(user_keys)).decode(),),
             )
             return {user_key: DeliveredUser(*rest) for user_key, *rest in found}
-
-    def is_empty(self) -> bool:
-        """Return whether nothing was delivered to anybody yet."""
-        with state_errors(self._path):
-            return not self._database.execute("SELECT 1 FROM delivered LIMIT 1").fetchone()
 
     def count(self) -> int:
         """Return the number of users in the table."""

@@ -27,7 +27,7 @@ from records.identity import to_change_hash
 from records.outcomes import JSON, UNREACHABLE_CODES, Verdict
 from records.rows import INVALID_ROW, FailureAge, FailureAges, Finished, RequestKind, common_reason
 from state.database import state_errors
-from state.outbox_file import Held, OutboxRow
+from state.outbox_file import IS_NEEDED, VERDICT_COLUMN, Held, OutboxRow
 
 _SECONDS_PER_HOUR = 3_600
 # A run of a daily cron job may judge a row some seconds earlier in the day than the run before.
@@ -37,7 +37,7 @@ _CHUNK_ROWS = 1_000  # invalid rows that are looked up at a time
 
 # Values of another type, which no version of this program writes, must not break a comparison.
 _FIRST_FAILED_AT = f"max(0, min({_MAX_UNIX_SECONDS}, CAST(first_failed_at AS INTEGER)))"
-_RUNS_FAILED = "max(1, min(1000000000, CAST(runs_failed AS INTEGER)))"
+_RUNS_FAILED = "max(0, min(1000000000, CAST(runs_failed AS INTEGER)))"
 _ROW_COUNT = "max(0, min(1000000000, CAST(row_count AS INTEGER)))"
 
 _RECORD = """
@@ -59,11 +59,12 @@ _NOTE_AGE = f"""
     ))) WHERE seq = :seq
 """  # noqa: S608 - our own text
 _USERS_OF_SEQS = "SELECT user_key FROM outbox WHERE seq IN (SELECT value FROM json_each(:seqs))"
-_VERDICTS = {RequestKind.PROFILE: "update_verdict", RequestKind.EVENT: "event_verdict"}
 # What this read still needs. The requests that are held back are in it.
 _OPEN = {
-    "profile": "SELECT user_key FROM outbox WHERE kind IS NULL AND profile IS NOT NULL",
-    "event": "SELECT user_key FROM outbox WHERE kind IS NULL AND event IS NOT NULL",
+    **{
+        kind.value: f"SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"  # noqa: S608 - our own text
+        for kind in RequestKind
+    },
     INVALID_ROW: "SELECT failure_key FROM outbox WHERE failure_key IS NOT NULL",
 }
 
@@ -110,6 +111,18 @@ class FailureTable:
         with state_errors(self._path):
             self._has_rows = self._exists()
         self._has_held_requests = self._has_invalid_rows = False
+
+    def leave_untold(self, since: float) -> None:
+        """Let failures be new once more that came up since then (unix seconds).
+
+        The run that met them was killed, so nobody was told. Its rejections stay remembered.
+        """
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE failures SET runs_failed = 0"
+                " WHERE runs_failed = 1 AND first_failed_at >= ?",
+                (int(since),),
+            )
 
     def hold_back(self, rows: Sequence[OutboxRow]) -> tuple[Sequence[OutboxRow], Sequence[HeldRow]]:
         """Return the rows to insert, and which of them Iterable has rejected not long ago.
@@ -234,12 +247,13 @@ class FailureTable:
                 (kind.value, code, int(since)),
             )
 
-    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> None:
+    def count_run_before(self, kind: RequestKind, seqs: Sequence[int]) -> int:
         """Count the run before for the rejected ones of these rows, so that they are known.
 
-        It left them out because others were rejected, and said so. The caller commits.
+        It left them out because others were rejected, and said so. The caller commits. Returns how
+        many of the rows were rejected.
         """
-        verdict = _VERDICTS[kind]
+        verdict = VERDICT_COLUMN[kind]
         with state_errors(self._path):
             rejected = self._database.execute(
                 f"SELECT seq, user_key FROM outbox WHERE {verdict} = 'rejected'"  # noqa: S608
@@ -254,6 +268,7 @@ class FailureTable:
             self._database.executemany(
                 _NOTE_AGE, [{"kind": kind.value, "seq": seq} for seq, _user_key in rejected]
             )
+        return len(rejected)
 
     def rejected_users(
         self, kind: RequestKind, code: str | None, since: float, limit: int
@@ -309,12 +324,6 @@ class FailureTable:
             "at": int(finished.finished_at),
         }
 
-    def count(self) -> int:
-        """Return the number of rows in the table."""
-        with state_errors(self._path):
-            count: int = self._database.execute("SELECT count(*) FROM failures").fetchone()[0]
-            return count
-
     def _exists(self) -> bool:
         return bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM failures)").fetchone()[0])
 
@@ -338,7 +347,7 @@ class FailureTable:
             self._database.execute(
                 "UPDATE failures SET runs_failed = runs_failed + 1 WHERE kind = ? AND row_key IN"  # noqa: S608 - our own names
                 " (SELECT user_key FROM outbox WHERE kind IS NULL AND held IS NOT NULL"
-                f" AND {_VERDICTS[kind]} IS NOT NULL)",
+                f" AND {VERDICT_COLUMN[kind]} IS NOT NULL)",
                 (kind.value,),
             )
 

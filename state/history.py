@@ -56,9 +56,19 @@ class RunHistory:
         self._path = path
         self._database = database
 
-    def begin(self, run_id: str, mode: str, started_at: datetime) -> None:
-        """Add a run; earlier runs that are still marked as running were killed."""
+    def begin(self, run_id: str, mode: str, started_at: datetime) -> float | None:
+        """Add a run; earlier runs that are still marked as running were killed.
+
+        Returns the start of the first of these in unix seconds, None if there are none.
+        """
         with state_errors(self._path):
+            (killed_run,) = self._database.execute(
+                "SELECT min(CAST(started_at AS TEXT)) FROM runs WHERE status = ?", (RUNNING,)
+            ).fetchone()
+            try:
+                killed_at = datetime.fromisoformat(killed_run).timestamp() if killed_run else None
+            except (ValueError, OverflowError):
+                raise sqlite3.DatabaseError("malformed run in the history") from None
             self._database.execute(
                 "UPDATE runs SET status = ?, reason = ? WHERE status = ?",
                 (KILLED, UNFINISHED, RUNNING),
@@ -72,6 +82,7 @@ class RunHistory:
                 " AND ifnull(started_at, '') < ?",
                 (KEPT_RUNS, _compared_since(started_at)),
             )
+        return killed_at
 
     def end(
         self,
@@ -108,17 +119,28 @@ class RunHistory:
         """Return how many rows the completed runs of the last 14 days read.
 
         Left out are dry runs, incomplete reads, and all runs before the newest one that
-        --ignore-guards let through.
+        --ignore-guards let through. So are runs of a clock that was ahead, once a later run had the
+        right time: the query returns nothing for a window in the future.
         """
         counts: list[int] = []
+        has_right_time = False
         with state_errors(self._path):
             found = self._database.execute(
-                "SELECT json_extract(counts, '$.total_users'), json_extract(counts, ?) FROM runs"
+                "SELECT started_at > ?, json_extract(counts, '$.total_users'),"
+                " json_extract(counts, ?) FROM runs"
                 " WHERE status IN ('completed', 'completed_with_failures') AND started_at >= ?"
                 " AND json_extract(counts, ?) ORDER BY rowid DESC",
-                (f"$.{STARTS_ROW_COUNTS}", _compared_since(now), f"$.{IS_COMPLETE_READ}"),
+                (
+                    _as_started_at(now),
+                    f"$.{STARTS_ROW_COUNTS}",
+                    _compared_since(now),
+                    f"$.{IS_COMPLETE_READ}",
+                ),
             )
-            for row_count, starts_row_counts in found:
+            for is_in_the_future, row_count, starts_row_counts in found:
+                if is_in_the_future and has_right_time:
+                    continue
+                has_right_time = has_right_time or not is_in_the_future
                 if type(row_count) is not int:
                     raise sqlite3.DatabaseError("malformed run in the history")
                 counts.append(row_count)
@@ -129,8 +151,11 @@ class RunHistory:
 
 def _compared_since(now: datetime) -> str:
     """Return the start of the compared days as `started_at` is written."""
-    start = now.astimezone(timezone.utc) - timedelta(days=COMPARED_DAYS)
-    return start.isoformat(timespec="seconds")
+    return _as_started_at(now - timedelta(days=COMPARED_DAYS))
+
+
+def _as_started_at(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
 
 
 def _to_past_run(row: Sequence[Any]) -> PastRun:

@@ -1,34 +1,40 @@
 """The kinds of request that the last run ended, because Iterable rejected most of them.
 
 The next run tries some of the rows first, each alone. What is noted are user keys and a code, as
-JSON in the table `remembered`.
+JSON in the table `remembered`: users whose request was left out, and users whose request was
+rejected. The former are tried where there are enough of them, because they show what is still to
+be sent; the rejected ones may be exceptions that stand together in the query's order.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
 from records.rows import RequestKind
 from state.database import state_errors
+from state.outbox_file import IS_NEEDED, VERDICT_COLUMN
+from state.remembered import RememberedTable
 
-_VERDICT: Mapping[RequestKind, str] = {
-    RequestKind.PROFILE: "update_verdict",
-    RequestKind.EVENT: "event_verdict",
-}
-# More than are tried: some leave the query until the next run. One half of them were rejected, the
-# other half left out. The former may be exceptions that stand together in the query's order.
-MAX_NOTED_REJECTIONS = 100
+# Of each kind of user. More than are tried: some leave the query until the next run.
+MAX_NOTED_USERS = 100
+
+
+class NotedUsers(NamedTuple):
+    """The keys of users of a kind of request that has ended."""
+
+    left_out: Sequence[int]
+    rejected: Sequence[int]
 
 
 class MassRejectionMemory:
     """The notes in an open state file. Raises StateError."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self._path = path
+    def __init__(self, remembered: RememberedTable, database: sqlite3.Connection) -> None:
+        self._remembered = remembered
         self._database = database
 
     def code(self, kind: RequestKind) -> str | None:
@@ -39,46 +45,43 @@ class MassRejectionMemory:
         note = self._read(kind)
         return str(note.get("code") or "") if note else None
 
-    def users(self, kind: RequestKind) -> Sequence[int]:
-        """Return the keys of the noted users."""
-        users = self._read(kind).get("users")
-        return [each for each in users if isinstance(each, int)] if isinstance(users, list) else []
+    def users(self, kind: RequestKind) -> NotedUsers:
+        """Return the noted users."""
+        note = self._read(kind)
+        return NotedUsers(*(_to_keys(note.get(name)) for name in NotedUsers._fields))
 
     def note(self, kind: RequestKind, code: str | None, rejected: Sequence[int]) -> None:
         """Note that a kind has ended; the caller commits.
 
-        `rejected` are the keys of up to `MAX_NOTED_REJECTIONS` users whose request was rejected. As
-        many users whose request waits in the outbox are added.
+        `rejected` are the keys of up to `MAX_NOTED_USERS` users whose request was rejected. As many
+        users whose request waits in the outbox are added.
         """
-        with state_errors(self._path):
+        with state_errors(self._remembered.path):
             waiting = self._database.execute(
                 "SELECT user_key FROM (SELECT user_key, count(*) OVER () AS total,"  # noqa: S608 - our own names
-                " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox WHERE kind IS NULL"
-                f" AND {kind.value} IS NOT NULL AND {_VERDICT[kind]} IS NULL)"
+                " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox"
+                f" WHERE {IS_NEEDED[kind]} AND {VERDICT_COLUMN[kind]} IS NULL)"
                 " WHERE place % max(1, total / :most) = 0 LIMIT :most",
-                {"most": MAX_NOTED_REJECTIONS},
+                {"most": MAX_NOTED_USERS},
             )
-            users = [*rejected, *(user_key for (user_key,) in waiting)]
-            self._database.execute(
-                "INSERT OR REPLACE INTO remembered VALUES (?, ?)",
-                (_name(kind), orjson.dumps({"code": code, "users": users}).decode()),
-            )
+            users = NotedUsers([user_key for (user_key,) in waiting], rejected)
+        note = {"code": code, **users._asdict()}
+        self._remembered.write(_name(kind), orjson.dumps(note).decode())
 
     def forget(self, kind: RequestKind) -> None:
         """Forget the note: Iterable accepts these requests again."""
-        with state_errors(self._path):
-            self._database.execute("DELETE FROM remembered WHERE name = ?", (_name(kind),))
+        self._remembered.forget(_name(kind))
 
     def _read(self, kind: RequestKind) -> dict[str, object]:
-        with state_errors(self._path):
-            found = self._database.execute(
-                "SELECT CAST(value AS BLOB) FROM remembered WHERE name = ?", (_name(kind),)
-            ).fetchone()
         try:
-            note = orjson.loads(found[0]) if found else {}
-        except (ValueError, TypeError):  # no version of this program writes such a value
+            note = orjson.loads(self._remembered.read(_name(kind)) or "{}")
+        except ValueError:  # no version of this program writes such a value
             return {}
         return note if isinstance(note, dict) else {}
+
+
+def _to_keys(value: object) -> Sequence[int]:
+    return [each for each in value if isinstance(each, int)] if isinstance(value, list) else []
 
 
 def _name(kind: RequestKind) -> str:

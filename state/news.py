@@ -24,6 +24,7 @@ from state.database import (
     state_errors,
     to_uri,
 )
+from state.remembered import RememberedTable
 
 _NAME = "news"
 _TIMEOUT_SECONDS = 2.0  # another run may be writing
@@ -51,12 +52,10 @@ def read_told_news(path: Path) -> ToldNews:
     with state_errors(path):
         database = _open(path, "ro")
         try:
-            found = database.execute(
-                "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (_NAME,)
-            ).fetchone()
+            text = RememberedTable(path, database).read(_NAME)
         finally:
             close_after_reading(Path(os.path.realpath(path)), database)
-    return _to_told_news(found[0]) if found else ToldNews()
+    return _to_told_news(text or "")
 
 
 def write_told_news(path: Path, told: ToldNews) -> None:
@@ -64,10 +63,7 @@ def write_told_news(path: Path, told: ToldNews) -> None:
     warnings = dict(list(told.warnings.items())[:MAX_WARNINGS])
     entry = {"warnings": warnings, "endings": dict(told.endings), "is_ended": told.is_ended}
     with state_errors(path), closing(_open(path, "rw")) as database:
-        database.execute(
-            "INSERT OR REPLACE INTO remembered VALUES (?, ?)",
-            (_NAME, orjson.dumps(entry).decode()),
-        )
+        RememberedTable(path, database).write(_NAME, orjson.dumps(entry).decode())
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +16,12 @@ from datetime import datetime, timezone
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from records.identity import RowKey
-from records.mapping import InvalidRow, RowMapping, SyncRecord
+from records.mapping import InvalidRow, RowMapping
 from records.outcomes import CallResult
 from records.rows import (
     SHARED_EVENT_ID,
@@ -40,9 +39,11 @@ from state.database import (
     state_errors,
 )
 from state.delivered import DeliveredTable, Hashes
+from state.delivered_samples import DeliveredSample, DeliveredSamples
 from state.failures import FailureTable
 from state.history import RunHistory
-from state.mass_rejections import MAX_NOTED_REJECTIONS, MassRejectionMemory
+from state.mapping_settings import MappingSettings
+from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
 from state.outbox_file import (
     Held,
     OutboxRow,
@@ -51,17 +52,13 @@ from state.outbox_file import (
     release_free_pages,
 )
 from state.project import Match, Project, ProjectMemory
+from state.remembered import RememberedTable
 
 _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
-_MAX_SAMPLES = 5  # of each kind of request
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
-# Names in the table `remembered`: what the settings of the newest delivery that began contributed
-# to its profiles and events (see `RowMapping`), and those of the newest delivered profile.
-_PROFILE_SETTINGS, _EVENT_SETTINGS = "profile_settings", "event_settings"
-_DELIVERED_PROFILE_SETTINGS = "delivered_profile_settings"
-_HASH_OF_SETTING = "hash_of_setting"
+_RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
 
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _PENDING = (
@@ -80,14 +77,6 @@ _RECORD = {
         "UPDATE outbox SET event_verdict = ?, event_result = ?, settled_at = ? WHERE seq = ?"
     ),
 }
-
-
-class DeliveredSample(NamedTuple):
-    """A row of this read whose present event, or profile with these values, was delivered."""
-
-    kind: RequestKind
-    record: SyncRecord
-    delivered_at: int  # unix seconds
 
 
 @dataclass(frozen=True)
@@ -138,8 +127,10 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.history = RunHistory(path, self._database)
-        self.mass_rejections = MassRejectionMemory(path, self._database)
-        self.project = ProjectMemory(path, self._database)
+        self._remembered = RememberedTable(path, self._database)
+        self.mass_rejections = MassRejectionMemory(self._remembered, self._database)
+        self.project = ProjectMemory(self._remembered)
+        self.mapping_settings = MappingSettings(self._remembered)
         self._is_read_only = read_only
         self._run_id = run_id or secrets.token_hex(8)
         self._mapping: RowMapping | None = None  # of this run's rows, once `fill` has committed
@@ -148,6 +139,7 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._keeps_note: set[RequestKind] = set()  # if all of these rows are rejected again
         self._has_noted_mapping = False
 
     def close(self) -> None:
@@ -182,18 +174,18 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
             if not self._is_read_only:
-                self._remember("run", self._run_id)
+                self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
             now_seconds = (now or datetime.now(timezone.utc)).timestamp()
             self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
-            samples: list[DeliveredSample] = []
+            samples = DeliveredSamples(self.delivered, mapping)
             has_to_send = False
             knows_users = not full_refresh and self.delivered.has_users()
             for chunk in chunks:
                 if takes_samples:
-                    self._take_samples(chunk, mapping, samples)
+                    samples.take(chunk)
                 sends = self._append(chunk, total, mapping, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
@@ -214,11 +206,11 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
-            changed_settings = self._changed_settings(mapping)
+            changed_settings = self.mapping_settings.changed_names(mapping)
         self._mapping = mapping
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
-            samples=tuple(samples),
+            samples=tuple(samples.found),
         )
 
     def _append(
@@ -278,40 +270,6 @@ class Outbox:
             values = tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
             self._database.execute(statement + ", ".join([row] * _ROWS_AT_ONCE), values)
         self._database.executemany(statement + row, rows[:alone])
-
-    def _take_samples(
-        self,
-        rows: Sequence[Sequence[Any]],
-        mapping: RowMapping,
-        samples: list[DeliveredSample],
-    ) -> None:
-        """Add rows that show what was delivered, until there are enough of each kind.
-
-        An event is known by its id, since other settings may have changed its hash.
-        """
-        missing = {
-            kind: _MAX_SAMPLES - sum(sample.kind is kind for sample in samples)
-            for kind in RequestKind
-        }
-        if not any(missing.values()):
-            return
-        keys = [mapping.key(row) for row in rows]
-        users = self.delivered.find(key.user_key for key in keys if key)
-        for row, key in zip(rows, keys, strict=True):
-            user = users.get(key.user_key) if key else None
-            if key is None or user is None:
-                continue
-            record = mapping.to_record(row)
-            if isinstance(record, InvalidRow):
-                continue
-            is_event = user.event_hash is not None and user.event_id == record.event_id
-            for kind, is_known, delivered_at in (
-                (RequestKind.PROFILE, user.profile_hash == key.profile_hash, user.profile_at),
-                (RequestKind.EVENT, is_event, user.event_at),
-            ):
-                if is_known and missing[kind]:
-                    missing[kind] -= 1
-                    samples.append(DeliveredSample(kind, record, delivered_at or 0))
 
     def _events_with_other_settings(
         self,
@@ -380,47 +338,13 @@ class Outbox:
 
     def _count_changed_by_settings(self, mapping: RowMapping) -> int:
         """Count the delivered profiles that differ; 0 while the settings are the same."""
-        if self._remembered(_PROFILE_SETTINGS) in (None, str(mapping.profile_settings)):
+        if not self.mapping_settings.differ_for_profiles(mapping):
             return 0
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
-            " AND outbox.profile IS NOT NULL AND delivered.profile_hash IS NOT NULL"
+            " AND outbox.profile IS NOT NULL AND delivered.profile_hash <> outbox.profile_hash"
         ).fetchone()[0]
         return count
-
-    def _changed_settings(self, mapping: RowMapping) -> tuple[str, ...]:
-        """Return the names of the settings that changed; empty too if that is not remembered."""
-        remembered = self._remembered(_HASH_OF_SETTING)
-        if remembered is None:
-            return ()
-        try:
-            former = dict(orjson.loads(remembered))
-        except (ValueError, TypeError):
-            raise sqlite3.DatabaseError("malformed settings") from None
-        hashes = mapping.hash_of_setting
-        return tuple(name for name, value in hashes.items() if former.get(name) != value)
-
-    def _remember(self, name: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, value))
-
-    def _remembered(self, name: str) -> str | None:
-        found = self._database.execute(
-            "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (name,)
-        ).fetchone()
-        return None if found is None else found[0]
-
-    def has_delivered(self, mapping: RowMapping) -> bool:
-        """Return whether the newest profile that was delivered had the settings of this mapping."""
-        with state_errors(self.path):
-            return self._remembered(_DELIVERED_PROFILE_SETTINGS) == str(mapping.profile_settings)
-
-    def has_other_settings(self, mapping: RowMapping) -> bool:
-        """Return whether the last delivery had other settings than this mapping."""
-        with state_errors(self.path):
-            return self._remembered(_PROFILE_SETTINGS) not in (
-                None,
-                str(mapping.profile_settings),
-            ) or self._remembered(_EVENT_SETTINGS) not in (None, str(mapping.event_settings))
 
     def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
         """Yield user id and body of each profile that waits, in the query's order."""
@@ -454,11 +378,9 @@ class Outbox:
                 self.delivered.doubt_pending()
             else:
                 self.delivered.doubt_everything()
-                self._remember(_DELIVERED_PROFILE_SETTINGS, "")  # in another project
+                self.mapping_settings.forget_delivered_profile()
             self.delivered.keep_events(mapping.event_settings)
-            self._remember(_PROFILE_SETTINGS, str(mapping.profile_settings))
-            self._remember(_EVENT_SETTINGS, str(mapping.event_settings))
-            self._remember(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
+            self.mapping_settings.note_delivery(mapping, is_complete_read=is_complete_read)
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
@@ -473,8 +395,7 @@ class Outbox:
         """Raise StateError if another run has taken over the state file since `fill`."""
         if self._is_read_only or self._mapping is None:
             return
-        found = self._database.execute("SELECT value FROM remembered WHERE name = 'run'").fetchone()
-        if found != (self._run_id,):
+        if self._remembered.read(_RUN_ID) != self._run_id:
             raise StateError(
                 f"Another run has taken over the state file {self.path}, so this one ends. Run "
                 "again: what was not recorded is sent again."
@@ -509,41 +430,60 @@ class Outbox:
     def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
         """Return up to 20 rows of each kind of request that the last run ended, see `end_kind`.
 
-        What is noted is forgotten if a complete read needs the request for none of these users.
+        Rows that it left out come before those that were rejected. What is noted is forgotten if a
+        complete read needs the request for none of these users, or for no more than 20 in all: the
+        rows that are tried would be most of these, and a few that stay rejected would end every
+        run.
         """
         for kind in RequestKind:
-            users = self.mass_rejections.users(kind)
-            if not users:
+            noted = self.mass_rejections.users(kind)
+            if not any(noted):
                 continue
-            with state_errors(self.path):
-                found = self._database.execute(
-                    f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
-                    f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
-                    " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
-                    (orjson.dumps(users).decode(),),
-                ).fetchall()
-            count = min(_MAX_ROWS_TO_TRY, len(found))
-            chosen = [found[place * len(found) // count] for place in range(count)]
+            profiles, events = self.count_requests()
+            waiting = profiles if kind is RequestKind.PROFILE else events
+            chosen: list[PendingRow] = []
+            if waiting > _MAX_ROWS_TO_TRY:
+                left_out = self._some_waiting(kind, noted.left_out, _MAX_ROWS_TO_TRY)
+                if len(left_out) == _MAX_ROWS_TO_TRY:
+                    self._keeps_note.add(kind)
+                rest = _MAX_ROWS_TO_TRY - len(left_out)
+                chosen = sorted([*left_out, *self._some_waiting(kind, noted.rejected, rest)])
             if chosen:
-                self._tried_first[kind] = [PendingRow._make(row) for row in chosen]
+                self._tried_first[kind] = chosen
             elif self._is_complete_read:
                 self.mass_rejections.forget(kind)
         return self._tried_first
 
+    def _some_waiting(
+        self, kind: RequestKind, users: Sequence[int], max_rows: int
+    ) -> list[PendingRow]:
+        """Return some of these users' rows that need the request, from all over the query."""
+        with state_errors(self.path):
+            found = self._database.execute(
+                f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (orjson.dumps(users).decode(),),
+            ).fetchall()
+        count = min(max_rows, len(found))
+        return [PendingRow._make(found[place * len(found) // count]) for place in range(count)]
+
     def end_kind(self, kind: RequestKind, code: str | None) -> None:
         """Note that this run sends no more requests of a kind: most were rejected with this code.
 
-        The next run tries some of its users first. The rejections with this code, also those that
-        are still to be recorded, are not remembered.
+        The next run tries some of its users first: the same ones as this run, if all of them were
+        left out by the last run and rejected by this one. The rejections with this code, also those
+        that are still to be recorded, are not remembered.
         """
         since = self._delivery_began_at
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]
+            rejected_count = 0
             if tried and self.mass_rejections.code(kind) == (code or ""):
-                self.failures.count_run_before(kind, tried)
-            if len(tried) < _MAX_ROWS_TO_TRY:
-                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_REJECTIONS)
+                rejected_count = self.failures.count_run_before(kind, tried)
+            if kind not in self._keeps_note or rejected_count < len(tried):
+                rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_USERS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
 
@@ -575,7 +515,7 @@ class Outbox:
                 call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
             )
             if notes_mapping and self._mapping:
-                self._remember(_DELIVERED_PROFILE_SETTINGS, str(self._mapping.profile_settings))
+                self.mapping_settings.note_delivered_profile(self._mapping)
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:

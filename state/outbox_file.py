@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from records.rows import RequestKind
 from state.database import CACHE_KIBIBYTES
 
 _TABLE = """ outbox (  -- one row per row of the query
@@ -32,6 +33,15 @@ _TABLE = """ outbox (  -- one row per row of the query
     failure_key INTEGER,  -- of an invalid row, see state/failures.py
     failure_ages TEXT  -- JSON of `records.rows.FailureAges`; NULL: nothing has failed
 )"""
+# The column of a request's verdict, and the condition that a row needs the request, which may be
+# held back.
+VERDICT_COLUMN: Mapping[RequestKind, str] = {
+    RequestKind.PROFILE: "update_verdict",
+    RequestKind.EVENT: "event_verdict",
+}
+IS_NEEDED: Mapping[RequestKind, str] = {
+    kind: f"kind IS NULL AND {kind.value} IS NOT NULL" for kind in RequestKind
+}
 _PAGE_BYTES = 16_384  # a fifth less CPU time than with SQLite's usual 4,096
 
 

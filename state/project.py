@@ -7,19 +7,22 @@ users as unchanged and send nothing.
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from state.database import StateError, state_errors
+from state.database import StateError
+from state.remembered import RememberedTable
 
 IDENTIFY_BY = "email"  # what names a user in every request
 _NAMES = ("project_address", "project_identify_by", "project_key_salt", "project_key_hash")
 _JUDGE = "judging_project"  # whose rejections are remembered: a salted hash of address and key
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class OtherAddressError(StateError):
+    """The state file, which is in order, is of a project at another address."""
 
 
 @dataclass(frozen=True)
@@ -51,55 +54,39 @@ class Match(Enum):
 class ProjectMemory:
     """The noted project of an open state file. Raises StateError."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self._path = path
-        self._database = database
+    def __init__(self, remembered: RememberedTable) -> None:
+        self._remembered = remembered
 
     def match(self, project: Project) -> Match:
-        """Compare a project with the noted one; raises StateError where it is another one."""
-        with state_errors(self._path):
-            noted = dict(
-                self._database.execute(
-                    "SELECT name, CAST(value AS TEXT) FROM remembered WHERE name LIKE 'project_%'"
-                )
-            )
-        if not noted:
+        """Compare a project with the noted one; raises OtherAddressError where it is another."""
+        noted = [self._remembered.read(name) for name in _NAMES]
+        if noted == [None] * len(_NAMES):
             return Match.NOTHING_NOTED
-        address, identify_by, salt, key_hash = (noted.get(name) or "" for name in _NAMES)
+        address, identify_by, salt, key_hash = (text or "" for text in noted)
         if address != project.normal_address or identify_by != IDENTIFY_BY:
-            raise StateError(
-                f"The state file {self._path} remembers what was delivered to {address}, not to "
-                f"{project.normal_address}. Nothing was sent: set STATE_FILE to another file for "
-                "this project, or move that file away."
+            raise OtherAddressError(
+                f"The state file {self._remembered.path} remembers what was delivered to {address},"
+                f" not to {project.normal_address}. Nothing was sent: set STATE_FILE to another"
+                " file for this project, or move that file away."
             )
         return Match.SAME if _hash_key(project.api_key, salt) == key_hash else Match.OTHER_KEY
 
     def has_judged(self, project: Project) -> bool:
         """Return whether the remembered rejections come from this project and key."""
-        with state_errors(self._path):
-            found = self._database.execute(
-                "SELECT CAST(value AS TEXT) FROM remembered WHERE name = ?", (_JUDGE,)
-            ).fetchone()
-        salt, _dot, noted = (found[0] or "" if found else "").partition(".")
+        salt, _dot, noted = (self._remembered.read(_JUDGE) or "").partition(".")
         return bool(salt) and _hash_judge(project, salt) == noted
 
     def note_judging(self, project: Project) -> None:
         """Store a project as the one whose rejections are remembered; the caller commits."""
         salt = secrets.token_hex(16)
-        with state_errors(self._path):
-            self._database.execute(
-                "INSERT OR REPLACE INTO remembered VALUES (?, ?)",
-                (_JUDGE, f"{salt}.{_hash_judge(project, salt)}"),
-            )
+        self._remembered.write(_JUDGE, f"{salt}.{_hash_judge(project, salt)}")
 
     def note(self, project: Project) -> None:
         """Store a project; the caller commits."""
         salt = secrets.token_hex(16)
         values = (project.normal_address, IDENTIFY_BY, salt, _hash_key(project.api_key, salt))
-        with state_errors(self._path):
-            self._database.executemany(
-                "INSERT OR REPLACE INTO remembered VALUES (?, ?)", zip(_NAMES, values, strict=True)
-            )
+        for name, value in zip(_NAMES, values, strict=True):
+            self._remembered.write(name, value)
 
 
 def _hash_key(api_key: str, salt: str) -> str:

@@ -16,6 +16,7 @@ from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import BatchResult, body_of, split_in_two, to_batch_result
 from sync.dispatcher import (
     MAX_BLOCKED_ROWS,
+    AttemptFailed,
     CallReport,
     DelayedEvents,
     Report,
@@ -135,10 +136,10 @@ class BulkSender:
         settled: dict[int, CallResult] = {}
         parts = deque(_Part(rows) for rows in batches if rows)
         is_counted = not is_sample
-        needs_sample = self.guard.is_on and not is_sample
+        needs_sample = self.guard.judges(kind) and not is_sample
         refused_count = 0
         unanswered_in_a_row = blocked_alone = 0
-        began_at = self.client.now()  # of the last call
+        began_at = unanswered_since = self.client.now()  # of the last call; of those in a row
         while parts and self.guard.allows(kind):
             if blocked_alone >= MAX_BLOCKED_ROWS and not self.client.has_api_answered:
                 self.client.is_answering(began_at)  # perhaps only these rows are blocked
@@ -151,6 +152,7 @@ class BulkSender:
                 f"{len(part)} rows from user {part[0].user_id}",
                 max_attempts=_ATTEMPTS_OF_A_PART if is_unanswered and len(part) > 1 else None,
                 before_attempt=partial(self._before_attempt, report, kind, part),
+                after_failure=partial(report, AttemptFailed()),
                 is_suspect=is_unanswered and unanswered_in_a_row < _MAX_UNANSWERED_PARTS,
             )
             if not call.has_verdict:  # it was not sent: the kind or the run ended, or an outage
@@ -189,12 +191,14 @@ class BulkSender:
                     return settled, False
                 parts = rest
             blocked_alone += call.is_blocked and len(part) == 1
-            unanswered_in_a_row = (
-                unanswered_in_a_row + 1 if is_unanswered and is_now_unanswered else 0
-            )
+            if not (is_unanswered and is_now_unanswered):
+                unanswered_in_a_row = 0
+                continue
+            unanswered_since = unanswered_since if unanswered_in_a_row else began_at
+            unanswered_in_a_row += 1
             if unanswered_in_a_row == _MAX_UNANSWERED_PARTS:
                 cause = f"HTTP {call.http_status}" if call.http_status else str(call.code)
-                self.client.breakers.open(endpoint, cause)
+                self.client.breakers.open(endpoint, cause, unanswered_since)
         return settled, True
 
     def _send_sample(

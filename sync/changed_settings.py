@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# %s: which settings (`changed_names`), and how many.
-CHANGED_PROFILES = (
-    "%s changed since the last run. Profiles that became different and are sent again: %s"
-)
-KEPT_EVENTS = (
-    "%s changed since the last run. Delivered events are not sent again for that, except with "
-    "--full-refresh. Events that are different now: %s"
-)
+from state.outbox import FillSummary
+
 OF_PROFILES = ("USER_FIELDS", "SEND_NULLS", "DB_TIMEZONE")
 OF_EVENTS = ("EVENT_FIELDS", "DB_TIMEZONE")
+
+
+def changed_profiles_text(filled: FillSummary) -> str:
+    """Return which settings made delivered profiles different, and how many."""
+    names = changed_names(filled.changed_settings, OF_PROFILES)
+    return (
+        f"{names} changed since the last run. Profiles that became different and are sent again: "
+        f"{filled.changed_by_settings:,}"
+    )
+
+
+def kept_events_text(filled: FillSummary) -> str:
+    """Return which settings make delivered events different, which are not sent for that."""
+    names = changed_names(filled.changed_settings, OF_EVENTS)
+    return (
+        f"{names} changed since the last run. Delivered events are not sent again for that, except "
+        f"with --full-refresh. Events that are different now: {filled.kept_events:,}"
+    )
 
 
 def changed_names(changed_settings: Sequence[str], candidates: Sequence[str]) -> str:

@@ -60,6 +60,10 @@ class Started(NamedTuple):
     attempt: int  # 1, 2, ...
 
 
+class AttemptFailed(NamedTuple):
+    """The attempt that was started last has failed; the request may be tried again."""
+
+
 class DelayedEvents(NamedTuple):
     """Rows whose events are to be sent `EVENT_DELAY_SECONDS` from now."""
 
@@ -83,8 +87,9 @@ class Failed(NamedTuple):
     error: BaseException
 
 
+AnyReport = CallReport | DelayedEvents | Started | AttemptFailed
 # Hands a worker's report to the dispatcher; returns False if no further call may be made.
-Report = Callable[[CallReport | DelayedEvents | Started], bool]
+Report = Callable[[AnyReport], bool]
 
 
 class Sender(Protocol):
@@ -210,7 +215,7 @@ class Dispatcher:
         self._is_trying_first = False
         self._record()
         for kind in () if self._stop.is_set() else rows_of_kind:
-            if self._sender.guard.judge(kind) and self._sender.guard.allows(kind):
+            if self._sender.guard.accepts(kind):
                 self._outbox.mass_rejections.forget(kind)
         self._check_reports()
 
@@ -251,12 +256,14 @@ class Dispatcher:
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
-        endpoint = self._sender.endpoint(unit)
-        if self._sender.client.breakers.is_open(endpoint):
+        if self._in_flight >= self._sender.max_in_flight:
             return False
+        endpoint = self._sender.endpoint(unit)
+        breakers = self._sender.client.breakers
+        if breakers.is_open(endpoint):
+            return not self._waiting_count and breakers.lacks_a_probe(endpoint)
         rate = self._sender.client.rate_limiters[endpoint].rate
-        ahead = rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
-        return self._in_flight < self._sender.max_in_flight and self._waiting_count < ahead
+        return self._waiting_count < rate * _START_AHEAD_SECONDS + _START_AHEAD_UNITS
 
     def _start(self, unit: Rows, *, is_delayed: bool = False) -> None:
         self._in_flight += 1
@@ -288,13 +295,15 @@ class Dispatcher:
             self._waiting.discard(thread)
             self._waiting_count -= 1
 
-    def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
+    def _report(self, report: AnyReport) -> bool:
         thread = threading.get_ident()
         with self._starting:
             if isinstance(report, Started):
                 if self._is_aborted:
                     return False
                 self._under_way[thread] = report
+            elif isinstance(report, AttemptFailed):
+                self._under_way.pop(thread, None)
             elif not self._is_closed:
                 self._reports.put(report)
                 if isinstance(report, CallReport):
@@ -379,7 +388,7 @@ class Dispatcher:
         """Say and note at once that no more requests of a kind are sent in this run."""
         self._ended_count += 1
         logger.warning("Mass rejection: %s", ended)
-        self._record()
+        self._store_results()  # no row that is left out may be taken out of the outbox before
         self._outbox.end_kind(ended.kind, ended.code)
         if ended.kind is RequestKind.EVENT:
             for _due_at, seqs in self._delayed:
@@ -388,13 +397,16 @@ class Dispatcher:
             self._delayed.clear()
 
     def _record(self) -> None:
+        self._store_results()
+        if not self._stop.is_set():
+            self._on_recorded(self._first_open_seq())
+
+    def _store_results(self) -> None:
         self._recorded_at = time.monotonic()
         self._outbox.record([finished for call in self._unrecorded for finished in call.finished])
         # Emptied only now: if recording fails, `_shut_down` tries once more.
         calls, self._unrecorded = self._unrecorded, []
         self._on_progress(calls, self._rows_done)
-        if not self._stop.is_set():
-            self._on_recorded(self._first_open_seq())
 
     def _first_open_seq(self) -> int:
         """Return the `seq` before which every row is done and recorded."""

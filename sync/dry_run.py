@@ -5,29 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from config.settings import Settings
-from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
+from iterable_api.responses import (
+    EVENTS_TRACK,
+    EVENTS_TRACK_BULK,
+    USERS_BULK_UPDATE,
+    USERS_GET_FIELDS,
+    USERS_UPDATE,
+)
 from iterable_client import bulk_body
 from records.rows import PendingRow, RequestKind
-from state.outbox import DeliveredSample
+from reporting.formatting import counted
+from state.delivered_samples import DeliveredSample
 from sync.bulk import to_batches
 from sync.bulk_responses import body_of
 from sync.progress import pace_at_the_limits
 from sync.project_check import choose_samples
 
+FIELD_TYPES_REQUEST = (
+    "  No profile was delivered with these settings yet, so a run would first ask Iterable for the "
+    f"types of its profile fields ({USERS_GET_FIELDS}) and compare them."
+)
+
 
 def plan_lines(
-    settings: Settings, profiles: int, events: int, samples: Sequence[DeliveredSample] = ()
+    settings: Settings,
+    profiles: int,
+    events: int,
+    *,
+    samples: Sequence[DeliveredSample] = (),
+    is_new_mapping: bool = False,
+    is_held_back: bool = False,
 ) -> list[str]:
     """Return what a run would send, then what it would ask Iterable first.
 
-    `samples` are rows that show whether a new API key belongs to the same project.
+    `samples` are rows that show whether a new API key belongs to the same project. With
+    `is_new_mapping` these settings have not delivered any profile yet. `is_held_back` means that
+    the row-count guard would stop the run.
     """
+    if is_held_back:
+        return ["nothing would be sent, because the number of rows is unusual"]
     lines = [_requests_text(settings, profiles, events)]
     if chosen := choose_samples(samples):
         lines.append(
-            f"  A run first reads {_count(len(chosen), 'user')} back from Iterable, because "
+            f"  A run first reads {counted(len(chosen), 'user')} back from Iterable, because "
             "ITERABLE_API_KEY is new."
         )
+    if is_new_mapping and profiles:
+        lines.append(FIELD_TYPES_REQUEST)
     return lines
 
 
@@ -36,13 +60,9 @@ def _requests_text(settings: Settings, profiles: int, events: int) -> str:
     if not profiles and not events:
         return "nothing would be sent"
     pace = pace_at_the_limits(settings, profiles, events)
-    counts = f"{_count(profiles, 'profile')} and {_count(events, 'event')}"
+    counts = f"{counted(profiles, 'profile')} and {counted(events, 'event')}"
     limit = f"{pace.requests_per_second:,g} requests/s"
     return f"{counts} would be sent, about {_duration(pace.seconds)} at {limit}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -20,11 +20,6 @@ from records.field_types import advice, display_type, refuses, types_of
 
 logger = logging.getLogger(__name__)
 
-# For dry runs, which make no network call.
-FIRST_QUESTION = (
-    "No profile was delivered with these settings yet, so a run would first ask Iterable for the "
-    f"types of its profile fields ({USERS_GET_FIELDS}) and compare them."
-)
 _SCALARS = frozenset({str, int, float, bool})
 # The JSON type of a value, without looking at the value.
 _TYPE_NAMES: Mapping[type, Sequence[str]] = {
@@ -33,6 +28,10 @@ _TYPE_NAMES: Mapping[type, Sequence[str]] = {
     float: ("double",),
     bool: ("boolean",),
 }
+
+
+class FieldTypesError(ConfigError):
+    """Iterable would refuse every value of a field."""
 
 
 class Clash(NamedTuple):
@@ -126,7 +125,7 @@ def _counted(
 
 
 def report(comparison: Comparison, *, is_ignored: bool) -> None:
-    """Log what was found; raises ConfigError where no value of a field fits.
+    """Log what was found; raises FieldTypesError where no value of a field fits.
 
     With `is_ignored` (--ignore-guards) it warns instead.
     """
@@ -142,18 +141,15 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
                 "same, run once with --ignore-guards."
             )
         else:
+            # One text: warnings of two fields must not pass for the same one (`reporting.news`).
             logger.warning(
-                "%s is %s in Iterable, but %s of the rows to send have a value that is %s (%s): "
-                "Iterable rejects such rows. To fix it: %s.",
-                clash.field,
-                clash.iterable_type,
-                f"{clash.rows:,}",
-                sent,
-                example,
-                fix,
+                "%s",
+                f"{clash.field} is {clash.iterable_type} in Iterable, but {clash.rows:,} of the "
+                f"rows to send have a value that is {sent} ({example}): Iterable rejects such "
+                f"rows. To fix it: {fix}.",
             )
     if problems:
-        raise ConfigError(problems)
+        raise FieldTypesError(problems)
     if comparison.new_fields:
         logger.info(
             "Profile fields that are new to Iterable, where the first value fixes the type: %s",
@@ -188,7 +184,7 @@ class FieldTypesRequest:
             status, code = self._response.status, self._response.code
             logger.warning(
                 "The types of the profile fields could not be compared with those in Iterable "
-                "(%s: %s). The rows are sent all the same.",
+                "(%s: %s). The run goes on without that.",
                 USERS_GET_FIELDS,
                 code if status is None else f"HTTP {status} {code or ''}".strip(),
             )

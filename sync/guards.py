@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from errors import SyncError
+from reporting.formatting import counted
 from state.history import RowCounts, RunHistory, to_history_entry
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,9 @@ def describe_counts(counts: Sequence[int]) -> str:
 
 def explain_row_count(row_count: int, counts: Sequence[int]) -> str:
     """Return the message for an unusual number of rows."""
-    rows = "1 row" if row_count == 1 else f"{row_count:,} rows"
     return (
-        f"The query returned {rows}; {describe_counts(counts)}. If that is right, run once with "
-        "--ignore-guards."
+        f"The query returned {counted(row_count, 'row')}; {describe_counts(counts)}. If that is "
+        "right, run once with --ignore-guards."
     )
 
 
@@ -76,6 +76,7 @@ class RowCountGuard:
         self._is_ignored = is_ignored
         self._is_dry_run = is_dry_run
         self._was_overruled = False
+        self.would_hold_back = False  # set in a dry run, whose read has an unusual number of rows
 
     def may_stop(self, history: RunHistory, now: datetime) -> bool:
         """Return whether there is anything to compare the read with."""
@@ -89,11 +90,12 @@ class RowCountGuard:
         if self._is_ignored:
             self._was_overruled = True
             logger.warning(
-                "The query returned %s rows; %s. They are accepted (--ignore-guards).",
-                f"{row_count:,}",
+                "The query returned %s; %s. That is accepted (--ignore-guards).",
+                counted(row_count, "row"),
                 describe_counts(counts),
             )
         elif self._is_dry_run:
+            self.would_hold_back = True
             problem = explain_row_count(row_count, counts)
             logger.warning("A run would send nothing: %s", problem)
         else:

@@ -86,18 +86,20 @@ class RejectionGuard:
     """Counts the verdicts of a run and ends a kind of request once too many are rejected.
 
     Judged are requests with a verdict of this run, `delivered` or `rejected`. When more than
-    `max_rejected_percent` of them were rejected with one code, the kind has ended. Thread-safe.
+    `max_rejected_percent` of them were rejected with one code, the kind has ended. After a sample
+    of what an earlier run left out was accepted (`accepts`), the kind does not end. Thread-safe.
     """
 
     def __init__(self, max_rejected_percent: float = 100) -> None:
         self._max_rejected_percent = max_rejected_percent
         self._tallies = {kind: _Tally() for kind in RequestKind}
         self._ended: dict[RequestKind, MassRejection] = {}
+        self._accepted: set[RequestKind] = set()
         self._lock = threading.Lock()
 
-    @property
-    def is_on(self) -> bool:
-        return self._max_rejected_percent < 100
+    def judges(self, kind: RequestKind) -> bool:
+        """Return whether this kind can end."""
+        return self._max_rejected_percent < 100 and kind not in self._accepted
 
     @property
     def ended(self) -> tuple[MassRejection, ...]:
@@ -149,11 +151,19 @@ class RejectionGuard:
             self._judge(kind)
         return True
 
-    def judge(self, kind: RequestKind) -> bool:
-        """Judge now, however few were counted; return whether any was."""
+    def accepts(self, kind: RequestKind) -> bool:
+        """Judge by the rows that were tried first, however few; return whether the others may go.
+
+        After `SAMPLE_ROWS` of them the kind cannot end any more: rejected rows that stand together
+        at the beginning would keep those behind them from ever being sent. False if none was
+        counted.
+        """
         with self._lock:
             self._judge(kind)
-            return self._tallies[kind].judged > 0
+            judged = self._tallies[kind].judged
+            if judged >= SAMPLE_ROWS and kind not in self._ended:
+                self._accepted.add(kind)
+            return judged > 0 and kind not in self._ended
 
     @contextmanager
     def sampling(self, kind: RequestKind) -> Iterator[None]:
@@ -173,7 +183,7 @@ class RejectionGuard:
 
     def _judge(self, kind: RequestKind) -> None:
         tally = self._tallies[kind]
-        if kind in self._ended or not tally.rejected:
+        if kind in self._ended or kind in self._accepted or not tally.rejected:
             return
         code = max(tally.rejected, key=lambda each: tally.rejected[each])
         # A thousandth of a row: weights are fractions.

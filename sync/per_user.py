@@ -9,7 +9,7 @@ from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, event_may_follow
 from records.rows import Finished, PendingRow, RequestKind, Rows
-from sync.dispatcher import CallReport, DelayedEvents, Report, Started
+from sync.dispatcher import AttemptFailed, CallReport, DelayedEvents, Report, Started
 from sync.mass_rejection import RejectionGuard
 
 MAX_ROWS_IN_FLIGHT = 1_200  # 500 users/s at 1 s a call need 1,000; each takes 60 kB of memory
@@ -60,6 +60,7 @@ class PerUserSender:
             before_attempt=lambda number: (
                 self.guard.allows(kind) and report(Started(kind, [row], number))
             ),
+            after_failure=lambda: report(AttemptFailed()),
         )
         if not call.has_verdict:
             # It was not sent: the kind has ended in the meantime, or the run, or in an outage.

@@ -5,17 +5,23 @@ Two projects of one data centre have the same address, so what was delivered is 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from config.settings import Settings
 from errors import SyncError
 from iterable_api.advice import explain_problem
 from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, lookup_of
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
-from state.outbox import DeliveredSample
+from state.database import StateError
+from state.delivered_samples import DeliveredSample
+from state.project import Match, Project, ProjectMemory
+
+logger = logging.getLogger(__name__)
 
 RECENT_SECONDS = 600.0  # Iterable may take minutes to apply a call
 
@@ -24,6 +30,62 @@ Get = Callable[[str, Mapping[str, str | int]], ApiResponse]  # of a path with a 
 
 class OtherProjectError(SyncError):
     """The API key seems to belong to another project than the state file."""
+
+
+def match_project(
+    memory: ProjectMemory, project: Project, state_file: Path, *, is_dry_run: bool
+) -> Match:
+    """Compare the project of the settings with that of the state file.
+
+    Raises StateError where it is another one; a dry run only warns.
+    """
+    try:
+        match = memory.match(project)
+    except StateError as error:
+        if not is_dry_run:
+            raise
+        logger.warning("%s", error)
+        return Match.NOTHING_NOTED
+    if match is Match.OTHER_KEY and is_dry_run:
+        logger.warning(
+            "ITERABLE_API_KEY is not the key that %s was used with: a run first reads some users "
+            "back to see whether it is the same project.",
+            state_file,
+        )
+    return match
+
+
+def is_key_proven(
+    get: Get,
+    settings: Settings,
+    samples: Sequence[DeliveredSample],
+    stop: threading.Event,
+    *,
+    is_accepted: bool,
+) -> bool:
+    """Return whether a new key belongs to the noted project; raises OtherProjectError.
+
+    With `is_accepted` (--ignore-guards) nothing is read back.
+    """
+    if is_accepted:
+        logger.warning("The new ITERABLE_API_KEY is accepted (--ignore-guards).")
+        return True
+    chosen = choose_samples(samples)
+    if not chosen:
+        logger.warning(
+            "No row shows whether the new ITERABLE_API_KEY belongs to the same project, so what %s "
+            "remembers does not count: everything is sent once more.",
+            settings.state_file,
+        )
+        return False
+    logger.info(
+        "ITERABLE_API_KEY is new: reading %s users back from Iterable, for up to a minute, to see "
+        "whether it is a key of the same project.",
+        len(chosen),
+    )
+    check_key(get, settings.iterable_api_base_url, chosen, settings.state_file, stop)
+    logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
+    return True
 
 
 def choose_samples(samples: Sequence[DeliveredSample]) -> list[DeliveredSample]:

@@ -29,22 +29,16 @@ from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
 from state.project import Match, Project
+from sync.announcement import announcements
 from sync.bulk import BulkSender
-from sync.changed_settings import (
-    CHANGED_PROFILES,
-    KEPT_EVENTS,
-    OF_EVENTS,
-    OF_PROFILES,
-    changed_names,
-)
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
-from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
+from sync.field_types import FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
-from sync.mass_rejection import RejectionGuard
+from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
-from sync.project_check import OtherProjectError, check_key, choose_samples
+from sync.project_check import OtherProjectError, is_key_proven, match_project
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
 
@@ -56,6 +50,15 @@ _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits
 
 class MassRejectionError(RunAborted):
     """Iterable rejected most requests of a kind, so the others of that kind were left out."""
+
+    def __init__(self, ended: Sequence[MassRejection]) -> None:
+        super().__init__("\n".join(map(str, ended)))
+        self._ended = ended
+
+    @property
+    def lines(self) -> list[str]:
+        """The message for each kind of request."""
+        return [str(each) for each in self._ended]
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class RunReport:
     failures: Sequence[Failure]
     files: Sequence[Path]  # the results file first, if it could be written
     error: Exception | None  # what ended the run early
-    new_failures: Sequence[Failure] = ()  # that were not known before this run
-    resolved_failures: int = 0  # users and invalid rows that failed before, and no longer
+    # That were not known before this run; none where a guard stops it, since none are noted then.
+    new_failures: Sequence[Failure] = ()
     left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
     plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
 
@@ -86,9 +89,20 @@ class RunReport:
     def results_path(self) -> Path | None:
         return self.files[0] if self.files else None
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a guard ended the run before it sent anything."""
+        return isinstance(self.error, (RowCountError, OtherProjectError))
+
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
-        headline, *lines = summary_lines(self.summary, self.failures, self.files, self.left_out)
+        headline, *lines = summary_lines(
+            self.summary,
+            self.failures,
+            self.files,
+            self.left_out,
+            is_held_back=self.is_held_back,
+        )
         return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
 
 
@@ -130,6 +144,7 @@ class SyncRun:
         self._progress = Progress(0, ceiling_rows_per_second(settings))
         self._rows_read = 0
         self._sending_seconds = 0.0
+        self._has_noted_failures = False  # with the beginning of the delivery
         self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
@@ -175,7 +190,10 @@ class SyncRun:
             stack.callback(self._client.close)
             stack.callback(self._results.discard)
             if not dry_run:
-                outbox.history.begin(self._run_id, self._settings.sync_mode, self._started_at)
+                mode = self._settings.sync_mode
+                killed_at = outbox.history.begin(self._run_id, mode, self._started_at)
+                if killed_at is not None:
+                    outbox.failures.leave_untold(killed_at)
             ending = _Ending()
             try:
                 self._run_phases(outbox, ending)
@@ -187,29 +205,20 @@ class SyncRun:
 
     def _run_phases(self, outbox: Outbox, ending: _Ending) -> None:
         try:
-            match = self._match_project(outbox)
+            match = match_project(
+                outbox.project,
+                self._project,
+                self._settings.state_file,
+                is_dry_run=self._options.dry_run,
+            )
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._rows_read = filled.total
             self._row_count_guard.check(filled.total, outbox.history, self._started_at)
             self._announce(filled)
             if self._options.dry_run:
-                self._stop.ends_at_once = False
-                self._plan = plan_lines(self._settings, *outbox.count_requests(), filled.samples)
-                if self._is_new_mapping and any(outbox.waiting_profiles()):
-                    self._plan = [*self._plan, f"  {FIRST_QUESTION}"]
-                self._show_payloads(outbox)
+                self._show_plan(outbox, filled)
             else:
-                is_proven = match is not Match.OTHER_KEY or self._is_key_proven(filled)
-                if self._is_new_mapping or not is_proven:
-                    self._compare_field_types(outbox)
-                self._stop.ends_at_once = False
-                if not self._stop.event.is_set():
-                    outbox.begin_delivery(
-                        self._project,
-                        is_project_proven=is_proven,
-                        is_complete_read=self._options.limit is None,
-                    )
-                    self._deliver(outbox, filled.to_send)
+                self._check_and_deliver(outbox, filled, match)
         except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
             ending.abort(error)
         except Interrupted:
@@ -219,51 +228,40 @@ class SyncRun:
         if self._stop.number is not None and ending.error is None:
             ending.status, ending.reason = "interrupted", f"{self._stop.name} received"
 
-    def _match_project(self, outbox: Outbox) -> Match:
-        """Compare the project of the settings with that of the state file; a dry run only warns."""
-        try:
-            match = outbox.project.match(self._project)
-        except StateError as error:
-            if not self._options.dry_run:
-                raise
-            logger.warning("%s", error)
-            return Match.NOTHING_NOTED
-        if match is Match.OTHER_KEY and self._options.dry_run:
-            logger.warning(
-                "ITERABLE_API_KEY is not the key that %s was used with: a run first reads some "
-                "users back to see whether it is the same project.",
-                self._settings.state_file,
-            )
-        return match
+    def _show_plan(self, outbox: Outbox, filled: FillSummary) -> None:
+        """Note what a run would send; with a limit, print the bodies, too."""
+        self._stop.ends_at_once = False
+        self._plan = plan_lines(
+            self._settings,
+            *outbox.count_requests(),
+            samples=filled.samples,
+            is_new_mapping=self._is_new_mapping,
+            is_held_back=self._row_count_guard.would_hold_back,
+        )
+        if self._options.limit is not None:
+            for endpoint, body in request_bodies(self._settings, outbox.pending()):
+                self._show_payload(endpoint, body)
 
-    def _is_key_proven(self, filled: FillSummary) -> bool:
-        """Return whether a new key belongs to the noted project; raises OtherProjectError."""
-        if self._options.ignore_guards:
-            logger.warning("The new ITERABLE_API_KEY is accepted (--ignore-guards).")
-            return True
-        samples = choose_samples(filled.samples)
-        if not samples:
-            logger.warning(
-                "No row shows whether the new ITERABLE_API_KEY belongs to the same project, so "
-                "what %s remembers does not count: everything is sent once more.",
-                self._settings.state_file,
-            )
-            return False
-        settings = self._settings
-        logger.info(
-            "ITERABLE_API_KEY is new: reading %s users back from Iterable, for up to a minute, to "
-            "see whether it is a key of the same project.",
-            len(samples),
-        )
-        check_key(
+    def _check_and_deliver(self, outbox: Outbox, filled: FillSummary, match: Match) -> None:
+        """Deliver the outbox, after the checks that ask Iterable."""
+        is_proven = match is not Match.OTHER_KEY or is_key_proven(
             self._client.get,
-            settings.iterable_api_base_url,
-            samples,
-            settings.state_file,
+            self._settings,
+            filled.samples,
             self._stop.event,
+            is_accepted=self._options.ignore_guards,
         )
-        logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
-        return True
+        if self._is_new_mapping or not is_proven:
+            self._compare_field_types(outbox)
+        self._stop.ends_at_once = False
+        if not self._stop.event.is_set():
+            outbox.begin_delivery(
+                self._project,
+                is_project_proven=is_proven,
+                is_complete_read=self._options.limit is None,
+            )
+            self._has_noted_failures = True
+            self._deliver(outbox, filled.to_send)
 
     def _fill(self, outbox: Outbox, *, takes_samples: bool) -> FillSummary:
         """Read all rows into the outbox; after a transient error start again with the first row."""
@@ -283,7 +281,7 @@ class SyncRun:
         has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = rows.mapping
-            self._is_new_mapping = not outbox.has_delivered(mapping)
+            self._is_new_mapping = not outbox.mapping_settings.has_delivered(mapping)
             filled = outbox.fill(
                 rows,
                 mapping,
@@ -305,7 +303,7 @@ class SyncRun:
         """
         if self._options.dry_run:
             return
-        is_first_run = self._is_new_mapping and outbox.delivered.is_empty()
+        is_first_run = self._is_new_mapping and not outbox.delivered.has_users()
         if is_first_run and not self._row_count_guard.may_stop(outbox.history, self._started_at):
             self._field_types.start()
         else:
@@ -320,47 +318,11 @@ class SyncRun:
                 report(found, is_ignored=self._options.ignore_guards)
 
     def _announce(self, filled: FillSummary) -> None:
-        settings = self._settings
-        logger.info(
-            "%s rows read, %s to send (%s, %srun %s)",
-            f"{filled.total:,}",
-            f"{filled.to_send:,}",
-            "dry run" if self._options.dry_run else f"{settings.sync_mode} mode",
-            f"{settings.sync_name}, " if settings.sync_name else "",
-            self._run_id,
+        lines = announcements(
+            self._settings, filled, self._run_id, is_dry_run=self._options.dry_run
         )
-        if not filled.total:
-            logger.warning(
-                "The query returned nothing for the last %g days: check the plan and the pages in "
-                "%s, and ENGAGEMENT_WINDOW_DAYS.",
-                settings.engagement_window_days,
-                settings.query_file.name,
-            )
-        if filled.changed_by_settings:
-            names = changed_names(filled.changed_settings, OF_PROFILES)
-            logger.warning(CHANGED_PROFILES, names, f"{filled.changed_by_settings:,}")
-        if filled.kept_events:
-            names = changed_names(filled.changed_settings, OF_EVENTS)
-            logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
-        if filled.held_back:
-            logger.info(
-                "%s rows have requests that are not sent again: Iterable rejected the same content "
-                "less than REJECTED_RETRY_HOURS=%s ago.",
-                f"{filled.held_back:,}",
-                settings.rejected_retry_hours,
-            )
-        if filled.in_the_future:
-            logger.warning(
-                "%s events lie in the future: is DB_TIMEZONE=%s right?",
-                f"{filled.in_the_future:,}",
-                settings.db_timezone,
-            )
-
-    def _show_payloads(self, outbox: Outbox) -> None:
-        if self._options.limit is None:
-            return
-        for endpoint, body in request_bodies(self._settings, outbox.pending()):
-            self._show_payload(endpoint, body)
+        for level, text in lines:
+            logger.log(level, "%s", text)
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
@@ -399,7 +361,7 @@ class SyncRun:
         finally:
             self._sending_seconds = self._clock() - began_at
         if self._rejection_guard.ended and not self._stop.event.is_set():
-            raise MassRejectionError("\n".join(map(str, self._rejection_guard.ended)))
+            raise MassRejectionError(self._rejection_guard.ended)
 
     @property
     def _why_left_out(self) -> str:
@@ -431,28 +393,7 @@ class SyncRun:
         except StateError as error:
             ending.abort(error)
         finished_at = self._now()
-        sent = self._tally.sent
-        # A few requests at once, after a pause, are no faster than the limits of a whole second.
-        at_the_limits = pace_at_the_limits(self._settings, sent.profiles, sent.events)
-        summary = summarize(
-            run_id=self._run_id,
-            status=ending.status,
-            reason=ending.reason,
-            dry_run=self._options.dry_run,
-            mode=self._settings.sync_mode,
-            started_at=self._started_at,
-            finished_at=finished_at,
-            elapsed_seconds=self._clock() - self._began_at,
-            counts=self._tally.counts,
-            api_calls=self._client.call_count,
-            retries=self._client.retry_count,
-            new_failures=self._tally.new_count,
-            known_failures=self._tally.known_count,
-            resolved_failures=outbox.resolved_failures,
-            users_sent=sent.users,
-            sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
-            sync=self._settings.sync_name or None,
-        )
+        summary = self._summarize(outbox, ending, finished_at)
         failures = self._tally.failures()
         files: list[Path] = []
         try:
@@ -477,12 +418,36 @@ class SyncRun:
                 summary = replace(summary, status=ending.status, reason=ending.reason)
         name = f" of {summary.sync}" if summary.sync else ""
         logger.info("Run%s %s: %s", name, summary.status, summary.to_line(), extra=FILE_ONLY)
+        tells_new = self._has_noted_failures or self._options.dry_run
         return RunReport(
             *(summary, failures, files, ending.error),
-            new_failures=self._tally.new_failures(),
-            resolved_failures=outbox.resolved_failures,
+            new_failures=self._tally.new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
+        )
+
+    def _summarize(self, outbox: Outbox, ending: _Ending, finished_at: datetime) -> RunSummary:
+        sent = self._tally.sent
+        # A few requests at once, after a pause, are no faster than the limits of a whole second.
+        at_the_limits = pace_at_the_limits(self._settings, sent.profiles, sent.events)
+        return summarize(
+            run_id=self._run_id,
+            status=ending.status,
+            reason=ending.reason,
+            dry_run=self._options.dry_run,
+            mode=self._settings.sync_mode,
+            started_at=self._started_at,
+            finished_at=finished_at,
+            elapsed_seconds=self._clock() - self._began_at,
+            counts=self._tally.counts,
+            api_calls=self._client.call_count,
+            retries=self._client.retry_count,
+            new_failures=self._tally.new_count,
+            known_failures=self._tally.known_count,
+            resolved_failures=outbox.resolved_failures,
+            users_sent=sent.users,
+            sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
+            sync=self._settings.sync_name or None,
         )
 
     def _write_report(

@@ -18,6 +18,7 @@ from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
 from logger_config import redact
 from records.mapping import InvalidRow, RowMapping
+from reporting.formatting import counted
 from source import query_plan
 from source.query_parameters import has_window_start, without_comments_and_texts
 from state.database import StateError
@@ -231,7 +232,7 @@ def _memory_of_other_settings(settings: Settings, mapping: RowMapping) -> Iterat
         yield None
         return
     with closing(outbox):
-        yield outbox if outbox.has_other_settings(mapping) else None
+        yield outbox if outbox.mapping_settings.differ(mapping) else None
 
 
 def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, CheckedRows]:
@@ -239,8 +240,7 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     if not read.rows:
         count = f"no rows in {read.seconds:.1f} s"
     elif read.is_complete:
-        rows = "1 row" if read.row_count == 1 else f"{read.row_count:,} rows"
-        count = f"{rows} in {read.seconds:.1f} s, {first}"
+        count = f"{counted(read.row_count, 'row')} in {read.seconds:.1f} s, {first}"
     else:
         count = f"more than {read.row_count:,} rows after {read.seconds:.0f} s, {first}"
     yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")
@@ -276,7 +276,7 @@ def _all_invalid_line(read: _Read, reasons: Counter[str]) -> CheckLine:
         if isinstance(record := read.mapping.to_record(row), InvalidRow) and record.reason == reason
     )
     column = read.mapping.invalid_column(row)
-    value = "" if column is None else f", where {read.columns[column]} is {_shown(row[column])}"
+    value = "" if column is None else f", where {read.columns[column]} is {_text_of(row[column])}"
     return failed(
         "rows",
         f"all of the first {len(read.rows):,} rows are invalid, so nothing would be sent: "
@@ -284,7 +284,7 @@ def _all_invalid_line(read: _Read, reasons: Counter[str]) -> CheckLine:
     )
 
 
-def _shown(value: object) -> str:
+def _text_of(value: object) -> str:
     text = "NULL" if value is None else repr(value) if isinstance(value, str) else str(value)
     return redact(
         text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

@@ -9,7 +9,8 @@ import orjson
 
 from commands.check.line import CheckLine, failed, passed, warned
 from config.fields import Field
-from records.field_types import CONSTANT_FIELD, advice, display_type, fits, types_in, types_of
+from records.field_types import advice, display_type, fits, types_in, types_of
+from records.mapping import PROFILE_FLAG
 from source.column_types import SQL_NAMES, VALUE_TYPES
 
 _MAX_VALUE_CHARACTERS = 20
@@ -36,8 +37,8 @@ def sent_fields(
     """Collect the types of each field's values, or its column's type if it has none."""
     code_of = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
     mapped = {field.target: field for field in fields}
-    kinds: dict[str, set[str]] = {CONSTANT_FIELD: {"boolean"}}
-    values: dict[str, list[Any]] = {CONSTANT_FIELD: [True]}
+    kinds: dict[str, set[str]] = {PROFILE_FLAG: {"boolean"}}
+    values: dict[str, list[Any]] = {PROFILE_FLAG: [True]}
     for profile in profiles:
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
         for name, kind in types_in(data_fields):

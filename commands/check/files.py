@@ -16,6 +16,7 @@ from pathlib import Path
 from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from logger_config import follow_own_links
+from reporting.formatting import counted
 from reporting.results_file import KeptFile, kept_files
 from state.database import StateError, state_errors
 from state.lock import owner_of_lock
@@ -120,7 +121,7 @@ def _results_line(settings: Settings) -> CheckLine:
     limits = [f"{settings.results_keep:,} files"] if settings.results_keep else []
     limits += [f"{settings.results_keep_mb:,} MB"] if settings.results_keep_mb else []
     kept = f"at most {' or '.join(limits)} are kept" if limits else "all are kept"
-    count = f"{len(files):,} file{'' if len(files) == 1 else 's'}"
+    count = counted(len(files), "file")
     megabytes = sum(file.size_bytes for file in files) / 1e6
     return passed(line.name, f"{line.text}; {count} ({megabytes:,.1f} MB), {kept}")
 

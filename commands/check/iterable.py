@@ -12,9 +12,8 @@ from commands.check.line import CheckLine, failed, passed, warned
 from config.settings import Settings
 from iterable_api.advice import DATA_CENTRES, explain_problem, explain_refusal
 from iterable_api.http import IterableHTTP
-from iterable_api.responses import NO_API_RESPONSE
-
-GET_FIELDS = "users/getFields"
+from iterable_api.responses import NO_API_RESPONSE, USERS_GET_FIELDS
+from sync.field_types import fields_in
 
 
 def check_iterable(
@@ -23,7 +22,7 @@ def check_iterable(
     """Yield the line; return the types of the project's fields, None where they are unknown."""
     address = settings.iterable_api_base_url
     with closing(IterableHTTP(settings.iterable_api_key, address, connections=1)) as http:
-        response = http.get(GET_FIELDS)
+        response = http.get(USERS_GET_FIELDS)
     if response.status == 429:
         yield warned(
             "Iterable",
@@ -31,13 +30,13 @@ def check_iterable(
             "again in a minute",
         )
         return None
-    problem = explain_problem(GET_FIELDS, response, address)
-    types = response.body.get("fields") if isinstance(response.body, dict) else None
-    if problem is None and not isinstance(types, dict):
+    problem = explain_problem(USERS_GET_FIELDS, response, address)
+    types = fields_in(response)
+    if problem is None and types is None:
         problem = explain_refusal(response.status, NO_API_RESPONSE, "")
-    if problem is not None or not isinstance(types, dict):
+    if problem is not None or types is None:
         yield failed("Iterable", problem or "")
         return None
     place = DATA_CENTRES.get(address, "neither of Iterable's two addresses")
     yield passed("Iterable", f"{address} ({place}) accepts the key; {len(types):,} profile fields")
-    return {str(name): str(kind) for name, kind in types.items()}
+    return types

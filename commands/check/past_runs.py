@@ -12,13 +12,7 @@ from config.settings import Settings
 from state.database import StateError
 from state.history import COMPARED_DAYS
 from state.outbox import FillSummary, Outbox
-from sync.changed_settings import (
-    CHANGED_PROFILES,
-    KEPT_EVENTS,
-    OF_EVENTS,
-    OF_PROFILES,
-    changed_names,
-)
+from sync.changed_settings import changed_profiles_text, kept_events_text
 from sync.guards import (
     MIN_ROWS,
     MIN_RUNS,
@@ -62,9 +56,6 @@ def _row_count_line(factor: float, checked: CheckedRows, counts: Sequence[int]) 
 def _changed_settings_lines(filled: FillSummary, *, is_complete: bool) -> Iterator[CheckLine]:
     part = "" if is_complete else f" (among the first {filled.total:,} rows)"
     if filled.changed_by_settings:
-        names = changed_names(filled.changed_settings, OF_PROFILES)
-        text = CHANGED_PROFILES % (names, f"{filled.changed_by_settings:,}")
-        yield warned("changes", text + part)
+        yield warned("changes", changed_profiles_text(filled) + part)
     if filled.kept_events:
-        names = changed_names(filled.changed_settings, OF_EVENTS)
-        yield passed("changes", KEPT_EVENTS % (names, f"{filled.kept_events:,}") + part)
+        yield passed("changes", kept_events_text(filled) + part)

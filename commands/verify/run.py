@@ -33,6 +33,7 @@ from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
+from reporting.formatting import counted
 from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
 from sync.worker_pool import WorkerPool
@@ -121,7 +122,7 @@ class VerificationTally:
         parts = []
         for comparison in Comparison:
             counts = [
-                f"{count:,} {kind.value}{'' if count == 1 else 's'}"
+                counted(count, kind.value)
                 for kind in RequestKind
                 if (count := self.counts.get((kind, comparison), 0))
             ]

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
-
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from state.history import to_history_entry
-from state.outbox import Outbox
 from sync.run import Options, SyncRun
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase, numbers
+from tests.support.past_runs import add_past_runs
 from tests.support.set_up import SetUp, failures, has_words
 
 pytest_plugins = ["tests.support.set_up_fixtures"]
-
-
-def add_past_runs(set_up: SetUp, row_counts: Sequence[int]) -> None:
-    outbox = Outbox(set_up.state_file)
-    at = datetime.now(timezone.utc) - timedelta(days=1)
-    entry = to_history_entry(is_complete_read=True, starts_row_counts=False)
-    for number, row_count in enumerate(row_counts):
-        outbox.history.begin(f"past-{number}", "bulk", at)
-        counts = {"total_users": row_count, **entry}
-        outbox.history.end(f"past-{number}", at, "completed", None, counts)
-    outbox.close()
 
 
 def sync(set_up: SetUp) -> None:

@@ -96,6 +96,11 @@ def test_a_run_of_no_rows_had_an_empty_line() -> None:
     assert line.endswith("completed                0.5 s  0 total users")
 
 
+def test_a_reason_of_two_lines_is_one_line_without_an_escape() -> None:
+    (line,) = history_lines([past_run(status="aborted", reason="No profiles.\nNo events.")])
+    assert line.endswith("(No profiles. No events.)")
+
+
 def test_without_a_run_the_output_says_so() -> None:
     assert history_lines([]) == ["No run yet."]
 

@@ -15,12 +15,17 @@ from commands.news import TELL_AGAIN_SECONDS, RunNews
 from config.settings import Settings
 from errors import ConfigError, SyncError, is_told
 from records.outcomes import Outcome
-from records.rows import Failure
+from records.rows import Failure, RequestKind
 from reporting.news import WarningCollector, collect_warnings
 from state.database import StateError
 from state.lock import RunInProgressError
 from state.outbox import Outbox
-from sync.run import Options, RunReport
+from state.project import OtherAddressError
+from sync.field_types import FieldTypesError
+from sync.guards import RowCountError
+from sync.mass_rejection import MassRejection
+from sync.project_check import OtherProjectError
+from sync.run import MassRejectionError, Options, RunReport
 from sync.signals import Interrupted
 from tests.support.run_summaries import summary_of
 
@@ -45,6 +50,7 @@ class Runs:
         resolved: int = 0,
         failing: int = 0,
         prints: bool = True,
+        report_error: Exception | None = None,
         **options: bool | int,
     ) -> list[str]:
         """Return the lines that a run prints which warns of this, fails in this way and so on."""
@@ -60,12 +66,11 @@ class Runs:
                     logging.getLogger("sync.run").warning("%s", text)
                 outcomes = [Outcome.SUCCESSFUL, *[Outcome.INVALID] * failing]
                 news.report = RunReport(
-                    summary_of(*outcomes),
+                    summary_of(*outcomes, resolved_failures=resolved),
                     failures,
                     [Path("/a/results.json")],
-                    None,
+                    report_error,
                     new_failures=failures,
-                    resolved_failures=resolved,
                 )
                 if error is not None:
                     raise error
@@ -118,6 +123,22 @@ def test_new_failures_are_printed_and_known_ones_are_not(runs: Runs) -> None:
     ]
     assert runs.run(failing=2) == []
     assert runs.run(resolved=2) == ["All is well again: 2 failures are resolved."]
+
+
+def test_invalid_rows_were_new_in_every_run_that_a_guard_held_back(runs: Runs) -> None:
+    """A lost filter returns other customers, some without an address: 144 mails a day."""
+    unusual = RowCountError("The query returned 600 rows; the last 9 runs had 100.")
+    failure = Failure("row", "invalid", "no e-mail address", 20, 7)
+    for error in (unusual, OtherProjectError("Another project.")):
+        printed = runs.run(error=error, report_error=error, failures=[failure], failing=20)
+        assert printed == []
+
+
+@pytest.mark.parametrize("options", [{"limit": 5}, {"error": OUTAGE}], ids=["limited", "aborted"])
+def test_a_run_that_did_not_do_everything_said_that_all_is_well(
+    runs: Runs, options: dict[str, object]
+) -> None:
+    assert runs.run(resolved=2, **options) == ["2 failures are resolved."]  # type: ignore[arg-type]
 
 
 # Warnings
@@ -183,6 +204,15 @@ def test_an_ending_with_other_numbers_is_the_same_and_one_with_other_words_is_no
     assert not runs.is_printed(in_progress("18"))
 
 
+def test_two_mass_rejections_were_one_line_with_an_escape_and_a_warning_besides(
+    runs: Runs,
+) -> None:
+    ended = [MassRejection(kind, "BadParams", None, 7, 50) for kind in RequestKind]
+    error = MassRejectionError(ended)
+    assert error.lines == [str(each) for each in ended]
+    assert runs.run(f"Mass rejection: {ended[0]}", error=error) == []
+
+
 def test_a_bug_is_known_by_its_type(runs: Runs) -> None:
     assert runs.is_printed(ZeroDivisionError("with 1"))
     assert not runs.is_printed(ZeroDivisionError("with something else"))
@@ -199,6 +229,19 @@ def test_problems_of_the_settings_are_always_printed(runs: Runs) -> None:
     for _ in range(3):
         assert runs.is_printed(ConfigError(["query.sql returns no column 'id': add it"]))
     assert runs.run() == []
+
+
+def test_two_kinds_that_were_mostly_rejected_were_told_twice(runs: Runs) -> None:
+    reasons = ["Iterable rejected more than 50 % of the events", "... of the profiles"]
+    error = SyncError("\n".join(reasons))
+    assert runs.run(*(f"Mass rejection: {reason}" for reason in reasons), error=error) == []
+
+
+def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
+    clash = FieldTypesError(["score is long in Iterable, but every value to send is string"])
+    assert runs.is_printed(clash)
+    assert not runs.is_printed(clash)
+    assert runs.run() == ["All is well again: a run reached its end again."]
 
 
 def test_a_clock_set_back_does_not_silence_an_ending(runs: Runs) -> None:
@@ -243,6 +286,11 @@ def test_without_a_usable_state_file_everything_is_news(runs: Runs) -> None:
         assert runs.run("about a field") == ["Warning: about a field"]
         assert runs.is_printed(OUTAGE)
     assert runs.settings.state_file.read_bytes() == b"damaged"
+
+
+def test_a_state_file_of_another_address_was_told_at_every_run(runs: Runs) -> None:
+    error = OtherAddressError("The state file remembers what was delivered to another address.")
+    assert [runs.is_printed(error) for _ in range(7)] == [True, *[False] * 5, True]
 
 
 def test_a_state_file_that_the_run_found_damaged_is_left_alone(runs: Runs) -> None:

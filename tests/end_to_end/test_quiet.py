@@ -12,6 +12,7 @@ import pytest
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
 from tests.support.program import Ending, Program, copy_of_project
+from tests.support.rows import wait_until
 from tests.support.users import add_user, add_users, email_of
 
 UNREACHABLE = {"DB_HOST": "127.0.0.1", "DB_PORT": "1"}
@@ -121,6 +122,26 @@ def test_quiet_tells_failures_once_and_once_that_they_are_resolved(
             0, "", "All is well again: 2 failures are resolved.\n"
         )
         assert program.run("--quiet", settings=address) == Ending(0, "", "")
+
+
+def test_quiet_tells_what_a_run_met_that_was_killed(
+    program: Program, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    add_user(embedded.run_sql, 40, None)
+    iterable.set_faults([{"fault": "status", "status": 400, "email": email_of(1)}])
+    running = program.start("--quiet", settings={"USERS_UPDATE_RPS": "5"})
+    # More than a second later its failure is recorded.
+    assert wait_until(lambda: len(iterable.calls) >= 16)
+    assert running.killed() == Ending(137, "", "")
+    told = program.run("--quiet")
+    assert told.status == 3
+    assert told.stderr.splitlines()[:-1] == [
+        "New failures by reason:",
+        "          1 x users/update: BadParams (for example user 1)",
+        "          1 x row: no e-mail address (for example user 40)",
+        "          1 x events/track: BadParams (for example user 1)",
+    ]
+    assert program.run("--quiet") == Ending(3, "", "")
 
 
 # A run that is not quiet

@@ -111,6 +111,17 @@ def test_it_does_not_open_when_something_was_answered_since_the_first_attempt(
     assert (request.counted, request.failed_count) == (1, 5)
 
 
+def test_a_request_that_has_failed_does_not_open_it(endpoint: Endpoint) -> None:
+    """Nobody waited then to try again, and the run ended after the patience."""
+    request = endpoint.request(1)
+    endpoint.fail(request)
+    assert endpoint.breaker.is_open
+    endpoint.answer()
+    endpoint.fail(request)
+    assert request.are_used_up
+    assert not endpoint.breaker.is_open
+
+
 def test_a_429_cannot_open_it(endpoint: Endpoint) -> None:
     for _ in range(100):
         endpoint.breaker.note_answer(is_rate_limited=True)
@@ -130,7 +141,7 @@ def test_without_patience_it_never_opens_and_every_attempt_counts() -> None:
     endpoint.fail_in_a_row(50)
     request = endpoint.request()
     endpoint.fail(request, 5)
-    endpoint.breaker.open("HTTP 503")
+    endpoint.breaker.open("HTTP 503", 0.0)
     for _ in range(50):
         endpoint.breaker.note_blocked("HTTP 403")
     assert not endpoint.breaker.is_open
@@ -317,6 +328,17 @@ def test_after_another_opening_the_waits_begin_with_five_seconds_again(opened: E
     opened.answer()
     opened.fail_in_a_row(20)
     assert opened.probe(request) == pytest.approx(5)
+
+
+def test_it_lacks_a_probe_when_it_is_time_to_try_and_no_request_waits(opened: Endpoint) -> None:
+    opened.pass_by(4)
+    assert not opened.breaker.lacks_a_probe()
+    opened.pass_by(1)
+    assert opened.breaker.lacks_a_probe()
+    assert opened.breaker.admit(opened.request(), opened.stop)
+    assert not opened.breaker.lacks_a_probe()
+    opened.answer()
+    assert not opened.breaker.lacks_a_probe()
 
 
 # The few requests that may be at fault themselves

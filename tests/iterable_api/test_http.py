@@ -63,7 +63,7 @@ def test_a_post_sends_json_with_the_key_in_a_header(site: Website) -> None:
         "Content-Type": "application/json",
         "Content-Length": str(len(USER)),
         "Accept-Encoding": "identity",
-        "User-Agent": "mysql-to-iterable/1.2.0",
+        "User-Agent": "mysql-to-iterable/1.3.0",
     }
 
 

@@ -103,6 +103,27 @@ def test_a_request_that_meets_only_429s_fails_after_five_minutes(
     assert client.breakers.watch() is None
 
 
+def test_a_request_that_meets_only_429s_after_an_outage_had_no_verdict(
+    iterable: IterableSandbox,
+) -> None:
+    """A run that went on would have called its row `not_attempted`."""
+    iterable.set_faults([{**DOWN, "times": 2}, {"fault": "rate_limited", "reset": 50}])
+    client, _stop = unwaiting_client(iterable.url, outage_patience_seconds=1_000)
+    client.breakers.open(USERS_BULK_UPDATE, "HTTP 503")
+    result = client.bulk_update_users([USER], is_suspect=True)
+    assert (result.verdict, result.http_status) == (Verdict.UNAVAILABLE, 429)
+    assert result.has_verdict
+
+
+def test_a_stop_during_an_attempt_asks_for_nothing_more(iterable: IterableSandbox) -> None:
+    iterable.set_faults([{**DOWN, "endpoint": USERS_UPDATE}])
+    client, stop = unwaiting_client(iterable.url, outage_patience_seconds=300)
+    client.breakers.open(USERS_UPDATE, "HTTP 503")
+    result = client.call(USERS_UPDATE, USER, after_failure=stop.set)
+    assert not result.has_verdict
+    assert endpoints_of(iterable.calls) == [USERS_UPDATE]
+
+
 def test_the_five_minutes_of_429s_begin_anew_after_another_response(
     iterable: IterableSandbox,
 ) -> None:

@@ -35,7 +35,12 @@ def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) 
     program = Program.between(tmp_path, mariadb, iterable, LOG_PAYLOADS="false", REPORT="true")
     query = tmp_path / "query.sql"
     query.write_text(QUERY, encoding="utf-8")
-    program.settings |= {"MAX_ATTEMPTS": "2", "BULK_UPDATE_RPS": "100", "QUERY_FILE": str(query)}
+    program.settings |= {
+        "MAX_ATTEMPTS": "2",
+        "OUTAGE_PATIENCE_SECONDS": "7",  # one attempt is made after five seconds
+        "BULK_UPDATE_RPS": "100",
+        "QUERY_FILE": str(query),
+    }
     return program
 
 

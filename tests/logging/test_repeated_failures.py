@@ -52,6 +52,18 @@ def test_the_console_shows_three_failures_of_a_kind_and_then_a_count_a_minute(
     assert messages(log_file.read_text()) == [f"ERROR - failure {n}" for n in range(1_300)]
 
 
+def test_the_count_named_a_file_whose_level_leaves_failures_out(
+    log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = setup_logger("test_of_counts", log_file, file_level="ERROR")
+    for number in range(604):
+        fail(logger, f"failure {number}", number / 10, level=logging.WARNING)
+    assert messages(capsys.readouterr().err)[-1] == (
+        "WARNING - users/update BadParams: 600 more in the last 60 s"
+    )
+    setup_logger("test_of_counts", None, "CRITICAL")
+
+
 def test_each_kind_of_failure_is_counted_on_its_own(
     set_up: SetUp, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from records.rows import Finished, PendingRow, RequestKind
 from state.outbox import Outbox
 from sync.bulk import BulkSender
 from sync.bulk_responses import to_batch_result
-from sync.dispatcher import CallReport, DelayedEvents, Started
+from sync.dispatcher import AnyReport, CallReport, Started
 from tests.support.fake_bulk_client import email_of
 from tests.support.fake_bulk_client import row as bulk_row
 from tests.support.hostile import FEW, JSON_VALUES
@@ -165,7 +165,7 @@ def test_a_deeply_nested_bulk_response_ended_the_run(key: str) -> None:
     client, _stop = unwaiting_client(server.url, max_attempts=1)
     reports: list[CallReport] = []
 
-    def report(each: CallReport | DelayedEvents | Started) -> bool:
+    def report(each: AnyReport) -> bool:
         if isinstance(each, Started):
             return True
         assert isinstance(each, CallReport)

@@ -143,8 +143,8 @@ EDITS = st.one_of(
     ),
     st.sampled_from(
         [
-            *(f"DROP TABLE {table}" for table in (*COLUMNS, "outbox")),
-            *(f"ALTER TABLE {table} RENAME TO other" for table in (*COLUMNS, "outbox")),
+            *(f"DROP TABLE {table}" for table in (*COLUMNS, "failures", "outbox")),
+            *(f"ALTER TABLE {table} RENAME TO other" for table in (*COLUMNS, "failures", "outbox")),
             *("ALTER TABLE outbox DROP COLUMN reason", "ALTER TABLE delivered ADD COLUMN x"),
             "ALTER TABLE outbox RENAME COLUMN profile TO body",
             "CREATE TRIGGER t AFTER INSERT ON delivered BEGIN DELETE FROM delivered; END",

@@ -81,9 +81,17 @@ def test_new_failures_take_twenty_lines_at_most(reasons: int, results: Path | No
 def test_one_line_says_that_something_works_again(
     resolved: int, failing: int, runs_again: bool, line: str | None
 ) -> None:
-    assert (
-        list(resolved_news(resolved, failing, runs_again=runs_again)) == [line][: line is not None]
-    )
+    news = resolved_news(resolved, failing, runs_again=runs_again, is_complete=True)
+    assert list(news) == [line][: line is not None]
+
+
+def test_a_run_that_ended_early_said_that_all_is_well() -> None:
+    assert list(resolved_news(2, 0, runs_again=False, is_complete=False)) == [
+        "2 failures are resolved."
+    ]
+    assert list(resolved_news(2, 1, runs_again=False, is_complete=False)) == [
+        "2 failures are resolved; 1 row still fails."
+    ]
 
 
 def test_warnings_take_twenty_lines_at_most() -> None:

@@ -182,6 +182,12 @@ def test_an_invalid_row_is_not_announced_as_retried() -> None:
     assert summary_lines(summary_of(Outcome.INVALID), [], [])[-2:] == ["", INVALID]
 
 
+def test_a_run_that_a_guard_held_back_promised_that_the_next_one_sends_its_rows() -> None:
+    summary = summary_of(Outcome.NOT_ATTEMPTED, status="aborted")
+    assert summary_lines(summary, [], [])[-1] == RETRIES
+    assert summary_lines(summary, [], [], is_held_back=True)[-1] == "  Nothing was sent."
+
+
 def test_a_dry_run_says_that_nothing_was_sent() -> None:
     lines = summary_lines(summary_of(Outcome.NOT_ATTEMPTED, dry_run=True), [], [])
     assert lines[0] == "Dry run completed"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from state.database import (
+    APPLICATION_ID,
     FIRST_VERSION,
     SCHEMA_STEPS,
     StateError,
@@ -110,6 +113,25 @@ def test_an_empty_file_becomes_a_state_file(path: Path) -> None:
     outbox.close()
 
 
+def test_a_file_whose_creation_was_killed_could_not_be_read(
+    path: Path, tmp_path: Path, open_it: Open
+) -> None:
+    """The message was: The state file cannot be written."""
+    creating = tmp_path / "creating.sqlite3"
+    with contextlib.closing(sqlite3.connect(creating, isolation_level=None)) as killed:
+        killed.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA cache_size = 1;")
+        killed.executescript(f"BEGIN; {SCHEMA_STEPS[0]} PRAGMA user_version = {FIRST_VERSION};")
+        # So many rows that some are written to the file before the end of the transaction.
+        values = [(f"name {number}", "x" * 500) for number in range(100)]
+        killed.executemany("INSERT INTO remembered VALUES (?, ?)", values)
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{creating}{suffix}", f"{path}{suffix}")
+    outbox = open_it(path)
+    assert outbox.history.runs() == []
+    outbox.close()
+    assert not Path(f"{path}-journal").exists()
+
+
 def test_the_header_contains_the_application_id(path: Path) -> None:
     Outbox(path).close()
     header = path.read_bytes()[:100]
@@ -205,7 +227,15 @@ def test_a_file_of_version_1_2_0_is_upgraded_and_sends_nothing_again(
     outbox = open_it(released)
     assert fill(outbox, [tuple(SARAH.values())], rejected_retry_hours=24).to_send == 0
     assert list(outcomes_of(outbox).values()) == ["unchanged"]
-    assert outbox.failures.count() == 0
+    assert outbox._database.execute("SELECT * FROM failures").fetchall() == []
+    outbox.close()
+
+
+def test_after_an_upgrade_one_bad_profile_stopped_every_run_as_if_its_mapping_were_new(
+    released: Path, open_it: Open
+) -> None:
+    outbox = open_it(released)
+    assert outbox.mapping_settings.has_delivered(MAPPING)
     outbox.close()
 
 

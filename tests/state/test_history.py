@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,27 @@ def test_a_finished_run_has_its_status_and_counts(history: RunHistory, path: Pat
 
 
 def test_a_run_that_did_not_finish_is_marked_as_killed_by_the_next(history: RunHistory) -> None:
-    history.begin("run-1", "per-user", BEGAN_AT)
-    history.begin("run-2", "per-user", ENDED_AT)
+    assert history.begin("run-1", "per-user", BEGAN_AT) is None
+    assert history.begin("run-2", "per-user", ENDED_AT) == BEGAN_AT.timestamp()
     history.end("run-2", ENDED_AT, "completed", None, {})
-    history.begin("run-3", "per-user", ENDED_AT)
+    assert history.begin("run-3", "per-user", ENDED_AT) is None
     assert [(run.run_id, run.status, run.reason) for run in history.runs()] == [
         ("run-3", "running", None),
         ("run-2", "completed", None),
         ("run-1", "killed", "the run did not finish"),
     ]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "0001-01-01"])
+def test_a_start_that_no_run_writes_is_a_damaged_file(
+    history: RunHistory, path: Path, value: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO runs VALUES ('run-1', 'bulk', ?, NULL, 'running', NULL, '{}')", (value,)
+        )
+    with pytest.raises(StateError, match="is damaged"):
+        history.begin("run-2", "bulk", BEGAN_AT)
 
 
 def test_the_oldest_runs_are_forgotten(history: RunHistory, path: Path) -> None:

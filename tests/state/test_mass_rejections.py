@@ -74,7 +74,7 @@ def test_nothing_is_tried_first_where_no_kind_has_ended(outbox: Outbox) -> None:
     assert outbox.mass_rejections.code(EVENT) is None
 
 
-def test_up_to_20_rows_are_tried_first_both_rejected_and_left_out(outbox: Outbox) -> None:
+def test_up_to_20_rows_that_were_left_out_are_tried_first(outbox: Outbox) -> None:
     reject_some_events(outbox, rows(*NUMBERS))
     assert outbox.mass_rejections.code(EVENT) == WRONG_TYPE
     begin(outbox, rows(*NUMBERS))
@@ -83,8 +83,42 @@ def test_up_to_20_rows_are_tried_first_both_rejected_and_left_out(outbox: Outbox
     seqs = seqs_of(tried[EVENT])
     assert len(set(seqs)) == 20
     assert seqs == sorted(seqs)
-    assert min(seqs) < 40 <= max(seqs)
+    assert 40 <= min(seqs) < 60
+    assert max(seqs) > 200  # from all over the query
     assert all(each.profile is None and each.event for each in tried[EVENT])
+
+
+def test_rejected_rows_are_tried_where_few_were_left_out(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*range(1, 51)), count=45)
+    begin(outbox, rows(*range(1, 51)))
+    seqs = seqs_of(outbox.rows_to_try_first()[EVENT])
+    assert len(seqs) == 20
+    assert seqs[-5:] == list(range(45, 50))
+    assert all(seq < 45 for seq in seqs[:-5])
+
+
+def test_others_are_tried_next_if_some_were_accepted_or_none_was_left_out(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*range(1, 51)), count=50)
+    chosen = []
+    for accepted in (0, 9):
+        begin(outbox, rows(*NUMBERS))
+        tried = outbox.rows_to_try_first()[EVENT]
+        settle(outbox, tried[:accepted], EVENT, Verdict.DELIVERED, "Success")
+        settle(outbox, tried[accepted:], EVENT)
+        outbox.end_kind(EVENT, WRONG_TYPE)
+        chosen.append(set(seqs_of(tried)))
+    assert all(seq < 50 for seq in chosen[0])
+    begin(outbox, rows(*NUMBERS))
+    chosen.append(set(seqs_of(outbox.rows_to_try_first()[EVENT])))
+    assert not chosen[1] & chosen[2]
+
+
+def test_another_code_is_noted_with_other_rows(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    begin(outbox, rows(*NUMBERS))
+    settle(outbox, outbox.rows_to_try_first()[EVENT], EVENT, code="AnotherCode")
+    outbox.end_kind(EVENT, "AnotherCode")
+    assert outbox.mass_rejections.code(EVENT) == "AnotherCode"
 
 
 def test_the_same_rows_are_tried_by_each_run(outbox: Outbox) -> None:
@@ -101,7 +135,7 @@ def test_the_same_rows_are_tried_by_each_run(outbox: Outbox) -> None:
 
 def test_other_rows_are_noted_when_few_of_the_former_ones_are_left(outbox: Outbox) -> None:
     reject_some_events(outbox, rows(*NUMBERS))
-    noted = set(outbox.mass_rejections.users(EVENT))
+    noted = set().union(*outbox.mass_rejections.users(EVENT))
     found = [each for each in NUMBERS if user_key(each) not in noted]
     still = [each for each in NUMBERS if user_key(each) in noted][:3]
     begin(outbox, rows(*found, *still))
@@ -114,11 +148,24 @@ def test_other_rows_are_noted_when_few_of_the_former_ones_are_left(outbox: Outbo
 
 
 def test_a_user_whose_event_is_delivered_in_the_meantime_is_not_tried(outbox: Outbox) -> None:
-    reject_some_events(outbox, rows(1, 2, 3), count=2)
+    numbers = range(1, 23)
+    reject_some_events(outbox, rows(*numbers), count=2)
     pending = begin(outbox, rows(1))
     settle(outbox, pending, EVENT, Verdict.DELIVERED, "Success")
-    begin(outbox, rows(1, 2, 3))
-    assert [each.email for each in outbox.rows_to_try_first()[EVENT]] == [email_of(2), email_of(3)]
+    begin(outbox, rows(*numbers))
+    tried = {each.email for each in outbox.rows_to_try_first()[EVENT]}
+    assert len(tried) == 20
+    assert tried <= {email_of(number) for number in numbers if number != 1}
+
+
+@pytest.mark.parametrize(("count", "is_tried"), [(20, False), (21, True)])
+def test_none_is_tried_first_where_no_more_than_20_wait(
+    outbox: Outbox, count: int, is_tried: bool
+) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    begin(outbox, rows(*range(1, count + 1)))
+    assert bool(outbox.rows_to_try_first()) is is_tried
+    assert (outbox.mass_rejections.code(EVENT) is not None) is is_tried
 
 
 def test_rejections_with_the_code_are_not_remembered_before_and_after_the_end(
@@ -153,9 +200,10 @@ def test_the_note_is_on_the_disk_at_once(path: Path, outbox: Outbox) -> None:
             "SELECT value FROM remembered WHERE name = 'mass_rejection_event'"
         ).fetchone()
     noted = orjson.loads(note)
-    assert set(noted) == {"code", "users"}
-    assert 60 <= len(noted["users"]) <= 200
-    assert all(isinstance(user, int) for user in noted["users"])
+    assert set(noted) == {"code", "left_out", "rejected"}
+    assert len(noted["left_out"]) == 100
+    assert len(noted["rejected"]) == 40
+    assert all(isinstance(user, int) for user in [*noted["left_out"], *noted["rejected"]])
 
 
 def test_both_kinds_are_noted(outbox: Outbox) -> None:
@@ -169,12 +217,13 @@ def test_both_kinds_are_noted(outbox: Outbox) -> None:
     assert set(outbox.rows_to_try_first()) == {PROFILE, EVENT}
     outbox.mass_rejections.forget(PROFILE)
     assert outbox.mass_rejections.code(PROFILE) is None
-    assert outbox.mass_rejections.users(PROFILE) == []
-    assert outbox.mass_rejections.users(EVENT)
+    assert not any(outbox.mass_rejections.users(PROFILE))
+    assert any(outbox.mass_rejections.users(EVENT))
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "no JSON", "[]", "7", '{"users": 7}', '{"users": ["a", null]}', b"\xff"]
+    "value",
+    [None, "", "no JSON", "[]", "7", '{"left_out": 7}', '{"rejected": ["a", null]}', b"\xff"],
 )
 def test_a_note_that_no_version_writes_counts_as_none(
     path: Path, outbox: Outbox, value: object
@@ -183,5 +232,27 @@ def test_a_note_that_no_version_writes_counts_as_none(
         second.execute("INSERT INTO remembered VALUES ('mass_rejection_event', ?)", (value,))
         second.commit()
     begin(outbox, rows(1))
-    assert outbox.mass_rejections.users(EVENT) == []
+    assert not any(outbox.mass_rejections.users(EVENT))
     assert outbox.rows_to_try_first() == {}
+
+
+def test_a_kind_that_ends_after_its_first_rows_got_through_is_noted_again(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    pending = begin(outbox, rows(*NUMBERS))
+    tried = outbox.rows_to_try_first()[EVENT]
+    assert len(tried) == 20
+    settle(outbox, tried, EVENT, Verdict.DELIVERED, "Success")
+    outbox.mass_rejections.forget(EVENT)
+    settle(outbox, [each for each in pending if each not in tried][:40], EVENT, code="AnotherCode")
+    outbox.end_kind(EVENT, "AnotherCode")
+    assert outbox.mass_rejections.code(EVENT) == "AnotherCode"
+    begin(outbox, rows(*NUMBERS))
+    assert len(outbox.rows_to_try_first()[EVENT]) == 20
+
+
+def test_a_kind_that_ends_with_another_code_is_noted_with_it(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*NUMBERS))
+    begin(outbox, rows(*NUMBERS))
+    settle(outbox, outbox.rows_to_try_first()[EVENT], EVENT, code="AnotherCode")
+    outbox.end_kind(EVENT, "AnotherCode")
+    assert outbox.mass_rejections.code(EVENT) == "AnotherCode"

@@ -66,6 +66,13 @@ class HurriedTime(threading.Event):
         return is_set
 
 
+def hurried_stop() -> StopSignal:
+    """Return a stop signal with hurried time."""
+    stop = StopSignal()
+    stop.event = HurriedTime()
+    return stop
+
+
 def hurried_client(*arguments: Any, stop: HurriedTime, **options: Any) -> IterableClient:
     """Return a client that uses the clock of its stop event."""
     return IterableClient(*arguments, stop=stop, clock=stop.clock, **options)
@@ -203,8 +210,7 @@ def stage(user_count: int = USER_COUNT) -> Iterator[Stage]:
 
 def run_once(runs: Runs) -> Ended:
     """Run once in this process; an exception of the program is raised."""
-    stop = StopSignal()
-    stop.event = HurriedTime()
+    stop = hurried_stop()
     report = runs.run(stop)
     counts_of(report)  # checks that they add up
     stderr = io.StringIO()

@@ -81,7 +81,7 @@ class Runs:
             send_nulls=settings.send_nulls,
         )
         outbox = Outbox(self.state_file)
-        outbox._remember("delivered_profile_settings", str(mapping.profile_settings))
+        outbox.mapping_settings.note_delivered_profile(mapping)
         outbox.close()
 
     def history(self) -> list[PastRun]:

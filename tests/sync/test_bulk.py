@@ -17,7 +17,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
-from sync.dispatcher import CallReport, DelayedEvents, Started
+from sync.dispatcher import AnyReport, CallReport, DelayedEvents
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, row, rows_of
 
 UPDATE, TRACK = USERS_BULK_UPDATE, EVENTS_TRACK_BULK
@@ -121,14 +121,14 @@ class Reports:
         self.delayed: list[int] = []
         self.goes_on = goes_on
 
-    def __call__(self, report: CallReport | DelayedEvents | Started) -> bool:
-        if isinstance(report, Started):
-            return True
+    def __call__(self, report: AnyReport) -> bool:
         if isinstance(report, DelayedEvents):
             self.delayed += report.seqs
-        else:
+        elif isinstance(report, CallReport):
             self.calls.append(report.call)
             self.finished += report.finished
+        else:
+            return True
         return self.goes_on
 
 
@@ -239,7 +239,7 @@ def test_eight_parts_in_a_row_without_an_answer_open_the_circuit_breaker() -> No
     opened_at: list[int] = []
 
     class Noting(Reports):
-        def __call__(self, report: CallReport | DelayedEvents | Started) -> bool:
+        def __call__(self, report: AnyReport) -> bool:
             if iterable.breakers.is_open(UPDATE) and not opened_at:
                 opened_at.append(len(iterable.requests))
             return super().__call__(report)
@@ -250,6 +250,20 @@ def test_eight_parts_in_a_row_without_an_answer_open_the_circuit_breaker() -> No
     assert iterable.suspects[: 1 + 8] == [False, *8 * [True]]
     assert not any(iterable.suspects[1 + 8 : 1 + 2 + 4 + 8 + 16 + 32 + 64])
     assert {f.result.verdict for f in reports.finished} == {Verdict.UNAVAILABLE, Verdict.DELIVERED}
+
+
+def test_many_bad_rows_of_one_batch_were_an_outage_though_other_batches_were_answered() -> None:
+    kinds = [Kind.DOWN] * 64
+    iterable = FakeBulkClient(dict(enumerate(kinds)), dict.fromkeys(range(64), Kind.FINE))
+    iterable.breakers = CircuitBreakers([UPDATE], 300)
+
+    class OthersAnswered(Reports):
+        def __call__(self, report: AnyReport) -> bool:
+            iterable.breakers[UPDATE].note_answer()
+            return super().__call__(report)
+
+    BulkSender(iterable).send(rows_of(kinds), OthersAnswered())
+    assert not iterable.breakers.have_opened
 
 
 def test_parts_of_a_batch_are_suspects_again_once_one_of_them_is_answered() -> None:

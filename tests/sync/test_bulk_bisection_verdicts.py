@@ -13,7 +13,7 @@ from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.outcomes import CallResult, Verdict
 from records.rows import RequestKind
 from sync.bulk import BulkSender
-from sync.dispatcher import CallReport, DelayedEvents, Started
+from sync.dispatcher import AnyReport, CallReport, Started
 from tests.support.fake_bulk_client import TAKEN, FakeBulkClient, Kind, rows_of
 
 ENDPOINT_OF = {RequestKind.PROFILE: USERS_BULK_UPDATE, RequestKind.EVENT: EVENTS_TRACK_BULK}
@@ -40,7 +40,7 @@ def sent(
     results: dict[RequestKind, dict[int, CallResult]] = {kind: {} for kind in RequestKind}
     order: list[tuple[RequestKind, int, int]] = []
 
-    def report(reported: CallReport | DelayedEvents | Started) -> bool:
+    def report(reported: AnyReport) -> bool:
         if isinstance(reported, Started):
             return True
         assert isinstance(reported, CallReport)

@@ -9,7 +9,7 @@ import pytest
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from records.rows import PendingRow, RequestKind
 from sync.bulk import BulkSender
-from sync.dispatcher import CallReport, DelayedEvents, Started
+from sync.dispatcher import AnyReport, CallReport
 from sync.mass_rejection import RejectionGuard
 from tests.support.fake_bulk_client import FakeBulkClient, Kind, rows_of
 
@@ -44,7 +44,7 @@ class Sent:
         )
         BulkSender(self.iterable, guard=self.guard).send(found, self._report)
 
-    def _report(self, report: CallReport | DelayedEvents | Started) -> bool:
+    def _report(self, report: AnyReport) -> bool:
         if isinstance(report, CallReport):
             for finished in report.finished:
                 assert finished.seq not in self.settled[finished.kind]

@@ -115,3 +115,28 @@ def test_a_state_file_of_version_1_2_0_names_every_setting_that_may_have_changed
     runs.settings["USER_FIELDS"] = "first_name"
     assert counts_of(runs.run()) == {"successful": 6}
     assert said(caplog)[0].startswith("USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since")
+
+
+def test_a_run_with_a_limit_leaves_the_others_to_be_said(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs.settings["USER_FIELDS"] = "first_name"
+    text = "USER_FIELDS changed since the last run. Profiles that became different and are sent "
+    for options, count in (({"limit": 2}, 2), ({"dry_run": True}, 4), ({}, 4)):
+        caplog.clear()
+        runs.run(**options)
+        assert said(caplog) == [f"{text}again: {count}"]
+    caplog.clear()
+    assert counts_of(runs.run()) == {"unchanged": 6}
+    assert said(caplog) == []
+
+
+def test_a_full_refresh_counts_only_the_profiles_that_the_settings_change(
+    runs: Runs, embedded: SourceDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedded.run_sql("UPDATE customers SET last_name = NULL WHERE id = 2")
+    runs.run()
+    runs.settings["SEND_NULLS"] = "true"
+    caplog.clear()
+    assert counts_of(runs.run(full_refresh=True)) == {"successful": 6}
+    assert said(caplog)[0].endswith("again: 1")

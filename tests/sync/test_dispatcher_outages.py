@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from iterable_api.circuit_breaker import CircuitBreakers
 from iterable_api.responses import (
     EVENTS_TRACK,
     EVENTS_TRACK_BULK,
@@ -19,9 +20,11 @@ from iterable_api.responses import (
     USERS_UPDATE,
 )
 from iterable_client import IterableClient
+from records.rows import Rows
 from sandbox.iterable_api import IterableSandbox
 from state.outbox import Outbox
-from sync.dispatcher import RunAborted
+from sync.dispatcher import Dispatcher, Report, RunAborted
+from sync.per_user import PerUserSender
 from tests.support.drains import (
     FewAtOnce,
     check_that_nothing_was_lost_or_repeated,
@@ -30,7 +33,15 @@ from tests.support.drains import (
     outbox_with,
 )
 from tests.support.fault_runs import HurriedTime
-from tests.support.rows import email_of, failures_of, outcomes_of, rows, wait_until
+from tests.support.rows import (
+    PassingTime,
+    email_of,
+    failures_of,
+    outcomes_of,
+    rows,
+    wait_until,
+)
+from tests.support.senders import RowsInMemory, ScriptedSender, delivered
 
 MODES = pytest.mark.parametrize("batch_size", [None, 10], ids=["per-user", "bulk"])
 DOWN: list[dict[str, Any]] = [
@@ -183,6 +194,22 @@ def test_an_endpoint_that_is_down_for_more_than_twenty_requests_ends_the_run(
         )
 
 
+def test_a_row_whose_attempt_was_over_when_the_run_ended_has_met_only_the_outage(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    """It counted as failed, "its response was not waited for", while getFields was."""
+    iterable.set_faults(
+        [
+            {"fault": "status", "status": 503, "endpoint": USERS_UPDATE},
+            {"fault": "hang", "endpoint": USERS_GET_FIELDS},
+        ]
+    )
+    with outbox_with(path, rows(1, 2)) as outbox:
+        with pytest.raises(RunAborted, match="has not answered"):
+            deliver(outbox, iterable.url, max_attempts=1, outage_patience_seconds=5.5)
+        assert set(outcomes_of(outbox).values()) == {"not_attempted"}
+
+
 # Few requests that are at fault themselves
 
 
@@ -207,6 +234,47 @@ def test_a_row_that_alone_is_not_answered_fails_by_its_attempts_while_others_are
         deliver(outbox, iterable.url)
         assert Counter(outcomes_of(outbox).values()) == {"successful": 99, "total_failure": 1}
     assert caplog.text.count("Iterable does not answer") <= 2  # the last requests of the run
+
+
+def test_a_row_that_failed_at_once_held_up_all_others(
+    path: Path, iterable: IterableSandbox
+) -> None:
+    """Row 3 closed the breaker, row 2 failed and opened it again; then no request was left."""
+
+    class ThreeAtOnce(PerUserSender):
+        max_in_flight = 3
+
+    def slow(seconds: float, **selectors: object) -> dict[str, Any]:
+        return {"fault": "delay", "seconds": seconds, **selectors}
+
+    iterable.set_faults(
+        [
+            slow(0.1, email=email_of(2), endpoint=USERS_UPDATE),
+            slow(0.3, email=email_of(3), endpoint=USERS_UPDATE),
+            slow(0.6, email=email_of(3), endpoint=EVENTS_TRACK),
+            {"fault": "status", "status": 503, "email": email_of(2), "endpoint": USERS_UPDATE},
+        ]
+    )
+    with outbox_with(path, rows(*range(1, 9))) as outbox:
+        deliver(outbox, iterable.url, max_attempts=1, to_sender=ThreeAtOnce)
+        counts = Counter(outcomes_of(outbox).values())
+    assert counts == {"successful": 7, "partial_failure": 1}
+
+
+def test_where_no_request_waits_to_try_again_the_next_one_does() -> None:
+    clock = PassingTime()
+    breakers = CircuitBreakers([USERS_UPDATE], 300, clock=clock)
+
+    def send(unit: Rows, report: Report) -> None:
+        breakers[USERS_UPDATE].note_answer()
+        delivered(unit, report)
+
+    sender = ScriptedSender(send)
+    sender.client.breakers = breakers
+    breakers.open(USERS_UPDATE, "HTTP 503")
+    clock.now_seconds += 5
+    Dispatcher(RowsInMemory(3), sender, threading.Event()).run()
+    assert [row.seq for unit in sender.sent for row in unit] == [0, 1, 2]
 
 
 def test_one_row_that_breaks_its_batch_is_found_although_no_other_batch_is_sent(

@@ -9,8 +9,7 @@ import pytest
 
 from records.rows import PendingRow
 from sandbox.iterable_api import IterableSandbox
-from sync.dry_run import plan_lines, request_bodies
-from sync.field_types import FIRST_QUESTION
+from sync.dry_run import FIELD_TYPES_REQUEST, plan_lines, request_bodies
 from sync.progress import pace_at_the_limits
 from tests.config.test_settings import settings_with
 from tests.conftest import SourceDatabase
@@ -69,7 +68,7 @@ def test_the_headline_says_what_a_run_would_do(
         "Dry run completed with failures: 3 profiles and 3 events would be sent, about 30 s at "
         "0.1 requests/s"
     )
-    assert lines[:2] == [f"  {FIRST_QUESTION}", ""]
+    assert lines[:2] == [FIELD_TYPES_REQUEST, ""]
     assert iterable.calls == []
     runs.settings |= {"USERS_UPDATE_RPS": "500"}
     assert runs.run().lines()[0] == "Run completed with failures"

@@ -14,9 +14,10 @@ import pytest
 
 from errors import ConfigError
 from iterable_api.responses import ApiResponse
+from reporting.news import WarningCollector
 from sandbox.iterable_api import IterableSandbox
+from sync.dry_run import FIELD_TYPES_REQUEST
 from sync.field_types import (
-    FIRST_QUESTION,
     Clash,
     FieldTypesRequest,
     compare,
@@ -25,10 +26,10 @@ from sync.field_types import (
 )
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
+from tests.support.past_runs import add_past_runs
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users
-from tests.sync.test_guards import add_past_runs
+from tests.support.users import add_users, sent_calls
 
 GET_FIELDS = "users/getFields"
 QUERY = (
@@ -51,7 +52,7 @@ def asked(iterable: IterableSandbox) -> int:
 
 
 def sent(iterable: IterableSandbox) -> int:
-    return len(iterable.calls) - asked(iterable)
+    return len(sent_calls(iterable))
 
 
 def profiles(*values: Any) -> list[tuple[int, bytes]]:
@@ -137,6 +138,15 @@ def test_a_report_names_every_field_of_which_no_value_fits() -> None:
         "same, run once with --ignore-guards."
     )
     assert second.startswith("y is date in Iterable, but every value to send is boolean")
+
+
+def test_the_second_of_two_fields_was_no_news_to_quiet() -> None:
+    found = compare([*profiles("a"), (3, b'{"dataFields":{"y":true}}')], {"x": "long", "y": "date"})
+    collector = WarningCollector()
+    logging.getLogger("sync.field_types").addHandler(collector)
+    report(found, is_ignored=True)
+    logging.getLogger("sync.field_types").removeHandler(collector)
+    assert [text.split()[0] for text in collector.warnings.values()] == ["x", "y"]
 
 
 # Runs
@@ -237,7 +247,7 @@ def test_a_run_goes_on_where_the_types_cannot_be_asked_for(
 def test_a_dry_run_asks_nothing_and_says_that_a_run_would(
     runs: Runs, iterable: IterableSandbox
 ) -> None:
-    assert f"  {FIRST_QUESTION}" in runs.run(dry_run=True).lines()
+    assert FIELD_TYPES_REQUEST in runs.run(dry_run=True).lines()
     assert not iterable.calls
     runs.run()
     assert "would first ask" not in str(runs.run(dry_run=True, full_refresh=True).lines())

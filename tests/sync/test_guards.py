@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from state.history import RowCounts, to_history_entry
+from state.history import RowCounts
 from state.outbox import Outbox
 from sync.guards import compared_counts, explain_row_count, is_unusual
 from tests.conftest import SourceDatabase
+from tests.support.past_runs import add_past_runs
 from tests.support.runs import Runs, counts_of, results_of
-from tests.support.users import add_users, check_project
+from tests.support.users import add_user, add_users, check_project
 
 NUMBERS = range(1, 13)
 
@@ -25,25 +26,6 @@ def runs(embedded: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) ->
     """Runs between a database with twelve users and the sandbox."""
     add_users(embedded.run_sql, NUMBERS)
     return Runs.between(tmp_path, embedded, iterable)
-
-
-def add_past_runs(
-    runs: Runs,
-    row_counts: Sequence[int],
-    *,
-    status: str = "completed",
-    days_ago: float = 1,
-    is_complete_read: bool = True,
-) -> None:
-    """Add runs to the history, in this order."""
-    at = datetime.now(timezone.utc) - timedelta(days=days_ago)
-    outbox = Outbox(runs.state_file)
-    for row_count in row_counts:
-        run_id = f"past-{len(outbox.history.runs())}"
-        entry = to_history_entry(is_complete_read=is_complete_read, starts_row_counts=False)
-        outbox.history.begin(run_id, "per-user", at)
-        outbox.history.end(run_id, at, status, None, {"total_users": row_count, **entry})
-    outbox.close()
 
 
 def calls_of(iterable: IterableSandbox) -> int:
@@ -141,6 +123,7 @@ def test_a_lost_filter_sent_to_all_customers(
     assert counts_of(report) == {"not_attempted": 340}
     assert {record["reason"] for record in results_of(report)["records"]} == {"the run was aborted"}
     assert "340 rows; the last 3 runs had 100 to 110." in str(report.error)
+    assert report.lines()[-1] == "  Nothing was sent."
     assert calls_of(iterable) == 0
 
 
@@ -160,6 +143,22 @@ def test_a_run_that_the_guard_stops_leaves_the_memory_as_it_was(runs: Runs) -> N
     runs.settings |= {"USER_FIELDS": "first_name", "EVENT_FIELDS": "page"}
     assert runs.run(full_refresh=True).summary.status == "aborted"
     assert memory_of(runs) == before
+
+
+def test_invalid_rows_are_news_only_once_a_run_has_noted_them(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    # Otherwise each of the runs that the guard stops, 144 a day, would be a mail.
+    add_user(embedded.run_sql, 13, None)
+    with_history_of(runs, [400] * 3)
+    for _ in range(2):
+        report = runs.run()
+        assert counts_of(report) == {"invalid": 1, "not_attempted": 12}
+        assert len(report.failures) == 1
+        assert not report.new_failures
+    accepted = runs.run(ignore_guards=True)
+    assert accepted.new_failures == accepted.failures == report.failures
+    assert not runs.run().new_failures
 
 
 def with_history_of(runs: Runs, row_counts: Sequence[int]) -> None:
@@ -200,6 +199,20 @@ def test_only_completed_runs_of_14_days_with_a_complete_read_are_compared(
     assert counts_of(runs.run()) == {"successful": 12}
 
 
+def test_an_empty_run_of_a_clock_that_was_ahead_switched_the_guard_off_for_a_year(
+    runs: Runs,
+) -> None:
+    add_past_runs(runs, [5_000] * 3)
+    add_past_runs(runs, [0], days_ago=-365)
+    add_past_runs(runs, [5_000], days_ago=0.1)
+    assert runs.run().summary.status == "aborted"
+
+
+def test_with_a_clock_that_is_behind_all_runs_are_compared(runs: Runs) -> None:
+    add_past_runs(runs, [5_000] * 3, days_ago=-20_000)
+    assert runs.run().summary.status == "aborted"
+
+
 def test_completed_runs_with_failures_are_compared(runs: Runs) -> None:
     add_past_runs(runs, [5_000] * 3, status="completed_with_failures", days_ago=13.9)
     assert runs.run().summary.status == "aborted"
@@ -216,6 +229,9 @@ def test_a_dry_run_warns_and_is_not_compared(runs: Runs, caplog: pytest.LogCaptu
     report = runs.run(dry_run=True)
     assert (report.summary.status, counts_of(report)) == ("completed", {"not_attempted": 12})
     assert "A run would send nothing: The query returned 12 rows; the last 3 runs" in caplog.text
+    assert report.lines()[0] == (
+        "Dry run completed: nothing would be sent, because the number of rows is unusual"
+    )
     assert len(runs.history()) == 3
 
 
@@ -248,7 +264,7 @@ def test_ignore_guards_lets_one_run_through_which_is_the_only_history_until_thre
     assert runs.run().summary.status == "aborted"
     caplog.set_level(logging.WARNING)
     assert counts_of(runs.run(ignore_guards=True)) == {"successful": 120}
-    assert "120 rows; the last 3 runs had 5,000 to 5,100. They are accepted" in caplog.text
+    assert "120 rows; the last 3 runs had 5,000 to 5,100. That is accepted" in caplog.text
     embedded.run_sql("DELETE FROM page_views WHERE user_id > 39")
     report = runs.run()
     assert "39 rows; the last run had 120." in str(report.error)  # not 5,000

@@ -101,26 +101,37 @@ def test_the_share_is_a_setting_and_100_turns_the_guard_off(percent: float, ends
 
 def test_with_100_percent_a_kind_of_which_all_are_rejected_goes_on() -> None:
     assert ended_after(rejected(*range(1_000)), 100) == []
-    assert not RejectionGuard(100).is_on
-    assert RejectionGuard(99.5).is_on
+    assert not RejectionGuard(100).judges(EVENT)
+    assert RejectionGuard(99.5).judges(EVENT)
 
 
 def test_few_rejections_never_end_a_kind_unless_it_is_judged_for_a_reason() -> None:
     guard = RejectionGuard(50)
     guard.add(EVENT, [*rejected(1, 2), *delivered(3)])
     assert guard.allows(EVENT)
-    assert guard.judge(EVENT)
+    assert not guard.accepts(EVENT)
     assert not guard.allows(EVENT)
 
 
-def test_judging_tells_whether_anything_was_counted() -> None:
+def test_nothing_is_accepted_before_anything_was_counted() -> None:
     guard = RejectionGuard(50)
-    assert not guard.judge(EVENT)
+    assert not guard.accepts(EVENT)
     guard.add(EVENT, [(pending(1), call_result(Verdict.UNAVAILABLE))])
-    assert not guard.judge(EVENT)
+    assert not guard.accepts(EVENT)
     guard.add(EVENT, delivered(2))
-    assert guard.judge(EVENT)
+    assert guard.accepts(EVENT)
     assert guard.allows(EVENT)
+
+
+@pytest.mark.parametrize(("judged", "may_end"), [(SAMPLE_ROWS - 1, True), (SAMPLE_ROWS, False)])
+def test_after_a_whole_sample_was_accepted_everything_is_sent(judged: int, may_end: bool) -> None:
+    guard = RejectionGuard(50)
+    guard.add(EVENT, delivered(*range(judged)))
+    assert guard.accepts(EVENT)
+    assert guard.judges(EVENT) is may_end
+    guard.add(EVENT, rejected(*range(100, 400)))
+    assert guard.allows(EVENT) is not may_end
+    assert guard.judges(PROFILE)
 
 
 def test_the_first_reason_stays() -> None:

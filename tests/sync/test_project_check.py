@@ -14,7 +14,7 @@ import pytest
 from iterable_api.http import IterableHTTP
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
-from state.outbox import DeliveredSample
+from state.delivered_samples import DeliveredSample
 from state.project import Project
 from sync.project_check import OtherProjectError, check_key
 from sync.signals import StopSignal

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.iterable_api import IterableSandbox
-from sync.signals import StopSignal, stop_signals
+from sync.signals import stop_signals
 from tests.conftest import SourceDatabase
-from tests.support.fault_runs import HurriedTime
+from tests.support.fault_runs import hurried_stop
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import sent_calls
@@ -26,42 +26,41 @@ COLUMNS = """
     'desktop' AS device, 'Chrome' AS browser, 'Oslo' AS location,
     TIMESTAMP('2026-01-13 14:30:45') AS event_time
 """
-# MariaDB's own table of numbers. The first chunks arrive while the query still runs.
-SLOW_IN_THE_MIDDLE = f"SELECT {COLUMNS} FROM seq_1_to_7000 WHERE seq <> 6000 OR SLEEP(0.5) = 0"
+# MariaDB's own table of numbers. The first chunks arrive while the query still runs; it then waits
+# while somebody holds the lock.
+PAUSED_IN_THE_MIDDLE = (
+    f"SELECT {COLUMNS} FROM seq_1_to_7000 WHERE seq <> 6000 OR GET_LOCK('pause', 60)"
+)
 
 
 @pytest.fixture
 def runs(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) -> Runs:
     runs = Runs.between(tmp_path, mariadb, iterable)
-    runs.with_query(SLOW_IN_THE_MIDDLE)
+    runs.with_query(PAUSED_IN_THE_MIDDLE)
     return runs
-
-
-def hurried_stop() -> StopSignal:
-    """Return a stop signal whose event ends waits between reads at once."""
-    stop = StopSignal()
-    stop.event = HurriedTime()
-    return stop
 
 
 @contextlib.contextmanager
 def killing_the_reader(server: PrivateMariaDB, times: int) -> Iterator[list[int]]:
-    """Kill the first `times` connections while they run the query."""
+    """Kill the first `times` connections in the middle of the query; let the next one go on."""
     killed: list[int] = []
     done = threading.Event()
+    root = server.root_connection()
+    cursor = root.cursor()
+    cursor.execute("SELECT GET_LOCK('pause', 0)")
+    assert cursor.fetchall() == [(1,)]
 
     def watch() -> None:
-        root = server.root_connection()
-        cursor = root.cursor()
         while not done.is_set() and len(killed) < times:
-            cursor.execute("SELECT id, info, time_ms FROM information_schema.processlist")
-            for number, query, for_milliseconds in cursor.fetchall():
-                is_reading = "FROM seq_1_to_7000" in str(query) and for_milliseconds > 100
-                if is_reading and number not in killed:
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
+            )
+            for (number,) in cursor.fetchall():
+                if number not in killed:
                     killed.append(number)
                     cursor.execute(f"KILL CONNECTION {number}")
             time.sleep(0.02)
-        root.close()
+        root.close()  # releases the lock
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -127,7 +126,7 @@ def test_a_query_with_an_error_is_not_repeated(
     assert "MySQL refused the query" in str(report.error)
     assert "Reading again" not in caplog.text
     assert results_of(report)["reason"] == str(report.error)
-    assert sent_calls(iterable) == []
+    assert iterable.calls == []
 
 
 @pytest.mark.no_cover  # an exception of the signal's handler could leave coverage's lock taken

@@ -11,9 +11,8 @@ import pytest
 
 from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
-from sync.signals import StopSignal
 from tests.conftest import SourceDatabase, fresh_database
-from tests.support.fault_runs import HurriedTime
+from tests.support.fault_runs import hurried_stop
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of, results_of
@@ -50,9 +49,7 @@ def source(mortal: PrivateMariaDB) -> Iterator[SourceDatabase]:
 
 def hurried(runs: Runs) -> RunReport:
     """Run once, without waits between reads."""
-    stop = StopSignal()
-    stop.event = HurriedTime()
-    return runs.run(stop)
+    return runs.run(hurried_stop())
 
 
 def check_that_nothing_was_sent(report: RunReport, iterable: IterableSandbox) -> None:

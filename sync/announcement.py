@@ -1,0 +1,46 @@
+"""What a run logs between reading and sending: how many rows it sends, and what is unusual."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from config.settings import Settings
+from state.outbox import FillSummary
+from sync.changed_settings import changed_profiles_text, kept_events_text
+
+
+def announcements(
+    settings: Settings, filled: FillSummary, run_id: str, *, is_dry_run: bool
+) -> Iterator[tuple[int, str]]:
+    """Yield the level and the text of each line."""
+    mode = "dry run" if is_dry_run else f"{settings.sync_mode} mode"
+    name = f"{settings.sync_name}, " if settings.sync_name else ""
+    yield (
+        logging.INFO,
+        f"{filled.total:,} rows read, {filled.to_send:,} to send ({mode}, {name}run {run_id})",
+    )
+    if not filled.total:
+        yield (
+            logging.WARNING,
+            f"The query returned nothing for the last {settings.engagement_window_days:g} days: "
+            f"check the plan and the pages in {settings.query_file.name}, and "
+            "ENGAGEMENT_WINDOW_DAYS.",
+        )
+    if filled.changed_by_settings:
+        yield logging.WARNING, changed_profiles_text(filled)
+    if filled.kept_events:
+        yield logging.INFO, kept_events_text(filled)
+    if filled.held_back:
+        yield (
+            logging.INFO,
+            f"{filled.held_back:,} rows have requests that are not sent again: Iterable rejected "
+            f"the same content within the last {settings.rejected_retry_hours} h "
+            "(REJECTED_RETRY_HOURS).",
+        )
+    if filled.in_the_future:
+        yield (
+            logging.WARNING,
+            f"{filled.in_the_future:,} events lie in the future: is "
+            f"DB_TIMEZONE={settings.db_timezone} right?",
+        )
