@@ -97,9 +97,7 @@ class RunNews:
     ) -> Iterator[str]:
         report = self.report
         if report is not None:
-            # The rows of a run that a guard held back are not judged: they would be new every time.
-            if not report.is_held_back:
-                yield from failure_news(report.new_failures, report.results_path)
+            yield from failure_news(report.new_failures, report.results_path)
             yield from resolved_news(
                 report.summary.failures["resolved"],
                 failed_rows(report.summary.counts),

@@ -22,9 +22,7 @@ from state.lock import RunInProgressError
 from state.outbox import Outbox
 from state.project import OtherAddressError
 from sync.field_types import FieldTypesError
-from sync.guards import RowCountError
 from sync.mass_rejection import MassRejection
-from sync.project_check import OtherProjectError
 from sync.run import MassRejectionError, Options, RunReport
 from sync.signals import Interrupted
 from tests.support.run_summaries import summary_of
@@ -50,7 +48,6 @@ class Runs:
         resolved: int = 0,
         failing: int = 0,
         prints: bool = True,
-        report_error: Exception | None = None,
         **options: bool | int,
     ) -> list[str]:
         """Return the lines that a run prints which warns of this, fails in this way and so on."""
@@ -69,7 +66,7 @@ class Runs:
                     summary_of(*outcomes, resolved_failures=resolved),
                     failures,
                     [Path("/a/results.json")],
-                    report_error,
+                    None,
                     new_failures=failures,
                 )
                 if error is not None:
@@ -123,15 +120,6 @@ def test_new_failures_are_printed_and_known_ones_are_not(runs: Runs) -> None:
     ]
     assert runs.run(failing=2) == []
     assert runs.run(resolved=2) == ["All is well again: 2 failures are resolved."]
-
-
-def test_invalid_rows_were_new_in_every_run_that_a_guard_held_back(runs: Runs) -> None:
-    """A lost filter returns other customers, some without an address: 144 mails a day."""
-    unusual = RowCountError("The query returned 600 rows; the last 9 runs had 100.")
-    failure = Failure("row", "invalid", "no e-mail address", 20, 7)
-    for error in (unusual, OtherProjectError("Another project.")):
-        printed = runs.run(error=error, report_error=error, failures=[failure], failing=20)
-        assert printed == []
 
 
 @pytest.mark.parametrize("options", [{"limit": 5}, {"error": OUTAGE}], ids=["limited", "aborted"])
@@ -229,12 +217,6 @@ def test_problems_of_the_settings_are_always_printed(runs: Runs) -> None:
     for _ in range(3):
         assert runs.is_printed(ConfigError(["query.sql returns no column 'id': add it"]))
     assert runs.run() == []
-
-
-def test_two_kinds_that_were_mostly_rejected_were_told_twice(runs: Runs) -> None:
-    reasons = ["Iterable rejected more than 50 % of the events", "... of the profiles"]
-    error = SyncError("\n".join(reasons))
-    assert runs.run(*(f"Mass rejection: {reason}" for reason in reasons), error=error) == []
 
 
 def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
