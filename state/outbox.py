@@ -139,6 +139,7 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._ended_kinds: set[RequestKind] = set()
         self._keeps_note: set[RequestKind] = set()  # if all of these rows are rejected again
         self._has_noted_mapping = False
 
@@ -372,6 +373,7 @@ class Outbox:
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
         self._is_complete_read = is_complete_read
+        self._tried_first, self._keeps_note, self._ended_kinds = {}, set(), set()
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -402,14 +404,23 @@ class Outbox:
             )
 
     def pending(self) -> Iterator[PendingRow]:
-        """Yield the rows to send, in the query's order, reading a page at a time."""
+        """Yield the rows to send, in the query's order, reading a page at a time.
+
+        A page has no rows that need only what `end_kind` has ended: to read a million of them for
+        nothing would take ten seconds.
+        """
         last_seq = -1
         while True:
+            needed = " OR ".join(
+                f"({kind.value} IS NOT NULL AND held IS NOT '{kind.value}')"
+                for kind in RequestKind
+                if kind not in self._ended_kinds
+            )
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
                     f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
-                    f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
+                    f" WHERE {_TO_SEND} AND ({needed or 'FALSE'}) AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
             if not page:
@@ -476,6 +487,7 @@ class Outbox:
         that are still to be recorded, are not remembered.
         """
         since = self._delivery_began_at
+        self._ended_kinds.add(kind)
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]
