@@ -45,6 +45,7 @@ from state.history import RunHistory
 from state.mapping_settings import MappingSettings
 from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
 from state.outbox_file import (
+    IS_SENT,
     Held,
     OutboxRow,
     attach_outbox,
@@ -352,7 +353,7 @@ class Outbox:
         with state_errors(self.path):
             yield from self._database.execute(
                 f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
-                " AND profile IS NOT NULL AND held IS NOT 'profile' ORDER BY seq"
+                f" AND {IS_SENT[RequestKind.PROFILE]} ORDER BY seq"
             )
 
     def begin_delivery(
@@ -412,9 +413,7 @@ class Outbox:
         last_seq = -1
         while True:
             needed = " OR ".join(
-                f"({kind.value} IS NOT NULL AND held IS NOT '{kind.value}')"
-                for kind in RequestKind
-                if kind not in self._ended_kinds
+                f"({IS_SENT[kind]})" for kind in RequestKind if kind not in self._ended_kinds
             )
             with state_errors(self.path):
                 self._require_ours()
@@ -432,8 +431,8 @@ class Outbox:
         """Return how many profiles and how many events are to be sent."""
         with state_errors(self.path):
             profiles, events = self._database.execute(
-                "SELECT count(*) FILTER (WHERE profile IS NOT NULL AND held IS NOT 'profile'),"  # noqa: S608
-                " count(*) FILTER (WHERE event IS NOT NULL AND held IS NOT 'event')"
+                f"SELECT count(*) FILTER (WHERE {IS_SENT[RequestKind.PROFILE]}),"  # noqa: S608
+                f" count(*) FILTER (WHERE {IS_SENT[RequestKind.EVENT]})"
                 f" FROM outbox WHERE {_TO_SEND}"
             ).fetchone()
             return profiles, events
@@ -472,7 +471,7 @@ class Outbox:
         with state_errors(self.path):
             found = self._database.execute(
                 f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
-                f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                f" AND {IS_SENT[kind]}"
                 " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
                 (orjson.dumps(users).decode(),),
             ).fetchall()
