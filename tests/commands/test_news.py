@@ -1,4 +1,4 @@
-"""`--quiet`: what a run prints depends on what earlier runs have told."""
+"""`--quiet`: what a run prints depends on what earlier runs have printed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.news import TELL_AGAIN_SECONDS, RunNews
+from commands.news import PRINT_AGAIN_SECONDS, RunNews
 from config.settings import Settings
-from errors import ConfigError, SyncError, is_told
+from errors import ConfigError, SyncError, was_printed
 from records.outcomes import Outcome
 from records.rows import Failure, RequestKind
 from reporting.news import WarningCollector, collect_warnings
@@ -82,10 +82,10 @@ class Runs:
 
     def is_printed(self, error: BaseException, **options: bool | int) -> bool:
         """Run, and return whether `main` prints the error that ended the run."""
-        vars(error).pop("is_told", None)
+        vars(error).pop("was_printed", None)
         assert self.run(error=error, **options) == []  # type: ignore[arg-type]
         assert self.errors[-1] is error
-        return not is_told(error)
+        return not was_printed(error)
 
 
 def _remove_collectors() -> None:
@@ -177,7 +177,7 @@ def test_the_same_ending_is_printed_at_most_once_an_hour(runs: Runs) -> None:
     printed = [runs.is_printed(OUTAGE) for _ in range(13)]
     assert printed == [True, *[False] * 5, True, *[False] * 5, True]
     assert runs.now_seconds - started_at == 13 * TEN_MINUTES
-    assert TELL_AGAIN_SECONDS == 6 * TEN_MINUTES
+    assert PRINT_AGAIN_SECONDS == 6 * TEN_MINUTES
 
 
 def test_an_ending_with_other_numbers_is_the_same_and_one_with_other_words_is_not(
@@ -228,7 +228,7 @@ def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
 
 def test_a_clock_set_back_does_not_silence_an_ending(runs: Runs) -> None:
     assert runs.is_printed(OUTAGE)
-    runs.now_seconds -= 10 * TELL_AGAIN_SECONDS
+    runs.now_seconds -= 10 * PRINT_AGAIN_SECONDS
     assert runs.is_printed(OUTAGE)
 
 
