@@ -378,6 +378,8 @@ class SyncRun:
         reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         if isinstance(ending.error, MassRejectionError):
             reason = self._why_left_out
+        elif self._rejection_guard.ended:
+            reason = f"{self._why_left_out}; {reason}"
         rows = outbox.settled()
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             self._note(chunk, reason)
