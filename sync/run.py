@@ -363,10 +363,10 @@ class SyncRun:
             logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
         if filled.held_back:
             logger.info(
-                "%s rows have requests that are not sent again: Iterable rejected the same content "
-                "less than REJECTED_RETRY_HOURS=%s ago.",
-                f"{filled.held_back:,}",
+                "Rows that are not sent again, because Iterable rejected the same content less than "
+                "%s hours ago (REJECTED_RETRY_HOURS): %s",
                 settings.rejected_retry_hours,
+                f"{filled.held_back:,}",
             )
         if filled.in_the_future:
             logger.warning(
