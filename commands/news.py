@@ -33,8 +33,8 @@ PRINT_AGAIN_SECONDS = 3_600.0
 class RunNews:
     """A context manager around a run, which sets `report` where the run gets that far.
 
-    With `prints` it prints the news at the end of the block, and marks an error that was printed less
-    than an hour ago, so that `main` does not print it. Where the state file cannot be used,
+    With `prints` it prints the news at the end of the block, and marks an error that was printed
+    less than an hour ago, so that `main` does not print it. Where the state file cannot be used,
     everything is news. A dry run remembers nothing.
     """
 
@@ -67,7 +67,9 @@ class RunNews:
                 printed = read_printed_news(self._settings.state_file)
                 is_readable = True
         is_completed = self.report is not None and error is None
-        warnings = self._warnings(printed, is_complete=is_completed and self._options.limit is None)
+        warnings = self._warnings(
+            printed, is_complete=is_completed and self._options.is_complete_read
+        )
         endings, is_ended = dict(printed.endings), printed.is_ended
         if self._prints:
             for line in self._lines(printed, error, is_completed=is_completed):
@@ -102,7 +104,7 @@ class RunNews:
                 report.summary.failures["resolved"],
                 failed_rows(report.summary.counts),
                 runs_again=is_completed and printed.is_ended and not self._options.dry_run,
-                is_complete=is_completed and self._options.limit is None,
+                is_complete=is_completed and self._options.is_complete_read,
             )
         new = [
             text
