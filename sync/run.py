@@ -363,8 +363,8 @@ class SyncRun:
             logger.info(KEPT_EVENTS, names, f"{filled.kept_events:,}")
         if filled.held_back:
             logger.info(
-                "Rows that are not sent again, because Iterable rejected the same content less than "
-                "%s hours ago (REJECTED_RETRY_HOURS): %s",
+                "Rows that are not sent again, because Iterable rejected the same content less "
+                "than %s hours ago (REJECTED_RETRY_HOURS): %s",
                 settings.rejected_retry_hours,
                 f"{filled.held_back:,}",
             )
