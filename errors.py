@@ -49,14 +49,14 @@ class SyncError(Exception):
         return [str(self)]
 
 
-def mark_as_told(error: BaseException) -> None:
-    """Mark an error that the operator was told of a short time ago: `main` does not print it."""
-    vars(error)["is_told"] = True
+def mark_as_printed(error: BaseException) -> None:
+    """Mark an error that was printed a short time ago: `main` does not print it."""
+    vars(error)["was_printed"] = True
 
 
-def is_told(error: BaseException) -> bool:
-    """Return whether `mark_as_told` was called for this error."""
-    return "is_told" in vars(error)
+def was_printed(error: BaseException) -> bool:
+    """Return whether `mark_as_printed` was called for this error."""
+    return "was_printed" in vars(error)
 
 
 class ConfigError(SyncError):

@@ -182,7 +182,7 @@ def setup_logger(
     # Lines that no handler wants are not even made.
     logger.setLevel(min(handler.level for handler in handlers))
     logger.propagate = False
-    for library in ("urllib3", "mysql", "asyncio", "aiohttp", "mysql_mimic", "sqlglot"):
+    for library in ("urllib3", "mysql", "asyncio", "aiohttp", "sqlglot"):
         logging.getLogger(library).setLevel(logging.WARNING)
     return logger
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from commands.console import open_closed_streams, print_error
 from commands.flags import problem_with_flags
 from config.version import VERSION
-from errors import ExitStatus, SyncError, explain_import_error, is_told
+from errors import ExitStatus, SyncError, explain_import_error, was_printed
 from logger_config import FILE_ONLY, log_path
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def exit_status_of(command: Callable[[], int]) -> int:
         except ImportError as error:
             raise explain_import_error(error) from error
     except KeyboardInterrupt as interrupt:  # Interrupted has a number, and maybe a message
-        if str(interrupt) and not is_told(interrupt):
+        if str(interrupt) and not was_printed(interrupt):
             print_error(str(interrupt))
         return 128 + getattr(interrupt, "number", signal.SIGINT)
     except SyncError as error:
         for line in error.lines:
             if log_path():  # without a file the same line would stand twice on the console
                 logger.error("%s", line, extra=FILE_ONLY)
-            if not is_told(error):
+            if not was_printed(error):
                 print_error(line)
         return error.exit_status
     except Exception as error:  # noqa: BLE001 - its text and traceback may hold personal data
@@ -85,9 +85,9 @@ def _report_bug(error: Exception) -> ExitStatus:
         where = f"the traceback is in {log_file}"
     elif logging.getLogger().handlers:
         where = "the traceback is above"
-    if log_file or (logging.getLogger().handlers and not is_told(error)):
+    if log_file or (logging.getLogger().handlers and not was_printed(error)):
         logger.critical("A bug ended the run", exc_info=error, extra=FILE_ONLY)
-    if not is_told(error):
+    if not was_printed(error):
         print_error(
             f"This is a bug ({type(error).__name__}): {where}. What was delivered is remembered."
         )

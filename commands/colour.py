@@ -26,7 +26,7 @@ SUMMARY_COLOURS: Mapping[str, str] = {
 
 def takes_colour(stream: TextIO) -> bool:
     """Return whether a stream is a terminal with colours that the user wants (no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+    if os.environ.get("NO_COLOR") or (os.environ.get("TERM") or "dumb") in ("dumb", "unknown"):
         return False
     try:
         return stream.isatty()

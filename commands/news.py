@@ -1,4 +1,4 @@
-"""`--quiet`: print only what earlier runs have not told, and remember what this one has."""
+"""`--quiet`: print only what earlier runs have not printed, and remember what this one has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 
 from commands.console import print_error
 from config.settings import Settings
-from errors import ExitStatus, SyncError, mark_as_told
+from errors import ExitStatus, SyncError, mark_as_printed
 from reporting.news import (
     collected_warnings,
     failure_news,
@@ -20,21 +20,21 @@ from reporting.news import (
 from reporting.summary import failed_rows
 from state.database import StateError
 from state.lock import RunInProgressError
-from state.news import ToldNews, hash_of, read_told_news, write_told_news
+from state.news import PrintedNews, hash_of, read_printed_news, write_printed_news
 from state.project import OtherAddressError
 from sync.field_types import FieldTypesError
 from sync.run import Options, RunReport
 from sync.signals import Interrupted
 
-# What ended a run is told again after this time.
-TELL_AGAIN_SECONDS = 3_600.0
+# What ended a run is printed again after this time.
+PRINT_AGAIN_SECONDS = 3_600.0
 
 
 class RunNews:
     """A context manager around a run, which sets `report` where the run gets that far.
 
-    With `prints` it prints the news at the end of the block, and marks an error that was told less
-    than an hour ago, so that `main` does not print it. Where the state file cannot be used,
+    With `prints` it prints the news at the end of the block, and marks an error that was printed
+    less than an hour ago, so that `main` does not print it. Where the state file cannot be used,
     everything is news. A dry run remembers nothing.
     """
 
@@ -61,30 +61,32 @@ class RunNews:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        told, is_readable = ToldNews(), False
+        printed, is_readable = PrintedNews(), False
         if self._has_state_file(error):
             with suppress(StateError):
-                told = read_told_news(self._settings.state_file)
+                printed = read_printed_news(self._settings.state_file)
                 is_readable = True
         is_completed = self.report is not None and error is None
-        warnings = self._warnings(told, is_complete=is_completed and self._options.limit is None)
-        endings, is_ended = dict(told.endings), told.is_ended
+        warnings = self._warnings(
+            printed, is_complete=is_completed and self._options.is_complete_read
+        )
+        endings, is_ended = dict(printed.endings), printed.is_ended
         if self._prints:
-            for line in self._lines(told, error, is_completed=is_completed):
+            for line in self._lines(printed, error, is_completed=is_completed):
                 print_error(line)
-            endings = self._endings(told)
+            endings = self._endings(printed)
             if error is not None and not _is_about_settings(error):
                 reason = hash_of(_reason_of(error))
                 if reason in endings:
-                    mark_as_told(error)
+                    mark_as_printed(error)
                 else:
                     endings[reason] = self._now()
                     is_ended = is_ended or not isinstance(error, Interrupted)
             is_ended = is_ended and not is_completed
-        news = ToldNews(warnings, endings, is_ended)
-        if news != told and is_readable and not self._options.dry_run:
+        news = PrintedNews(warnings, endings, is_ended)
+        if news != printed and is_readable and not self._options.dry_run:
             with suppress(StateError):  # the next run tells it again
-                write_told_news(self._settings.state_file, news)
+                write_printed_news(self._settings.state_file, news)
 
     def _has_state_file(self, error: BaseException | None) -> bool:
         """Return whether the run found the state file in order; a damaged one is never written."""
@@ -93,49 +95,51 @@ class RunNews:
         return self.report is not None or not isinstance(error, Interrupted)
 
     def _lines(
-        self, told: ToldNews, error: BaseException | None, *, is_completed: bool
+        self, printed: PrintedNews, error: BaseException | None, *, is_completed: bool
     ) -> Iterator[str]:
         report = self.report
         if report is not None:
-            # The rows of a run that a guard held back are not judged: they would be new every time.
-            if not report.is_held_back:
-                yield from failure_news(report.new_failures, report.results_path)
+            yield from failure_news(report.new_failures, report.results_path)
             yield from resolved_news(
                 report.summary.failures["resolved"],
                 failed_rows(report.summary.counts),
-                runs_again=is_completed and told.is_ended and not self._options.dry_run,
-                is_complete=is_completed and self._options.limit is None,
+                runs_again=is_completed and printed.is_ended and not self._options.dry_run,
+                is_complete=is_completed and self._options.is_complete_read,
             )
         new = [
             text
             for form, text in collected_warnings().items()
-            if hash_of(form) not in told.warnings
+            if hash_of(form) not in printed.warnings
         ]
         if isinstance(error, SyncError):  # "... Reading again from the first row."
             new = [text for text in new if not any(line in text for line in error.lines)]
         yield from warning_news(new, self._settings.log_file)
 
-    def _warnings(self, told: ToldNews, *, is_complete: bool) -> dict[str, float]:
+    def _warnings(self, printed: PrintedNews, *, is_complete: bool) -> dict[str, float]:
         """Return the warnings to compare the next run with.
 
         A run that did not get to all of its work keeps those of the run before.
         """
         found = {hash_of(form): self._now() for form in collected_warnings()}
-        known = {form: at for form, at in told.warnings.items() if form in found or not is_complete}
+        known = {
+            form: at for form, at in printed.warnings.items() if form in found or not is_complete
+        }
         return {**found, **known}
 
-    def _endings(self, told: ToldNews) -> dict[str, float]:
-        """Return the endings that were told within the last hour."""
+    def _endings(self, printed: PrintedNews) -> dict[str, float]:
+        """Return the endings that were printed within the last hour."""
         now = self._now()
         return {
-            reason: at for reason, at in told.endings.items() if 0 <= now - at < TELL_AGAIN_SECONDS
+            reason: at
+            for reason, at in printed.endings.items()
+            if 0 <= now - at < PRINT_AGAIN_SECONDS
         }
 
 
 def _is_about_settings(error: BaseException) -> bool:
-    """Return whether an error is always told: nothing runs until somebody corrects the settings.
+    """Return whether an error is always printed: nothing runs until somebody corrects the settings.
 
-    A guard is told like any other reason why a run ended.
+    A guard is printed like any other reason why a run ended.
     """
     return (
         isinstance(error, SyncError)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -65,7 +66,12 @@ def ping_failure(environment: Mapping[str, str], error: SyncError) -> None:
 
 def check_packages(settings: Settings) -> None:
     """Raise InstallationError if a package is missing that is first imported during a run."""
-    require_packages(["email_validator", *(["jinja2"] if settings.report else [])])
+    modules = ["email_validator"]
+    if settings.report:
+        modules.append("jinja2")
+    if sys.stdout.isatty() or sys.stderr.isatty():
+        modules.append("rich")
+    require_packages(modules)
 
 
 def register_secrets(settings: Settings) -> None:

@@ -64,7 +64,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
         if math.isnan(value):
             raise ValueError(f"must be a number, not {text!r}")
         if not least <= value <= most:
-            raise ValueError(f"must be between {least:,g} and {most:,g}, not {text}")
+            raise ValueError(f"must be between {least:,.10g} and {most:,.10g}, not {text}")
         return value
 
     return read

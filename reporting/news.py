@@ -1,4 +1,4 @@
-"""News of a run, for `--quiet`: what the operator was not told by an earlier run, as lines."""
+"""News of a run, for `--quiet`: lines about what no earlier run has printed."""
 
 from __future__ import annotations
 

@@ -56,13 +56,17 @@ class MassRejectionMemory:
         `rejected` are the keys of up to `MAX_NOTED_USERS` users whose request was rejected. As many
         users whose request waits in the outbox are added.
         """
+        waits = f"{IS_NEEDED[kind]} AND {VERDICT_COLUMN[kind]} IS NULL"
         with state_errors(self._remembered.path):
+            (total,) = self._database.execute(
+                f"SELECT count(*) FROM outbox WHERE {waits}"  # noqa: S608 - our own names
+            ).fetchone()
+            # Multiplied by a prime number, neighbours are far from each other. To number a million
+            # rows instead would take seconds, in which nothing else is recorded.
             waiting = self._database.execute(
-                "SELECT user_key FROM (SELECT user_key, count(*) OVER () AS total,"  # noqa: S608 - our own names
-                " row_number() OVER (ORDER BY seq) - 1 AS place FROM outbox"
-                f" WHERE {IS_NEEDED[kind]} AND {VERDICT_COLUMN[kind]} IS NULL)"
-                " WHERE place % max(1, total / :most) = 0 LIMIT :most",
-                {"most": MAX_NOTED_USERS},
+                f"SELECT user_key FROM outbox WHERE {waits}"  # noqa: S608
+                " AND seq * 7919 % max(1, :total) < :most LIMIT :most",
+                {"total": total, "most": MAX_NOTED_USERS},
             )
             users = NotedUsers([user_key for (user_key,) in waiting], rejected)
         note = {"code": code, **users._asdict()}

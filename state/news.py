@@ -1,4 +1,4 @@
-"""What `--quiet` has told already: warnings and endings of past runs, as hashes and times.
+"""What `--quiet` has printed already: warnings and endings of past runs, as hashes and times.
 
 An entry of the table `remembered`. It is read and written by a connection of its own after a run,
 so that a run that could not open or lock the state file can still be compared with earlier ones.
@@ -32,12 +32,12 @@ MAX_WARNINGS = 1_000
 
 
 @dataclass(frozen=True)
-class ToldNews:
-    """What was told: hashes of texts, each with the time (unix seconds) at which it was."""
+class PrintedNews:
+    """What was printed: hashes of texts, each with the time (unix seconds) at which it was."""
 
     warnings: Mapping[str, float] = field(default_factory=dict)  # of the last run
     endings: Mapping[str, float] = field(default_factory=dict)  # reasons why runs ended early
-    is_ended: bool = False  # an ending was told, and no run has completed since
+    is_ended: bool = False  # an ending was printed, and no run has completed since
 
 
 def hash_of(text: str) -> str:
@@ -45,23 +45,23 @@ def hash_of(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def read_told_news(path: Path) -> ToldNews:
-    """Return what was told; nothing where the state file does not exist. Raises StateError."""
+def read_printed_news(path: Path) -> PrintedNews:
+    """Return what was printed; nothing where the state file does not exist. Raises StateError."""
     if not path.exists():
-        return ToldNews()
+        return PrintedNews()
     with state_errors(path):
         database = _open(path, "ro")
         try:
             text = RememberedTable(path, database).read(_NAME)
         finally:
             close_after_reading(Path(os.path.realpath(path)), database)
-    return _to_told_news(text or "")
+    return _to_printed_news(text or "")
 
 
-def write_told_news(path: Path, told: ToldNews) -> None:
-    """Replace what was told. Raises StateError, also where there is no state file."""
-    warnings = dict(list(told.warnings.items())[:MAX_WARNINGS])
-    entry = {"warnings": warnings, "endings": dict(told.endings), "is_ended": told.is_ended}
+def write_printed_news(path: Path, printed: PrintedNews) -> None:
+    """Replace what was printed. Raises StateError, also where there is no state file."""
+    warnings = dict(list(printed.warnings.items())[:MAX_WARNINGS])
+    entry = {"warnings": warnings, "endings": dict(printed.endings), "is_ended": printed.is_ended}
     with state_errors(path), closing(_open(path, "rw")) as database:
         RememberedTable(path, database).write(_NAME, orjson.dumps(entry).decode())
 
@@ -86,14 +86,14 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     return database
 
 
-def _to_told_news(text: str) -> ToldNews:
-    """Parse an entry; one that no run wrote counts as nothing told."""
+def _to_printed_news(text: str) -> PrintedNews:
+    """Parse an entry; one that no run wrote counts as nothing printed."""
     try:
         entry: Any = orjson.loads(text)
-        return ToldNews(
+        return PrintedNews(
             {str(name): float(at) for name, at in entry["warnings"].items()},
             {str(name): float(at) for name, at in entry["endings"].items()},
             bool(entry["is_ended"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        return ToldNews()
+        return PrintedNews()

@@ -45,6 +45,7 @@ from state.history import RunHistory
 from state.mapping_settings import MappingSettings
 from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
 from state.outbox_file import (
+    IS_SENT,
     Held,
     OutboxRow,
     attach_outbox,
@@ -139,6 +140,7 @@ class Outbox:
         self._delivery_began_at = 0.0  # unix seconds
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
+        self._ended_kinds: set[RequestKind] = set()
         self._keeps_note: set[RequestKind] = set()  # if all of these rows are rejected again
         self._has_noted_mapping = False
 
@@ -351,7 +353,7 @@ class Outbox:
         with state_errors(self.path):
             yield from self._database.execute(
                 f"SELECT user_id, profile FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own text
-                " AND profile IS NOT NULL AND held IS NOT 'profile' ORDER BY seq"
+                f" AND {IS_SENT[RequestKind.PROFILE]} ORDER BY seq"
             )
 
     def begin_delivery(
@@ -372,6 +374,7 @@ class Outbox:
         assert mapping is not None  # noqa: S101 - `fill` sets it
         self._delivery_began_at = time.time()
         self._is_complete_read = is_complete_read
+        self._tried_first, self._keeps_note, self._ended_kinds = {}, set(), set()
         with state_errors(self.path), self._transaction():
             self._require_ours()
             if is_project_proven:
@@ -402,14 +405,21 @@ class Outbox:
             )
 
     def pending(self) -> Iterator[PendingRow]:
-        """Yield the rows to send, in the query's order, reading a page at a time."""
+        """Yield the rows to send, in the query's order, reading a page at a time.
+
+        A page has no rows that need only what `end_kind` has ended: to read a million of them for
+        nothing would take ten seconds.
+        """
         last_seq = -1
         while True:
+            needed = " OR ".join(
+                f"({IS_SENT[kind]})" for kind in RequestKind if kind not in self._ended_kinds
+            )
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
                     f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
-                    f" WHERE {_TO_SEND} AND seq > ? ORDER BY seq LIMIT ?",
+                    f" WHERE {_TO_SEND} AND ({needed or 'FALSE'}) AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
             if not page:
@@ -421,8 +431,8 @@ class Outbox:
         """Return how many profiles and how many events are to be sent."""
         with state_errors(self.path):
             profiles, events = self._database.execute(
-                "SELECT count(*) FILTER (WHERE profile IS NOT NULL AND held IS NOT 'profile'),"  # noqa: S608
-                " count(*) FILTER (WHERE event IS NOT NULL AND held IS NOT 'event')"
+                f"SELECT count(*) FILTER (WHERE {IS_SENT[RequestKind.PROFILE]}),"  # noqa: S608
+                f" count(*) FILTER (WHERE {IS_SENT[RequestKind.EVENT]})"
                 f" FROM outbox WHERE {_TO_SEND}"
             ).fetchone()
             return profiles, events
@@ -461,7 +471,7 @@ class Outbox:
         with state_errors(self.path):
             found = self._database.execute(
                 f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
-                f" AND {kind.value} IS NOT NULL AND held IS NOT '{kind.value}'"
+                f" AND {IS_SENT[kind]}"
                 " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
                 (orjson.dumps(users).decode(),),
             ).fetchall()
@@ -476,6 +486,7 @@ class Outbox:
         that are still to be recorded, are not remembered.
         """
         since = self._delivery_began_at
+        self._ended_kinds.add(kind)
         with state_errors(self.path), self._transaction():
             self._require_ours()
             tried = [row.seq for row in self._tried_first.get(kind, ())]

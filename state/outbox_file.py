@@ -42,6 +42,10 @@ VERDICT_COLUMN: Mapping[RequestKind, str] = {
 IS_NEEDED: Mapping[RequestKind, str] = {
     kind: f"kind IS NULL AND {kind.value} IS NOT NULL" for kind in RequestKind
 }
+# The condition that the request is needed and not held back, in a row that is to be sent.
+IS_SENT: Mapping[RequestKind, str] = {
+    kind: f"{kind.value} IS NOT NULL AND held IS NOT '{kind.value}'" for kind in RequestKind
+}
 _PAGE_BYTES = 16_384  # a fifth less CPU time than with SQLite's usual 4,096
 
 

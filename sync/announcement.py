@@ -34,9 +34,9 @@ def announcements(
     if filled.held_back:
         yield (
             logging.INFO,
-            f"{filled.held_back:,} rows have requests that are not sent again: Iterable rejected "
-            f"the same content within the last {settings.rejected_retry_hours} h "
-            "(REJECTED_RETRY_HOURS).",
+            "Rows that are not sent again, because Iterable rejected the same content less than "
+            f"{settings.rejected_retry_hours} hours ago (REJECTED_RETRY_HOURS): "
+            f"{filled.held_back:,}",
         )
     if filled.in_the_future:
         yield (

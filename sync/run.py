@@ -71,6 +71,11 @@ class Options:
     ignore_guards: bool = False
     shows_progress: bool = True
 
+    @property
+    def is_complete_read(self) -> bool:
+        """Whether all rows of the query are read."""
+        return self.limit is None
+
 
 @dataclass(frozen=True)
 class RunReport:
@@ -152,7 +157,7 @@ class SyncRun:
         self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
         self._row_count_guard = RowCountGuard(
             settings.rows_guard_factor,
-            is_complete_read=options.limit is None,
+            is_complete_read=options.is_complete_read,
             is_ignored=options.ignore_guards,
             is_dry_run=options.dry_run,
         )
@@ -258,7 +263,7 @@ class SyncRun:
             outbox.begin_delivery(
                 self._project,
                 is_project_proven=is_proven,
-                is_complete_read=self._options.limit is None,
+                is_complete_read=self._options.is_complete_read,
             )
             self._has_noted_failures = True
             self._deliver(outbox, filled.to_send)
@@ -378,6 +383,8 @@ class SyncRun:
         reason = "dry run" if self._options.dry_run else f"the run was {ending.status}"
         if isinstance(ending.error, MassRejectionError):
             reason = self._why_left_out
+        elif self._rejection_guard.ended:
+            reason = f"{self._why_left_out}; {reason}"
         rows = outbox.settled()
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             self._note(chunk, reason)

@@ -96,7 +96,7 @@ def test_every_line_of_a_summary_says_the_same_in_colour() -> None:
     assert colours_of(reason) == {"red"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "")])
 def test_a_user_can_do_without_colour(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""`--quiet`: what a run prints depends on what earlier runs have told."""
+"""`--quiet`: what a run prints depends on what earlier runs have printed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.news import TELL_AGAIN_SECONDS, RunNews
+from commands.news import PRINT_AGAIN_SECONDS, RunNews
 from config.settings import Settings
-from errors import ConfigError, SyncError, is_told
+from errors import ConfigError, SyncError, was_printed
 from records.outcomes import Outcome
 from records.rows import Failure, RequestKind
 from reporting.news import WarningCollector, collect_warnings
@@ -22,9 +22,7 @@ from state.lock import RunInProgressError
 from state.outbox import Outbox
 from state.project import OtherAddressError
 from sync.field_types import FieldTypesError
-from sync.guards import RowCountError
 from sync.mass_rejection import MassRejection
-from sync.project_check import OtherProjectError
 from sync.run import MassRejectionError, Options, RunReport
 from sync.signals import Interrupted
 from tests.support.run_summaries import summary_of
@@ -50,7 +48,6 @@ class Runs:
         resolved: int = 0,
         failing: int = 0,
         prints: bool = True,
-        report_error: Exception | None = None,
         **options: bool | int,
     ) -> list[str]:
         """Return the lines that a run prints which warns of this, fails in this way and so on."""
@@ -69,7 +66,7 @@ class Runs:
                     summary_of(*outcomes, resolved_failures=resolved),
                     failures,
                     [Path("/a/results.json")],
-                    report_error,
+                    None,
                     new_failures=failures,
                 )
                 if error is not None:
@@ -85,10 +82,10 @@ class Runs:
 
     def is_printed(self, error: BaseException, **options: bool | int) -> bool:
         """Run, and return whether `main` prints the error that ended the run."""
-        vars(error).pop("is_told", None)
+        vars(error).pop("was_printed", None)
         assert self.run(error=error, **options) == []  # type: ignore[arg-type]
         assert self.errors[-1] is error
-        return not is_told(error)
+        return not was_printed(error)
 
 
 def _remove_collectors() -> None:
@@ -123,15 +120,6 @@ def test_new_failures_are_printed_and_known_ones_are_not(runs: Runs) -> None:
     ]
     assert runs.run(failing=2) == []
     assert runs.run(resolved=2) == ["All is well again: 2 failures are resolved."]
-
-
-def test_invalid_rows_were_new_in_every_run_that_a_guard_held_back(runs: Runs) -> None:
-    """A lost filter returns other customers, some without an address: 144 mails a day."""
-    unusual = RowCountError("The query returned 600 rows; the last 9 runs had 100.")
-    failure = Failure("row", "invalid", "no e-mail address", 20, 7)
-    for error in (unusual, OtherProjectError("Another project.")):
-        printed = runs.run(error=error, report_error=error, failures=[failure], failing=20)
-        assert printed == []
 
 
 @pytest.mark.parametrize("options", [{"limit": 5}, {"error": OUTAGE}], ids=["limited", "aborted"])
@@ -189,7 +177,7 @@ def test_the_same_ending_is_printed_at_most_once_an_hour(runs: Runs) -> None:
     printed = [runs.is_printed(OUTAGE) for _ in range(13)]
     assert printed == [True, *[False] * 5, True, *[False] * 5, True]
     assert runs.now_seconds - started_at == 13 * TEN_MINUTES
-    assert TELL_AGAIN_SECONDS == 6 * TEN_MINUTES
+    assert PRINT_AGAIN_SECONDS == 6 * TEN_MINUTES
 
 
 def test_an_ending_with_other_numbers_is_the_same_and_one_with_other_words_is_not(
@@ -231,12 +219,6 @@ def test_problems_of_the_settings_are_always_printed(runs: Runs) -> None:
     assert runs.run() == []
 
 
-def test_two_kinds_that_were_mostly_rejected_were_told_twice(runs: Runs) -> None:
-    reasons = ["Iterable rejected more than 50 % of the events", "... of the profiles"]
-    error = SyncError("\n".join(reasons))
-    assert runs.run(*(f"Mass rejection: {reason}" for reason in reasons), error=error) == []
-
-
 def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
     clash = FieldTypesError(["score is long in Iterable, but every value to send is string"])
     assert runs.is_printed(clash)
@@ -246,7 +228,7 @@ def test_the_guard_of_field_types_was_a_mail_at_every_run(runs: Runs) -> None:
 
 def test_a_clock_set_back_does_not_silence_an_ending(runs: Runs) -> None:
     assert runs.is_printed(OUTAGE)
-    runs.now_seconds -= 10 * TELL_AGAIN_SECONDS
+    runs.now_seconds -= 10 * PRINT_AGAIN_SECONDS
     assert runs.is_printed(OUTAGE)
 
 

@@ -104,7 +104,7 @@ def test_an_api_key_refused_during_the_run_keeps_what_was_delivered(
     program: Program, iterable: IterableSandbox
 ) -> None:
     iterable.set_faults([{"fault": "status", "status": 403, "email": email_of(5)}])
-    slowly = {"USERS_UPDATE_RPS": "20"}
+    slowly = {"USERS_UPDATE_RPS": "4"}
     check_aborted(program, program.run(settings=slowly), "refused the API key (HTTP 403")
     counts = counts_of(program.results)
     assert counts["total_failures"] == 1

@@ -19,7 +19,7 @@ from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 from tests.conftest import SourceDatabase
 from tests.support.program import Program, counts_of, wait_until
-from tests.support.users import add_users, check_project
+from tests.support.users import add_users, check_project, sent_calls
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +54,15 @@ class Killer:
 
         The kill comes up to `latest_seconds` after the start, or after the first call.
         """
-        calls_before = len(self._iterable.calls)
+        calls_before = len(sent_calls(self._iterable))
         running = self._program.start()
         if in_delivery:
-            wait_until(lambda: len(self._iterable.calls) > calls_before)
+            wait_until(lambda: len(sent_calls(self._iterable)) > calls_before)
         time.sleep(self._random.uniform(0.0, latest_seconds))
         killed_at = time.time()
         status = running.killed().status
         assert status == 137, "the run ended before it was killed"
-        calls = self._iterable.calls[calls_before:]
+        calls = sent_calls(self._iterable)[calls_before:]
         oldest = killed_at - AT_RISK_SECONDS - LATENCY_SECONDS - SLACK_SECONDS
         # A call whose response was lost is in flight until it was repeated.
         at_risk = [call for call in calls if call.at >= oldest or call.fault == "drop_after"]

@@ -17,6 +17,7 @@ import pytest
 from errors import PACKAGES
 from tests.support.program import copy_of_project
 from tests.support.program_files import PROJECT_FOLDER
+from tests.support.terminal import Terminal
 
 SETTINGS = {
     "DB_HOST": "127.0.0.1",
@@ -48,6 +49,19 @@ class Installation:
             text=True,
             check=False,
         )
+
+    def run_on_a_terminal(self, *flags: str) -> tuple[int, str]:
+        """Run with standard error on a terminal; return the exit status and what it shows."""
+        terminal = Terminal()
+        ended = subprocess.run(
+            [str(self.python), str(self.project / "main.py"), *flags],
+            env={"PATH": os.environ["PATH"], **SETTINGS, "STATE_FILE": "s.sqlite3"},
+            cwd=self.project,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal.stream,
+            check=False,
+        )
+        return ended.returncode, terminal.output()
 
     def refusal(self, *flags: str, **settings: str) -> str:
         """Run, check the exit status and return the one line that was printed."""
@@ -107,6 +121,17 @@ def test_one_missing_package_was_called_a_bug(installation: Installation, module
     for flag in ("--dry-run", "--check"):
         line = installation.refusal(flag, REPORT="true")
         assert line.startswith(f"The package {PACKAGES[module]} is not installed for ")
+
+
+def test_a_run_on_a_terminal_missed_rich_only_when_it_was_about_to_send(
+    installation: Installation,
+) -> None:
+    installation.install(without="rich")
+    status, shown = installation.run_on_a_terminal()
+    assert status == 2
+    assert shown.startswith("The package rich is not installed for ")
+    assert not (installation.project / "s.sqlite3").exists()
+    assert installation.run().returncode == 1  # without a terminal: the database is unreachable
 
 
 def test_a_package_that_is_not_needed_may_be_missing(installation: Installation) -> None:

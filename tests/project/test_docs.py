@@ -221,6 +221,10 @@ def test_the_demo_prints_what_the_readme_shows(demo: tuple[str, str]) -> None:
     assert_printed("...\n" + README.shown_after("<!-- output of scripts/demo -->"), demo[0])
 
 
+def test_the_demo_logged_errors_of_its_own_database(demo: tuple[str, str]) -> None:
+    assert "mysql_mimic" not in demo[1]
+
+
 @pytest.mark.parametrize("document", [README, Document("docs/log.md")], ids=str)
 def test_the_demo_logs_the_lines_that_a_document_shows(
     demo: tuple[str, str], document: Document

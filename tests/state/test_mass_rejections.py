@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -204,6 +205,24 @@ def test_the_note_is_on_the_disk_at_once(path: Path, outbox: Outbox) -> None:
     assert len(noted["left_out"]) == 100
     assert len(noted["rejected"]) == 40
     assert all(isinstance(user, int) for user in [*noted["left_out"], *noted["rejected"]])
+
+
+def test_a_million_rows_that_need_only_what_has_ended_are_not_read(outbox: Outbox) -> None:
+    pending = begin(outbox, rows(1, 2, 3))
+    settle(outbox, pending[:1], PROFILE, Verdict.DELIVERED, "Success")
+    begin(outbox, rows(1, 2, 3))
+    outbox.end_kind(EVENT, WRONG_TYPE)
+    assert seqs_of(list(outbox.pending())) == [1, 2]
+    outbox.end_kind(PROFILE, WRONG_TYPE)
+    assert list(outbox.pending()) == []
+
+
+def test_the_noted_users_are_from_all_over_the_query(outbox: Outbox) -> None:
+    reject_some_events(outbox, rows(*range(1, 1_001)), count=1)
+    numbers = {user_key(number): number for number in range(1, 1_001)}
+    noted = sorted(numbers[user] for user in outbox.mass_rejections.users(EVENT).left_out)
+    assert len(noted) == 100
+    assert max(after - before for before, after in pairwise(noted)) < 50
 
 
 def test_both_kinds_are_noted(outbox: Outbox) -> None:

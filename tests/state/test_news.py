@@ -1,4 +1,4 @@
-"""What was told by `--quiet`, in the state file."""
+"""What was printed by `--quiet`, in the state file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from state.database import StateError
-from state.news import MAX_WARNINGS, ToldNews, hash_of, read_told_news, write_told_news
+from state.news import MAX_WARNINGS, PrintedNews, hash_of, read_printed_news, write_printed_news
 from state.outbox import Outbox
 
-TOLD = ToldNews({"a1": 1_768_314_645.5}, {"b2": 12.0, "c3": 13.0}, True)
+PRINTED = PrintedNews({"a1": 1_768_314_645.5}, {"b2": 12.0, "c3": 13.0}, True)
 
 
 @pytest.fixture
@@ -22,17 +22,17 @@ def state_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_was_told_is_read_back(state_file: Path) -> None:
-    assert read_told_news(state_file) == ToldNews()
-    for told in (TOLD, ToldNews(), TOLD):
-        write_told_news(state_file, told)
-        assert read_told_news(state_file) == told
+def test_what_was_printed_is_read_back(state_file: Path) -> None:
+    assert read_printed_news(state_file) == PrintedNews()
+    for news in (PRINTED, PrintedNews(), PRINTED):
+        write_printed_news(state_file, news)
+        assert read_printed_news(state_file) == news
 
 
 def test_reading_neither_changes_the_file_nor_leaves_files_beside_it(state_file: Path) -> None:
-    write_told_news(state_file, TOLD)
+    write_printed_news(state_file, PRINTED)
     before = state_file.read_bytes()
-    assert read_told_news(state_file) == TOLD
+    assert read_printed_news(state_file) == PRINTED
     assert state_file.read_bytes() == before
     beside = {path.name for path in state_file.parent.iterdir()}
     assert not {name for name in beside if name.endswith(("-wal", "-shm"))}
@@ -40,16 +40,16 @@ def test_reading_neither_changes_the_file_nor_leaves_files_beside_it(state_file:
 
 def test_the_file_holds_hashes_and_no_text(state_file: Path) -> None:
     warning = "the address ann@example.com"
-    write_told_news(state_file, ToldNews({hash_of(warning): 1.0}))
+    write_printed_news(state_file, PrintedNews({hash_of(warning): 1.0}))
     assert b"ann@" not in state_file.read_bytes()
     assert hash_of(warning) != hash_of("the address bob@example.com")
 
 
 def test_a_missing_file_has_told_nothing_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "none.sqlite3"
-    assert read_told_news(path) == ToldNews()
+    assert read_printed_news(path) == PrintedNews()
     with pytest.raises(StateError):
-        write_told_news(path, TOLD)
+        write_printed_news(path, PRINTED)
     assert not path.exists()
 
 
@@ -60,9 +60,9 @@ def test_a_file_of_another_program_is_neither_used_nor_changed(
     path = tmp_path / "other"
     path.write_bytes(content)
     with pytest.raises(StateError):
-        read_told_news(path)
+        read_printed_news(path)
     with pytest.raises(StateError):
-        write_told_news(path, TOLD)
+        write_printed_news(path, PRINTED)
     assert path.read_bytes() == content
 
 
@@ -70,7 +70,7 @@ def test_a_file_of_another_version_is_not_used(state_file: Path) -> None:
     with closing(sqlite3.connect(state_file)) as database:
         database.execute("PRAGMA user_version = 3")
     with pytest.raises(StateError):
-        write_told_news(state_file, TOLD)
+        write_printed_news(state_file, PRINTED)
 
 
 @pytest.mark.parametrize("value", ["", "[]", '{"warnings": 1}', '{"warnings": {"a": "x"}}', None])
@@ -79,7 +79,7 @@ def test_an_entry_that_no_run_wrote_counts_as_nothing_told(
 ) -> None:
     with closing(sqlite3.connect(state_file)) as database, database:
         database.execute("INSERT INTO remembered VALUES ('news', ?)", (value,))
-    assert read_told_news(state_file) == ToldNews()
+    assert read_printed_news(state_file) == PrintedNews()
 
 
 def test_a_run_that_writes_for_a_long_time_does_not_hold_the_news_up_for_ever(
@@ -88,19 +88,19 @@ def test_a_run_that_writes_for_a_long_time_does_not_hold_the_news_up_for_ever(
     with closing(sqlite3.connect(state_file, isolation_level=None)) as busy:
         busy.execute("BEGIN IMMEDIATE")
         with pytest.raises(StateError, match="is in use by another program"):
-            write_told_news(state_file, TOLD)
-        assert read_told_news(state_file) == ToldNews()
+            write_printed_news(state_file, PRINTED)
+        assert read_printed_news(state_file) == PrintedNews()
 
 
 def test_a_link_to_the_state_file_leads_to_the_same_news(state_file: Path, tmp_path: Path) -> None:
     link = tmp_path / "folder" / "link"
     link.parent.mkdir()
     link.symlink_to(state_file)
-    write_told_news(link, TOLD)
-    assert read_told_news(state_file) == read_told_news(link) == TOLD
+    write_printed_news(link, PRINTED)
+    assert read_printed_news(state_file) == read_printed_news(link) == PRINTED
     assert [path.name for path in link.parent.iterdir()] == ["link"]
 
 
 def test_the_number_of_warnings_is_limited(state_file: Path) -> None:
-    write_told_news(state_file, ToldNews({str(n): 1.0 for n in range(MAX_WARNINGS + 5)}))
-    assert len(read_told_news(state_file).warnings) == MAX_WARNINGS
+    write_printed_news(state_file, PrintedNews({str(n): 1.0 for n in range(MAX_WARNINGS + 5)}))
+    assert len(read_printed_news(state_file).warnings) == MAX_WARNINGS

@@ -56,8 +56,8 @@ def test_everything_unusual_has_a_line_of_its_own() -> None:
         ),
         (
             INFO,
-            "5 rows have requests that are not sent again: Iterable rejected the same content "
-            "within the last 24 h (REJECTED_RETRY_HOURS).",
+            "Rows that are not sent again, because Iterable rejected the same content less than 24 "
+            "hours ago (REJECTED_RETRY_HOURS): 5",
         ),
         (WARNING, "2 events lie in the future: is DB_TIMEZONE=UTC right?"),
     ]

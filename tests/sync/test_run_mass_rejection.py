@@ -229,6 +229,10 @@ def test_a_stop_signal_is_the_stronger_reason(runs: Runs, iterable: IterableSand
     report = runs.run(stop)
     assert report.summary.status == "interrupted"
     assert report.error is None
+    reasons = {row["reason"] for row in results_of(report)["records"] if row["reason"]}
+    why = f"most events were rejected with {WRONG_TYPE}"
+    assert f"{why}; the run was interrupted" in reasons
+    assert all(why in reason for reason in reasons)
     before = len(iterable.calls)
     runs.run()
     assert len(rows_of_calls(iterable, "events", after=before)) == 20
