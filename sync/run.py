@@ -198,7 +198,7 @@ class SyncRun:
                 mode = self._settings.sync_mode
                 killed_at = outbox.history.begin(self._run_id, mode, self._started_at)
                 if killed_at is not None:
-                    outbox.failures.leave_untold(killed_at)
+                    outbox.failures.make_new_again(killed_at)
             ending = _Ending()
             try:
                 self._run_phases(outbox, ending)
