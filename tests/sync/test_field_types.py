@@ -29,14 +29,9 @@ from tests.conftest import SourceDatabase
 from tests.support.past_runs import add_past_runs
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, sent_calls
+from tests.support.users import QUERY_WITH_SCORE, add_users, sent_calls
 
 GET_FIELDS = "users/getFields"
-QUERY = (
-    "SELECT c.id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate, {} AS score,"
-    " p.page, p.device, p.location, p.event_time FROM customers c JOIN page_views p"
-    " ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
-)
 
 
 @pytest.fixture
@@ -191,7 +186,7 @@ def test_nothing_is_asked_where_no_profile_waits(
 
 
 def test_a_field_that_refuses_every_value_sends_nothing(runs: Runs) -> None:
-    runs.with_query(QUERY.format("IF(c.id > 3, 'high', 'low')"))
+    runs.with_query(QUERY_WITH_SCORE.format("IF(c.id > 3, 'high', 'low')"))
     runs.settings["USER_FIELDS"] = "first_name,score"
     with IterableSandbox(field_types={"score": "long"}) as iterable:
         runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
@@ -208,7 +203,7 @@ def test_a_field_that_refuses_some_values_is_a_warning(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.settings["USER_FIELDS"] = "first_name,score=score:json"
-    runs.with_query(QUERY.format("IF(c.id > 4, '\"high\"', '7')"))
+    runs.with_query(QUERY_WITH_SCORE.format("IF(c.id > 4, '\"high\"', '7')"))
     with IterableSandbox(field_types={"score": "long"}) as iterable:
         runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
         assert counts_of(runs.run()) == {"successful": 4, "partial_failures": 2}
