@@ -39,7 +39,13 @@ from sync.changed_settings import (
 )
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
-from sync.field_types import FIRST_QUESTION, FieldTypesRequest, compare, report
+from sync.field_types import (
+    FIRST_QUESTION,
+    FieldTypesError,
+    FieldTypesRequest,
+    compare,
+    report,
+)
 from sync.guards import RowCountError, RowCountGuard
 from sync.mass_rejection import RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
@@ -51,6 +57,7 @@ from sync.source_rows import SourceRows
 logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
+_GUARDS = (RowCountError, FieldTypesError)
 _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits: 50 ms
 
 
@@ -210,7 +217,7 @@ class SyncRun:
                         is_complete_read=self._options.limit is None,
                     )
                     self._deliver(outbox, filled.to_send)
-        except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
+        except (*_GUARDS, SourceError, RunAborted, StateError, OtherProjectError) as error:
             ending.abort(error)
         except Interrupted:
             pass  # handled below, by `self._stop.number`
@@ -312,7 +319,7 @@ class SyncRun:
             self._client.open_connections(1)
 
     def _compare_field_types(self, outbox: Outbox) -> None:
-        """Compare the profiles to send with the project; raises ConfigError if a field clashes."""
+        """Compare the profiles to send with the project; raises FieldTypesError."""
         if any(outbox.waiting_profiles()):
             types = self._field_types.fields()
             if types is not None:
