@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 
 from records.identity import to_change_hash
-from records.outcomes import JSON, UNREACHABLE_CODES, Verdict
-from records.rows import INVALID_ROW, FailureAge, FailureAges, Finished, RequestKind, common_reason
+from records.outcomes import JSON, Verdict
+from records.rows import INVALID_ROW, FailureAge, Finished, RequestKind, common_reason
 from state.database import state_errors
-from state.outbox_file import IS_NEEDED, VERDICT_COLUMN, Held, OutboxRow
+from state.held_requests import Failures, HeldRow, KnownFailure, hold_back, to_ages_text
+from state.outbox_file import IS_NEEDED, VERDICT_COLUMN, OutboxRow
 
 _SECONDS_PER_HOUR = 3_600
 # A run of a daily cron job may judge a row some seconds earlier in the day than the run before.
@@ -69,27 +69,6 @@ _OPEN = {
 }
 
 
-class _KnownFailure(NamedTuple):
-    """A row of the table."""
-
-    http_status: int | None
-    code: str | None
-    content_hash: int | None
-    event_hash: int | None
-    judged_at: int  # unix seconds
-    first_failed_at: int
-    runs_failed: int
-    row_count: int
-
-    @property
-    def age_in_this_run(self) -> FailureAge:
-        """The age if it fails once more."""
-        return FailureAge(self.first_failed_at, self.runs_failed + 1)
-
-
-_Failures = dict[tuple[int, str], _KnownFailure]  # by `row_key` and `kind`
-
-
 class FailureTable:
     """The table in an open state file. Raises StateError.
 
@@ -112,10 +91,10 @@ class FailureTable:
             self._has_rows = self._exists()
         self._has_held_requests = self._has_invalid_rows = False
 
-    def leave_untold(self, since: float) -> None:
+    def make_new_again(self, since: float) -> None:
         """Let failures be new once more that came up since then (unix seconds).
 
-        The run that met them was killed, so nobody was told. Its rejections stay remembered.
+        The run that met them was killed before it reported them. Its rejections stay remembered.
         """
         with state_errors(self._path):
             self._database.execute(
@@ -137,7 +116,7 @@ class FailureTable:
         checked = [
             (row, None)
             if row.user_key is None
-            else _hold_back(row, row.user_key, failures, self._is_recent)
+            else hold_back(row, row.user_key, failures, self._is_recent)
             for row in rows
         ]
         held = [each for _row, each in checked if each]
@@ -154,7 +133,7 @@ class FailureTable:
                 [row._asdict() for row in rows],
             )
 
-    def _is_recent(self, failure: _KnownFailure) -> bool:
+    def _is_recent(self, failure: KnownFailure) -> bool:
         # A time in the future comes from a clock that was ahead.
         return 0 <= self._now - failure.judged_at < self._retry_after_seconds
 
@@ -184,7 +163,7 @@ class FailureTable:
                         user_id is not None or counted[key] <= failure.row_count
                     )
                     age = failure.age_in_this_run if failure and is_known else self._new_age()
-                    noted.append((key, _ages_text({INVALID_ROW: age}), seq))
+                    noted.append((key, to_ages_text({INVALID_ROW: age}), seq))
                 self._database.executemany(
                     "UPDATE outbox SET failure_key = ?, failure_ages = ? WHERE seq = ?", noted
                 )
@@ -327,7 +306,7 @@ class FailureTable:
     def _exists(self) -> bool:
         return bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM failures)").fetchone()[0])
 
-    def _find(self, row_keys: Iterable[int]) -> _Failures:
+    def _find(self, row_keys: Iterable[int]) -> Failures:
         found = self._database.execute(
             # Iterable moves an event to the user for whom its id came last: `delivered` then has
             # no event id for the former user.
@@ -340,7 +319,7 @@ class FailureTable:
             " FROM failures WHERE row_key IN (SELECT value FROM json_each(?))",
             (orjson.dumps(list(row_keys)).decode(),),
         )
-        return {(row_key, kind): _KnownFailure._make(rest) for row_key, kind, *rest in found}
+        return {(row_key, kind): KnownFailure._make(rest) for row_key, kind, *rest in found}
 
     def _count_held_requests(self) -> None:
         for kind in RequestKind:
@@ -415,83 +394,3 @@ class FailureTable:
 
 def _to_invalid_key(user_id: int | str | None, reason: str | None) -> int:
     return to_change_hash([None if user_id is None else str(user_id), common_reason(reason)])
-
-
-class HeldRow(NamedTuple):
-    """The columns of an outbox row that has a request which is held back."""
-
-    seq: int
-    held: str  # `Held`
-    failure_ages: str
-    update_verdict: str | None
-    update_result: str | None
-    event_verdict: str | None
-    event_result: str | None
-
-
-def _hold_back(
-    row: OutboxRow,
-    user_key: int,
-    failures: _Failures,
-    is_recent: Callable[[_KnownFailure], bool],
-) -> tuple[OutboxRow, HeldRow | None]:
-    """Return the row to insert, and what of it is held back. Pure.
-
-    A rejected profile rules its event as it does when it is sent.
-    """
-    profile = failures.get((user_key, RequestKind.PROFILE.value))
-    if profile and not (
-        row.profile is not None and profile.content_hash == row.profile_hash and is_recent(profile)
-    ):
-        profile = None
-    if profile and row.event is not None and profile.event_hash == row.event_hash:
-        # Delivered, but in doubt as long as the profile is not delivered.
-        row = row._replace(event=None)
-    event = failures.get((user_key, RequestKind.EVENT.value))
-    if event and not (
-        row.event is not None and event.content_hash == row.event_hash and is_recent(event)
-    ):
-        event = None
-    is_unreachable = profile is not None and profile.code in UNREACHABLE_CODES
-    if is_unreachable:
-        event = None  # as in the run that sent the profile, its event gets no result of its own
-    if not (profile or event):
-        return row, None
-    sends_profile = row.profile is not None and not profile
-    sends_event = row.event is not None and not event and not is_unreachable
-    held = Held.ROW
-    if sends_profile or sends_event:
-        held = Held.PROFILE if profile else Held.EVENT
-    ages = {
-        kind.value: failure.age_in_this_run
-        for kind, failure in ((RequestKind.PROFILE, profile), (RequestKind.EVENT, event))
-        if failure
-    }
-    rejected = Verdict.REJECTED.value
-    return row, HeldRow(
-        row.seq,
-        held.value,
-        _ages_text(ages),
-        update_verdict=profile and rejected,
-        update_result=profile and _to_text(profile),
-        event_verdict=event and rejected,
-        event_result=event and _to_text(event),
-    )
-
-
-def _ages_text(ages: FailureAges) -> str:
-    return orjson.dumps({kind: list(age) for kind, age in ages.items()}).decode()
-
-
-def _to_text(failure: _KnownFailure) -> str:
-    """Return the result of a request that is not made, as JSON text."""
-    return orjson.dumps(
-        {
-            "success": False,
-            "verdict": Verdict.REJECTED.value,
-            "http_status": failure.http_status,
-            "attempts": 0,
-            "request_id": None,
-            "response": {"code": failure.code},
-        }
-    ).decode()

@@ -141,7 +141,8 @@ class Outbox:
         self._is_complete_read = False
         self._tried_first: dict[RequestKind, list[PendingRow]] = {}
         self._ended_kinds: set[RequestKind] = set()
-        self._keeps_note: set[RequestKind] = set()  # if all of these rows are rejected again
+        # Kinds of which the note stays as it is if all rows that were tried first are rejected.
+        self._keeps_note: set[RequestKind] = set()
         self._has_noted_mapping = False
 
     def close(self) -> None:

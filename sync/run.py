@@ -33,7 +33,7 @@ from sync.announcement import announcements
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
-from sync.field_types import FieldTypesRequest, compare, report
+from sync.field_types import FieldTypesError, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
 from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
@@ -45,6 +45,7 @@ from sync.source_rows import SourceRows
 logger = logging.getLogger(__name__)
 
 MAX_READS = 3  # a read that a transient error interrupts is repeated from the first row
+_GUARDS = (RowCountError, FieldTypesError, OtherProjectError)  # nothing was sent
 _ROWS_AT_ONCE = 5_000  # are written to the results file while the sending waits: 50 ms
 
 
@@ -97,7 +98,7 @@ class RunReport:
     @property
     def is_held_back(self) -> bool:
         """Whether a guard ended the run before it sent anything."""
-        return isinstance(self.error, (RowCountError, OtherProjectError))
+        return isinstance(self.error, _GUARDS)
 
     def lines(self) -> list[str]:
         """Return the summary for the operator."""
@@ -198,7 +199,7 @@ class SyncRun:
                 mode = self._settings.sync_mode
                 killed_at = outbox.history.begin(self._run_id, mode, self._started_at)
                 if killed_at is not None:
-                    outbox.failures.leave_untold(killed_at)
+                    outbox.failures.make_new_again(killed_at)
             ending = _Ending()
             try:
                 self._run_phases(outbox, ending)
@@ -224,7 +225,7 @@ class SyncRun:
                 self._show_plan(outbox, filled)
             else:
                 self._check_and_deliver(outbox, filled, match)
-        except (SourceError, RunAborted, StateError, OtherProjectError, RowCountError) as error:
+        except (*_GUARDS, SourceError, RunAborted, StateError) as error:
             ending.abort(error)
         except Interrupted:
             pass  # handled below, by `self._stop.number`
@@ -315,7 +316,7 @@ class SyncRun:
             self._client.open_connections(1)
 
     def _compare_field_types(self, outbox: Outbox) -> None:
-        """Compare the profiles to send with the project; raises ConfigError if a field clashes."""
+        """Compare the profiles to send with the project; raises FieldTypesError."""
         if any(outbox.waiting_profiles()):
             types = self._field_types.fields()
             if types is not None:

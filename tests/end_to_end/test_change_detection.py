@@ -109,7 +109,7 @@ def test_a_killed_run_forgets_no_rejection(program: Program, iterable: IterableS
     assert [email for _endpoint, email in calls_since(iterable, 0)].count(email_of(1)) == 2
     (record,) = [each for each in program.results["records"] if each["user_id"] == 1]
     assert record["users_update"]["attempts"] == 0
-    # The killed run has told nobody, so it does not count.
+    # The killed run has reported nothing, so it does not count.
     assert record["runs_failed"] == 1
     assert program.results["failures"] == {"new": 1, "known": 0, "resolved": 0}
 

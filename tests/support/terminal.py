@@ -19,6 +19,10 @@ class Terminal:
     def __init__(self, columns: int = 120) -> None:
         self._outside, inside = os.openpty()
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        # Otherwise a ^C drops what the program has written and the reader has not read yet.
+        attributes = termios.tcgetattr(inside)
+        attributes[3] |= termios.NOFLSH
+        termios.tcsetattr(inside, termios.TCSANOW, attributes)
         self.stream: TextIO = os.fdopen(inside, "w", encoding="utf-8")
         self._seen = bytearray()
         self._is_gone = threading.Event()

@@ -13,6 +13,13 @@ from sandbox.calls import CallRecord
 from sandbox.iterable_api import IterableSandbox
 from sandbox.project import Project
 
+# A query with one more column, whose expression goes in the place of {}.
+QUERY_WITH_SCORE = (
+    "SELECT c.id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate, {} AS score,"
+    " p.page, p.device, p.location, p.event_time FROM customers c JOIN page_views p"
+    " ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
+)
+
 FIRST_VIEW_AT = datetime(2026, 1, 13, 14, 30, 45, tzinfo=timezone.utc)
 # The views lie in the past of every test run to come, and far from 1970.
 WINDOW = {"ENGAGEMENT_WINDOW_DAYS": "18000"}

@@ -12,13 +12,14 @@ from typing import Any
 import orjson
 import pytest
 
-from errors import ConfigError
+from errors import ConfigError, ExitStatus
 from iterable_api.responses import ApiResponse
 from reporting.news import WarningCollector
 from sandbox.iterable_api import IterableSandbox
 from sync.dry_run import FIELD_TYPES_REQUEST
 from sync.field_types import (
     Clash,
+    FieldTypesError,
     FieldTypesRequest,
     compare,
     fields_in,
@@ -28,15 +29,10 @@ from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.past_runs import add_past_runs
 from tests.support.rows import wait_until
-from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, sent_calls
+from tests.support.runs import Runs, counts_of, results_of
+from tests.support.users import QUERY_WITH_SCORE, add_users, sent_calls
 
 GET_FIELDS = "users/getFields"
-QUERY = (
-    "SELECT c.id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate, {} AS score,"
-    " p.page, p.device, p.location, p.event_time FROM customers c JOIN page_views p"
-    " ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
-)
 
 
 @pytest.fixture
@@ -191,13 +187,18 @@ def test_nothing_is_asked_where_no_profile_waits(
 
 
 def test_a_field_that_refuses_every_value_sends_nothing(runs: Runs) -> None:
-    runs.with_query(QUERY.format("IF(c.id > 3, 'high', 'low')"))
+    runs.with_query(QUERY_WITH_SCORE.format("IF(c.id > 3, 'high', 'low')"))
     runs.settings["USER_FIELDS"] = "first_name,score"
     with IterableSandbox(field_types={"score": "long"}) as iterable:
         runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
         for _ in range(2):
-            with pytest.raises(ConfigError, match="score is long in Iterable, but every value"):
-                runs.run()
+            report = runs.run()
+            assert isinstance(report.error, FieldTypesError)
+            assert "score is long in Iterable, but every value" in str(report.error)
+            assert report.error.exit_status is ExitStatus.BAD_SETTINGS
+            assert results_of(report)["status"] == "aborted"  # as for any other guard
+            assert counts_of(report) == {"not_attempted": 6}
+            assert report.lines()[-1] == "  Nothing was sent."
         assert (asked(iterable), sent(iterable)) == (2, 0)
         assert [run.status for run in runs.history()] == ["aborted", "aborted"]
         report = runs.run(ignore_guards=True)
@@ -208,7 +209,7 @@ def test_a_field_that_refuses_some_values_is_a_warning(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.settings["USER_FIELDS"] = "first_name,score=score:json"
-    runs.with_query(QUERY.format("IF(c.id > 4, '\"high\"', '7')"))
+    runs.with_query(QUERY_WITH_SCORE.format("IF(c.id > 4, '\"high\"', '7')"))
     with IterableSandbox(field_types={"score": "long"}) as iterable:
         runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
         assert counts_of(runs.run()) == {"successful": 4, "partial_failures": 2}

@@ -18,7 +18,7 @@ from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.rows import wait_until
 from tests.support.runs import Runs, counts_of, results_of
-from tests.support.users import add_users, check_project, email_of, sent_calls
+from tests.support.users import QUERY_WITH_SCORE, add_users, check_project, email_of, sent_calls
 
 NUMBERS = range(1, 901)
 BATCH_ROWS = 225
@@ -364,16 +364,9 @@ def test_the_rows_that_are_tried_are_no_news(runs: Runs, iterable: IterableSandb
         assert report.summary.failures == {"new": 0, "known": 20, "resolved": 0}
 
 
-SCORES = (
-    "SELECT c.id, c.email, c.first_name, c.last_name, c.plan_type, c.candidate, {} AS score,"
-    " p.page, p.device, p.location, p.event_time FROM customers c JOIN page_views p"
-    " ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
-)
-
-
 def reject_scores_of(runs: Runs, iterable: IterableSandbox, condition: str) -> None:
     """Let Iterable reject the events of the users of which this SQL condition is true."""
-    runs.with_query(SCORES.format(f"IF({condition}, '\"high\"', '7')"))
+    runs.with_query(QUERY_WITH_SCORE.format(f"IF({condition}, '\"high\"', '7')"))
     runs.settings["EVENT_FIELDS"] = "page,score=score:json"
     iterable.project.types.of_events("page_view")["score"] = "long"
 
