@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import mysql.connector
 import orjson
 
 from errors import ConfigError
@@ -29,7 +28,7 @@ from source.query_parameters import (
     to_window_start,
 )
 from source.server_warnings import read_warnings
-from source.session import Source, open_session
+from source.session import HAS_C_EXTENSION, Source, open_session
 
 __all__ = ["DatabaseConnection", "RowStream", "SourceError", "window_start"]
 
@@ -183,8 +182,7 @@ class DatabaseConnection:
     @property
     def driver(self) -> str:
         """`C extension`, or `pure Python` if that cannot be loaded (a fifth of the speed)."""
-        has_extension: bool = mysql.connector.HAVE_CEXT
-        return "C extension" if has_extension and not self.source.use_pure else "pure Python"
+        return "C extension" if HAS_C_EXTENSION and not self.source.use_pure else "pure Python"
 
     def open(self) -> None:
         """Connect, if not connected yet; raises `SourceError`."""

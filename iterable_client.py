@@ -433,7 +433,9 @@ class IterableClient:
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
         """Log and return the verdict on a response from `requests`, as `update_user` returns it."""
         try:
-            body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
+            # Four levels: a result, too, has some around the response.
+            text = self._http.without_key(orjson.dumps([[[[response.json()]]]]))
+            body = orjson.loads(text)[0][0][0][0]
         except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
             body = None
         parsed = ApiResponse(response.status_code, body, NO_API_RESPONSE)

@@ -101,25 +101,27 @@ def measure_delivery(
     )
 
 
-def sustained_per_second(settled: Mapping[str, int]) -> float | None:
+def sustained_per_second(settled: Mapping[str, int], calls_per_second: int = 1) -> float | None:
     """Return rows per second between the first and the last tenth; None if under five seconds.
 
     `settled` maps a time (ISO 8601) to the rows settled then. The rows of a batch are settled
-    together, so whole batches are counted: including the first time, excluding the last.
+    together, so whole batches are counted: including the first time, excluding the last. Few calls
+    a second are not evenly spread, so `calls_per_second` times or a multiple of it are taken.
     """
     total = sum(settled.values())
-    before, first, last = 0, None, None
-    for moment, rows in sorted(settled.items()):
-        if first is None and before >= 0.1 * total:
-            first = (moment, before)
-        if before <= 0.9 * total:
-            last = (moment, before)
-        before += rows
-    if first is None or last is None:
+    moments, rows_before, before = sorted(settled), [], 0
+    for moment in moments:
+        rows_before.append(before)
+        before += settled[moment]
+    middle = [i for i, rows in enumerate(rows_before) if 0.1 * total <= rows <= 0.9 * total]
+    if not middle:
         return None
-    span = datetime.fromisoformat(last[0]) - datetime.fromisoformat(first[0])
+    first, last = middle[0], middle[-1]
+    last -= (last - first) % calls_per_second
+    span = datetime.fromisoformat(moments[last]) - datetime.fromisoformat(moments[first])
     seconds = span.total_seconds()
-    return (last[1] - first[1]) / seconds if seconds >= _SUSTAINED_SECONDS else None
+    rows = rows_before[last] - rows_before[first]
+    return rows / seconds if seconds >= _SUSTAINED_SECONDS else None
 
 
 def recovery_seconds(calls: Sequence[tuple[float, int]], limit: float) -> float | None:
@@ -153,7 +155,9 @@ def _speed(mode: Mode, rows: int, run: ProgramRun) -> list[Line]:
     limit = float(DEFAULTS[next(iter(mode.limits.values()))])
     ceiling = limit * mode.users_per_call
     seconds = run.process.wall_seconds
-    sustained = sustained_per_second(run.results.settled)
+    # Single calls are evenly spread.
+    calls_per_second = int(limit) if mode.users_per_call > 1 else 1
+    sustained = sustained_per_second(run.results.settled, calls_per_second)
     if mode.sustained is not None:
         lines = [required(mode.sustained, sustained, "too few rows")]
     else:

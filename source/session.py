@@ -14,6 +14,7 @@ from mysql.connector.plugins import caching_sha2_password
 
 from source.errors import SourceError, to_source_error
 
+HAS_C_EXTENSION: bool = mysql.connector.HAVE_CEXT
 # At lower levels the connector logs its internals.
 logging.getLogger("mysql.connector").setLevel(logging.WARNING)
 # How long the server waits for this program to read the next rows. Its default, 60 s, is too short
@@ -71,7 +72,7 @@ def open_session(source: Source) -> Any:
             _check_ca_file(source.ssl_ca)
             options |= {"ssl_ca": source.ssl_ca}
             options |= {"ssl_verify_cert": True, "ssl_verify_identity": True}
-    is_pure = source.use_pure or not mysql.connector.HAVE_CEXT
+    is_pure = source.use_pure or not HAS_C_EXTENSION
     connect: Any = mysql.connector.connect
     if source.unix_socket:
         options["use_pure"] = is_pure

@@ -93,6 +93,8 @@ class DeliveredTable:
 
     def doubt_pending(self) -> None:
         """Empty the hash of each request that waits in the outbox."""
+        if not self.has_users():
+            return  # the first run: nothing to look for
         with state_errors(self._path):
             for kind in RequestKind:
                 self._database.execute(

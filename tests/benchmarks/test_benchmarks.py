@@ -187,6 +187,12 @@ def test_the_sustained_figure_counts_whole_batches() -> None:
     assert sustained_per_second(batches) == pytest.approx(5_000, rel=0.001)
 
 
+def test_the_sustained_figure_of_batches_in_bursts_counts_whole_seconds() -> None:
+    bursts = settled_at(lambda row: row // 5_000 + row % 5_000 // 1_000 / 50, 60_000)
+    assert sustained_per_second(bursts) == pytest.approx(5_298, rel=0.001)
+    assert sustained_per_second(bursts, calls_per_second=5) == pytest.approx(5_000, rel=0.001)
+
+
 def test_a_short_run_has_no_sustained_figure() -> None:
     assert sustained_per_second(settled_at(lambda row: row / 500, 2_000)) is None
     assert sustained_per_second(settled_at(lambda _row: 0, 2_000)) is None

@@ -34,7 +34,7 @@ OUTSIDE = ("sandbox", "tests", "tools", "benchmarks")
 ONLY_USED_BY = {
     "requests": {"iterable_api", "iterable_client", "reporting"},
     "urllib3": {"iterable_api"},
-    "mysql": {"db_connection", "source"},
+    "mysql": {"source"},
     "sqlite3": {"state"},
     "dotenv": {"config"},
     "email_validator": {"records"},

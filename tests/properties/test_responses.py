@@ -134,6 +134,7 @@ def named_in(response: dict[str, Any]) -> set[int]:
 
 @given(DOCUMENTS, st.sampled_from([200, 400, 401, 404, 429, 500]), ENDPOINTS)
 @example(b"[" * 100_000, 200, USERS_UPDATE)
+@example(b'{"msg":' + b"[" * 252 + b"]" * 252 + b"}", 200, USERS_BULK_UPDATE)
 def test_any_response_passed_in_from_outside_gets_a_verdict(
     document: bytes, status: int, endpoint: str
 ) -> None:
