@@ -103,6 +103,8 @@ def test_every_row_is_delivered_and_recorded_in_the_results_file(
         "outcome": "successful",
         "overall_success": True,
         "reason": None,
+        "first_failed_at": None,
+        "runs_failed": None,
         "users_update": call,
         "events_track": call,
     }
