@@ -134,6 +134,17 @@ def test_a_run_that_its_settings_stopped_pinged_nothing(program: Program) -> Non
     assert ping.body == b"shop-eu\nDB_PORT must be a whole number, not 'x'"
 
 
+def test_a_report_of_an_aborted_run_did_not_say_why(program: Program) -> None:
+    with website() as health:
+        settings = {"HEALTHCHECK_URL": health.url, "DB_HOST": "127.0.0.1", "DB_PORT": "1"}
+        assert program.run(settings=settings).status == 1
+        start, fail = health.requests
+    assert (start.line.split()[1], fail.line.split()[1]) == ("/start", "/fail")
+    reason, _blank, heading = fail.body.decode().splitlines()[:3]
+    assert reason.startswith("Cannot reach MySQL at 127.0.0.1:1")
+    assert heading == "Run aborted"
+
+
 def test_the_name_of_the_sync_is_in_everything_that_a_run_leaves_behind(
     program: Program, embedded: SourceDatabase
 ) -> None:
