@@ -10,7 +10,7 @@ from commands.console import print_json, print_line, print_payload
 from commands.news import RunNews
 from commands.prepare import allow_open_files, tune_garbage_collection
 from config.settings import Settings
-from errors import ExitStatus
+from errors import ExitStatus, SyncError
 from logger_config import redact
 from reporting.healthcheck import Healthcheck
 from reporting.metrics import write_metrics
@@ -58,8 +58,11 @@ def run_sync(
 
 def _ping(health: Healthcheck, report: RunReport, stop: StopSignal) -> None:
     # The summary alone does not say why a run ended early: that is printed on standard error.
-    reason = [report.summary.reason, ""] if report.summary.reason else []
-    summary = "\n".join([*reason, *map(redact, report.lines())])
+    reason = [report.summary.reason] if report.summary.reason else []
+    if isinstance(report.error, SyncError):
+        reason = report.error.lines
+    lines = [*reason, "", *report.lines()] if reason else report.lines()
+    summary = "\n".join(map(redact, lines))
     if report.summary.status.startswith("completed"):  # with or without failed rows
         health.succeeded(summary)
     else:
