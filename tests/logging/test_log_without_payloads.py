@@ -36,6 +36,7 @@ def program(mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path) 
     query = tmp_path / "query.sql"
     query.write_text(QUERY, encoding="utf-8")
     program.settings |= {"MAX_ATTEMPTS": "2", "BULK_UPDATE_RPS": "100", "QUERY_FILE": str(query)}
+    program.settings |= {"OUTAGE_PATIENCE_SECONDS": "1"}  # some faults never end
     return program
 
 
