@@ -31,7 +31,7 @@ _CATCH_UP_STEP_SECONDS = 0.02  # the permits of so long may start together
 # So few permits a second need no even spread, except after a 429: they are given as soon as the
 # second has room, only not all at once. 60 batches at 5 a second take 0.5 s less.
 _FEW_PERMITS = 10
-_FEW_SECONDS_APART = 0.02
+_FEW_SECONDS_APART = 0.01
 _JITTER_SECONDS = 0.015  # of arrivals, as network latency varies
 
 # After a 429 the rate follows the curve of TCP CUBIC (RFC 9438): quickly back to nearly the rate at
