@@ -173,6 +173,8 @@ def _servers(count: int) -> Iterator[tuple[SoakUsers, Sandbox, dict[str, str]]]:
                 "REPORT": "true",
                 "METRICS_FILE": f"{folder}/metrics",
                 "MAX_ATTEMPTS": "3",
+                "OUTAGE_PATIENCE_SECONDS": "5",
+                "REJECTED_RETRY_HOURS": "0",  # the fault that rejected a row may be over
                 "BULK_UPDATE_RPS": "50",
                 "TRACK_BULK_RPS": "50",
                 "BULK_BATCH_SIZE": "50",
