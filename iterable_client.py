@@ -433,9 +433,7 @@ class IterableClient:
     def _handle_response(self, response: requests.Response, endpoint: str) -> tuple[bool, JSON]:
         """Log and return the verdict on a response from `requests`, as `update_user` returns it."""
         try:
-            # Four levels: a result, too, has some around the response.
-            text = self._http.without_key(orjson.dumps([[[[response.json()]]]]))
-            body = orjson.loads(text)[0][0][0][0]
+            body = orjson.loads(self._http.without_key(orjson.dumps(response.json())))
         except (ValueError, TypeError, RecursionError):  # RecursionError: deeply nested JSON
             body = None
         parsed = ApiResponse(response.status_code, body, NO_API_RESPONSE)
@@ -565,6 +563,7 @@ def _without_deep_nesting(params: object) -> object:
 def _to_tuple(result: CallResult) -> tuple[bool, JSON]:
     return result.delivered, {
         **result.response,
+        "params": _without_deep_nesting(result.params),  # of a batch it is the whole body
         "verdict": result.verdict.value,
         "http_status": result.http_status,
         "attempts": result.attempts,
