@@ -121,7 +121,7 @@ class DeliveredTable:
             if self._database.execute(find, settings).fetchone():
                 self._database.execute(
                     "UPDATE delivered SET event_settings = :settings,"  # noqa: S608 - our own text
-                    " event_hash = ifnull(outbox.event_hash, delivered.event_hash)"
+                    " event_hash = outbox.event_hash"
                     " FROM outbox WHERE outbox.user_key = delivered.user_key"
                     " AND outbox.event IS NULL"
                     " AND (outbox.kind IS NULL OR outbox.kind = 'unchanged')"

@@ -269,9 +269,10 @@ class Outbox:
     def _insert(self, statement: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows; `row` is what stands for one of them in the statement."""
         alone = len(rows) % _ROWS_AT_ONCE
+        many = statement + ", ".join([row] * _ROWS_AT_ONCE)
         for start in range(alone, len(rows), _ROWS_AT_ONCE):
             values = tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
-            self._database.execute(statement + ", ".join([row] * _ROWS_AT_ONCE), values)
+            self._database.execute(many, values)
         self._database.executemany(statement + row, rows[:alone])
 
     def _events_with_other_settings(
