@@ -15,6 +15,25 @@ from tests.support.set_up import KEY, Lines, SetUp, has_words
 pytest_plugins = ["tests.support.set_up_fixtures"]
 
 
+def check_column(
+    folder: Path,
+    mariadb: SourceDatabase,
+    value: str,
+    source: str,
+    field: str,
+    iterable_types: dict[str, str],
+) -> Lines:
+    """Return the lines of a check whose query has this value as the column x."""
+    query = folder / "wide.sql"
+    query.write_text(
+        f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x FROM {source}",
+        encoding="utf-8",
+    )
+    with IterableSandbox(api_key=KEY, field_types=iterable_types) as api:
+        set_up = SetUp(folder, mariadb, api)
+        return set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
+
+
 @pytest.fixture
 def check_value(tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., Lines]:
     """Return a function that checks one value against the field types of a project."""
@@ -22,19 +41,12 @@ def check_value(tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., Lines]
         "INSERT INTO customers (id, email, plan_type, candidate)"
         " VALUES (1, 'a@example.com', 'pro', 'yes')"
     )
-    query = tmp_path / "wide.sql"
 
     def check(
         iterable_types: dict[str, str], value: str, field: str = "x", *, rows: bool = True
     ) -> Lines:
-        query.write_text(
-            f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x"
-            f" FROM customers {'' if rows else 'WHERE id = 0'}",
-            encoding="utf-8",
-        )
-        with IterableSandbox(api_key=KEY, field_types=iterable_types) as api:
-            set_up = SetUp(tmp_path, mariadb, api)
-            lines = set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
+        source = f"customers {'' if rows else 'WHERE id = 0'}"
+        lines = check_column(tmp_path, mariadb, value, source, field, iterable_types)
         return [line for line in lines if line.name == "field types"]
 
     return check
@@ -146,17 +158,9 @@ def new_field(tmp_path: Path, mariadb: SourceDatabase) -> Callable[..., CheckLin
         "INSERT INTO customers (id, email, plan_type, candidate)"
         " VALUES (1, 'a@example.com', 'pro', 'yes'), (2, 'b@example.com', 'pro', 'no')"
     )
-    query = tmp_path / "wide.sql"
 
     def check(value: str, field: str = "x", table: str = "customers") -> CheckLine:
-        query.write_text(
-            f"SELECT id, email, 'pricing' AS page, NOW() AS event_time, {value} AS x FROM {table}"
-            " ORDER BY id",
-            encoding="utf-8",
-        )
-        with IterableSandbox(api_key=KEY) as api:
-            set_up = SetUp(tmp_path, mariadb, api)
-            lines = set_up.lines(QUERY_FILE=str(query), USER_FIELDS=field, EVENT_FIELDS="page")
+        lines = check_column(tmp_path, mariadb, value, f"{table} ORDER BY id", field, {})
         (line,) = [line for line in lines if line.name == "new field" and "true" not in line.text]
         return line
 

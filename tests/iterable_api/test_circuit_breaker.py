@@ -271,8 +271,10 @@ def test_one_at_a_time_tries_and_each_time_another_request(opened: Endpoint) -> 
     assert tried[3:] == tried[:2]
 
 
-def test_an_answer_closes_it_and_lets_all_waiting_requests_go_on(opened: Endpoint) -> None:
-    stop = threading.Event()
+def thirty_waiting(
+    opened: Endpoint, stop: threading.Event
+) -> tuple[list[threading.Thread], list[bool]]:
+    """Return threads with a waiting request each, and whether the finished ones were admitted."""
     admitted: list[bool] = []
     threads = [
         threading.Thread(
@@ -283,6 +285,12 @@ def test_an_answer_closes_it_and_lets_all_waiting_requests_go_on(opened: Endpoin
     for thread in threads:
         thread.start()
     assert wait_until(lambda: len(opened.breaker._waiting) == 30)
+    return threads, admitted
+
+
+def test_an_answer_closes_it_and_lets_all_waiting_requests_go_on(opened: Endpoint) -> None:
+    stop = threading.Event()
+    threads, admitted = thirty_waiting(opened, stop)
     assert admitted == []
     opened.answer()
     for thread in threads:
@@ -293,16 +301,7 @@ def test_an_answer_closes_it_and_lets_all_waiting_requests_go_on(opened: Endpoin
 
 def test_a_stop_ends_the_wait_of_all_requests(opened: Endpoint) -> None:
     stop = threading.Event()
-    admitted: list[bool] = []
-    threads = [
-        threading.Thread(
-            target=lambda: admitted.append(opened.breaker.admit(opened.request(), stop))
-        )
-        for _ in range(30)
-    ]
-    for thread in threads:
-        thread.start()
-    assert wait_until(lambda: len(opened.breaker._waiting) == 30)
+    threads, admitted = thirty_waiting(opened, stop)
     stop.set()
     for thread in threads:
         thread.join(30)

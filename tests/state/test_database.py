@@ -28,11 +28,6 @@ from tests.support.rows import MAPPING, contents, deliver_all, fill, outcomes_of
 Open = Callable[[Path], Outbox]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
 @pytest.fixture(params=["run", "dry run"])
 def open_it(request: pytest.FixtureRequest) -> Open:
     """Each of the two ways to open the file."""

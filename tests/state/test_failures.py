@@ -61,11 +61,6 @@ class Ran:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
-@pytest.fixture
 def run(path: Path) -> Run:
     """Run with these rows and answers, so many hours after the start."""
 

@@ -20,11 +20,6 @@ ENDED_AT = BEGAN_AT + timedelta(seconds=90)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
-@pytest.fixture
 def history(path: Path) -> Iterator[RunHistory]:
     outbox = Outbox(path)
     yield outbox.history

@@ -36,11 +36,6 @@ with RunLock(path):
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
 @contextmanager
 def another_run(path: Path, *, opens_state: bool = False) -> Iterator[subprocess.Popen[str]]:
     """Hold the lock in another process, which may also have opened the state file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -20,18 +20,6 @@ from tests.support.rows import MAPPING, Row, call_result, email_of, fill, row, r
 PROFILE, EVENT = RequestKind.PROFILE, RequestKind.EVENT
 WRONG_TYPE = "RequestFieldsTypesMismatched"
 NUMBERS = range(1, 301)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
-@pytest.fixture
-def outbox(path: Path) -> Iterator[Outbox]:
-    made = Outbox(path)
-    yield made
-    made.close()
 
 
 def begin(outbox: Outbox, found: Sequence[Row], *, hours: int = 24) -> list[PendingRow]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -31,13 +30,6 @@ from tests.support.rows import (
     row,
     rows,
 )
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    made = Outbox(tmp_path / "state.sqlite3")
-    yield made
-    made.close()
 
 
 def pending_requests(outbox: Outbox) -> dict[str, str]:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from config.fields import parse_fields
 from records.mapping import RowMapping
 from state.outbox import Outbox
 from tests.support.rows import COLUMNS, deliver_all, fill, later, row
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    made = Outbox(tmp_path / "state.sqlite3")
-    yield made
-    made.close()
 
 
 def test_of_rows_with_one_user_key_the_latest_event_wins(outbox: Outbox) -> None:

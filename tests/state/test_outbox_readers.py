@@ -24,12 +24,6 @@ from tests.support.rows import (
     run_python,
 )
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
 # Reading only
 
 

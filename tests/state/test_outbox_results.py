@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +34,6 @@ from tests.support.rows import (
     rows,
     run_python,
 )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.sqlite3"
-
-
-@pytest.fixture
-def outbox(path: Path) -> Iterator[Outbox]:
-    made = Outbox(path)
-    yield made
-    made.close()
-
 
 # Recording
 

@@ -54,6 +54,12 @@ def give_type(iterable: IterableSandbox, *, page: str = "", plan_type: str = "")
             known[name] = type_name
 
 
+def refuse_events(runs: Runs, iterable: IterableSandbox, mode: str) -> None:
+    """Let Iterable refuse the events of all rows, for their field `page`."""
+    runs.settings["SYNC_MODE"] = mode
+    give_type(iterable, page="long")
+
+
 def rows_of_calls(iterable: IterableSandbox, kind: str, *, after: int = 0) -> list[int]:
     """Return the number of rows of each call of a kind, "users" or "events"."""
     return [
@@ -108,8 +114,7 @@ def test_when_events_are_rejected_in_bulk_no_batch_is_split_to_the_bone(
 def test_the_reason_is_logged_at_once_and_stands_in_summary_and_results(
     runs: Runs, iterable: IterableSandbox, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     report = runs.run()
     reason = report.summary.reason or ""
     assert reason.startswith(
@@ -127,8 +132,7 @@ def test_the_reason_is_logged_at_once_and_stands_in_summary_and_results(
 def test_a_row_left_out_has_no_event_and_says_why(
     runs: Runs, iterable: IterableSandbox, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     records = results_of(runs.run())["records"]
     assert [record["user_id"] for record in records] == list(NUMBERS)
     left_out = [record for record in records if record["events_track"] is None]
@@ -245,8 +249,7 @@ def test_a_stop_signal_is_the_stronger_reason(runs: Runs, iterable: IterableSand
 def test_the_next_run_tries_20_rows_alone_and_ends_the_same_way(
     runs: Runs, iterable: IterableSandbox, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     first = runs.run()
     for _ in range(2):
         before = len(iterable.calls)
@@ -266,8 +269,7 @@ def test_the_next_run_tries_20_rows_alone_and_ends_the_same_way(
 def test_changed_rows_get_their_profile_while_events_are_still_rejected(
     runs: Runs, iterable: IterableSandbox, mariadb: SourceDatabase, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     runs.run()
     mariadb.run_sql("UPDATE customers SET first_name = 'Another'")
     report = runs.run()
@@ -280,8 +282,7 @@ def test_changed_rows_get_their_profile_while_events_are_still_rejected(
 def test_once_the_field_is_mended_the_next_run_delivers_everything(
     runs: Runs, iterable: IterableSandbox, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     runs.run()
     runs.run()
     give_type(iterable)
@@ -300,8 +301,7 @@ def test_once_the_field_is_mended_the_next_run_delivers_everything(
 def test_a_mapping_without_the_field_is_tried_first_too(
     runs: Runs, iterable: IterableSandbox, mode: str
 ) -> None:
-    runs.settings["SYNC_MODE"] = mode
-    give_type(iterable, page="long")
+    refuse_events(runs, iterable, mode)
     runs.run()
     before = len(iterable.calls)
     runs.settings["EVENT_FIELDS"] = "location"
