@@ -77,6 +77,13 @@ def guard_factor(text: str) -> float:
     return value
 
 
+def column_name(text: str) -> str:
+    """Return the name of a column."""
+    if any(character.isspace() for character in text):
+        raise ValueError(f"must be the name of one column, not {text!r}")
+    return text
+
+
 def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
         for choice in choices:

@@ -23,12 +23,14 @@ from config.fields import (
     RESERVED_USER_FIELDS,
     Field,
 )
+from config.identity import IdentifyBy
 from config.misspellings import resembled_setting, unknown_names
 from config.parsers import (
     PROJECT_FOLDER,
     api_key,
     api_url,
     ca_file,
+    column_name,
     existing_file,
     field_list,
     flag,
@@ -50,6 +52,8 @@ from errors import ConfigError
 from logger_config import LEVELS
 
 SYNC_MODES = ("per-user", "bulk")
+EMAIL_CHANGES = ("new", "move")
+ON_LEAVE = ("keep", "clear")
 # `python-dotenv` takes 20 seconds for a line of 64,000 blanks, 0.4 seconds for one of 8,000.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
 
@@ -197,6 +201,30 @@ class Settings:
         flag,
         "true sends a NULL profile field as null, which clears it in Iterable; false leaves "
         "it out.",
+    )
+    identify_by: IdentifyBy = selection(
+        "email",
+        lambda text: IdentifyBy(one_of(tuple(each.value for each in IdentifyBy))(text)),
+        "What names a user in Iterable: email, or userid for userID-based and hybrid projects, "
+        "where the e-mail is a profile field and may be missing.",
+    )
+    user_id_column: str = selection(
+        "id",
+        column_name,
+        "The column with the user id, which names a row in log and results, and with "
+        "IDENTIFY_BY=userid is the userId in Iterable.",
+    )
+    email_changes: str = selection(
+        "new",
+        one_of(EMAIL_CHANGES),
+        "When a user's e-mail changes: new updates or creates the user with the new address; move "
+        "gives the new address to the user in Iterable (only e-mail-based projects).",
+    )
+    on_leave: str = selection(
+        "keep",
+        one_of(ON_LEAVE),
+        "When the query no longer returns a user: keep leaves the profile as it is; clear sets the "
+        "profile flag to false.",
     )
 
     iterable_api_base_url: str = iterable(

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "records": "config",
     "source": "",
     "db_connection": "source",
-    "state": "records",
+    "state": "records config",
     "iterable_api": "records config",
     "iterable_client": "iterable_api records config",
     "reporting": "records config",
