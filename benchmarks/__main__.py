@@ -13,8 +13,10 @@ from benchmarks.commands import measure_commands
 from benchmarks.delivery import measure_delivery
 from benchmarks.figures import Section, Table, append_record, beside, console_lines
 from benchmarks.growth import SIZES, measure_growth
+from benchmarks.identities import measure_identities
 from benchmarks.machine import commit, machine_line, today, versions_line
 from benchmarks.peers import measure_peers
+from benchmarks.people import measure_people
 from benchmarks.processes import BenchmarkError
 from benchmarks.required import deviating, summary
 from benchmarks.rerun import measure_rerun
@@ -93,6 +95,16 @@ MODES = {
             on.rows, on.slow_rows, on.latency(), on.source, on.tls, with_pip=on.with_pip
         ),
     ),
+    "identities": Mode(
+        10_000,
+        lambda on: [measure_identities(on.rows, on.latency(), on.source, on.tls)],
+        in_default=False,
+    ),
+    "people": Mode(
+        200_000,
+        lambda on: [measure_people(on.rows, on.latency(), on.source, on.tls)],
+        in_default=False,
+    ),
     "growth": Mode(
         STARTUP_ROWS,  # not used: it generates its own
         lambda on: [
@@ -102,7 +114,10 @@ MODES = {
     ),
 }
 _DEFAULT_MODES = tuple(name for name, mode in MODES.items() if mode.in_default)
-_GROUPS = {"default": _DEFAULT_MODES, "all": (*_DEFAULT_MODES, "growth")}
+_GROUPS = {
+    "default": _DEFAULT_MODES,
+    "all": (*_DEFAULT_MODES, "identities", "people", "growth"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=(*MODES, *_GROUPS),
         default=["default"],
         metavar="MODE",
-        help=f"what to measure: {', '.join(MODES)}; 'default' is all but commands (part of rerun) "
-        "and growth, 'all' includes growth",
+        help=f"what to measure: {', '.join(MODES)}; 'default' is all but commands (part of rerun), "
+        "identities, people and growth, 'all' includes these three",
     )
     add(
         "--rows",

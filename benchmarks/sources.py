@@ -135,7 +135,7 @@ def _load(server: PrivateMariaDB, table: str, rows: Iterator[Row]) -> None:
 
 
 def _change(settings: dict[str, str], every: int) -> None:
-    _run(
+    run_statement(
         settings,
         "UPDATE customers SET first_name = CONCAT(first_name, ' II') "  # noqa: S608 - a number
         f"WHERE id % {int(every)} = 0",
@@ -143,11 +143,11 @@ def _change(settings: dict[str, str], every: int) -> None:
 
 
 def _version(settings: dict[str, str]) -> str:
-    found = re.match(r"[\d.]+", _run(settings, "SELECT VERSION()"))
+    found = re.match(r"[\d.]+", run_statement(settings, "SELECT VERSION()"))
     return found.group() if found else "?"
 
 
-def _run(settings: dict[str, str], statement: str) -> str:
+def run_statement(settings: dict[str, str], statement: str) -> str:
     """Run a statement and return the first value of its result, or an empty text."""
     connection = mysql.connector.connect(
         host=settings["DB_HOST"],
