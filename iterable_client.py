@@ -135,33 +135,45 @@ class IterableClient:
         """
         self._http.open_connections(count)
 
-    def update_user(self, email: str, data_fields: JSON) -> tuple[bool, JSON]:
+    def update_user(
+        self, email: str | None, data_fields: JSON, *, user_id: str | None = None
+    ) -> tuple[bool, JSON]:
         """Create or update a user's profile (`POST /api/users/update`).
 
+        With a `user_id` that names the user, in a userID-based or hybrid project; `email` may be
+        None, and else becomes a field of the profile.
         `data_fields` maps a profile field to a JSON value or a value of MySQL's driver (Decimal,
         datetime, ...). Returns whether Iterable accepted the update, and a dict with the `code`,
         `msg` and `params` of its response and the `verdict`, `http_status` and `attempts` of the
         call (see `CallResult`). Raises ValueError for a value that JSON cannot represent.
         """
-        body = _to_body({"email": email, "dataFields": data_fields})
+        if user_id is None:
+            body = _to_body({"email": email, "dataFields": data_fields})
+        else:
+            with_email = {"email": email} if email else {}
+            body = _to_body({"userId": user_id, "dataFields": with_email | data_fields})
         return _to_tuple(self.call(USERS_UPDATE, body))
 
     def track_event(
         self,
-        email: str,
+        email: str | None,
         event_name: str,
         data_fields: JSON,
         *,
+        user_id: str | None = None,
         event_id: str | None = None,
         created_at: int | None = None,
     ) -> tuple[bool, JSON]:
         """Track a custom event (`POST /api/events/track`).
 
+        With a `user_id` that names the user, whom Iterable creates if it does not know it; `email`
+        is then not sent.
         `created_at` is in unix seconds; None means the time at which Iterable receives the event.
         With an `event_id` (at most 64 letters, digits and hyphens) a repeated call updates the
         event; without one it adds a second event. Returns and raises what `update_user` does.
         """
-        body: JSON = {"email": email, "eventName": event_name}
+        body: JSON = {"email": email} if user_id is None else {"userId": user_id}
+        body["eventName"] = event_name
         body["dataFields"] = data_fields
         if event_id is not None:
             body["id"] = event_id
@@ -206,7 +218,7 @@ class IterableClient:
         subject = f"user {record.user_id}"
         update = self.call(USERS_UPDATE, record.profile, subject)
         event = None
-        if event_may_follow(update):
+        if update.delivered or (not mapping.event_needs_profile and event_may_follow(update)):
             event = self.call(EVENTS_TRACK, record.event, subject)
         return row_entry(
             record.user_id,
@@ -513,7 +525,7 @@ def bulk_body(endpoint: str, items: Sequence[bytes]) -> bytes:
 
 def _to_body(content: JSON) -> bytes:
     """Return the JSON of a body; raises ValueError for a value that JSON cannot represent."""
-    texts = [name for name in ("email", "eventName", "id") if name in content]
+    texts = [name for name in ("email", "userId", "eventName", "id") if name in content]
     if not all(isinstance(content[name], str) for name in texts):
         raise ValueError(f"{', '.join(texts)} must be text")
     if not isinstance(content["dataFields"], dict):

@@ -14,7 +14,7 @@ DEFAULT_EVENT_FIELDS = "page,browser=device,location,candidate"
 # or that this program sets.
 RESERVED_USER_FIELDS = frozenset(
     {
-        *("email", "userId", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
+        *("email", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
         *("profileUpdatedAt", "signupDate", "signupSource", "phoneNumberDetails"),
         *("subscribedMessageTypeIds", "unsubscribedMessageTypeIds", "unsubscribedChannelIds"),
         "recent_page_view",
@@ -23,6 +23,9 @@ RESERVED_USER_FIELDS = frozenset(
 RESERVED_EVENT_FIELDS = frozenset(
     {"email", "userId", "eventName", "createdAt", "itblInternal", "timestamp"}
 )
+
+
+USER_ID_FIELD = "userId"  # allowed among the profile fields with IDENTIFY_BY=email
 
 
 class Field(NamedTuple):

@@ -21,6 +21,7 @@ from config.fields import (
     DEFAULT_USER_FIELDS,
     RESERVED_EVENT_FIELDS,
     RESERVED_USER_FIELDS,
+    USER_ID_FIELD,
     Field,
 )
 from config.identity import IdentifyBy
@@ -352,6 +353,7 @@ class Settings:
                 values[declared.name.lower()] = declared.read(environment)
             except ConfigError as error:
                 problems += error.problems
+        problems += _contradictions(values)
         if problems:
             raise ConfigError(problems)
         return cls(**values)
@@ -361,6 +363,22 @@ class Settings:
         for declared in SETTINGS:
             if declared.redacted_as:
                 yield getattr(self, declared.name.lower()), declared.redacted_as
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the problems of settings that do not go together, as far as they could be read."""
+    if values.get("identify_by") is not IdentifyBy.USER_ID:
+        return
+    if values.get("email_changes") == "move":
+        yield (
+            "EMAIL_CHANGES=move needs IDENTIFY_BY=email: with userid a changed e-mail is an "
+            "ordinary change of the profile"
+        )
+    if any(each.target == USER_ID_FIELD for each in values.get("user_fields", ())):
+        yield (
+            f"USER_FIELDS cannot contain the field {USER_ID_FIELD!r} with IDENTIFY_BY=userid, "
+            "where it names the user"
+        )
 
 
 SETTINGS = tuple(Setting(field_.name.upper(), **field_.metadata) for field_ in fields(Settings))

@@ -13,14 +13,18 @@ from urllib.parse import quote
 
 import orjson
 
+from config.identity import IdentifyBy
+from iterable_api.responses import UNKNOWN_USER_CODES, ApiResponse
 from records.outcomes import JSON
 from records.rows import RequestKind
 
-GET_BY_EMAIL = "users/getByEmail"
-GET_EVENTS = "events/{email}"
+GET_BY_EMAIL, GET_BY_USER_ID = "users/getByEmail", "users/byUserId"
+GET_EVENTS, GET_EVENTS_BY_USER_ID = "events/{email}", "events/byUserId/{userId}"
 MAX_EVENTS = 200  # `events/{email}` returns the newest 200
 # Between readings. In total 60 s, the time that Iterable advises to wait until a call is applied.
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_IDENTIFIERS = ("email", "userId")
+_UNKNOWN_USER_TEXT = "no user with that id exists"
 _MAX_VALUE_CHARACTERS = 60
 _MIN_MILLISECONDS = 10**11  # as seconds this is the year 5138
 _TIME = re.compile(
@@ -32,11 +36,32 @@ class MissingError(Exception):
     """Iterable does not return the profile or event; the text completes "the event ..."."""
 
 
-def lookup_of(kind: RequestKind, email: str) -> tuple[str, dict[str, str | int]]:
+def lookup_of(
+    kind: RequestKind, identifier: str, identify_by: IdentifyBy = IdentifyBy.EMAIL
+) -> tuple[str, dict[str, str | int]]:
     """Return the path and query of the GET that reads a user's profile or events back."""
+    in_path = quote(identifier, safe="")
+    if identify_by is IdentifyBy.EMAIL:
+        if kind is RequestKind.PROFILE:
+            return GET_BY_EMAIL, {"email": identifier}
+        return GET_EVENTS.format(email=in_path), {"limit": MAX_EVENTS}
     if kind is RequestKind.PROFILE:
-        return GET_BY_EMAIL, {"email": email}
-    return GET_EVENTS.format(email=quote(email, safe="")), {"limit": MAX_EVENTS}
+        return GET_BY_USER_ID, {"userId": identifier}
+    return GET_EVENTS_BY_USER_ID.format(userId=in_path), {"limit": MAX_EVENTS}
+
+
+def is_unknown_user(response: ApiResponse) -> bool:
+    """Return whether the response to the GET of a profile says that Iterable has no such user.
+
+    Seen are a 200 without a user, a 404, a code of its own at any status, and a text.
+    """
+    status = response.status or 0
+    if not response.is_from_api:
+        text = response.content.decode("utf-8", "replace").lower()
+        return 200 <= status < 500 and _UNKNOWN_USER_TEXT in text
+    if response.code in UNKNOWN_USER_CODES or _UNKNOWN_USER_TEXT in response.message.lower():
+        return True
+    return status == 404 or (status == 200 and not isinstance(response.body.get("user"), dict))
 
 
 def is_in_iterable(kind: RequestKind, sent: bytes, response: Any) -> bool:
@@ -62,7 +87,13 @@ def profile_differences(sent: bytes, response: Any) -> list[str]:
     user = response.get("user") if isinstance(response, dict) else None
     if not isinstance(user, dict):
         raise MissingError("is not in Iterable")
-    return list(_differences(orjson.loads(sent)["dataFields"], user.get("dataFields")))
+    fields = user.get("dataFields")
+    # Iterable may return the other identifier beside the fields.
+    found = {
+        **{name: user[name] for name in _IDENTIFIERS if user.get(name) is not None},
+        **(fields if isinstance(fields, dict) else {}),
+    }
+    return list(_differences(orjson.loads(sent)["dataFields"], found))
 
 
 def event_differences(sent: bytes, response: Any) -> list[str]:
@@ -114,7 +145,10 @@ def _sent_at(event: JSON) -> datetime:
 def _differences(sent: Mapping[str, Any], found: Any) -> Iterator[str]:
     fields = found if isinstance(found, dict) else {}
     for name, value in sent.items():
-        if not is_same(value, fields.get(name)):
+        current = fields.get(name)
+        if name == "email" and isinstance(value, str) and isinstance(current, str):
+            value, current = value.lower(), current.lower()
+        if not is_same(value, current):
             yield _difference(name, value, fields.get(name))
 
 

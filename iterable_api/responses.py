@@ -24,7 +24,9 @@ EVENTS_TRACK_BULK = "events/trackBulk"
 USERS_GET_FIELDS = "users/getFields"
 BULK_ENDPOINTS = frozenset({USERS_BULK_UPDATE, EVENTS_TRACK_BULK})
 
-_UNKNOWN_USER_CODES = frozenset({"UnknownEmailError", "UnknownUserIdError"})
+UNKNOWN_USER_CODES = frozenset(
+    {"UnknownEmailError", "UnknownUserIdError", "error.users.noUserWithIdExists"}
+)
 _MAX_MESSAGE_CHARACTERS = 2_000
 NO_API_RESPONSE = "not an API response"  # `ApiResponse.problem` if the body is not a JSON object
 
@@ -116,7 +118,7 @@ def verdict_of(
     if status in (401, 403) or 300 <= status < 400:
         return Verdict.REFUSED
     if status == 404:
-        return Verdict.REJECTED if response.code in _UNKNOWN_USER_CODES else Verdict.REFUSED
+        return Verdict.REJECTED if response.code in UNKNOWN_USER_CODES else Verdict.REFUSED
     if status >= 400:
         return Verdict.REJECTED
     if not isinstance(body, dict):

@@ -22,6 +22,7 @@ from records.json_values import to_clock_time
 
 EVENT_NAME = "page_view"
 MAX_EMAIL_CHARACTERS = 254
+MAX_USER_ID_CHARACTERS = 52
 MAX_EVENT_ID_CHARACTERS = 64  # Iterable: letters, digits and hyphens, unique in the project
 
 # Matches most addresses in 0.4 microseconds. The email-validator library takes 20, but also knows
@@ -34,14 +35,15 @@ _BLAKE2B, _LONG_BLAKE2B = blake2b(digest_size=8), blake2b(digest_size=16)
 _NAME_IN_EVENT_IDS = EVENT_NAME.replace("_", "-")
 _to_int64 = Struct(">q").unpack  # SQLite's integers are signed
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
+_USER_ID = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class RowKey(NamedTuple):
     """What change detection compares. Equal hashes mean equal requests, whatever the settings."""
 
     user_id: int | str | None
-    email: str
-    user_key: int  # `to_user_key` of the e-mail; rows with the same one are duplicates
+    email: str | None  # None only where the userId identifies the user
+    user_key: int  # of the identifier; rows with the same one are duplicates
     event_at: int  # microseconds since 1970, UTC
     tie_breaker: int  # decides between rows of one user with equal times
     profile_hash: int
@@ -78,11 +80,35 @@ def to_comparable_email(email: str) -> str:
 
 
 def to_user_key(email: str) -> int:
-    """Return a signed 64-bit hash of the address, compared as Iterable compares addresses.
+    """Return the user key of an e-mail: a signed 64-bit hash of the address in comparable form.
 
     Among ten million users the probability that two share a key is 3 in a million.
     """
     return _hash64(to_comparable_email(email).encode("utf-8", "surrogatepass"))
+
+
+def to_key_of_user_id(user_id: str) -> int:
+    """Return the user key of a userId, which Iterable compares exactly."""
+    return _hash64(user_id.encode("utf-8", "surrogatepass"))
+
+
+def to_valid_user_id(value: object) -> str:
+    """Return a value of MySQL's driver as the userId that Iterable accepts.
+
+    1 to 52 printable ASCII characters (Iterable: "Identifying the user"); that no blank may be at
+    its end is Iterable's rule, that none may be at its beginning is ours. Raises ValueError whose
+    text completes "the user id ...".
+    """
+    user_id = to_stable_text(value)
+    if not user_id:
+        raise ValueError("is empty")
+    if len(user_id) > MAX_USER_ID_CHARACTERS:
+        raise ValueError(f"has more than {MAX_USER_ID_CHARACTERS} characters")
+    if user_id != user_id.strip():
+        raise ValueError("has a blank at its beginning or end: select TRIM(...)")
+    if not _USER_ID.fullmatch(user_id):
+        raise ValueError("has other characters than printable ASCII: select HEX(...)")
+    return user_id
 
 
 def _hash64(content: bytes) -> int:
@@ -107,13 +133,14 @@ def is_email(text: str) -> bool:
     return True
 
 
-def to_event_id(email: str, event_time: str, page: str | None) -> str:
+def to_event_id(identifier: str, event_time: str, page: str | None) -> str:
     """Return the idempotent event id: Iterable updates an event whose `id` it already has.
 
-    Iterable requires ids to be unique in the project, so the user's e-mail is a part of it.
-    `event_time` is the stored time without trailing zeros of its fraction.
+    Iterable requires ids to be unique in the project, so the user's identifier is a part of it: the
+    e-mail as `to_comparable_email` returns it, or the userId. `event_time` is the stored time
+    without trailing zeros of its fraction.
     """
-    return _hashed_id([to_comparable_email(email), EVENT_NAME, event_time, page])
+    return _hashed_id([identifier, EVENT_NAME, event_time, page])
 
 
 def to_named_event_id(event_id: str) -> str:

@@ -11,31 +11,37 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
 
-from config.fields import EVENT_FIELDS, USER_FIELDS, Field
+from config.fields import EVENT_FIELDS, USER_FIELDS, USER_ID_FIELD, Field
+from config.identity import IdentifyBy
 from records.identity import (
     EVENT_NAME,
     MAX_EMAIL_CHARACTERS,
     RowKey,
     is_email,
     to_change_hash,
+    to_comparable_email,
     to_event_id,
+    to_key_of_user_id,
     to_named_event_id,
     to_stable_text,
     to_tie_breaker,
     to_time_text,
     to_user_key,
+    to_valid_user_id,
 )
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
 
 EVENT_TIME, EVENT_TIME_UTC = "event_time", "event_time_utc"
 PROFILE_FLAG = "recent_page_view"
+_USER_ID_CAST = "userId"  # how the field `userId` is converted, whatever its column
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
@@ -52,10 +58,11 @@ class SyncRecord(NamedTuple):
     """A valid row and its two request bodies; single and bulk calls use the same JSON bytes."""
 
     user_id: int | str | None
-    email: str
+    email: str | None
     profile: bytes
     event: bytes
     event_id: str
+    identifier: str  # what names the user in both bodies: the e-mail or the userId
 
 
 class InvalidRow(NamedTuple):
@@ -75,6 +82,8 @@ class RowMapping:
     `zone` is the time zone of naive datetimes, except in `timestamp_columns` (indexes of columns
     of type TIMESTAMP) and in a column `event_time_utc`, which are in UTC.
     With `send_nulls` a NULL clears the profile field.
+    `identify_by` says what names a user, `user_id_column` which column has the user id. A user who
+    is named by user id may have no e-mail, and the result no column `email`.
     """
 
     def __init__(
@@ -86,11 +95,20 @@ class RowMapping:
         zone: tzinfo = timezone.utc,
         send_nulls: bool = False,
         timestamp_columns: Collection[int] = (),
+        identify_by: IdentifyBy = IdentifyBy.EMAIL,
+        user_id_column: str = "id",
     ) -> None:
         names = [column.lower() for column in columns]
-        needed = needed_columns(columns, user_fields, event_fields)
+        needed = needed_columns(
+            columns,
+            user_fields,
+            event_fields,
+            identify_by=identify_by,
+            user_id_column=user_id_column,
+        )
         used = {column.lower() for column in needed}
-        counts = Counter(name for name in names if name in used or name == "event_id")
+        used |= {"email", "event_id"}
+        counts = Counter(name for name in names if name in used)
         self.missing_columns = [column for column in needed if column.lower() not in counts]
         self.ambiguous_columns = [name for name, count in counts.items() if count > 1]
         position = {name: index for index, name in enumerate(names)}
@@ -98,7 +116,14 @@ class RowMapping:
         position |= {column.lower(): len(columns) for column in self.missing_columns}
         self._zone = zone
         self._send_nulls = send_nulls
-        self._id, self._email = position["id"], position["email"]
+        self.identify_by = identify_by
+        self._is_by_email = identify_by is IdentifyBy.EMAIL
+        # An event by an unknown userId creates a user without a profile.
+        self.event_needs_profile = not self._is_by_email or any(
+            field.target == USER_ID_FIELD for field in user_fields
+        )
+        self._id = position[user_id_column.lower()]
+        self._email = position.get("email")  # None only if the userId names the user
         self._event_time = position[event_time_column(columns)]
         utc_columns = {*timestamp_columns, position.get(EVENT_TIME_UTC)}
         self._event_zone = timezone.utc if self._event_time in utc_columns else zone
@@ -108,7 +133,13 @@ class RowMapping:
         def located(fields: Sequence[Field]) -> list[_LocatedField]:
             found = [(field, position[field.column.lower()]) for field in fields]
             return [
-                (f.target, i, f.cast, timezone.utc if i in utc_columns else zone) for f, i in found
+                (
+                    field.target,
+                    index,
+                    _USER_ID_CAST if field.target == USER_ID_FIELD else field.cast,
+                    timezone.utc if index in utc_columns else zone,
+                )
+                for field, index in found
             ]
 
         self._user_fields, self._event_fields = located(user_fields), located(event_fields)
@@ -129,21 +160,27 @@ class RowMapping:
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
         """Return the row's key for change detection, None for a row that `to_record` rejects."""
-        email = row[self._email]
-        if type(email) is not str:
-            return None
         try:
-            trimmed = email.strip()
+            email = None if self._email is None else row[self._email]
+            if self._is_by_email:
+                if type(email) is not str:
+                    return None
+                email = identifier = email.strip()
+                user_key = to_user_key(identifier)
+            else:
+                email = _to_optional_email(email)
+                identifier = to_valid_user_id(row[self._id])
+                user_key = to_key_of_user_id(identifier)
             event_time, event_at, profile_fields, event_fields = self._parse(row)
             page_or_event_id = to_stable_text(row[self._page_or_event_id])
             # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
-            event = (trimmed, EVENT_NAME, event_time, page_or_event_id, event_at, event_fields)
-            profile_hash = to_change_hash((trimmed, profile_fields))
+            event = (identifier, EVENT_NAME, event_time, page_or_event_id, event_at, event_fields)
+            profile_hash = to_change_hash((identifier, profile_fields))
             event_hash = to_change_hash(event)
             return RowKey(
                 _to_user_id(row[self._id]),
-                trimmed,
-                to_user_key(trimmed),
+                email,
+                user_key,
                 event_at,
                 to_tie_breaker(page_or_event_id, profile_hash, event_hash),
                 profile_hash,
@@ -153,23 +190,35 @@ class RowMapping:
             return None
 
     def user_key_of(self, row: Sequence[Any]) -> int | None:
-        """Return the user key alone, in a tenth of the time; None where the e-mail is no text."""
-        email = row[self._email]
-        return to_user_key(email) if type(email) is str else None
+        """Return the user key alone, in a tenth of the time.
+
+        None where the e-mail is no text, or the user id is none that Iterable accepts.
+        """
+        if self._is_by_email and self._email is not None:
+            email = row[self._email]
+            return to_user_key(email) if type(email) is str else None
+        with suppress(ValueError):
+            return to_key_of_user_id(to_valid_user_id(row[self._id]))
+        return None
 
     def to_record(self, row: Sequence[Any]) -> SyncRecord | InvalidRow:
         """Validate one row and build its payloads."""
         user_id = _to_user_id(row[self._id])
-        email = row[self._email]
+        email = None if self._email is None else row[self._email]
         try:
-            email = _to_valid_email(email)
+            if self._is_by_email:
+                email = identifier = _to_valid_email(email)
+            else:
+                identifier = self._to_valid_identifier(row)
+                email = _to_checked_optional_email(email)
+            name = "email" if self._is_by_email else "userId"
             moment, event_at, profile_fields, event_fields = self._parse(row)
             event_time = to_time_text(moment)
-            event_id = self._to_event_id(row, email, event_time)
-            profile = orjson.dumps({"email": email, "dataFields": profile_fields})
+            event_id = self._to_event_id(row, identifier, event_time)
+            profile = orjson.dumps({name: identifier, "dataFields": profile_fields})
             event = orjson.dumps(
                 {
-                    "email": email,
+                    name: identifier,
                     "eventName": EVENT_NAME,
                     "id": event_id,
                     "createdAt": event_at // 1_000_000,
@@ -180,16 +229,23 @@ class RowMapping:
             return InvalidRow(user_id, _to_reported_email(email), str(error))
         except TypeError:  # from orjson: text that is not Unicode
             return InvalidRow(user_id, _to_reported_email(email), "a text is not valid Unicode")
-        return SyncRecord(user_id, email, profile, event, event_id)
+        return SyncRecord(user_id, email, profile, event, event_id, identifier)
 
     def invalid_column(self, row: Sequence[Any]) -> int | None:
         """Return the index of the first column whose value makes the row invalid, None if unknown.
 
         The columns are tried in the order of `to_record`.
         """
-        for index, read in ((self._email, _to_valid_email), (self._event_time, _to_datetime)):
+        readers: list[tuple[int | None, Callable[[object], object]]] = [
+            (self._email, _to_valid_email if self._is_by_email else _to_checked_optional_email),
+            (self._event_time, _to_datetime),
+        ]
+        if not self._is_by_email:
+            readers.insert(0, (self._id, to_valid_user_id))
+        for index, read in readers:
             try:
-                read(row[index])
+                if index is not None:
+                    read(row[index])
             except ValueError:
                 return index
         if self.has_event_ids and not (to_stable_text(row[self._page_or_event_id]) or "").strip():
@@ -201,11 +257,19 @@ class RowMapping:
                 return field[1]
         return None
 
-    def _to_event_id(self, row: Sequence[Any], email: str, event_time: str) -> str:
+    def _to_valid_identifier(self, row: Sequence[Any]) -> str:
+        try:
+            return to_valid_user_id(row[self._id])
+        except ValueError as error:
+            raise ValueError(f"the user id {error}") from None
+
+    def _to_event_id(self, row: Sequence[Any], identifier: str, event_time: str) -> str:
         page_or_event_id = to_stable_text(row[self._page_or_event_id])
         if self.has_event_ids:
             return to_named_event_id(page_or_event_id or "")
-        return to_event_id(email, event_time, page_or_event_id)
+        if self._is_by_email:
+            identifier = to_comparable_email(identifier)
+        return to_event_id(identifier, event_time, page_or_event_id)
 
     def _parse(self, row: Sequence[Any]) -> _Parsed:
         """Return what both the key and the payloads are made of; kept for the last row."""
@@ -242,7 +306,10 @@ class RowMapping:
     def _to_profile_fields(self, row: Sequence[Any]) -> dict[str, Any]:
         fields = self._to_fields(row, self._user_fields, self._send_nulls)
         fields[PROFILE_FLAG] = True
-        return fields
+        if self._is_by_email or self._email is None:
+            return fields
+        email = _to_optional_email(row[self._email])
+        return fields if email is None else {"email": email, **fields}
 
     def _to_fields(
         self, row: Sequence[Any], fields: list[_LocatedField], keep_nulls: bool
@@ -254,6 +321,10 @@ class RowMapping:
                 values[target] = value
                 continue
             try:
+                if cast == _USER_ID_CAST:  # a NULL is left out, since null is no userId
+                    if value is not None:
+                        values[target] = to_valid_user_id(value)
+                    continue
                 converted = to_json_value(cast_value(value, cast), zone)
             except ValueError as error:
                 raise ValueError(f"field {target!r} {error}") from None
@@ -280,10 +351,14 @@ def needed_columns(
     columns: Sequence[str],
     user_fields: Sequence[Field] = USER_FIELDS,
     event_fields: Sequence[Field] = EVENT_FIELDS,
+    *,
+    identify_by: IdentifyBy = IdentifyBy.EMAIL,
+    user_id_column: str = "id",
 ) -> list[str]:
     """Return the columns that the query must return. With `event_id` it needs no `page`."""
     names = {column.lower() for column in columns}
-    always = ["id", "email", event_time_column(columns)]
+    always = [user_id_column, *(["email"] if identify_by is IdentifyBy.EMAIL else [])]
+    always += [event_time_column(columns)]
     always += [] if "event_id" in names else ["page"]
     mapped = [field.column for field in (*user_fields, *event_fields)]
     needed: dict[str, str] = {}
@@ -312,6 +387,20 @@ def _to_valid_email(value: object) -> str:
     if not is_email(email):
         raise ValueError("malformed e-mail address")
     return email
+
+
+def _to_optional_email(value: object) -> str | None:
+    """Return an e-mail that may be missing, without outer spaces; its syntax is not checked."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.strip() or None
+    return _to_valid_email(value)  # raises the ValueError for its type
+
+
+def _to_checked_optional_email(value: object) -> str | None:
+    email = _to_optional_email(value)
+    return None if email is None else _to_valid_email(email)
 
 
 def _to_reported_email(value: object) -> str | None:

@@ -113,6 +113,8 @@ UNREACHABLE_CODES = frozenset(
         # for a bulk call, the list that names the row
         "failedUpdates.invalidEmails",
         "failedUpdates.forgottenEmails",
+        "failedUpdates.invalidUserIds",
+        "failedUpdates.forgottenUserIds",
     }
 )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
-from records.outcomes import CallResult, Outcome, Verdict, row_outcome
+from records.outcomes import CallResult, Outcome, Verdict, event_may_follow, row_outcome
 
 # Beginning of the reason of an invalid row; it goes on with the other user's id.
 SHARED_EVENT_ID = "the event_id is not unique"
@@ -32,9 +32,18 @@ class PendingRow(NamedTuple):
 
     seq: int  # position in the query's result
     user_id: int | str | None
-    email: str
+    email: str | None
     profile: bytes | None
     event: bytes | None
+    # Whether only a delivered update lets the event follow: the userId may be unknown to Iterable,
+    # which would then create a user without a profile.
+    event_needs_profile: bool = False
+
+    def event_may_follow(self, update: CallResult | None) -> bool:
+        """Return whether to send the event after this result; None: no update was made."""
+        if self.event_needs_profile:
+            return update is not None and update.delivered
+        return update is None or event_may_follow(update)
 
 
 Rows = Sequence[PendingRow]

@@ -15,6 +15,8 @@ from sandbox.api_service import ApiOptions, ApiService
 from sandbox.faults import load_fault_script
 from sandbox.field_types import FIELD_TYPES
 from sandbox.iterable_api import loopback_address, serve, tls_context
+from sandbox.project import ProjectType
+from sandbox.responses import UnknownUserResponse
 from sandbox.traffic import Limit
 
 
@@ -129,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--api-key", metavar="KEY", help="the only accepted key (default: any non-empty key)")
     for flag, option, metavar, meaning in (
-        ("--forgotten", "forgotten", "EMAIL", "GDPR-forgotten users"),
+        ("--forgotten", "forgotten", "EMAIL_OR_ID", "GDPR-forgotten users"),
         ("--invalid-email", "invalid_emails", "EMAIL", "addresses to reject as malformed"),
         ("--invalid-data-email", "invalid_data_emails", "EMAIL", "users to reject: invalid data"),
         ("--conflict-email", "conflict_emails", "EMAIL", "users to reject: conflicting identity"),
@@ -157,6 +159,23 @@ def _parser() -> argparse.ArgumentParser:
         "--drop-unknown-fields",
         action="store_true",
         help="drop fields without a preset type, as an Iterable project can be configured to do",
+    )
+    add(
+        "--project-type",
+        choices=[each.value for each in ProjectType],
+        default=ProjectType.EMAIL.value,
+        help="how the project identifies users (default %(default)s)",
+    )
+    add(
+        "--unknown-user-response",
+        choices=[each.value for each in UnknownUserResponse],
+        default=UnknownUserResponse.EMPTY.value,
+        help="how users/byUserId answers for an unknown user (default %(default)s)",
+    )
+    add(
+        "--says-bad-params",
+        action="store_true",
+        help="users/updateEmail answers BadParams, not UnknownEmailError, for an unknown address",
     )
     add(
         "--sparse-bulk-responses",

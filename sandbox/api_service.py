@@ -18,9 +18,9 @@ from sandbox import responses
 from sandbox.calls import ENDPOINTS, POST_ENDPOINTS, UNKNOWN_ENDPOINT, Call, CallRecord
 from sandbox.fault_effects import apply_fault
 from sandbox.faults import CallFacts, FaultScript
-from sandbox.project import Project
+from sandbox.project import Project, ProjectType
 from sandbox.request_schemas import body_problems
-from sandbox.responses import ApiResponse
+from sandbox.responses import ApiResponse, UnknownUserResponse
 from sandbox.traffic import (
     BusiestSecond,
     EndpointTraffic,
@@ -63,6 +63,9 @@ class ApiOptions:
     field_types: Mapping[str, str] = field(default_factory=dict)
     drop_unknown_fields: bool = False
     sparse_bulk_responses: bool = False
+    project_type: ProjectType | str = ProjectType.EMAIL
+    unknown_user_response: UnknownUserResponse | str = UnknownUserResponse.EMPTY
+    says_bad_params: bool = False
     keep_calls: int = 0
 
 
@@ -98,6 +101,9 @@ class ApiService:
             field_types=options.field_types,
             drop_unknown_fields=options.drop_unknown_fields,
             sparse_bulk_responses=options.sparse_bulk_responses,
+            project_type=options.project_type,
+            unknown_user_response=options.unknown_user_response,
+            says_bad_params=options.says_bad_params,
         )
         # Repeatable randomness, not a secret.
         self._rng = random.Random(options.seed)  # noqa: S311
@@ -106,6 +112,7 @@ class ApiService:
             "events/track": self.project.track_event,
             "users/bulkUpdate": self.project.bulk_update_users,
             "events/trackBulk": self.project.track_events,
+            "users/updateEmail": self.project.update_email,
         }
         self._limits: dict[str, RateLimit] = {}
         self.set_limits(options.limits)
@@ -169,7 +176,7 @@ class ApiService:
             service_seconds += self._rng.uniform(-options.jitter_seconds, options.jitter_seconds)
         rule = None
         if self.faults.has_call_rules:
-            facts = CallFacts(call.endpoint, call.emails)
+            facts = CallFacts(call.endpoint, call.identifiers)
             delay_seconds, rule = self.faults.choose(facts, call.arrived_at)
             service_seconds += delay_seconds
         if rule is None:
@@ -184,6 +191,7 @@ class ApiService:
         if options.keep_calls:
             record = CallRecord(call.endpoint, call.email, call.body, time.time(), request_id)
             record.fault = None if rule is None else rule.fault
+            record.user_id = call.user_id
             self.calls.append(record)
         return PlannedResponse(response, service_seconds, request_id, traffic, record)
 
@@ -208,11 +216,13 @@ class ApiService:
             traffic.setdefault(name, self._traffic[name])
         return {
             "users": len(project.users),
+            "bare_users": sum(user.is_bare for user in project.users.values()),
             "events": len(project.events),
             "calls": sum(each.received_count for each in self._traffic.values()),
             "applies": sum(each.applied_count for each in self._traffic.values()),
             "repeated_applies": sum(each.repeated_count for each in self._traffic.values()),
             "event_id_collisions": project.event_id_collision_count,
+            "shortest_wait_after_email_change": project.shortest_wait_after_email_change,
             "max_requests_in_one_second": self._busiest.most,
             "first_call_at": self._first_call_at,
             "last_call_at": self._last_call_at,
@@ -262,14 +272,20 @@ class ApiService:
         )
 
     def _look_up(self, endpoint: str, parameters: Mapping[str, str]) -> ApiResponse:
+        project = self.project
         if endpoint == "users/getFields":
-            return ApiResponse(200, self.project.user_fields())
-        email = parameters.get("email")
-        if not email:
-            return responses.bad_params("email is required")
-        if endpoint != "events/{email}":
-            return ApiResponse(200, self.project.user_by_email(email))
+            return ApiResponse(200, project.user_fields())
+        if endpoint in ("users/forgotten", "users/forgottenUserIds"):
+            return project.forgotten_users("email" if endpoint == "users/forgotten" else "userId")
+        key = "userId" if "byUserId" in endpoint else "email"
+        identifier = parameters.get(key)
+        if not identifier:
+            return responses.bad_params(f"{key} is required")
+        if not endpoint.startswith("events/"):
+            if key == "userId":
+                return project.user_by_user_id(identifier)
+            return ApiResponse(200, project.user_by_email(identifier))
         limit = parameters.get("limit", "30")
         if not limit.isdecimal() or not 1 <= int(limit) <= 200:
             return responses.bad_params("limit must be a number from 1 to 200")
-        return ApiResponse(200, self.project.events_of(email, int(limit)))
+        return ApiResponse(200, project.events_of(identifier, int(limit), key))

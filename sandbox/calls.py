@@ -11,13 +11,21 @@ import orjson
 
 from sandbox.request_schemas import rows_of
 
-POST_ENDPOINTS = ("users/update", "events/track", "users/bulkUpdate", "events/trackBulk")
-GET_ENDPOINTS = ("users/getByEmail", "users/getFields", "users/{email}", "events/{email}")
+POST_ENDPOINTS = (
+    *("users/update", "events/track", "users/bulkUpdate", "events/trackBulk"),
+    "users/updateEmail",
+)
+GET_ENDPOINTS = (
+    *("users/getByEmail", "users/getFields", "users/{email}", "events/{email}"),
+    *("users/byUserId", "users/byUserId/{userId}", "events/byUserId/{userId}"),
+    *("users/forgotten", "users/forgottenUserIds"),
+)
 UNKNOWN_ENDPOINT = "unknown"
 ENDPOINTS = (*POST_ENDPOINTS, *GET_ENDPOINTS)
 
 _API = "/api/"
 _POST_PATHS = {f"{_API}{endpoint}": endpoint for endpoint in POST_ENDPOINTS}
+_IDENTIFIERS = ("email", "userId", "currentEmail", "newEmail")
 _NO_PARAMETERS: dict[str, str] = {}
 _NOT_PARSED = object()
 
@@ -26,9 +34,9 @@ _NOT_PARSED = object()
 class CallRecord:
     """Record of a call for tests; it never contains the API key.
 
-    `email` is None for bulk calls; `body` is the parsed JSON, None if the body is not JSON;
-    `status` is None until the response is sent, and stays None if none is; `at` is unix time;
-    `fault` names the fault rule that decided the response.
+    `email` and `user_id` are those of the user of a single call, if it names one; `body` is the
+    parsed JSON, None if the body is not JSON; `status` is None until the response is sent, and
+    stays None if none is; `at` is unix time; `fault` names the fault rule that decided the response.
     """
 
     endpoint: str
@@ -38,6 +46,7 @@ class CallRecord:
     request_id: str
     status: int | None = None
     fault: str | None = None
+    user_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record in the form of GET /sandbox/calls."""
@@ -72,18 +81,26 @@ class Call:
     @property
     def email(self) -> str | None:
         """E-mail of the user of a single call; None for a bulk call."""
-        if self.endpoint not in _POST_PATHS.values():
-            return self.parameters.get("email")
-        email = self.body.get("email") if isinstance(self.body, dict) else None
-        return email if isinstance(email, str) else None
+        return self._named("email") or self._named("currentEmail")
 
-    def emails(self) -> Collection[str]:
-        """Return the lower-cased e-mails of all users in the call."""
+    @property
+    def user_id(self) -> str | None:
+        """userId of the user of a single call; None for a bulk call."""
+        return self._named("userId")
+
+    def _named(self, key: str) -> str | None:
         if self.endpoint not in _POST_PATHS.values():
-            return {self.parameters.get("email", "").lower()}
-        rows = rows_of(self.endpoint, self.body)
-        emails = [row.get("email") for row in rows if isinstance(row, dict)]
-        return {email.lower() for email in emails if isinstance(email, str)}
+            return self.parameters.get(key)
+        text = self.body.get(key) if isinstance(self.body, dict) else None
+        return text if isinstance(text, str) else None
+
+    def identifiers(self) -> Collection[str]:
+        """Return the lower-cased e-mails and userIds that name the users in the call."""
+        if self.endpoint not in _POST_PATHS.values():
+            return {self.parameters.get(key, "").lower() for key in ("email", "userId")}
+        rows = [row for row in rows_of(self.endpoint, self.body) if isinstance(row, dict)]
+        texts = [row.get(key) for row in rows for key in _IDENTIFIERS if key in row]
+        return {text.lower() for text in texts if isinstance(text, str)}
 
 
 def _route(method: str, path: str, query: str) -> tuple[str, dict[str, str]]:
@@ -96,6 +113,10 @@ def _route(method: str, path: str, query: str) -> tuple[str, dict[str, str]]:
     name = path[len(_API) :]
     if name in GET_ENDPOINTS:
         return name, query_parameters
+    for endpoint in ("users/byUserId/{userId}", "events/byUserId/{userId}"):
+        prefix = endpoint.partition("{")[0]
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return endpoint, {**query_parameters, "userId": unquote(name[len(prefix) :])}
     kind, _, email = name.partition("/")
     if kind not in ("users", "events") or not email:
         return UNKNOWN_ENDPOINT, _NO_PARAMETERS

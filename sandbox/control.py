@@ -80,6 +80,8 @@ def _json(content: Mapping[str, Any], status: int = 200) -> WireResponse:
 def _user(user: User) -> dict[str, Any]:
     return {
         "email": user.email,
+        "userId": user.user_id,
+        "isBare": user.is_bare,
         "dataFields": user.data_fields,
         "appliedCount": user.applied_count,
     }
@@ -89,6 +91,8 @@ def _event(event: Event) -> dict[str, Any]:
     return {
         "id": event.id,
         "email": event.email,
+        "userId": event.user_id,
+        "isOfNobody": event.user is None,
         "eventName": event.event_name,
         "createdAt": event.created_at,
         "dataFields": event.data_fields,

@@ -90,10 +90,10 @@ _NOT_WHEN_DOWN = ("endpoint", "email")
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """The part of a call that selectors match. `emails` returns lower-cased e-mails, lazily."""
+    """The part of a call that selectors match. `identifiers` returns them in lower case, lazily."""
 
     endpoint: str
-    emails: Callable[[], Collection[str]]
+    identifiers: Callable[[], Collection[str]]
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class FaultRule:
             return False
         if self.fault == "miscount" and call.endpoint not in BULK_ENDPOINTS:
             return False
-        return "email" not in chosen or chosen["email"].lower() in call.emails()
+        return "email" not in chosen or chosen["email"].lower() in call.identifiers()
 
     def is_due(self, rng: random.Random) -> bool:
         """Return whether the rule fires for the call that it counted last."""

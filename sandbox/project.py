@@ -1,9 +1,10 @@
 """Iterable project in memory: users, events, field types, and the effect of each API call on them.
 
-Bodies must have passed `request_schemas`; `responses` builds the response texts.
+Bodies must have passed `request_schemas`; `responses` builds the response texts. A project has one
+of three types (see `ProjectType`), which decides what names a user and what is unique.
 
-Simplifications: users are keyed by lower-cased e-mail; an event does not create its user; a type
-mismatch anywhere in a batch rejects the batch; everything is applied at once, in order of arrival.
+Simplifications: a type mismatch anywhere in a batch rejects the batch; everything is applied at
+once, in order of arrival; an event by an unknown e-mail is an event of nobody in every project.
 """
 
 from __future__ import annotations
@@ -11,32 +12,60 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from enum import Enum
+from hashlib import sha256
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
 
 from sandbox import responses
 from sandbox.field_types import FieldTypeCheck, FieldTypes
-from sandbox.responses import ApiResponse, BatchResponse, Rejection
+from sandbox.responses import ApiResponse, BatchResponse, Rejected, Rejection, UnknownUserResponse
 from sandbox.users_and_events import Event, Fields, User
 
 _PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+# FailedUserUpdates.invalidUserIds: "empty, too long, or containing non-ASCII or non-printable
+# characters or a trailing space".
+_USER_ID = re.compile(r"[ -~]{0,51}[!-~]")
 # TrackRequest.id: "cannot be longer than 512 bytes"; letters, digits and hyphens.
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]{1,512}")
 
 Body = Mapping[str, Any]
 
 
+class ProjectType(str, Enum):
+    """How a project identifies its users; chosen when it is created."""
+
+    EMAIL = "email"  # the e-mail is unique
+    USER_ID = "userid"  # the userId is unique, the e-mail is not
+    HYBRID = "hybrid"  # both are unique, and a user has at least one of them
+
+
+class _Named(NamedTuple):
+    """The identifier that names a user in a body."""
+
+    field: str  # "email" or "userId"
+    text: str
+
+    @property
+    def comparable(self) -> str:
+        """The text in the form in which two names of one user are equal."""
+        return self.text.lower() if self.field == "email" else self.text
+
+
 class Project:
     """Users and events of one project; not thread-safe.
 
-    E-mails are compared in lower case; `field_types` are presets (see `FieldTypes`).
+    E-mails are compared in lower case, userIds exactly. `users` is keyed by the identifier that
+    named a user first. `field_types` are presets (see `FieldTypes`). `forgotten` and
+    `invalid_data_emails` name users by either identifier.
     """
 
     def __init__(
         self,
         *,
+        project_type: ProjectType | str = ProjectType.EMAIL,
         forgotten: Iterable[str] = (),
         invalid_emails: Iterable[str] = (),
         invalid_data_emails: Iterable[str] = (),
@@ -45,20 +74,25 @@ class Project:
         field_types: Mapping[str, str] | None = None,
         drop_unknown_fields: bool = False,
         sparse_bulk_responses: bool = False,
+        unknown_user_response: UnknownUserResponse | str = UnknownUserResponse.EMPTY,
+        says_bad_params: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.type = ProjectType(project_type)
         self._rejections: dict[str, Rejection] = {}
-        for emails, rejection in (
+        for identifiers, rejection in (
             (conflict_emails, Rejection.CONFLICT),
             (invalid_data_emails, Rejection.INVALID_DATA),
             (forgotten, Rejection.FORGOTTEN),
-            (invalid_emails, Rejection.INVALID_EMAIL),
+            (invalid_emails, Rejection.INVALID),
         ):
-            self._rejections.update((email.lower(), rejection) for email in emails)
+            self._rejections.update((text.lower(), rejection) for text in identifiers)
         self._disallowed_events = frozenset(disallowed_events)
         self._type_presets = dict(field_types or {})
         self._drops_unknown_fields = drop_unknown_fields
         self._has_sparse_bulk_responses = sparse_bulk_responses
+        self._unknown_user_response = UnknownUserResponse(unknown_user_response)
+        self._says_bad_params = says_bad_params
         self._clock = clock
         self.reset()
 
@@ -66,18 +100,24 @@ class Project:
         """Remove all users, events, learned types and counts; keep the presets."""
         self.users: dict[str, User] = {}
         self.events: dict[str, Event] = {}
+        # In userID-based projects an e-mail leads to the newest of its users.
+        self._by_email = self.users if self.type is ProjectType.EMAIL else {}
+        self._by_user_id = self.users if self.type is ProjectType.USER_ID else {}
         # Rebuilt at the first read after a change, so that writes stay cheap.
-        self._events_by_email: dict[str, list[Event]] = {}
+        self._events_by_user: dict[str, list[Event]] | None = None
         self.types = FieldTypes(self._type_presets)
         self.unchanged_update_count = 0
         self.repeated_event_count = 0
         self.event_id_collision_count = 0
+        self._email_changed_at: dict[str, float] = {}  # of the former and of the new address
+        # Calls for a user need some time after users/updateEmail; None: there was no such call.
+        self.shortest_wait_after_email_change: float | None = None
 
     def update_user(self, body: Body) -> ApiResponse:
         """Handle POST users/update."""
-        rejection = self._rejection_of(body["email"])
-        if rejection is not None:
-            return responses.rejected_user(body["email"], rejection)
+        rejected = self._reject_update(body, {})
+        if rejected is not None:
+            return responses.rejected_user(rejected)
         check = FieldTypeCheck(self._creates_fields(body))
         fields = check.accept("user", self.types.of_users, body)
         if check.problems:
@@ -88,9 +128,9 @@ class Project:
 
     def track_event(self, body: Body) -> ApiResponse:
         """Handle POST events/track."""
-        rejection = self._event_rejection_of(body["email"])
-        if rejection is not None:
-            return responses.rejected_event(body["email"], rejection)
+        rejected = self._reject_event(body)
+        if rejected is not None:
+            return responses.rejected_event(rejected)
         event_name = body["eventName"]
         if event_name in self._disallowed_events:
             return responses.disallowed_event(event_name)
@@ -112,10 +152,11 @@ class Project:
         batch = BatchResponse(of_users=True, sparse=self._has_sparse_bulk_responses)
         check = FieldTypeCheck(self._creates_fields(body))
         accepted: list[tuple[Body, Fields]] = []
+        claimed: dict[tuple[str, str], str] = {}
         for user in body["users"]:
-            rejection = self._rejection_of(user["email"])
-            if rejection is not None:
-                batch.fail(user["email"], rejection)
+            rejected = self._reject_update(user, claimed)
+            if rejected is not None:
+                batch.fail(rejected)
             else:
                 fields = check.accept("user", self.types.of_users, user)
                 accepted.append((user, fields))
@@ -137,9 +178,9 @@ class Project:
         accepted: list[tuple[Body, Fields]] = []
         for event in body["events"]:
             event_name = event["eventName"]
-            rejection = self._event_rejection_of(event["email"])
-            if rejection is not None:
-                batch.fail(event["email"], rejection)
+            rejected = self._reject_event(event)
+            if rejected is not None:
+                batch.fail(rejected)
             elif event_name in self._disallowed_events:
                 batch.disallow(event_name)
             elif not _has_valid_id(event):
@@ -162,17 +203,57 @@ class Project:
             filtered_out_fields=check.filtered_out_fields,
         )
 
+    def update_email(self, body: Body) -> ApiResponse:
+        """Handle POST users/updateEmail: the user's profile and events get the new address."""
+        if self.type is not ProjectType.EMAIL:
+            return responses.bad_params("updateEmail works in email-based projects only")
+        current, new = body.get("currentEmail"), body["newEmail"]
+        if current is not None:
+            user = self._by_email.get(current.lower())
+        else:
+            user = self._by_user_id.get(body.get("currentUserId", ""))
+        if self._syntax_problem(_Named("email", new)):
+            return responses.rejected_user(Rejected(Rejection.INVALID, "email", new))
+        if user is None:
+            name = current if current is not None else body.get("currentUserId", "")
+            return responses.unknown_email(name, says_bad_params=self._says_bad_params)
+        if self._rejections.get(new.lower()) is Rejection.FORGOTTEN:
+            return responses.forgotten_new_email(new)
+        if new.lower() in self._by_email:
+            return responses.rejected_user(Rejected(Rejection.CONFLICT, "email", new))
+        former = (user.email or "").lower()
+        now = self._clock()
+        self._email_changed_at[former] = self._email_changed_at[new.lower()] = now
+        for event in self.events.values():
+            if event.user is user and event.email is not None:
+                event.email = new
+        del self.users[former]
+        user.key, user.email, user.updated_at = new.lower(), new, now
+        self.users[user.key] = user
+        self._events_by_user = None
+        return responses.email_updated()
+
     def user_by_email(self, email: str) -> Fields:
         """Handle GET users/getByEmail and users/{email}: `{}` for an unknown user."""
-        user = self.users.get(email.lower())
+        user = self._by_email.get(email.lower())
         return {} if user is None else {"user": user.to_profile()}
 
-    def events_of(self, email: str, limit: int) -> Fields:
-        """Handle GET events/{email}, newest first."""
-        if not self._events_by_email:
+    def user_by_user_id(self, user_id: str) -> ApiResponse:
+        """Handle GET users/byUserId and users/byUserId/{userId}."""
+        user = self._by_user_id.get(user_id)
+        if user is None:
+            return responses.unknown_user_id(self._unknown_user_response)
+        return ApiResponse(200, {"user": user.to_profile()})
+
+    def events_of(self, identifier: str, limit: int, field: str = "email") -> Fields:
+        """Handle GET events/{email} and events/byUserId/{userId}, newest first."""
+        if self._events_by_user is None:
+            self._events_by_user = {}
             for event in self.events.values():
-                self._events_by_email.setdefault(event.email.lower(), []).append(event)
-        events = self._events_by_email.get(email.lower(), [])
+                if event.user is not None:
+                    self._events_by_user.setdefault(event.user.key, []).append(event)
+        user = self._find(_Named(field, identifier))
+        events = [] if user is None else self._events_by_user.get(user.key, [])
         newest = sorted(events, key=lambda event: event.created_at, reverse=True)
         return {"events": [event.to_listed() for event in newest[:limit]]}
 
@@ -180,36 +261,121 @@ class Project:
         """Handle GET users/getFields."""
         return {"fields": dict(self.types.of_users)}
 
-    def _rejection_of(self, email: str) -> Rejection | None:
-        rejection = self._rejections.get(email.lower())
-        if rejection is None and _PLAUSIBLE_EMAIL.fullmatch(email) is None:
-            return Rejection.INVALID_EMAIL
-        return rejection
+    def forgotten_users(self, field: str) -> ApiResponse:
+        """Handle GET users/forgotten (`field` is "email") and users/forgottenUserIds ("userId").
 
-    def _event_rejection_of(self, email: str) -> Rejection | None:
-        # For events the OpenAPI document lists no invalidDataEmails and no conflictEmails.
-        rejection = self._rejection_of(email)
-        if rejection is Rejection.INVALID_DATA or rejection is Rejection.CONFLICT:
+        Each is an error in the type of project that knows no such identifier.
+        """
+        refuses = ProjectType.USER_ID if field == "email" else ProjectType.EMAIL
+        if self.type is refuses:
+            return responses.bad_params(f"not available in {self.type.value}-based projects")
+        forgotten = [text for text, each in self._rejections.items() if each is Rejection.FORGOTTEN]
+        hashes = [
+            sha256(text.encode()).hexdigest()
+            for text in forgotten
+            if ("@" in text) == (field == "email")
+        ]
+        return ApiResponse(200, {"hashedEmails" if field == "email" else "hashedUserIds": hashes})
+
+    def _reject_update(self, body: Body, claimed: dict[tuple[str, str], str]) -> Rejected | None:
+        """Return why a user's update is rejected, None if it is not.
+
+        `claimed` has the identifiers that other users of the batch take, and is extended.
+        """
+        named = _named(body)
+        if named is None:
+            return Rejected(Rejection.INVALID_DATA, *_first_named(body))
+        rejected = self._rejected_name(named)
+        if rejected is not None:
+            return rejected
+        user = self._find(named)
+        creates = {
+            ProjectType.EMAIL: named.field == "email" or bool(body.get("preferUserId")),
+            ProjectType.USER_ID: named.field == "userId",
+            ProjectType.HYBRID: True,
+        }[self.type]
+        if user is None and not creates:
+            return Rejected(Rejection.NOT_FOUND, *named)
+        other_field = "userId" if named.field == "email" else "email"
+        other_text = body.get("dataFields", {}).get(other_field)
+        if not isinstance(other_text, str):
             return None
-        return rejection
+        other = _Named(other_field, other_text)
+        if self._syntax_problem(other):
+            return Rejected(Rejection.INVALID, *other)
+        if self._rejections.get(other_text.lower()) is Rejection.FORGOTTEN:
+            return Rejected(Rejection.FORGOTTEN, *other)
+        if self.type is not ProjectType.HYBRID:
+            return None
+        owner = self._find(other)
+        claimant = claimed.setdefault((other.field, other.comparable), named.comparable)
+        if (owner is not None and owner is not user) or claimant != named.comparable:
+            return Rejected(Rejection.CONFLICT, *other)
+        return None
+
+    def _reject_event(self, body: Body) -> Rejected | None:
+        named = _named(body)
+        if named is None:
+            return Rejected(Rejection.INVALID_DATA, *_first_named(body))
+        rejected = self._rejected_name(named)
+        # For events the OpenAPI document lists no invalidDataEmails and no conflictEmails.
+        if rejected is not None and rejected.why not in (
+            Rejection.INVALID_DATA,
+            Rejection.CONFLICT,
+        ):
+            return rejected
+        is_foreign = (
+            named.field == "email"
+            if self.type is ProjectType.USER_ID
+            else named.field == "userId" and self.type is ProjectType.EMAIL
+        )
+        if is_foreign and self._find(named) is None:
+            return Rejected(Rejection.NOT_FOUND, *named)
+        return None
+
+    def _rejected_name(self, named: _Named) -> Rejected | None:
+        rejection = self._rejections.get(named.text.lower())
+        if rejection is None and self._syntax_problem(named):
+            rejection = Rejection.INVALID
+        return None if rejection is None else Rejected(rejection, *named)
+
+    def _syntax_problem(self, named: _Named) -> bool:
+        pattern = _PLAUSIBLE_EMAIL if named.field == "email" else _USER_ID
+        return pattern.fullmatch(named.text) is None
+
+    def _find(self, named: _Named) -> User | None:
+        users = self._by_email if named.field == "email" else self._by_user_id
+        return users.get(named.comparable)
 
     def _creates_fields(self, body: Body) -> bool:
         requested: bool | None = body.get("createNewFields")
         return not self._drops_unknown_fields if requested is None else requested
 
+    def _create(self, named: _Named, now: float) -> User:
+        is_email = named.field == "email"
+        email, user_id = (named.text, None) if is_email else (None, named.text)
+        user = self.users[named.comparable] = User(named.comparable, email, user_id, now, now)
+        (self._by_email if is_email else self._by_user_id)[named.comparable] = user
+        return user
+
     def _apply_user(self, body: Body, fields: Fields) -> bool:
         """Merge the fields into the profile; null removes one. Return whether anything changed."""
         now = self._clock()
-        email: str = body["email"]
-        user = self.users.get(email.lower())
+        named = _first_named(body)
+        if named.field == "email":
+            self._note_wait(named.comparable, now)
+        user = self._find(named)
         changed = user is None
         profile: Fields = {}
         if user is None:
-            user = self.users[email.lower()] = User(email, now, now)
+            user = self._create(named, now)
         else:
             profile = user.data_fields
             if body.get("mergeNestedObjects"):
                 fields = _merge_objects(profile, fields)
+        if "email" in fields or "userId" in fields:
+            fields = dict(fields)
+            changed |= self._change_identifiers(user, fields)
         profile.update(fields)
         if None in profile.values():
             profile = {name: value for name, value in profile.items() if value is not None}
@@ -222,17 +388,51 @@ class Project:
         self.unchanged_update_count += not changed
         return changed
 
+    def _change_identifiers(self, user: User, fields: Fields) -> bool:
+        """Take the other identifier out of the fields and give it to the user.
+
+        In an e-mail-based project only users/updateEmail changes an address.
+        """
+        former = user.email, user.user_id
+        email, user_id = fields.pop("email", None), fields.pop("userId", None)
+        if self.type is ProjectType.EMAIL:
+            email = None
+        if isinstance(email, str) and (user.email or "").lower() != email.lower():
+            if user.email is not None and self._by_email.get(user.email.lower()) is user:
+                del self._by_email[user.email.lower()]
+            user.email = email
+            self._by_email[email.lower()] = user
+        if isinstance(user_id, str) and user.user_id != user_id:
+            if user.user_id is not None and self._by_user_id.get(user.user_id) is user:
+                del self._by_user_id[user.user_id]
+            user.user_id = user_id
+            self._by_user_id[user_id] = user
+        return (user.email, user.user_id) != former
+
     def _apply_event(self, event_id: str, body: Body, fields: Fields) -> bool:
-        """Add the event, or replace the one with its id. Return whether anything changed."""
-        email: str = body["email"]
+        """Add the event, or replace the one with its id. Return whether anything changed.
+
+        By an unknown userId it creates a user without a profile; by an unknown e-mail it is an
+        event of nobody.
+        """
+        named = _first_named(body)
+        now = self._clock()
+        email, user_id = body.get("email"), body.get("userId")
+        if named.field == "email":
+            self._note_wait(named.comparable, now)
+        user = self._find(named)
+        if user is None and named.field == "userId":
+            user = self._create(named, now)
         event_name: str = body["eventName"]
         created_at: int | None = body.get("createdAt")
         fields_json = orjson.dumps(fields).decode()
         known = self.events.get(event_id)
         if known is None:
-            at = int(self._clock()) if created_at is None else created_at
-            self.events[event_id] = Event(event_id, email, event_name, at, fields_json)
-            self._events_by_email = {}
+            at = int(now) if created_at is None else created_at
+            self.events[event_id] = Event(
+                event_id, email, user_id, user, event_name, at, fields_json
+            )
+            self._events_by_user = None
             return True
         known.applied_count += 1
         at = known.created_at if created_at is None else created_at
@@ -241,15 +441,37 @@ class Project:
             and known.created_at == at
             and known.event_name == event_name
             and known.email == email
+            and known.user_id == user_id
+            and known.user is user
         ):
             self.repeated_event_count += 1
             return False
         # Event ids are unique in a project: another user's event with this id is a collision.
-        self.event_id_collision_count += known.email.lower() != email.lower()
-        known.email, known.event_name = email, event_name
-        known.created_at, known.fields_json = at, fields_json
-        self._events_by_email = {}
+        is_other = (known.email or "").lower() != (email or "").lower() or known.user_id != user_id
+        self.event_id_collision_count += is_other
+        known.email, known.user_id, known.user = email, user_id, user
+        known.event_name, known.created_at, known.fields_json = event_name, at, fields_json
+        self._events_by_user = None
         return True
+
+    def _note_wait(self, email: str, now: float) -> None:
+        changed_at = self._email_changed_at.get(email) if self._email_changed_at else None
+        if changed_at is not None:
+            waited = now - changed_at
+            shortest = self.shortest_wait_after_email_change
+            self.shortest_wait_after_email_change = (
+                waited if shortest is None else min(shortest, waited)
+            )
+
+
+def _first_named(body: Body) -> _Named:
+    email = body.get("email")
+    return _Named("userId", body["userId"]) if email is None else _Named("email", email)
+
+
+def _named(body: Body) -> _Named | None:
+    """Return what names the user; None where both identifiers do ("but not both")."""
+    return None if "email" in body and "userId" in body else _first_named(body)
 
 
 def _merge_objects(profile: Fields, fields: Fields) -> Fields:

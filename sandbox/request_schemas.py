@@ -1,10 +1,10 @@
-"""Schemas of the four POST bodies, and the check of a body against its schema.
+"""Schemas of the POST bodies, and the check of a body against its schema.
 
 Source: Iterable's OpenAPI document (ApiUserUpdateRequest, BulkUpdateUsersRequest, TrackRequest,
-BulkTrackRequest). Problems are addressed in Iterable's style: `obj.users[1].preferUserId`.
+BulkTrackRequest, UpdateEmailRequest). Problems are addressed in Iterable's style:
+`obj.users[1].preferUserId`. Every row names its user, by `email` or `userId`.
 
-Simplifications: projects are e-mail-based, so every row needs `email`; null is a value of the
-wrong type; undocumented keys are ignored, as Iterable does.
+Simplifications: null is a value of the wrong type; undocumented keys are ignored, as Iterable does.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ _EVENT: dict[str, type] = {
 }
 _USER_BATCH: dict[str, type] = {"users": list, "createNewFields": bool}
 _EVENT_BATCH: dict[str, type] = {"events": list}
+_EMAIL_CHANGE: dict[str, type] = {"currentEmail": str, "currentUserId": str, "newEmail": str}
 
+_IDENTIFIER = "email"  # required, unless there is a userId
 # Endpoint -> schema of the body, required keys.
 _SCHEMAS: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
-    "users/update": (_SINGLE_USER, ("email",)),
-    "events/track": (_EVENT, ("email", "eventName")),
+    "users/update": (_SINGLE_USER, (_IDENTIFIER,)),
+    "events/track": (_EVENT, (_IDENTIFIER, "eventName")),
     "users/bulkUpdate": (_USER_BATCH, ("users",)),
     "events/trackBulk": (_EVENT_BATCH, ("events",)),
+    "users/updateEmail": (_EMAIL_CHANGE, ("newEmail",)),
 }
 # Bulk endpoint -> key of the rows, schema of a row, required keys of a row.
 _ROW_SCHEMAS: dict[str, tuple[str, dict[str, type], tuple[str, ...]]] = {
-    "users/bulkUpdate": ("users", _USER, ("email",)),
-    "events/trackBulk": ("events", _EVENT, ("email", "eventName")),
+    "users/bulkUpdate": ("users", _USER, (_IDENTIFIER,)),
+    "events/trackBulk": ("events", _EVENT, (_IDENTIFIER, "eventName")),
 }
 _EXPECTED = {
     str: "String value expected",
@@ -90,8 +93,8 @@ def _fits(value: object, schema: Mapping[str, type], required: tuple[str, ...]) 
         if expected is not None and type(inner) is not expected:
             return False
     # Not all(): this runs 1,000 times a batch, and a generator would double its cost.
-    for key in required:  # noqa: SIM110
-        if key not in value:
+    for key in required:
+        if key not in value and not (key == _IDENTIFIER and "userId" in value):
             return False
     return True
 
@@ -107,5 +110,6 @@ def _name_problems(
         problems[address] = _EXPECTED[dict]
         return
     for key, expected in schema.items():
-        if (key in value or key in required) and type(value.get(key)) is not expected:
+        is_required = key in required and not (key == _IDENTIFIER and "userId" in value)
+        if (key in value or is_required) and type(value.get(key)) is not expected:
             problems[f"{address}.{key}"] = _EXPECTED[expected]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox.field_types import TextTooLong, TypeMismatch
 
@@ -32,12 +32,35 @@ class ApiResponse:
 
 
 class Rejection(enum.Enum):
-    """Reason why a user's row is rejected; the value is the name of its list in `failedUpdates`."""
+    """Reason why a user's row is rejected; its list in `failedUpdates` begins with the value."""
 
-    INVALID_EMAIL = "invalidEmails"
-    FORGOTTEN = "forgottenEmails"
-    INVALID_DATA = "invalidDataEmails"
-    CONFLICT = "conflictEmails"
+    INVALID = "invalid"  # the identifier is malformed
+    FORGOTTEN = "forgotten"
+    INVALID_DATA = "invalidData"
+    CONFLICT = "conflict"
+    NOT_FOUND = "notFound"
+
+
+class Rejected(NamedTuple):
+    """A row that is rejected because of this identifier, one that it carries."""
+
+    why: Rejection
+    field: str  # "email" or "userId"
+    text: str
+
+    @property
+    def list_name(self) -> str:
+        """The list in `failedUpdates` that names the row."""
+        return f"{self.why.value}{'Emails' if self.field == 'email' else 'UserIds'}"
+
+
+class UnknownUserResponse(enum.Enum):
+    """The ways in which users/byUserId was seen to answer for an unknown user."""
+
+    EMPTY = "empty"  # 200 without a user
+    NOT_FOUND = "404"
+    CODE = "code"  # 400 with a code of its own
+    TEXT = "text"  # 400 with a text that says so
 
 
 def error(status: int, code: str, message: str, params: object = None) -> ApiResponse:
@@ -85,22 +108,64 @@ def rate_limited(
     return ApiResponse(429, body, headers=headers)
 
 
-def rejected_user(email: str, rejection: Rejection) -> ApiResponse:
-    """Return the error of users/update for a rejected user."""
-    if rejection is Rejection.INVALID_EMAIL:
-        return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
-    if rejection is Rejection.FORGOTTEN:
-        return error(409, "ForgottenUserError", f"User with email {email} has been forgotten")
-    if rejection is Rejection.CONFLICT:
-        return error(409, "UserIdAlreadyExists", f"User with email {email} conflicts with another")
-    return error(400, "BadParams", f"Invalid data fields for user with email {email}")
+def rejected_user(rejected: Rejected) -> ApiResponse:
+    """Return the error of users/update for a rejected user.
+
+    The OpenAPI document lists conflicts at 400 and at 409.
+    """
+    why, name, text = rejected
+    if why is Rejection.INVALID and name == "email":
+        return error(400, "InvalidEmailAddressError", f"Invalid email: {text}")
+    if why is Rejection.INVALID:
+        return error(400, "InvalidUserIdError", f"Invalid userId: {text}")
+    if why is Rejection.FORGOTTEN:
+        return error(409, "ForgottenUserError", f"User with {name} {text} has been forgotten")
+    if why is Rejection.CONFLICT and name == "email":
+        return error(400, "EmailAlreadyExists", f"A user with email {text} already exists")
+    if why is Rejection.CONFLICT:
+        return error(409, "UserIdAlreadyExists", f"User with userId {text} conflicts with another")
+    if why is Rejection.NOT_FOUND and name == "userId":
+        return error(400, "UnknownUserIdError", f"No user with userId {text} exists")
+    if why is Rejection.NOT_FOUND:
+        return error(400, "BadParams", "This project identifies users by userId")
+    return error(400, "BadParams", f"Invalid data fields for user with {name} {text}")
 
 
-def rejected_event(email: str, rejection: Rejection) -> ApiResponse:
+def rejected_event(rejected: Rejected) -> ApiResponse:
     """Return the error of events/track for a rejected user; this endpoint documents no 409."""
-    if rejection is Rejection.FORGOTTEN:
-        return error(400, "ForgottenUserError", f"User with email {email} has been forgotten")
-    return error(400, "InvalidEmailAddressError", f"Invalid email: {email}")
+    if rejected.why is Rejection.FORGOTTEN:
+        message = f"User with {rejected.field} {rejected.text} has been forgotten"
+        return error(400, "ForgottenUserError", message)
+    return rejected_user(rejected)
+
+
+def unknown_user_id(how: UnknownUserResponse) -> ApiResponse:
+    """Return the response of users/byUserId for an unknown user."""
+    message = "No user with that id exists"
+    if how is UnknownUserResponse.EMPTY:
+        return ApiResponse(200, {})
+    if how is UnknownUserResponse.NOT_FOUND:
+        return error(404, "NotFound", "Not found")
+    if how is UnknownUserResponse.CODE:
+        return error(400, "error.users.noUserWithIdExists", message)
+    return error(400, "BadParams", message)
+
+
+def unknown_email(email: str, *, says_bad_params: bool) -> ApiResponse:
+    """Return the error of users/updateEmail for an unknown address, in one of its two forms."""
+    code = "BadParams" if says_bad_params else "UnknownEmailError"
+    return error(400, code, f"No user with email {email} exists")
+
+
+def forgotten_new_email(email: str) -> ApiResponse:
+    """Return the error of users/updateEmail for a new address that was forgotten (GDPR)."""
+    return error(409, "EmailAlreadyExists", f"The email {email} has been forgotten")
+
+
+def email_updated() -> ApiResponse:
+    """Return the success response of users/updateEmail."""
+    body = {"msg": "Email successfully updated", "code": "Success", "params": None}
+    return ApiResponse(200, body, applied_count=1)
 
 
 def disallowed_event(event_name: str) -> ApiResponse:
@@ -163,7 +228,7 @@ def event_tracked(event_id: str, *, repeated: bool) -> ApiResponse:
 
 
 class BatchResponse:
-    """Builder of a bulk response. Failed rows are listed by lower-cased e-mail, as Iterable does.
+    """Builder of a bulk response. E-mails of failed rows are in lower case, as Iterable does.
 
     `sparse` leaves out every key but the two counts: the OpenAPI document requires no other.
     """
@@ -171,14 +236,15 @@ class BatchResponse:
     def __init__(self, *, of_users: bool, sparse: bool) -> None:
         self._of_users = of_users
         self._sparse = sparse
-        self._failed: dict[Rejection, list[str]] = {}
+        self._failed: dict[str, list[str]] = {}
         self._disallowed: dict[str, None] = {}
         self._fail_count = 0
 
-    def fail(self, email: str, rejection: Rejection) -> None:
+    def fail(self, rejected: Rejected) -> None:
         """Count one row as failed."""
         self._fail_count += 1
-        self._failed.setdefault(rejection, []).append(email.lower())
+        text = rejected.text.lower() if rejected.field == "email" else rejected.text
+        self._failed.setdefault(rejected.list_name, []).append(text)
 
     def disallow(self, event_name: str) -> None:
         """Count one event as failed because its name is disallowed."""
@@ -205,10 +271,10 @@ class BatchResponse:
                 for kind in ("invalidData", "conflict"):
                     failed[f"{kind}Emails"] = []
                     failed[f"{kind}UserIds"] = []
-            failed |= {rejection.value: list(emails) for rejection, emails in self._failed.items()}
+            failed |= {name: list(texts) for name, texts in self._failed.items()}
             body |= {
                 "invalidEmails": list(failed["invalidEmails"]),
-                "invalidUserIds": [],
+                "invalidUserIds": list(failed["invalidUserIds"]),
                 "filteredOutFields": sorted(filtered_out_fields),
                 "createdFields": list(created_fields),
                 "failedUpdates": failed,

@@ -13,9 +13,14 @@ Fields = dict[str, Any]
 
 @dataclass(slots=True)
 class User:
-    """A profile; `email` is spelled as first sent, times are unix seconds."""
+    """A profile; `email` is spelled as first sent, times are unix seconds.
 
-    email: str
+    `key` is its key in `Project.users`: the identifier that named the user first.
+    """
+
+    key: str
+    email: str | None
+    user_id: str | None
     created_at: float
     updated_at: float
     # JSON, because a million profiles as dicts take three times the memory.
@@ -28,28 +33,42 @@ class User:
         fields: Fields = orjson.loads(self.fields_json)
         return fields
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether only an event has created the user, so that there is no profile."""
+        return not self.applied_count
+
     def to_profile(self) -> Fields:
         """Return the user in the form of GET users/getByEmail, with fields added by Iterable."""
+        identifiers: Fields = {} if self.email is None else {"email": self.email}
+        if self.user_id is not None:
+            identifiers["userId"] = self.user_id
         added = {
-            "email": self.email,
+            **identifiers,
             "signupDate": _iterable_time(self.created_at),
             "signupSource": "API",
             "profileUpdatedAt": _iterable_time(self.updated_at),
             "itblInternal": {
-                "emailDomain": self.email.rpartition("@")[2].lower(),
+                "emailDomain": (self.email or "").rpartition("@")[2].lower(),
                 "documentCreatedAt": _iterable_time(self.created_at),
                 "documentUpdatedAt": _iterable_time(self.updated_at),
             },
         }
-        return {"email": self.email, "dataFields": {**added, **self.data_fields}}
+        return {**identifiers, "dataFields": {**added, **self.data_fields}}
 
 
 @dataclass(slots=True)
 class Event:
-    """An event; `applied_count` counts how often its id was accepted, `created_at` is unix."""
+    """An event; `applied_count` counts how often its id was accepted, `created_at` is unix.
+
+    `email` or `user_id` names its user. `user` is None while nobody is so named: then it is an
+    event of nobody.
+    """
 
     id: str
-    email: str
+    email: str | None
+    user_id: str | None
+    user: User | None
     event_name: str
     created_at: int
     fields_json: str
@@ -63,9 +82,10 @@ class Event:
 
     def to_listed(self) -> Fields:
         """Return the event in the form of GET events/{email}."""
+        named = {"email": self.email} if self.user_id is None else {"userId": self.user_id}
         return {
             "id": self.id,
-            "email": self.email,
+            **named,
             "eventName": self.event_name,
             "eventType": "customEvent",
             "createdAt": _iterable_time(self.created_at),

@@ -47,6 +47,8 @@ _FORGET_FORMER_USER = """
         AND user_key <> (SELECT user_key FROM outbox WHERE seq = :seq)
 """
 
+IS_KNOWN = "profile_at IS NOT NULL"  # Iterable has the user: the profile was delivered once
+
 Hashes = tuple[int | None, int | None]  # of the profile and of the event; None: not delivered
 
 
@@ -178,6 +180,16 @@ class DeliveredTable:
                 (orjson.dumps(list(user_keys)).decode(),),
             )
             return {user_key: DeliveredUser(*rest) for user_key, *rest in found}
+
+    def find_known(self, user_keys: Iterable[int]) -> set[int]:
+        """Return those users whose profile was delivered at least once."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                f"SELECT user_key FROM delivered WHERE {IS_KNOWN}"  # noqa: S608 - our own text
+                " AND user_key IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(list(user_keys)).decode(),),
+            )
+            return {user_key for (user_key,) in found}
 
     def count(self) -> int:
         """Return the number of users in the table."""

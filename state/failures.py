@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -103,9 +103,14 @@ class FailureTable:
                 (int(since),),
             )
 
-    def hold_back(self, rows: Sequence[OutboxRow]) -> tuple[Sequence[OutboxRow], Sequence[HeldRow]]:
+    def hold_back(
+        self,
+        rows: Sequence[OutboxRow],
+        find_known: Callable[[Iterable[int]], set[int]] | None = None,
+    ) -> tuple[Sequence[OutboxRow], Sequence[HeldRow]]:
         """Return the rows to insert, and which of them Iterable has rejected not long ago.
 
+        `find_known` returns the users whom Iterable has; None: an event needs no such user.
         Call `note_held` with the latter once the rows are in the outbox.
         """
         if not (self._has_rows and self._retry_after_seconds):
@@ -113,10 +118,18 @@ class FailureTable:
         failures = self._find([row.user_key for row in rows if row.user_key is not None])
         if not failures:
             return rows, ()
+        failing = {user_key for user_key, _kind in failures}
+        unknown = failing - find_known(failing) if find_known else set()
         checked = [
             (row, None)
-            if row.user_key is None
-            else hold_back(row, row.user_key, failures, self._is_recent)
+            if row.user_key not in failing or row.user_key is None
+            else hold_back(
+                row,
+                row.user_key,
+                failures,
+                self._is_recent,
+                event_needs_profile=row.user_key in unknown,
+            )
             for row in rows
         ]
         held = [each for _row, each in checked if each]

@@ -50,10 +50,13 @@ def hold_back(
     user_key: int,
     failures: Failures,
     is_recent: Callable[[KnownFailure], bool],
+    *,
+    event_needs_profile: bool = False,
 ) -> tuple[OutboxRow, HeldRow | None]:
     """Return the row to insert, and what of it is held back. Pure.
 
-    A rejected profile rules its event as it does when it is sent.
+    A rejected profile rules its event as it does when it is sent. `event_needs_profile` is that of
+    `PendingRow`.
     """
     profile = failures.get((user_key, RequestKind.PROFILE.value))
     if profile and not (
@@ -68,7 +71,9 @@ def hold_back(
         row.event is not None and event.content_hash == row.event_hash and is_recent(event)
     ):
         event = None
-    is_unreachable = profile is not None and profile.code in UNREACHABLE_CODES
+    is_unreachable = profile is not None and (
+        event_needs_profile or profile.code in UNREACHABLE_CODES
+    )
     if is_unreachable:
         event = None  # as in the run that sent the profile, its event gets no result of its own
     if not (profile or event):

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from config.identity import IdentifyBy
 from records.identity import RowKey
 from records.mapping import InvalidRow, RowMapping
 from records.outcomes import CallResult
@@ -38,7 +39,7 @@ from state.database import (
     open_state,
     state_errors,
 )
-from state.delivered import DeliveredTable, Hashes
+from state.delivered import IS_KNOWN, DeliveredTable, Hashes
 from state.delivered_samples import DeliveredSample, DeliveredSamples
 from state.failures import FailureTable
 from state.history import RunHistory
@@ -64,6 +65,10 @@ _RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
 _STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _PENDING = (
     "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
+)
+_EVENT_NEEDS_PROFILE = (
+    "NOT EXISTS (SELECT 1 FROM delivered"  # noqa: S608 - our own text
+    f" WHERE delivered.user_key = outbox.user_key AND {IS_KNOWN})"
 )
 _TO_SEND = (
     "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
@@ -194,7 +199,7 @@ class Outbox:
                 if sends and not has_to_send:
                     has_to_send = True
                     on_first_to_send()
-            self._mark_duplicates()
+            self._mark_duplicates(mapping.identify_by)
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
             self.failures.release_marked_rows()
@@ -249,7 +254,9 @@ class Outbox:
             _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
             for seq, row, key in to_insert
         ]
-        changed, held = self.failures.hold_back(changed)
+        changed, held = self.failures.hold_back(
+            changed, self.delivered.find_known if mapping.event_needs_profile else None
+        )
         self._insert(_INSERT_ROW, _ROW, changed)
         self.failures.note_held(held)
         held_rows = sum(row.held == Held.ROW for row in held)
@@ -295,14 +302,20 @@ class Outbox:
             if found[user_key].event_settings != settings
         }
 
-    def _mark_duplicates(self) -> None:
+    def _mark_duplicates(self, identify_by: IdentifyBy) -> None:
         """Keep one row per user key: the one with the latest event.
 
         Equal times are decided by the rows' values, as their order may differ from run to run, and
         by no setting, as another winner can mean another event.
         """
+        reason = (
+            "'the same e-mail as user ' || ifnull(ranked.winner, '?')"
+            " || ', whose row is used instead'"
+            if identify_by is IdentifyBy.EMAIL
+            else "'the same user id as another row, which is used instead'"
+        )
         self._database.execute(
-            """
+            f"""
             WITH repeated AS (
                 SELECT user_key FROM outbox WHERE user_key IS NOT NULL
                 GROUP BY user_key HAVING count(*) > 1
@@ -315,10 +328,9 @@ class Outbox:
                 )
             )
             UPDATE outbox SET kind = 'duplicate',
-                reason = 'the same e-mail as user ' || ifnull(ranked.winner, '?')
-                    || ', whose row is used instead'
+                reason = {reason}
             FROM ranked WHERE ranked.seq = outbox.seq AND ranked.place > 1
-            """
+            """  # noqa: S608 - our own text
         )
 
     def _mark_shared_event_ids(self) -> None:
@@ -406,6 +418,12 @@ class Outbox:
                 "again: what was not recorded is sent again."
             )
 
+    @property
+    def _pending_columns(self) -> str:
+        """The columns of `PendingRow`."""
+        needs_profile = self._mapping is not None and self._mapping.event_needs_profile
+        return f"{_PENDING}, {_EVENT_NEEDS_PROFILE if needs_profile else 'FALSE'}"
+
     def pending(self) -> Iterator[PendingRow]:
         """Yield the rows to send, in the query's order, reading a page at a time.
 
@@ -420,7 +438,7 @@ class Outbox:
             with state_errors(self.path):
                 self._require_ours()
                 page = self._database.execute(
-                    f"SELECT {_PENDING} FROM outbox"  # noqa: S608 - our own names
+                    f"SELECT {self._pending_columns} FROM outbox"  # noqa: S608 - our own names
                     f" WHERE {_TO_SEND} AND ({needed or 'FALSE'}) AND seq > ? ORDER BY seq LIMIT ?",
                     (last_seq, _PAGE_ROWS),
                 ).fetchall()
@@ -472,7 +490,8 @@ class Outbox:
         """Return some of these users' rows that need the request, from all over the query."""
         with state_errors(self.path):
             found = self._database.execute(
-                f"SELECT {_PENDING} FROM outbox WHERE {_TO_SEND}"  # noqa: S608 - our own names
+                f"SELECT {self._pending_columns} FROM outbox"  # noqa: S608 - our own names
+                f" WHERE {_TO_SEND}"
                 f" AND {IS_SENT[kind]}"
                 " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
                 (orjson.dumps(users).decode(),),
@@ -505,7 +524,7 @@ class Outbox:
         with state_errors(self.path):
             self._require_ours()
             found = self._database.execute(
-                "SELECT seq, user_id, email, NULL, event FROM outbox"
+                "SELECT seq, user_id, email, NULL, event, FALSE FROM outbox"
                 " WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
                 (orjson.dumps(list(seqs)).decode(),),
             )

@@ -12,17 +12,19 @@ from enum import Enum
 from hashlib import blake2b
 from urllib.parse import urlsplit
 
+from config.identity import IdentifyBy
 from state.database import StateError
 from state.remembered import RememberedTable
 
-IDENTIFY_BY = "email"  # what names a user in every request
 _NAMES = ("project_address", "project_identify_by", "project_key_salt", "project_key_hash")
 _JUDGE = "judging_project"  # whose rejections are remembered: a salted hash of address and key
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class OtherAddressError(StateError):
-    """The state file, which is in order, is of a project at another address."""
+    """The state file, which is in order, is of a project at another address, or of another
+    `IDENTIFY_BY`.
+    """
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Project:
 
     address: str
     api_key: str = field(repr=False)
+    identify_by: IdentifyBy = IdentifyBy.EMAIL  # what names a user in every request
 
     @property
     def normal_address(self) -> str:
@@ -63,7 +66,14 @@ class ProjectMemory:
         if noted == [None] * len(_NAMES):
             return Match.NOTHING_NOTED
         address, identify_by, salt, key_hash = (text or "" for text in noted)
-        if address != project.normal_address or identify_by != IDENTIFY_BY:
+        if identify_by != project.identify_by.value:
+            raise OtherAddressError(
+                f"The state file {self._remembered.path} remembers what was delivered with "
+                f"IDENTIFY_BY={identify_by}, not {project.identify_by.value}. Nothing was sent: "
+                "set STATE_FILE to another file, or move that file away (the next run then sends "
+                "everything)."
+            )
+        if address != project.normal_address:
             raise OtherAddressError(
                 f"The state file {self._remembered.path} remembers what was delivered to {address},"
                 f" not to {project.normal_address}. Nothing was sent: set STATE_FILE to another"
@@ -84,7 +94,12 @@ class ProjectMemory:
     def note(self, project: Project) -> None:
         """Store a project; the caller commits."""
         salt = secrets.token_hex(16)
-        values = (project.normal_address, IDENTIFY_BY, salt, _hash_key(project.api_key, salt))
+        values = (
+            project.normal_address,
+            project.identify_by.value,
+            salt,
+            _hash_key(project.api_key, salt),
+        )
         for name, value in zip(_NAMES, values, strict=True):
             self._remembered.write(name, value)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import CallResult, Verdict, event_may_follow
+from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.bulk_responses import BatchResult, body_of, split_in_two, to_batch_result
 from sync.dispatcher import (
@@ -106,8 +106,7 @@ class BulkSender:
         events = [
             row
             for row in unit
-            if row.event is not None
-            and (row.seq not in updates or event_may_follow(updates[row.seq]))
+            if row.event is not None and row.event_may_follow(updates.get(row.seq))
         ]
         if self._delays_events:
             later = [row.seq for row in events if row.seq in updates and updates[row.seq].delivered]

@@ -17,6 +17,7 @@ from records.identity import to_comparable_email
 from records.outcomes import CallResult, Verdict
 from records.rows import PendingRow, RequestKind, Rows
 
+_LIST_NAMES = (("Emails", "email"), ("UserIds", "userId"))  # end of a list's name, what it lists
 _ROW_IN_PARAMS = re.compile(r"\b(?:users|events)\[([0-9]{1,9})\]")
 
 
@@ -47,13 +48,18 @@ def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchRes
     """Settle the rows of a processed batch if its counts agree with the failures that it names."""
     response: dict[str, Any] = result.params
     succeeded, failed = response["successCount"], response["failCount"]
-    by_email = {to_comparable_email(row.email): row for row in rows}
     counts = f"batch of {len(rows)}: successCount {succeeded}, failCount {failed}"
     settled: dict[int, CallResult] = {}
-    for code, email in _named_failures(response):
-        row = by_email.get(to_comparable_email(email))
-        if row is not None and row.seq not in settled:
-            settled[row.seq] = _row_result(result, Verdict.REJECTED, code, counts)
+    unclear: dict[int, PendingRow] = {}  # rows of which one or more failed: the name fits several
+    named = list(_named_failures(response))
+    rows_of = _rows_by_identifier(kind, rows) if named else {}
+    for code, name in named:
+        found = rows_of.get(name, [])
+        if len(found) > 1:
+            unclear.update((row.seq, row) for row in found)
+        elif found and found[0].seq not in settled:
+            settled[found[0].seq] = _row_result(result, Verdict.REJECTED, code, counts)
+    unclear = {seq: row for seq, row in unclear.items() if seq not in settled}
     names = response.get("disallowedEventNames") if kind is RequestKind.EVENT else None
     if isinstance(names, list) and names:
         for row in rows:
@@ -62,6 +68,8 @@ def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchRes
                 settled[row.seq] = _row_result(
                     result, Verdict.REJECTED, "disallowedEventNames", counts
                 )
+    if unclear:
+        return _resend_unclear(rows, settled, unclear, result, counts)
     rest = [row for row in rows if row.seq not in settled]
     if succeeded == len(rest) and failed == len(settled):
         delivered = _row_result(result, Verdict.DELIVERED, "Success", counts)
@@ -73,6 +81,47 @@ def _match_counts(kind: RequestKind, rows: Rows, result: CallResult) -> BatchRes
         verdict = Verdict.REJECTED if (succeeded, failed) == (0, 1) else Verdict.UNAVAILABLE
         settled[row.seq] = _row_result(result, verdict, "NotNamed", counts)
     return BatchResult(settled)
+
+
+def _resend_unclear(
+    rows: Rows,
+    settled: dict[int, CallResult],
+    unclear: Mapping[int, PendingRow],
+    result: CallResult,
+    counts: str,
+) -> BatchResult:
+    """Send each row that may have failed again, alone; the others too if the counts disagree."""
+    succeeded, failed = result.params["successCount"], result.params["failCount"]
+    rest = [row for row in rows if row.seq not in settled and row.seq not in unclear]
+    alone: list[Rows] = [[row] for row in unclear.values()]
+    failed_of_unclear = failed - len(settled)
+    if succeeded + failed == len(rows) and 0 < failed_of_unclear <= len(unclear):
+        delivered = _row_result(result, Verdict.DELIVERED, "Success", counts)
+        settled.update((row.seq, delivered) for row in rest)
+        rest = []
+    return BatchResult(settled, [*alone, *([rest] if rest else [])])
+
+
+def _rows_by_identifier(kind: RequestKind, rows: Rows) -> dict[tuple[str, str], list[PendingRow]]:
+    """Return the rows by each identifier that they carry, as `_named_failures` gives it.
+
+    A row carries one at the top of its body, and may carry the other one among its fields.
+    """
+    found: dict[tuple[str, str], list[PendingRow]] = {}
+    for row in rows:
+        body = orjson.loads(body_of(kind, row))
+        fields = body.get("dataFields")
+        carried = (body, fields if kind is RequestKind.PROFILE and fields else {})
+        for each in carried:
+            for field_name in ("email", "userId"):
+                if isinstance(text := each.get(field_name), str):
+                    found.setdefault(_to_name(field_name, text), []).append(row)
+    return found
+
+
+def _to_name(field_name: str, text: str) -> tuple[str, str]:
+    """Return an identifier in the form in which two names of one user are equal."""
+    return field_name, to_comparable_email(text) if field_name == "email" else text
 
 
 def _split_rejected_batch(kind: RequestKind, rows: Rows, result: CallResult) -> BatchResult:
@@ -127,16 +176,17 @@ def _is_same_value(ours: Any, theirs: Any) -> bool:
     return type(ours) is type(theirs) and bool(ours == theirs)
 
 
-def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (name of the list, e-mail) of each row that a response names as failed."""
+def _named_failures(response: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield (name of the list, identifier) of each row that a response names as failed."""
     lists = response.get("failedUpdates")
-    for name, emails in lists.items() if isinstance(lists, dict) else ():
-        if name.endswith("Emails") and isinstance(emails, list):
-            yield from ((f"failedUpdates.{name}", e) for e in emails if isinstance(e, str))
-    invalid_emails = response.get("invalidEmails")  # deprecated, but still sent
-    for email in invalid_emails if isinstance(invalid_emails, list) else ():
-        if isinstance(email, str):
-            yield "failedUpdates.invalidEmails", email
+    # The lists at the top are deprecated, but still sent.
+    for listed in (lists if isinstance(lists, dict) else {}, response):
+        for name, texts in listed.items():
+            field_name = next((f for end, f in _LIST_NAMES if name.endswith(end)), None)
+            if field_name and isinstance(texts, list):
+                for text in texts:
+                    if isinstance(text, str):
+                        yield f"failedUpdates.{name}", _to_name(field_name, text)
 
 
 def _row_result(result: CallResult, verdict: Verdict, code: str, message: str) -> CallResult:

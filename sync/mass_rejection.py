@@ -117,7 +117,10 @@ class RejectionGuard:
                 yield row
                 continue
             profile = row.profile if self.allows(RequestKind.PROFILE) else None
-            event = row.event if self.allows(RequestKind.EVENT) else None
+            has_event = self.allows(RequestKind.EVENT) and not (
+                row.event_needs_profile and profile is None
+            )
+            event = row.event if has_event else None
             if profile is not None or event is not None:
                 yield row._replace(profile=profile, event=event)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from iterable_api.responses import EVENTS_TRACK, USERS_UPDATE
 from iterable_client import IterableClient
-from records.outcomes import CallResult, event_may_follow
+from records.outcomes import CallResult
 from records.rows import Finished, PendingRow, RequestKind, Rows
 from sync.dispatcher import AttemptFailed, CallReport, DelayedEvents, Report, Started
 from sync.mass_rejection import RejectionGuard
@@ -39,14 +39,19 @@ class PerUserSender:
 
     def send(self, unit: Rows, report: Report) -> None:
         (row,) = unit
+        update: CallResult | None = None
         if row.profile is not None and self.guard.allows(RequestKind.PROFILE):
             update, may_continue = self._deliver(RequestKind.PROFILE, row, row.profile, report)
-            if not may_continue or not event_may_follow(update):
+            if not may_continue:
                 return
             if self._delays_events and update.delivered and row.event is not None:
                 report(DelayedEvents([row.seq]))
                 return
-        if row.event is not None and self.guard.allows(RequestKind.EVENT):
+        if (
+            row.event is not None
+            and row.event_may_follow(update)
+            and self.guard.allows(RequestKind.EVENT)
+        ):
             self._deliver(RequestKind.EVENT, row, row.event, report)
 
     def _deliver(

@@ -14,7 +14,7 @@ from pathlib import Path
 from config.settings import Settings
 from errors import SyncError
 from iterable_api.advice import explain_problem
-from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, lookup_of
+from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, is_unknown_user, lookup_of
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
 from state.database import StateError
@@ -30,6 +30,11 @@ Get = Callable[[str, Mapping[str, str | int]], ApiResponse]  # of a path with a 
 
 class OtherProjectError(SyncError):
     """The API key seems to belong to another project than the state file."""
+
+
+def to_project(settings: Settings) -> Project:
+    """Return the project that the settings lead to."""
+    return Project(settings.iterable_api_base_url, settings.iterable_api_key, settings.identify_by)
 
 
 def match_project(
@@ -83,7 +88,7 @@ def is_key_proven(
         "whether it is a key of the same project.",
         len(chosen),
     )
-    check_key(get, settings.iterable_api_base_url, chosen, settings.state_file, stop)
+    check_key(get, settings, chosen, stop)
     logger.info("The new ITERABLE_API_KEY belongs to the same project as the former one.")
     return True
 
@@ -96,9 +101,8 @@ def choose_samples(samples: Sequence[DeliveredSample]) -> list[DeliveredSample]:
 
 def check_key(
     get: Get,
-    address: str,
+    settings: Settings,
     samples: Sequence[DeliveredSample],
-    state_file: Path,
     stop: threading.Event,
     *,
     waits_seconds: Sequence[float] = WAITS_SECONDS,
@@ -107,21 +111,22 @@ def check_key(
     """Return if one sample is in Iterable as it was sent; raises OtherProjectError if none is.
 
     What was delivered in the last ten minutes is read again for up to a minute, and so is what
-    could not be read, with `get` from Iterable at `address`. Returns early when `stop` is set.
+    could not be read, with `get` from Iterable. Returns early when `stop` is set.
     """
+    state_file = settings.state_file
     problem: str | None = None
     for wait_seconds in (*waits_seconds, None):
         may_change = False
         for sample in samples:
             if stop.is_set():
                 return
-            response = get(*lookup_of(sample.kind, sample.record.email))
+            response = get(*lookup_of(sample.kind, sample.record.identifier, settings.identify_by))
             sent = (
                 sample.record.profile if sample.kind is RequestKind.PROFILE else sample.record.event
             )
             if response.status == 200 and is_in_iterable(sample.kind, sent, response.body):
                 return
-            problem = _problem_of(address, sample, response)
+            problem = _problem_of(settings, sample, response)
             is_unanswered = response.status is None or response.status in (408, 429)
             is_unanswered = is_unanswered or (response.status or 0) >= 500
             is_recent = now() - sample.delivered_at <= RECENT_SECONDS
@@ -138,10 +143,10 @@ def check_key(
     )
 
 
-def _problem_of(address: str, sample: DeliveredSample, response: ApiResponse) -> str | None:
+def _problem_of(settings: Settings, sample: DeliveredSample, response: ApiResponse) -> str | None:
     """Return why a response says nothing about the project; None where it does."""
-    if response.status == 200 or response.code == "UnknownEmailError":
+    if response.status == 200 or is_unknown_user(response):
         return None
-    path, _query = lookup_of(sample.kind, "...")
-    explained = explain_problem(path, response, address)
+    path, _query = lookup_of(sample.kind, "...", settings.identify_by)
+    explained = explain_problem(path, response, settings.iterable_api_base_url)
     return f"nothing can be read back: {(explained or 'rate limited').rstrip('.')}"

@@ -28,7 +28,7 @@ from reporting.summary import RunSummary, RunTally, summarize, summary_lines
 from state.database import StateError
 from state.lock import RunLock
 from state.outbox import FillSummary, Outbox
-from state.project import Match, Project
+from state.project import Match
 from sync.announcement import announcements
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
@@ -38,7 +38,7 @@ from sync.guards import RowCountError, RowCountGuard
 from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
-from sync.project_check import OtherProjectError, is_key_proven, match_project
+from sync.project_check import OtherProjectError, is_key_proven, match_project, to_project
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
 
@@ -154,7 +154,7 @@ class SyncRun:
         self._plan: list[str] = []
         self._tally = RunTally()
         self._results = ResultsFile(settings.results_dir, self._started_at)
-        self._project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
+        self._project = to_project(settings)
         self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
         self._row_count_guard = RowCountGuard(
             settings.rows_guard_factor,

@@ -139,6 +139,8 @@ class SourceRows:
             event_fields=settings.event_fields,
             zone=settings.db_timezone,
             send_nulls=settings.send_nulls,
+            identify_by=settings.identify_by,
+            user_id_column=settings.user_id_column,
             timestamp_columns=[
                 index for index, code in enumerate(type_codes) if code == column_types.TIMESTAMP
             ],
@@ -158,7 +160,13 @@ class SourceRows:
     def _missing(self, name: str) -> str:
         settings = self._settings
         fields = (*settings.user_fields, *settings.event_fields)
-        always_needed = needed_columns(self.columns, (), ())
+        always_needed = needed_columns(
+            self.columns,
+            (),
+            (),
+            identify_by=settings.identify_by,
+            user_id_column=settings.user_id_column,
+        )
         used = {*always_needed, *(field.column.lower() for field in fields)}
         near = near_name(name, [column for column in self.columns if column.lower() not in used])
         problem = f"{settings.query_file} returns no column {name!r}: "

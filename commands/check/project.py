@@ -14,8 +14,8 @@ from records.mapping import RowMapping
 from records.rows import RequestKind
 from state.database import StateError
 from state.outbox import Outbox
-from state.project import Match, Project
-from sync.project_check import OtherProjectError, check_key, choose_samples
+from state.project import Match
+from sync.project_check import OtherProjectError, check_key, choose_samples, to_project
 
 _NAME = "project"
 
@@ -27,7 +27,7 @@ def check_project(
 
     `rows` are the first rows of the query, among which a delivered one is looked for.
     """
-    project = Project(settings.iterable_api_base_url, settings.iterable_api_key)
+    project = to_project(settings)
     try:
         opened = Outbox(settings.state_file, read_only=True)
     except StateError:
@@ -67,14 +67,7 @@ def _check_key(
     address = settings.iterable_api_base_url
     with closing(IterableHTTP(settings.iterable_api_key, address, connections=1)) as http:
         try:
-            check_key(
-                http.get,
-                address,
-                samples,
-                settings.state_file,
-                threading.Event(),
-                waits_seconds=(),
-            )
+            check_key(http.get, settings, samples, threading.Event(), waits_seconds=())
         except OtherProjectError as error:
             return failed(_NAME, str(error))
     return passed(_NAME, "the API key is new to the state file, and its project is the same")

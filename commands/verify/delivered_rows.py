@@ -18,7 +18,7 @@ from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.outbox import Outbox
-from state.project import Project
+from sync.project_check import to_project
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
 
 # Chosen in the state file for each row to be found. With more of them less of the result has to be
@@ -59,7 +59,7 @@ def choose_delivered_rows(
     ConfigError if the query lacks columns.
     """
     with closing(Outbox(settings.state_file, read_only=True)) as outbox:
-        outbox.project.match(Project(settings.iterable_api_base_url, settings.iterable_api_key))
+        outbox.project.match(to_project(settings))
         runs = outbox.history.runs()
         last_run_at = datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
         search = _Search(outbox.delivered, max_rows, last_run_at)

@@ -25,6 +25,7 @@ from iterable_api.comparison import (
     WAITS_SECONDS,
     MissingError,
     event_differences,
+    is_unknown_user,
     lookup_of,
     profile_differences,
 )
@@ -65,7 +66,7 @@ class Finding:
     """The result for one profile or event; `details` has the values of fields that differ."""
 
     user_id: int | str | None
-    email: str
+    email: str | None
     kind: RequestKind
     comparison: Comparison
     details: tuple[str, ...] = ()
@@ -81,7 +82,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        who = f"user {self.user_id}" if self.user_id is not None else self.email
+        who = f"user {self.user_id}" if self.user_id is not None else str(self.email)
         details = "; ".join(self.details) if self.details else "is as sent"
         return f"{who}: the {self.kind.value} {details}"
 
@@ -267,7 +268,7 @@ def _compare(lookup: _Lookup, response: ApiResponse) -> Finding:
     def finding(comparison: Comparison, *details: str) -> Finding:
         return Finding(record.user_id, record.email, kind, comparison, details)
 
-    if response.code == "UnknownEmailError":
+    if is_unknown_user(response) and not (kind is RequestKind.EVENT and response.status == 200):
         return finding(Comparison.MISSING, "is not in Iterable")
     if response.status != 200 or not isinstance(response.body, dict):
         reason = f"HTTP {response.status}" if response.status else response.problem
@@ -289,6 +290,7 @@ class _Reader:
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._address = settings.iterable_api_base_url
+        self._identify_by = settings.identify_by
         self._stop = stop
         self._rate_limiters = {kind: RateLimiter(READ_RPS) for kind in RequestKind}
         self._http = IterableHTTP(
@@ -344,9 +346,10 @@ class _Reader:
 
     def _get(self, lookup: _Lookup) -> ApiResponse | None:
         """Send the request of a lookup, again after each 429; return None when stopped."""
-        email, rate_limiter = lookup.row.record.email, self._rate_limiters[lookup.kind]
+        identifier = lookup.row.record.identifier
+        rate_limiter = self._rate_limiters[lookup.kind]
         while rate_limiter.acquire(self._stop.wait):
-            response = self._http.get(*lookup_of(lookup.kind, email))
+            response = self._http.get(*lookup_of(lookup.kind, identifier, self._identify_by))
             if response.status != 429:
                 return response
             wait_seconds = response.requested_wait_seconds or 1.0

@@ -72,7 +72,7 @@ def test_all_problems_are_reported_one_on_each_line() -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        *("email", "userId", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
+        *("email", "emailListIds", "itblInternal", "itblDS", "itblUserId", "devices"),
         *("profileUpdatedAt", "signupDate", "signupSource", "phoneNumberDetails"),
         *("subscribedMessageTypeIds", "unsubscribedMessageTypeIds", "unsubscribedChannelIds"),
         "recent_page_view",

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config.fields import EVENT_FIELDS, USER_FIELDS, Field
+from config.identity import IdentifyBy
 from config.settings import DEFAULTS, NAMES, REQUIRED, Settings
 from errors import ConfigError
 
@@ -79,6 +80,10 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "log_file_level": "DEBUG",
         "log_payloads": True,
         "send_nulls": False,
+        "identify_by": IdentifyBy.EMAIL,
+        "user_id_column": "id",
+        "email_changes": "new",
+        "on_leave": "keep",
         "event_delay_seconds": 0.0,
         "outage_patience_seconds": 300.0,
         "sync_name": "",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from urllib3.util.wait import wait_for_read
 
+from config.version import USER_AGENT
 from iterable_api.advice import explain_refusal
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import USERS_UPDATE
@@ -63,7 +64,7 @@ def test_a_post_sends_json_with_the_key_in_a_header(site: Website) -> None:
         "Content-Type": "application/json",
         "Content-Length": str(len(USER)),
         "Accept-Encoding": "identity",
-        "User-Agent": "mysql-to-iterable/1.3.0",
+        "User-Agent": USER_AGENT,
     }
 
 

@@ -55,7 +55,7 @@ def test_the_client_has_the_documented_methods_and_arguments() -> None:
         return list(inspect.signature(call).parameters)
 
     assert arguments(IterableClient)[:2] == ["api_key", "base_url"]
-    assert arguments(IterableClient.update_user)[1:] == ["email", "data_fields"]
+    assert arguments(IterableClient.update_user)[1:] == ["email", "data_fields", "user_id"]
     assert arguments(IterableClient.track_event)[1:4] == ["email", "event_name", "data_fields"]
     assert arguments(IterableClient.process_user_record)[1:] == ["user_record"]
     assert arguments(IterableClient._handle_response)[1:] == ["response", "endpoint"]

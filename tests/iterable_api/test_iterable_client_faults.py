@@ -224,7 +224,7 @@ def test_a_disallowed_event_is_rejected_although_the_code_is_success() -> None:
         ({"forgotten": [email_of(1)]}, USERS_UPDATE, 409, "ForgottenUserError"),
         ({"forgotten": [email_of(1)]}, EVENTS_TRACK, 400, "ForgottenUserError"),
         ({"invalid_emails": [email_of(1)]}, USERS_UPDATE, 400, "InvalidEmailAddressError"),
-        ({"conflict_emails": [email_of(1)]}, USERS_UPDATE, 409, "UserIdAlreadyExists"),
+        ({"conflict_emails": [email_of(1)]}, USERS_UPDATE, 400, "EmailAlreadyExists"),
         ({"field_types": {"plan_type": "long"}}, USERS_UPDATE, 400, "RequestFieldsTypesMismatched"),
     ],
 )

@@ -147,16 +147,17 @@ def _run(
                     models[email].early_event = None
         made = 0
         for each in pending:
-            model = models[each.email]
-            for kind in sent[each.email]:
+            email = str(each.email)
+            model = models[email]
+            for kind in sent[email]:
                 if made == ends_after:
                     break
                 answer = answers[made]
                 made += 1
                 result = call_result(answer[0], code=answer[1])
                 outbox.record([Finished(each.seq, kind, result, now.timestamp())])
-                if model.judge(kind, wanted[each.email][kind], answer, at_hours):
-                    new.add(each.email)
+                if model.judge(kind, wanted[email][kind], answer, at_hours):
+                    new.add(email)
                 if kind is RequestKind.PROFILE and answer[1] == FORGOTTEN:
                     break
         settled = list(outbox.settled())

@@ -110,6 +110,7 @@ def test_an_event_without_id_or_time_gets_both() -> None:
 
 def test_an_id_that_another_persons_event_has_is_counted_as_a_collision() -> None:
     project = project_at()
+    update(project)
     project.track_event(event(SARAH))
     assert len(project.events_of(SARAH, 30)["events"]) == 1
     project.track_event(event("other@email.com"))
@@ -128,6 +129,7 @@ def test_an_event_id_of_other_characters_or_over_512_bytes_is_refused(event_id: 
 
 def test_events_are_listed_newest_first_up_to_the_limit() -> None:
     project = project_at()
+    update(project)
     for second in (1, 3, 2):
         project.track_event({**event(event_id=f"e{second}"), "createdAt": second})
     listed = project.events_of(SARAH.upper(), 2)["events"]
@@ -137,6 +139,7 @@ def test_events_are_listed_newest_first_up_to_the_limit() -> None:
 
 def test_a_created_at_in_milliseconds_is_kept_and_shown_as_it_came() -> None:
     project = project_at()
+    update(project)
     project.track_event({**event(), "createdAt": 1_768_314_645_000})
     assert project.events_of(SARAH, 30)["events"][0]["createdAt"] == "1768314645000"
 
@@ -171,7 +174,7 @@ def test_preset_persons_are_refused_singly_each_for_its_reason() -> None:
     assert verdicts == {
         "gone@X.io": (409, "ForgottenUserError"),
         "odd@x.io": (400, "InvalidEmailAddressError"),
-        "two@x.io": (409, "UserIdAlreadyExists"),
+        "two@x.io": (400, "EmailAlreadyExists"),
         "data@x.io": (400, "BadParams"),
     }
     forgotten_event = project.track_event(event("gone@x.io"))

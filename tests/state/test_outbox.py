@@ -35,7 +35,7 @@ from tests.support.rows import (
 def pending_requests(outbox: Outbox) -> dict[str, str]:
     """Return the pending requests by e-mail."""
     return {
-        each.email: f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
+        str(each.email): f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
         for each in outbox.pending()
     }
 

@@ -152,7 +152,7 @@ def fill_named(outbox: Outbox, *found: tuple[Any, ...]) -> dict[str, str]:
     """Fill the outbox; return what waits by e-mail."""
     fill(outbox, found, RowMapping(NAMED))
     return {
-        each.email: f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
+        str(each.email): f"{'profile ' * bool(each.profile)}{'event' * bool(each.event)}".strip()
         for each in outbox.pending()
     }
 

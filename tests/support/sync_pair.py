@@ -62,9 +62,9 @@ class SyncPair:
     def put_event(self, event: Event) -> None:
         project = self.iterable.project
         project.events[event.id] = event
-        project._events_by_email = {}
+        project._events_by_user = None
 
     def take_event(self, event: Event) -> None:
         project = self.iterable.project
         del project.events[event.id]
-        project._events_by_email = {}
+        project._events_by_user = None

@@ -97,9 +97,9 @@ def check_project(project: Project, numbers: Iterable[int]) -> None:
     assert set(project.users) == set(expected)
     wrong = {e for e, n in expected.items() if project.users[e].data_fields != profile_of(n)}
     assert not wrong
-    assert sorted(event.email for event in project.events.values()) == sorted(expected)
+    assert sorted(str(event.email) for event in project.events.values()) == sorted(expected)
     for event in project.events.values():
-        n = expected[event.email]
+        n = expected[str(event.email)]
         assert event.event_name == "page_view"
         assert event.data_fields == event_of(n)
         assert event.created_at == int(_viewed_at(n).timestamp())

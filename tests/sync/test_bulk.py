@@ -86,6 +86,10 @@ def test_batches_are_made_while_rows_are_still_being_read() -> None:
     assert [len(next(batches)) for _ in range(3)] == [3, 3, 3]
 
 
+def body_of_size(size: int | None) -> bytes | None:
+    return None if size is None else b"x" * size
+
+
 @given(
     bodies=st.lists(st.tuples(st.integers(0, 60) | st.none(), st.integers(0, 60) | st.none())),
     batch_size=st.integers(1, 7),
@@ -95,8 +99,8 @@ def test_batches_hold_every_row_once_in_order_and_within_the_limits(
     bodies: list[tuple[int | None, int | None]], batch_size: int, max_bytes: int
 ) -> None:
     rows = [
-        PendingRow(seq, seq, "", *(None if size is None else b"x" * size for size in body))
-        for seq, body in enumerate(bodies)
+        PendingRow(seq, seq, "", body_of_size(profile), body_of_size(event))
+        for seq, (profile, event) in enumerate(bodies)
     ]
     batches = list(to_batches(iter(rows), batch_size, max_bytes))
     assert [row for batch in batches for row in batch] == rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,9 +58,61 @@ def test_emails_are_compared_trimmed_and_in_lower_case(name: str) -> None:
 
 
 def test_an_email_with_non_ascii_letters_is_matched_in_lower_case() -> None:
-    rows = [row(0), PendingRow(1, 1, "STRASSE.ÅSE@ÖL.de", b"{}", b"{}")]
+    body = orjson.dumps({"email": "STRASSE.ÅSE@ÖL.de", "dataFields": {}})
+    rows = [row(0), PendingRow(1, 1, "STRASSE.ÅSE@ÖL.de", body, body)]
     call = counted(1, 1, failedUpdates={"conflictEmails": ["strasse.åse@öl.de"]})
     assert codes(read(rows, call))[1] == (REJECTED, "failedUpdates.conflictEmails")
+
+
+def by_user_id(seq: int, email: str | None = None) -> PendingRow:
+    """Return a row that the userId names, with its e-mail among the fields."""
+    fields = {"email": email} if email else {}
+    profile = orjson.dumps({"userId": f"u-{seq}", "dataFields": fields})
+    event = orjson.dumps({"userId": f"u-{seq}", "eventName": "page_view", "dataFields": {}})
+    return PendingRow(seq, f"u-{seq}", email, profile, event, True)
+
+
+@pytest.mark.parametrize(
+    ("lists", "code"),
+    [
+        ({"failedUpdates": {"forgottenUserIds": ["u-1"]}}, "failedUpdates.forgottenUserIds"),
+        ({"failedUpdates": {"conflictEmails": ["B@Example.com"]}}, "failedUpdates.conflictEmails"),
+        ({"invalidUserIds": ["u-1"]}, "failedUpdates.invalidUserIds"),
+    ],
+)
+def test_a_row_is_found_by_either_identifier_that_it_carries(
+    lists: dict[str, Any], code: str
+) -> None:
+    rows = [by_user_id(0, "a@example.com"), by_user_id(1, "b@example.com"), by_user_id(2)]
+    assert codes(read(rows, counted(2, 1, **lists))) == {
+        0: (DELIVERED, "Success"),
+        1: (REJECTED, code),
+        2: (DELIVERED, "Success"),
+    }
+
+
+def test_a_user_id_is_compared_exactly() -> None:
+    rows = [by_user_id(0), by_user_id(1)]
+    reading = read(rows, counted(1, 1, failedUpdates={"invalidUserIds": ["U-1"]}))
+    assert reading.settled == {}
+    assert again(reading) == [[0], [1]]
+
+
+@pytest.mark.parametrize("failed", [1, 2])
+def test_rows_that_a_name_fits_both_are_sent_again_each_alone(failed: int) -> None:
+    rows = [by_user_id(seq, "shared@example.com") for seq in (0, 1)] + [by_user_id(2)]
+    lists = {"conflictEmails": ["shared@example.com"] * failed}
+    reading = read(rows, counted(3 - failed, failed, failedUpdates=lists))
+    assert codes(reading) == {2: (DELIVERED, "Success")}
+    assert again(reading) == [[0], [1]]
+
+
+def test_nothing_is_delivered_beside_an_unclear_name_if_the_counts_disagree() -> None:
+    rows = [by_user_id(seq, "shared@example.com") for seq in (0, 1)] + [by_user_id(2)]
+    lists = {"conflictEmails": ["shared@example.com"]}
+    reading = read(rows, counted(0, 3, failedUpdates=lists))
+    assert reading.settled == {}
+    assert again(reading) == [[0], [1], [2]]
 
 
 def test_the_deprecated_list_is_read_too() -> None:
@@ -115,8 +168,8 @@ def test_only_the_events_with_a_disallowed_name_are_rejected() -> None:
 def test_emails_that_only_case_folding_makes_equal_are_two_users() -> None:
     """A failure of strasse@ was counted for straße@."""
     rows = [
-        row(0)._replace(email="strasse@example.de"),
-        row(1)._replace(email="straße@example.de"),
+        row(seq)._replace(profile=orjson.dumps({"email": email, "dataFields": {}}))
+        for seq, email in enumerate(("strasse@example.de", "straße@example.de"))
     ]
     call = counted(1, 1, failedUpdates={"invalidEmails": ["STRASSE@example.de"]})
     assert codes(read(rows, call)) == {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Settings
 from iterable_api.http import IterableHTTP
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
@@ -18,6 +19,7 @@ from state.delivered_samples import DeliveredSample
 from state.project import Project
 from sync.project_check import OtherProjectError, check_key
 from sync.signals import StopSignal
+from tests.config.test_settings import REQUIRED_ONES
 from tests.conftest import SourceDatabase
 from tests.support.golden import SARAH, record_of
 from tests.support.rows import NoWaiting, wait_until
@@ -225,8 +227,9 @@ SAMPLE = DeliveredSample(RequestKind.EVENT, record_of(dict(SARAH)), NOW - 60)
 
 def check(url: str, stop: threading.Event, sample: DeliveredSample = SAMPLE) -> None:
     http = IterableHTTP(OTHER_KEY, url, connections=1)
+    settings = Settings.from_environment({**REQUIRED_ONES, "ITERABLE_API_BASE_URL": url})
     try:
-        check_key(http.get, url, [sample], Path("state.sqlite3"), stop, now=lambda: NOW)
+        check_key(http.get, settings, [sample], stop, now=lambda: NOW)
     finally:
         http.close()
 
