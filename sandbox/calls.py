@@ -36,7 +36,8 @@ class CallRecord:
 
     `email` and `user_id` are those of the user of a single call, if it names one; `body` is the
     parsed JSON, None if the body is not JSON; `status` is None until the response is sent, and
-    stays None if none is; `at` is unix time; `fault` names the fault rule that decided the response.
+    stays None if none is; `at` is unix time; `fault` names the fault rule that decided the
+    response.
     """
 
     endpoint: str

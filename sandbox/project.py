@@ -289,12 +289,12 @@ class Project:
         if rejected is not None:
             return rejected
         user = self._find(named)
-        creates = {
-            ProjectType.EMAIL: named.field == "email" or bool(body.get("preferUserId")),
-            ProjectType.USER_ID: named.field == "userId",
-            ProjectType.HYBRID: True,
-        }[self.type]
-        if user is None and not creates:
+        if self._is_foreign(named) or (
+            user is None
+            and self.type is ProjectType.EMAIL
+            and named.field == "userId"
+            and not body.get("preferUserId")
+        ):
             return Rejected(Rejection.NOT_FOUND, *named)
         other_field = "userId" if named.field == "email" else "email"
         other_text = body.get("dataFields", {}).get(other_field)
@@ -324,14 +324,14 @@ class Project:
             Rejection.CONFLICT,
         ):
             return rejected
-        is_foreign = (
-            named.field == "email"
-            if self.type is ProjectType.USER_ID
-            else named.field == "userId" and self.type is ProjectType.EMAIL
-        )
-        if is_foreign and self._find(named) is None:
+        is_unknown_id = named.field == "userId" and self._find(named) is None
+        if self._is_foreign(named) or (self.type is ProjectType.EMAIL and is_unknown_id):
             return Rejected(Rejection.NOT_FOUND, *named)
         return None
+
+    def _is_foreign(self, named: _Named) -> bool:
+        """Return whether the project cannot tell its users by this identifier."""
+        return self.type is ProjectType.USER_ID and named.field == "email"
 
     def _rejected_name(self, named: _Named) -> Rejected | None:
         rejection = self._rejections.get(named.text.lower())

@@ -168,9 +168,14 @@ class SourceRows:
             user_id_column=settings.user_id_column,
         )
         used = {*always_needed, *(field.column.lower() for field in fields)}
-        near = near_name(name, [column for column in self.columns if column.lower() not in used])
+        # For the column of user ids as for `id`, its usual name.
+        usual = "id" if name == settings.user_id_column else name
+        near = near_name(usual, [column for column in self.columns if column.lower() not in used])
         problem = f"{settings.query_file} returns no column {name!r}: "
-        if near is not None:
+        if name == settings.user_id_column:
+            near = near or "COLUMN"
+            problem += f"write {near} AS {name} in the query, or set USER_ID_COLUMN={near}"
+        elif near is not None:
             problem += f"write {near} AS {name} in the query"
         else:
             problem += f"add it to the query, or write COLUMN AS {name} for the column that has it"

@@ -13,6 +13,7 @@ from commands.check.iterable import check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.check.past_runs import check_past_runs
 from commands.check.project import check_project
+from commands.check.project_type import check_project_type
 from commands.colour import CHECK_COLOURS
 from commands.console import print_as_json, print_line
 from commands.prepare import check_packages, register_secrets
@@ -83,6 +84,8 @@ def check_setup(
     if checked is not None:
         yield from check_past_runs(settings, checked)
     iterable_types = yield from check_iterable(settings)
+    if iterable_types is not None:
+        yield from check_project_type(settings)
     if checked is not None and iterable_types is not None:
         yield from check_project(settings, checked.rows, checked.mapping)
         yield from check_field_types(checked.fields, iterable_types)

@@ -22,7 +22,7 @@ from state.database import APPLICATION_ID, open_state
 from state.lock import RunLock
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.mariadb import free_port
-from tests.support.set_up import KEY, SetUp, failures, has_words
+from tests.support.set_up import KEY, READ_ONLY_ENDPOINTS, SetUp, failures, has_words
 
 pytest_plugins = ["tests.support.set_up_fixtures"]
 PASSWORD = "sandbox-password"
@@ -34,7 +34,7 @@ def test_a_working_setup_has_one_ok_line_for_each_check(with_mariadb: SetUp) -> 
     assert [line.name for line in lines] == [
         *("settings", "state file", "results", "log", "disk"),
         *("driver", "database", "query plan", "query", "rows", "row count", "Iterable"),
-        *("project", *5 * ("new field",), "field types"),
+        *("project type", "project", *5 * ("new field",), "field types"),
     ]
     assert not [line for line in lines if line.is_warning]
 
@@ -96,7 +96,7 @@ def test_no_check_fails_on_the_embedded_server(set_up: SetUp) -> None:
 def test_the_checks_change_nothing(set_up: SetUp, api: IterableSandbox) -> None:
     set_up.lines()
     assert list(set_up.folder.iterdir()) == []
-    assert [call.endpoint for call in api.calls] == ["users/getFields"]
+    assert {call.endpoint for call in api.calls} == READ_ONLY_ENDPOINTS
     assert not api.project.users
 
 

@@ -302,7 +302,7 @@ def test_a_missing_column_was_said_to_be_in_user_fields(on_mariadb_too: SetUp) -
     assert len(failed) == len(words)
     for line, (name, advice) in zip(failed, words.items(), strict=True):
         has_words(line, name)
-        assert line.text.endswith(advice)
+        assert advice in line.text
 
 
 def test_names_in_another_letter_case_were_missing(on_mariadb_too: SetUp) -> None:

@@ -31,7 +31,8 @@ def test_a_body_with_both_identifiers_at_the_top_is_refused(project_type: Projec
     project = Project(project_type=project_type)
     assert outcome(update(project, email=ANN, userId="1")) == (400, "BadParams")
     assert outcome(track(project, email=ANN, userId="1")) == (400, "BadParams")
-    assert project.users == project.events == {}
+    assert not project.users
+    assert not project.events
 
 
 @pytest.mark.parametrize(

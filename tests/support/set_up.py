@@ -16,6 +16,7 @@ from tests.support.users import WINDOW
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 Lines = list[CheckLine]
+READ_ONLY_ENDPOINTS = {"users/getFields", "users/forgotten", "users/forgottenUserIds"}
 
 
 class SetUp:

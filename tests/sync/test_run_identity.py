@@ -1,0 +1,179 @@
+"""Every type of project with every identity, in both modes, with all kinds of difficult rows.
+
+`--log-cli-level=INFO` shows a line of figures for each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sandbox.iterable_api import IterableSandbox
+from tests.conftest import SourceDatabase
+from tests.support.runs import Runs, counts_of
+from tests.support.users import add_users, email_of, sent_calls
+
+logger = logging.getLogger(__name__)
+
+ROWS = 1_000
+NO_EMAIL = range(851, 901)
+SHARED = range(901, 931)  # two neighbours have one e-mail
+TAKEN = range(931, 951)  # the e-mail of another user who is in Iterable
+FORGOTTEN_ID = range(951, 961)
+FORGOTTEN_EMAIL = range(961, 971)
+MALFORMED = range(971, 981)
+BAD_ID = range(981, 991)
+
+QUERY = (
+    "SELECT c.id, CASE WHEN c.id BETWEEN 981 AND 985 THEN REPEAT('x', 53)"
+    " WHEN c.id BETWEEN 986 AND 990 THEN CONCAT('u-', c.id, ' ') ELSE CONCAT('u-', c.id) END"
+    " AS customer_no, c.email, c.first_name, c.last_name, c.plan_type, c.candidate,"
+    " p.page, p.device, p.location, p.event_time FROM customers c"
+    " JOIN page_views p ON p.user_id = c.id WHERE p.event_time >= %(window_start)s ORDER BY c.id"
+)
+
+
+class Case(NamedTuple):
+    """A project type and an identity that fit together, and what follows."""
+
+    project_type: str
+    identify_by: str
+    invalid: frozenset[int]
+    duplicate: int  # of the shared e-mails
+    rejected: frozenset[int]
+    conflicts: int  # of the shared e-mails, all but the first of each
+
+    @property
+    def counts(self) -> dict[str, int]:
+        failed = len(self.rejected) + self.conflicts
+        sent = ROWS - len(self.invalid) - self.duplicate - failed
+        named = {
+            "successful": sent,
+            "total_failures": failed,
+            "invalid": len(self.invalid),
+            "duplicates": self.duplicate,
+        }
+        return {name: count for name, count in named.items() if count}
+
+
+BY_EMAIL_INVALID = frozenset({*NO_EMAIL, *MALFORMED})
+BY_ID_INVALID = frozenset({*MALFORMED, *BAD_ID})
+FORGOTTEN = frozenset({*FORGOTTEN_ID, *FORGOTTEN_EMAIL})
+CASES = [
+    Case("email", "email", BY_EMAIL_INVALID, 15, frozenset(FORGOTTEN_EMAIL), 0),
+    Case("hybrid", "email", BY_EMAIL_INVALID, 15, frozenset(FORGOTTEN_EMAIL), 0),
+    Case("userid", "userid", BY_ID_INVALID, 0, FORGOTTEN, 0),
+    Case("hybrid", "userid", BY_ID_INVALID, 0, frozenset({*FORGOTTEN, *TAKEN}), 15),
+]
+
+
+@pytest.fixture
+def source(mariadb: SourceDatabase) -> SourceDatabase:
+    add_users(mariadb.run_sql, range(1, ROWS + 1))
+    mariadb.run_sql(
+        "UPDATE customers SET email = NULL WHERE id BETWEEN 851 AND 900;"
+        "UPDATE customers SET email = CONCAT('shared', id - (id + 1) % 2, '@example.com')"
+        " WHERE id BETWEEN 901 AND 930;"
+        "UPDATE customers SET email = 'no address' WHERE id BETWEEN 971 AND 980;"
+    )
+    return mariadb
+
+
+@contextmanager
+def sandbox_of(project_type: str) -> Iterator[IterableSandbox]:
+    """Run a project in which the e-mails of TAKEN belong to other users."""
+    forgotten = [*(f"u-{n}" for n in FORGOTTEN_ID), *(email_of(n) for n in FORGOTTEN_EMAIL)]
+    with IterableSandbox(
+        project_type=project_type, forgotten=forgotten, keep_calls=10_000
+    ) as iterable:
+        for n in TAKEN:
+            named = {"email": email_of(n)} if project_type == "email" else {"userId": f"other-{n}"}
+            fields = {} if project_type == "email" else {"email": email_of(n)}
+            iterable.project.update_user({**named, "dataFields": fields})
+        yield iterable
+
+
+def runs_of(tmp_path: Path, source: SourceDatabase, api: IterableSandbox, **more: str) -> Runs:
+    query_file = tmp_path / "own.sql"
+    query_file.write_text(QUERY, "utf-8")
+    return Runs.between(
+        tmp_path, source, api, QUERY_FILE=str(query_file), USER_ID_COLUMN="customer_no", **more
+    )
+
+
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.identify_by}-{case.project_type}")
+def test_every_identity_leaves_exactly_the_expected_users_and_events(
+    source: SourceDatabase, tmp_path: Path, case: Case, mode: str
+) -> None:
+    with sandbox_of(case.project_type) as api:
+        runs = runs_of(tmp_path, source, api, SYNC_MODE=mode, IDENTIFY_BY=case.identify_by)
+        report = runs.run()
+        assert counts_of(report) == case.counts
+        check_users_and_events(api, case)
+        calls = Counter(call.endpoint for call in sent_calls(api))
+        if mode == "per-user":
+            sent = ROWS - len(case.invalid) - case.duplicate
+            # No event follows the update of a user whom Iterable does not take.
+            assert calls == {"users/update": sent, "events/track": case.counts["successful"]}
+        logger.info("%s by %s, %s: %s, %s", *case[:2], mode, counts_of(report), dict(calls))
+        before = len(api.calls)
+        again = counts_of(runs.run())
+        assert again == {
+            **{name: n for name, n in case.counts.items() if name != "successful"},
+            "unchanged": case.counts["successful"],
+        }
+        assert len(api.calls) == before, "what was rejected is remembered"
+
+
+def check_users_and_events(api: IterableSandbox, case: Case) -> None:
+    """Check that there is nobody but the expected users, none bare, each with one event."""
+    by_email = case.identify_by == "email"
+    users, events = api.project.users, list(api.project.events.values())
+    assert not [user.key for user in users.values() if user.is_bare]
+    expected = {
+        (f"shared{n - (n + 1) % 2}@example.com" if n in SHARED else email_of(n))
+        if by_email
+        else f"u-{n}"
+        for n in range(1, ROWS + 1)
+        if n not in case.invalid and n not in case.rejected
+    }
+    keys = {user.key: user.key for user in users.values()}
+    if case.project_type != "email":  # the users that were there before
+        keys |= {f"other-{n}": email_of(n) if by_email else "" for n in TAKEN}
+    found = {key for key in keys.values() if key}
+    missing = expected - found
+    assert found <= expected
+    assert len(missing) == case.conflicts
+    assert all(int(key[2:]) in SHARED for key in missing)
+    assert Counter(keys[event.user.key] for event in events if event.user) == Counter(found)
+    assert api.project.event_id_collision_count == 0
+    for key in found - {f"shared{n}@example.com" for n in SHARED}:
+        n = int(key[2:]) if not by_email else int(key[4:].partition("@")[0])
+        (user,) = (user for user in users.values() if keys[user.key] == key)
+        assert user.data_fields["first_name"] == f"First{n}"
+        if not by_email and n not in SHARED:
+            assert user.email == (None if n in NO_EMAIL else email_of(n))
+
+
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+@pytest.mark.parametrize(
+    ("project_type", "identify_by"), [("userid", "email"), ("email", "userid")]
+)
+def test_an_identity_that_does_not_fit_the_project_creates_nobody(
+    source: SourceDatabase, tmp_path: Path, project_type: str, identify_by: str, mode: str
+) -> None:
+    with sandbox_of(project_type) as api:
+        before = dict(api.project.users)
+        runs = runs_of(tmp_path, source, api, SYNC_MODE=mode, IDENTIFY_BY=identify_by)
+        report = runs.run()
+        assert counts_of(report).get("successful", 0) == 0
+        assert api.project.users == before
+        assert not api.project.events
+        logger.info("%s by %s, %s: %s", project_type, identify_by, mode, counts_of(report))
