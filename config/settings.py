@@ -358,6 +358,11 @@ class Settings:
             raise ConfigError(problems)
         return cls(**values)
 
+    @property
+    def keeps_members(self) -> bool:
+        """Whether the state file has to remember e-mails or user ids."""
+        return self.email_changes == "move" or self.on_leave == "clear"
+
     def secrets(self) -> Iterator[tuple[str, str]]:
         """Yield each secret with the label that replaces it."""
         for declared in SETTINGS:

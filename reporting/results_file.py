@@ -59,8 +59,10 @@ class ResultsFile:
                 logger.warning("%s The run goes on.", self._explain(error))
         self._rows += len(rows)
 
-    def finish(self, summary: RunSummary) -> Path:
+    def finish(self, summary: RunSummary, left: Sequence[JSON] | None = None) -> Path:
         """Complete the file, mode 0600, and return its path. Raises ResultsError.
+
+        `left` are the entries of users who left the query's result.
 
         Raises AssertionError if the number of rows does not agree with the summary's counts.
         """
@@ -71,7 +73,8 @@ class ResultsFile:
                 raise self._error
             file = self._opened()
             file.append(b"\n  ]\n}\n")
-            head = orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2)
+            entries = {} if left is None else {"left": left}
+            head = orjson.dumps({**summary.to_json(), **entries}, option=orjson.OPT_INDENT_2)
             return file.publish(head.removesuffix(b"\n}") + b',\n  "records": [')
         except OSError as error:
             raise ResultsError(self._explain(error)) from error
@@ -153,7 +156,7 @@ def _utc_time(unix_seconds: float) -> str:
 
 def _why_no_event(update_result: str, why_not_attempted: str) -> str:
     code = orjson.loads(update_result)["response"]["code"]
-    if code in UNREACHABLE_CODES:
+    if code in UNREACHABLE_CODES or not why_not_attempted:
         return f"the event was not sent: {code} from users/update"
     return f"the event was not sent: {why_not_attempted}"
 

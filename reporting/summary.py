@@ -53,6 +53,8 @@ class RunSummary:
     failures: Mapping[str, int] = field(
         default_factory=lambda: {"new": 0, "known": 0, "resolved": 0}
     )
+    # The counts of what a setting turns on, by their key in the results file.
+    added: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
     def total_users(self) -> int:
@@ -66,7 +68,7 @@ class RunSummary:
             "total_users": self.total_users,
             **{COUNT_NAMES[outcome]: rows for outcome, rows in self.counts.items()},
         }
-        return {key: values[key] for key in HEAD_KEYS}
+        return {**{key: values[key] for key in HEAD_KEYS}, **self.added}
 
     def to_text(self) -> str:
         """Return the head as JSON text, for `--json`."""
@@ -215,13 +217,17 @@ def summarize(
     users_sent: int = 0,
     sending_seconds: float = 0.0,
     sync: str | None = None,
+    added: Mapping[str, JSON] | None = None,
+    has_other_failures: bool = False,
 ) -> RunSummary:
     """Summarize a run; `completed` becomes `completed_with_failures` where rows failed.
+
+    `has_other_failures`: so it does for what is no row of the query.
 
     `elapsed_seconds` and `sending_seconds` come from a monotonic clock: the difference of the two
     times would be wrong if the system clock was set during the run.
     """
-    if status == "completed" and has_failures(counts):
+    if status == "completed" and (has_failures(counts) or has_other_failures):
         status = "completed_with_failures"
     seconds = max(elapsed_seconds, 0.001)
     return RunSummary(
@@ -243,6 +249,7 @@ def summarize(
             "known": known_failures,
             "resolved": resolved_failures,
         },
+        added=added or {},
     )
 
 
@@ -252,11 +259,13 @@ def summary_lines(
     files: Sequence[Path],
     left_out: Sequence[str] = (),
     *,
+    notes: Sequence[str] = (),
     is_held_back: bool = False,
 ) -> list[str]:
     """Return the lines that the terminal shows at the end of a run.
 
-    `failures` are sorted, the most frequent first; `left_out` says which requests were not sent.
+    `notes` say what else happened. `failures` are sorted, the most frequent first; `left_out` says
+    which requests were not sent.
     `is_held_back` means that a guard let nothing be sent, as it would the next time.
     """
     status = summary.status.replace("_", " ")
@@ -273,6 +282,7 @@ def summary_lines(
     if failures:
         lines += ["", "  Failures by reason:"]
         lines += map(failure_line, failures[:_SHOWN_FAILURES])
+    lines += ["", *(f"  {line}" for line in notes)] if notes else []
     lines += [f"  {line}" for line in left_out]
     lines += ["", *(f"  {path}" for path in files)]
     if summary.dry_run:

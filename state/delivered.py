@@ -93,6 +93,15 @@ class DeliveredTable:
                 "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
             )
 
+    def doubt_profiles(self, user_keys: Iterable[int]) -> None:
+        """Empty the profile hashes of these users."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE delivered SET profile_hash = NULL"
+                " WHERE user_key IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(list(user_keys)).decode(),),
+            )
+
     def doubt_pending(self) -> None:
         """Empty the hash of each request that waits in the outbox."""
         if not self.has_users():

@@ -7,32 +7,49 @@ It holds e-mail addresses or user ids, so it exists only while `EMAIL_CHANGES=mo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
 from state.database import state_errors
+from state.optional_tables import keep_table
 
-# Rows that the query names and that can be in Iterable. A row whose e-mail change is still open is
-# noted when that is settled, see `MemberTable.replace`.
+CLEARED_DAYS = 30  # so long a cleared user stays in the table, for --verify
+_SECONDS_PER_DAY = 86_400
+
+_TABLE = """members (
+    user_key INTEGER PRIMARY KEY, user_id TEXT, identifier TEXT NOT NULL,
+    flag TEXT, clearing_began_at INTEGER, cleared_at INTEGER, failure_code TEXT
+)"""
+_INDEXES = ("members_user_id ON members (user_id)",)
+# Rows that the query returns and whose profile Iterable has, or may have once this run has sent it.
+# A row whose changed e-mail is still to be moved is noted when that is done, see `replace`.
 _NOTE_PRESENT = """
     INSERT INTO members (user_key, user_id, identifier, flag)
     SELECT outbox.user_key, CAST(outbox.user_id AS TEXT), {identifier}, :flag
     FROM outbox LEFT JOIN delivered USING (user_key)
-    WHERE (outbox.kind IS NULL OR outbox.kind = 'unchanged')
-        AND outbox.held IS NOT 'move'
-        AND (delivered.profile_at IS NOT NULL
-            OR outbox.profile IS NOT NULL AND outbox.held IS NOT 'profile'
-                AND outbox.held IS NOT 'row')
+    WHERE (outbox.kind IS NULL OR outbox.kind = 'unchanged') AND outbox.held IS NOT 'move'
+        AND (delivered.profile_at IS NOT NULL OR (outbox.profile IS NOT NULL
+            AND outbox.held IS NOT 'profile' AND outbox.held IS NOT 'row'))
     ON CONFLICT (user_key) DO UPDATE
     SET user_id = excluded.user_id, identifier = excluded.identifier, flag = excluded.flag,
-        clearing_began_at = NULL
+        clearing_began_at = NULL, cleared_at = NULL, failure_code = NULL
     WHERE user_id IS NOT excluded.user_id OR identifier IS NOT excluded.identifier
-        OR flag IS NOT excluded.flag OR clearing_began_at IS NOT NULL
+        OR flag IS NOT excluded.flag OR clearing_began_at IS NOT NULL OR cleared_at IS NOT NULL
+        OR failure_code IS NOT NULL
 """
-_COLUMNS = "user_key, user_id, identifier, flag, clearing_began_at"
+# Whom no row of the read names, by user key or user id, valid or not.
+_FIND_LEAVERS = """
+    SELECT user_key, user_id, identifier, flag, failure_code FROM members
+    WHERE flag IS NOT NULL AND cleared_at IS NULL
+        AND user_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)
+        AND user_key NOT IN (SELECT user_key FROM named_users)
+        AND (user_id IS NULL
+            OR user_id NOT IN (SELECT CAST(user_id AS TEXT) FROM outbox WHERE user_id IS NOT NULL))
+    ORDER BY user_key
+"""
 
 
 class Member(NamedTuple):
@@ -41,8 +58,16 @@ class Member(NamedTuple):
     user_key: int
     user_id: str | None  # of the row, as text
     identifier: str  # the e-mail or userId that names the user in Iterable
-    flag: str | None  # the profile flag that was delivered as true; None: none, or it was cleared
-    clearing_began_at: int | None  # unix seconds; None: no clearing of the flag is under way
+
+
+class Leaver(NamedTuple):
+    """A member who has left: the flag is to be set to false."""
+
+    user_key: int
+    user_id: str | None
+    identifier: str
+    flag: str  # the name of the profile field
+    failure_code: str | None  # why clearing failed the last time
 
 
 class MemberTable:
@@ -51,10 +76,9 @@ class MemberTable:
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self._path = path
         self._database = database
+        self.exists = self._exists()
 
-    @property
-    def exists(self) -> bool:
-        """Whether the file has the table."""
+    def _exists(self) -> bool:
         with state_errors(self._path):
             found = self._database.execute(
                 "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = 'members'"
@@ -62,39 +86,30 @@ class MemberTable:
             return found.fetchone() is not None
 
     def keep(self, is_wanted: bool) -> None:
-        """Create the table where the settings ask for it; where they do not, remove it.
-
-        What it held is overwritten in the file.
-        """
-        if is_wanted == self.exists:
-            return
+        """Create the table if the settings ask for it; if they do not, overwrite and remove it."""
         with state_errors(self._path):
-            if is_wanted:
-                self._database.execute(
-                    "CREATE TABLE members (user_key INTEGER PRIMARY KEY, user_id TEXT,"
-                    " identifier TEXT NOT NULL, flag TEXT, clearing_began_at INTEGER)"
-                )
-                self._database.execute("CREATE INDEX members_user_id ON members (user_id)")
-            else:
-                self._database.execute("PRAGMA secure_delete = ON")
-                self._database.execute("DROP TABLE members")
-                self._database.execute("PRAGMA secure_delete = OFF")
+            keep_table(self._database, _TABLE, _INDEXES, is_wanted=is_wanted)
+        self.exists = is_wanted
 
-    def note_present(self, *, identify_by_email: bool, flag: str | None) -> None:
+    def note_present(self, *, by_email: bool, flag: str, now: int) -> None:
         """Note the users of this run's rows, right before the first request.
 
-        Those whom the query still returns are no longer being cleared.
+        Their flag is not being cleared any more. `now` is in unix seconds.
         """
-        identifier = "email" if identify_by_email else "CAST(outbox.user_id AS TEXT)"
+        identifier = "outbox.email" if by_email else "CAST(outbox.user_id AS TEXT)"
         with state_errors(self._path):
             self._database.execute(_NOTE_PRESENT.format(identifier=identifier), {"flag": flag})
+            self._database.execute(
+                "DELETE FROM members WHERE cleared_at < ?",
+                (now - CLEARED_DAYS * _SECONDS_PER_DAY,),
+            )
 
     def of_user_ids(self, user_ids: Iterable[str]) -> dict[str, list[Member]]:
-        """Return the members with each of these user ids, in the order of their keys."""
+        """Return the members with each of these user ids."""
         found: dict[str, list[Member]] = {}
         with state_errors(self._path):
             rows = self._database.execute(
-                f"SELECT {_COLUMNS} FROM members"  # noqa: S608 - our own names
+                "SELECT user_key, user_id, identifier FROM members"
                 " WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_key",
                 (orjson.dumps(list(user_ids)).decode(),),
             )
@@ -103,18 +118,73 @@ class MemberTable:
                 found.setdefault(member.user_id or "", []).append(member)
         return found
 
-    def replace(self, former_key: int | None, member: Member) -> None:
-        """Put a member in the place of the one with `former_key`, whom nobody names any more."""
+    def put(self, member: Member, flag: str) -> None:
+        """Add a member, or change the one with this key."""
         with state_errors(self._path):
-            if former_key is not None:
-                self._database.execute("DELETE FROM members WHERE user_key = ?", (former_key,))
             self._database.execute(
-                "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?)",
-                member,
+                "INSERT OR REPLACE INTO members (user_key, user_id, identifier, flag)"
+                " VALUES (?, ?, ?, ?)",
+                (*member, flag),
             )
 
-    def count(self) -> int:
-        """Return the number of members."""
+    def remove(self, user_key: int) -> None:
+        """Remove a member: Iterable does not have the user."""
         with state_errors(self._path):
-            count: int = self._database.execute("SELECT count(*) FROM members").fetchone()[0]
+            self._database.execute("DELETE FROM members WHERE user_key = ?", (user_key,))
+
+    def forget_user_id(self, user_key: int) -> None:
+        """Keep a member whom no row names by user id any more, so that it counts as having left."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE members SET user_id = NULL WHERE user_key = ?", (user_key,)
+            )
+
+    def find_leavers(self) -> list[Leaver]:
+        """Return the members whom no row of the outbox names; call it before rows are taken out."""
+        with state_errors(self._path):
+            return [Leaver._make(row) for row in self._database.execute(_FIND_LEAVERS)]
+
+    def begin_clearing(self, user_keys: Sequence[int], now: int) -> None:
+        """Mark that the flags of these users may be set to false from now on (unix seconds)."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE members SET clearing_began_at = ?"
+                " WHERE user_key IN (SELECT value FROM json_each(?))",
+                (now, orjson.dumps(user_keys).decode()),
+            )
+
+    def note_cleared(self, user_key: int, at: int) -> None:
+        """Note that a user's flag was set to false."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE members SET clearing_began_at = NULL, cleared_at = ?, failure_code = NULL"
+                " WHERE user_key = ?",
+                (at, user_key),
+            )
+
+    def note_failure(self, user_key: int, code: str | None) -> None:
+        """Note why a user's flag could not be set to false."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE members SET failure_code = ? WHERE user_key = ?", (code or "", user_key)
+            )
+
+    def choose_cleared(self, max_users: int) -> list[tuple[Member, str, int]]:
+        """Return cleared users at random, each with the flag's name and when it was cleared."""
+        if not self.exists:
+            return []
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT user_key, user_id, identifier, flag, cleared_at FROM members"
+                " WHERE cleared_at IS NOT NULL ORDER BY random() LIMIT ?",
+                (max_users,),
+            )
+            return [(Member._make(row[:3]), row[3], row[4]) for row in found]
+
+    def count(self) -> int:
+        """Return the number of members whose flag is not cleared."""
+        with state_errors(self._path):
+            count: int = self._database.execute(
+                "SELECT count(*) FROM members WHERE flag IS NOT NULL AND cleared_at IS NULL"
+            ).fetchone()[0]
             return count

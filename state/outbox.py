@@ -22,7 +22,7 @@ import orjson
 
 from config.identity import IdentifyBy
 from records.identity import RowKey
-from records.mapping import InvalidRow, RowMapping
+from records.mapping import PROFILE_FLAG, InvalidRow, RowMapping
 from records.outcomes import CallResult
 from records.rows import (
     SHARED_EVENT_ID,
@@ -43,8 +43,10 @@ from state.delivered import IS_KNOWN, DeliveredTable, Hashes
 from state.delivered_samples import DeliveredSample, DeliveredSamples
 from state.failures import FailureTable
 from state.history import RunHistory
+from state.leavers import ClearingQueue, begin_clearing
 from state.mapping_settings import MappingSettings
 from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
+from state.members import Leaver, MemberTable
 from state.outbox_file import (
     IS_SENT,
     Held,
@@ -132,6 +134,7 @@ class Outbox:
                 attach_outbox(self._database, path)
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
+        self.members = MemberTable(path, self._database)
         self.history = RunHistory(path, self._database)
         self._remembered = RememberedTable(path, self._database)
         self.mass_rejections = MassRejectionMemory(self._remembered, self._database)
@@ -181,6 +184,7 @@ class Outbox:
         """
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
+            self._database.execute("DELETE FROM named_users")
             if not self._is_read_only:
                 self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
@@ -254,6 +258,8 @@ class Outbox:
             _to_outbox_row(seq, row, key, known.get(seq, _NOT_DELIVERED), kept.get(seq), mapping)
             for seq, row, key in to_insert
         ]
+        if self.members.exists:
+            self._note_named_users(rows, first_seq, changed, mapping)
         changed, held = self.failures.hold_back(
             changed, self.delivered.find_known if mapping.event_needs_profile else None
         )
@@ -261,6 +267,23 @@ class Outbox:
         self.failures.note_held(held)
         held_rows = sum(row.held == Held.ROW for row in held)
         return sum(row.kind is None for row in changed) > held_rows
+
+    def _note_named_users(
+        self,
+        rows: Sequence[Sequence[Any]],
+        first_seq: int,
+        changed: Sequence[OutboxRow],
+        mapping: RowMapping,
+    ) -> None:
+        """Note whom invalid rows name, as far as they do: these users have not left."""
+        keys = (
+            mapping.user_key_of(rows[row.seq - first_seq])
+            for row in changed
+            if row.kind == "invalid"
+        )
+        self._database.executemany(
+            "INSERT OR IGNORE INTO named_users VALUES (?)", ((key,) for key in keys if key)
+        )
 
     def _insert_keys(
         self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool
@@ -376,13 +399,15 @@ class Outbox:
         *,
         is_project_proven: bool = True,
         is_complete_read: bool = False,
+        keeps_members: bool = False,
     ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
         Each request that waits is in doubt from now on, until it is recorded as delivered; if a
         project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
-        After a complete read the failures of rows that it lacks are dropped.
+        After a complete read the failures of rows that it lacks are dropped. With `keeps_members`
+        it is noted who is in Iterable; without it, what was noted is removed.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
@@ -396,6 +421,13 @@ class Outbox:
             else:
                 self.delivered.doubt_everything()
                 self.mapping_settings.forget_delivered_profile()
+            self.members.keep(keeps_members)
+            if keeps_members:
+                self.members.note_present(
+                    by_email=mapping.identify_by is IdentifyBy.EMAIL,
+                    flag=PROFILE_FLAG,
+                    now=int(time.time()),
+                )
             self.delivered.keep_events(mapping.event_settings)
             self.mapping_settings.note_delivery(mapping, is_complete_read=is_complete_read)
             if project is not None and not self.project.has_judged(project):
@@ -518,6 +550,44 @@ class Outbox:
                 rejected = self.failures.rejected_users(kind, code, since, MAX_NOTED_USERS)
                 self.mass_rejections.note(kind, code, rejected)
             self.failures.forget_rejections(kind, code, since)
+
+    def accept_kind(self, kind: RequestKind) -> None:
+        """Forget that the last run ended a kind of request: the rows that were tried passed."""
+        self.mass_rejections.forget(kind)
+
+    # Users who left
+
+    def find_leavers(self) -> list[Leaver]:
+        """Return the members whom no row of this read names; call it before the delivery."""
+        return self.members.find_leavers() if self.members.exists else []
+
+    def begin_clearing(self, leavers: Sequence[Leaver]) -> None:
+        """Mark clearings as under way, before the first request."""
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            begin_clearing(leavers, self.members, self.delivered, int(time.time()))
+
+    def clearing_queue(self, leavers: Sequence[Leaver], *, by_email: bool) -> ClearingQueue:
+        """Return the queue of these clearings, for the dispatcher."""
+        return ClearingQueue(leavers, self.members, self._own_transaction, by_email=by_email)
+
+    def remove_member(self, leaver: Leaver) -> None:
+        """Remove a member whom Iterable does not have."""
+        with self._own_transaction():
+            self.members.remove(leaver.user_key)
+
+    def note_clearing_failure(self, leaver: Leaver, code: str) -> None:
+        """Note why a clearing failed."""
+        with self._own_transaction():
+            self.members.note_failure(leaver.user_key, code)
+
+    @contextmanager
+    def _own_transaction(self) -> Iterator[None]:
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            yield
+
+    # Delayed events and results
 
     def events_of(self, seqs: Iterable[int]) -> list[PendingRow]:
         """Return these rows in the query's order, with their events only."""

@@ -33,6 +33,8 @@ _TABLE = """ outbox (  -- one row per row of the query
     failure_key INTEGER,  -- of an invalid row, see state/failures.py
     failure_ages TEXT  -- JSON of `records.rows.FailureAges`; NULL: nothing has failed
 )"""
+# User keys that invalid rows name. Beside the outbox, whose rows with one key are duplicates.
+_NAMED_USERS = "named_users (user_key INTEGER PRIMARY KEY)"
 # The column of a request's verdict, and the condition that a row needs the request, which may be
 # held back.
 VERDICT_COLUMN: Mapping[RequestKind, str] = {
@@ -94,11 +96,13 @@ def attach_outbox(database: sqlite3.Connection, state_file: Path) -> None:
         ):
             database.execute(f"PRAGMA run.{setting}")
         database.execute(f"CREATE TABLE run.{_TABLE}")
+        database.execute(f"CREATE TABLE run.{_NAMED_USERS}")
 
 
 def create_temporary_outbox(database: sqlite3.Connection) -> None:
-    """Create the table in SQLite's temporary file, for a connection that may not write."""
+    """Create the tables in SQLite's temporary file, for a connection that may not write."""
     database.execute(f"CREATE TEMP TABLE {_TABLE}")
+    database.execute(f"CREATE TEMP TABLE {_NAMED_USERS}")
 
 
 def release_free_pages(database: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from queue import SimpleQueue
@@ -23,7 +23,6 @@ from iterable_api.responses import NO_API_RESPONSE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind, Rows
-from state.outbox import Outbox
 from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.worker_pool import WorkerPool
 
@@ -109,6 +108,28 @@ class Sender(Protocol):
         """Make the calls of a unit and report each of them; runs in a worker thread."""
 
 
+class RequestQueue(Protocol):
+    """What is delivered: an `Outbox`, or the `ClearingQueue` of users who left."""
+
+    def pending(self) -> Iterator[PendingRow]:
+        """Yield the rows to send, in ascending order of `seq`."""
+
+    def record(self, finished: Sequence[Finished]) -> None:
+        """Store the results of requests, on the disk on return."""
+
+    def events_of(self, seqs: Sequence[int]) -> list[PendingRow]:
+        """Return these rows with their events only."""
+
+    def rows_to_try_first(self) -> Mapping[RequestKind, Sequence[PendingRow]]:
+        """Return rows of the kinds of request that the last run ended."""
+
+    def accept_kind(self, kind: RequestKind) -> None:
+        """Note that the rows that were tried first passed."""
+
+    def end_kind(self, kind: RequestKind, code: str | None) -> None:
+        """Note that this run sends no more requests of a kind."""
+
+
 class _OpenRows:
     """Finds the first row that is not done, by the first `seq` of each unit in flight or delayed.
 
@@ -144,7 +165,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: RequestQueue,
         sender: Sender,
         stop: threading.Event,
         *,
@@ -216,7 +237,7 @@ class Dispatcher:
         self._record()
         for kind in () if self._stop.is_set() else rows_of_kind:
             if self._sender.guard.accepts(kind):
-                self._outbox.mass_rejections.forget(kind)
+                self._outbox.accept_kind(kind)
         self._check_reports()
 
     def _send_alone(self, units: Iterator[Rows]) -> None:

@@ -22,11 +22,13 @@ from errors import ConfigError
 from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_UPDATE, USERS_UPDATE
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact, show_failure_counts
+from records.outcomes import JSON
 from records.rows import Failure, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
 from state.database import StateError
 from state.lock import RunLock
+from state.members import Leaver
 from state.outbox import FillSummary, Outbox
 from state.project import Match
 from sync.announcement import announcements
@@ -35,6 +37,7 @@ from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
 from sync.field_types import FieldTypesError, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
+from sync.leavers import Clearing, LeaverReport, announce, why_held_back
 from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.per_user import MAX_ROWS_IN_FLIGHT, PerUserSender
 from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
@@ -90,6 +93,7 @@ class RunReport:
     new_failures: Sequence[Failure] = ()
     left_out: Sequence[str] = ()  # which requests were not sent because most were rejected
     plan: Sequence[str] = ()  # of a dry run: how much a run would send, what it would ask first
+    notes: Sequence[str] = ()  # what else happened, for the summary
 
     @property
     def results_path(self) -> Path | None:
@@ -107,6 +111,7 @@ class RunReport:
             self.failures,
             self.files,
             self.left_out,
+            notes=self.notes,
             is_held_back=self.is_held_back,
         )
         return [": ".join([headline, *self.plan[:1]]), *self.plan[1:], *lines]
@@ -153,6 +158,7 @@ class SyncRun:
         self._has_noted_failures = False  # with the beginning of the delivery
         self._plan: list[str] = []
         self._tally = RunTally()
+        self._leavers = LeaverReport()
         self._results = ResultsFile(settings.results_dir, self._started_at)
         self._project = to_project(settings)
         self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
@@ -261,13 +267,53 @@ class SyncRun:
             self._compare_field_types(outbox)
         self._stop.ends_at_once = False
         if not self._stop.event.is_set():
+            leavers = self._find_leavers(outbox, filled.total)
             outbox.begin_delivery(
                 self._project,
                 is_project_proven=is_proven,
                 is_complete_read=self._options.is_complete_read,
+                keeps_members=self._settings.keeps_members,
             )
             self._has_noted_failures = True
             self._deliver(outbox, filled.to_send)
+            self._clear(outbox, leavers)
+
+    def _find_leavers(self, outbox: Outbox, row_count: int) -> list[Leaver]:
+        """Return the users who left and are to be cleared; only a complete read shows them."""
+        if self._settings.on_leave != "clear" or not self._options.is_complete_read:
+            return []
+        leavers, report = outbox.find_leavers(), self._leavers
+        report.found = len(leavers)
+        if not self._options.ignore_guards and leavers:
+            report.why_held_back = why_held_back(len(leavers), outbox.members.count(), row_count)
+        if report.why_held_back:
+            report.held_back = len(leavers)
+        announce(report)
+        return [] if report.why_held_back else leavers
+
+    def _clear(self, outbox: Outbox, leavers: Sequence[Leaver]) -> None:
+        """Set the flags of users who left to false, after all rows were sent."""
+        if leavers and not self._stop.event.is_set():
+            clearing = Clearing(
+                outbox,
+                self._client,
+                lambda: self._to_sender(RejectionGuard(self._settings.max_rejected_percent)),
+                self._settings,
+                self._stop.event,
+            )
+            clearing.run(leavers, self._leavers)
+
+    def _to_sender(self, guard: RejectionGuard) -> Sender:
+        settings = self._settings
+        delays_events = settings.event_delay_seconds > 0
+        if settings.sync_mode == "bulk":
+            return BulkSender(
+                self._client,
+                guard=guard,
+                batch_size=settings.bulk_batch_size,
+                delays_events=delays_events,
+            )
+        return PerUserSender(self._client, delays_events=delays_events, guard=guard)
 
     def _fill(self, outbox: Outbox, *, takes_samples: bool) -> FillSummary:
         """Read all rows into the outbox; after a transient error start again with the first row."""
@@ -332,19 +378,7 @@ class SyncRun:
 
     def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
         settings = self._settings
-        delays_events = settings.event_delay_seconds > 0
-        sender: Sender
-        if settings.sync_mode == "bulk":
-            sender = BulkSender(
-                self._client,
-                guard=self._rejection_guard,
-                batch_size=settings.bulk_batch_size,
-                delays_events=delays_events,
-            )
-        else:
-            sender = PerUserSender(
-                self._client, delays_events=delays_events, guard=self._rejection_guard
-            )
+        sender = self._to_sender(self._rejection_guard)
         self._progress = Progress(
             rows_to_send,
             ceiling_rows_per_second(settings),
@@ -402,10 +436,11 @@ class SyncRun:
             ending.abort(error)
         finished_at = self._now()
         summary = self._summarize(outbox, ending, finished_at)
-        failures = self._tally.failures()
+        failures = [*self._tally.failures(), *self._leavers.reasons()]
         files: list[Path] = []
         try:
-            files.append(self._results.finish(summary))
+            clears = self._settings.on_leave == "clear"
+            files.append(self._results.finish(summary, self._leavers.entries if clears else None))
             if self._settings.report:
                 files += self._write_report(files[0], summary, failures)
             remove_old_results(
@@ -429,10 +464,18 @@ class SyncRun:
         tells_new = self._has_noted_failures or self._options.dry_run
         return RunReport(
             *(summary, failures, files, ending.error),
-            new_failures=self._tally.new_failures() if tells_new else (),
+            new_failures=self._new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
+            notes=self._leavers.lines(),
         )
+
+    def _new_failures(self) -> list[Failure]:
+        return [*self._tally.new_failures(), *self._leavers.reasons(only_new=True)]
+
+    def _added_counts(self) -> dict[str, JSON]:
+        """Return the counts of what a setting turns on."""
+        return {"leavers": self._leavers.to_json()} if self._settings.on_leave == "clear" else {}
 
     def _summarize(self, outbox: Outbox, ending: _Ending, finished_at: datetime) -> RunSummary:
         sent = self._tally.sent
@@ -450,12 +493,14 @@ class SyncRun:
             counts=self._tally.counts,
             api_calls=self._client.call_count,
             retries=self._client.retry_count,
-            new_failures=self._tally.new_count,
-            known_failures=self._tally.known_count,
+            new_failures=self._tally.new_count + self._leavers.new_count,
+            known_failures=self._tally.known_count + self._leavers.known_count,
             resolved_failures=outbox.resolved_failures,
             users_sent=sent.users,
             sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
             sync=self._settings.sync_name or None,
+            added=self._added_counts(),
+            has_other_failures=self._leavers.has_problems,
         )
 
     def _write_report(

@@ -14,9 +14,13 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
+
+from config.identity import IdentifyBy
 from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
+from state.members import MemberTable
 from state.outbox import Outbox
 from sync.project_check import to_project
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
@@ -40,7 +44,7 @@ class DeliveredRow(NamedTuple):
 class Choice(NamedTuple):
     """The chosen rows, and how many rows were read to find them."""
 
-    rows: Sequence[DeliveredRow]
+    rows: Sequence[DeliveredRow]  # of the query, then users who left and whose flag was cleared
     read_count: int
     ran_out_of_time: bool  # before enough rows were found
 
@@ -66,15 +70,30 @@ def choose_delivered_rows(
         read_count = 0
         with SourceRows(settings, max_seconds=max_seconds) as rows:
             mapping = rows.mapping
+            cleared = _cleared_rows(outbox.members, max_rows, settings.identify_by)
             if not search.candidates:
-                return Choice([], 0, False)
+                return Choice(cleared, 0, False)
             for chunk in rows:
                 read_count += len(chunk)
                 search.add(chunk, mapping)
                 if stop.is_set() or search.is_over:
-                    return Choice(search.found, read_count, False)
+                    return Choice([*search.found, *cleared], read_count, False)
             ran_out_of_time = not rows.is_complete and len(search.found) < max_rows
-        return Choice(search.found, read_count, ran_out_of_time)
+        return Choice([*search.found, *cleared], read_count, ran_out_of_time)
+
+
+def _cleared_rows(
+    members: MemberTable, max_rows: int, identify_by: IdentifyBy
+) -> list[DeliveredRow]:
+    """Return users who left, each with a profile that has the cleared flag alone."""
+    name = "email" if identify_by is IdentifyBy.EMAIL else "userId"
+    rows = []
+    for member, flag, cleared_at in members.choose_cleared(max_rows):
+        profile = orjson.dumps({name: member.identifier, "dataFields": {flag: False}})
+        email = member.identifier if identify_by is IdentifyBy.EMAIL else None
+        record = SyncRecord(member.user_id, email, profile, b"", "", member.identifier)
+        rows.append(DeliveredRow(record, cleared_at, None))
+    return rows
 
 
 class _Search:

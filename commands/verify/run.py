@@ -9,8 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,26 +24,20 @@ from iterable_api.comparison import (
     MissingError,
     event_differences,
     is_unknown_user,
-    lookup_of,
     profile_differences,
 )
 from iterable_api.http import IterableHTTP
-from iterable_api.rate_limiter import RateLimiter, backoff_seconds
 from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from reporting.formatting import counted
+from sync.read_back import THREADS, ReadBack
 from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
-from sync.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-# Iterable allows 100 a second for each endpoint, but delays in the network can bunch requests up.
-READ_RPS = 90.0
-_THREADS = 32  # 100 responses a second at 300 ms each
 _TIMEOUT_SECONDS = (5.0, 15.0)
-_MAX_FAILURES_IN_A_ROW = 20  # then end the round and wait
 
 
 class VerificationError(SyncError):
@@ -286,74 +278,39 @@ def _compare(lookup: _Lookup, response: ApiResponse) -> Finding:
 
 
 class _Reader:
-    """Reads profiles and events from Iterable: worker threads, and a rate limiter per endpoint."""
+    """Reads profiles and events back with the API key of the settings."""
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._address = settings.iterable_api_base_url
-        self._identify_by = settings.identify_by
-        self._stop = stop
-        self._rate_limiters = {kind: RateLimiter(READ_RPS) for kind in RequestKind}
         self._http = IterableHTTP(
             settings.iterable_api_key,
             self._address,
-            connections=_THREADS,
+            connections=THREADS,
             timeout_seconds=_TIMEOUT_SECONDS,
         )
+        self._read_back: ReadBack[_Lookup] = ReadBack(
+            self._http.get,
+            lambda lookup: (lookup.kind, lookup.row.record.identifier),
+            settings.identify_by,
+            stop,
+        )
         self.problem: str | None = None  # of the last response
-        self._pool = WorkerPool("verify", _THREADS)
 
     def close(self) -> None:
         """Start no more requests, and do not wait for those in progress."""
-        self._pool.close()
+        self._read_back.close()
         self._http.close()
 
     def read(self, lookups: Sequence[_Lookup]) -> Iterator[tuple[_Lookup, ApiResponse]]:
-        """Yield the responses in the order of the lookups.
+        """Yield the responses in the order of the lookups, see `ReadBack.read`.
 
-        Ends early when stopped, or when many in a row have failed. Raises VerificationError where
-        the key is refused or the address is not Iterable's API.
+        Raises VerificationError where the key is refused or the address is not Iterable's API.
         """
-        failures_in_a_row = 0
         has_answered = False  # then a firewall's page concerns its own lookup alone
-        futures = [self._pool.submit(self._get, lookup) for lookup in lookups]
-        try:
-            for lookup, future in zip(lookups, futures, strict=True):
-                response = self._result(future)
-                if response is None:
-                    return
-                self.problem = explain_problem(GET_EVENTS, response, self._address)
-                has_answered = has_answered or response.is_from_api
-                verdict = verdict_of(GET_EVENTS, response, api_has_answered=has_answered)
-                if verdict is Verdict.REFUSED:
-                    raise VerificationError(f"Nothing can be read back: {self.problem}")
-                yield lookup, response
-                has_failed = response.status is None or response.status >= 500
-                failures_in_a_row = failures_in_a_row + 1 if has_failed else 0
-                if failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
-                    return
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _result(self, future: Future[ApiResponse | None]) -> ApiResponse | None:
-        """Wait for a response; return None when stopped."""
-        while not self._stop.is_set():
-            try:
-                return future.result(timeout=0.2)
-            except FutureTimeoutError:
-                continue
-        return None
-
-    def _get(self, lookup: _Lookup) -> ApiResponse | None:
-        """Send the request of a lookup, again after each 429; return None when stopped."""
-        identifier = lookup.row.record.identifier
-        rate_limiter = self._rate_limiters[lookup.kind]
-        while rate_limiter.acquire(self._stop.wait):
-            response = self._http.get(*lookup_of(lookup.kind, identifier, self._identify_by))
-            if response.status != 429:
-                return response
-            wait_seconds = response.requested_wait_seconds or 1.0
-            rate_limiter.slow_down(wait_seconds)
-            if self._stop.wait(backoff_seconds(1, wait_seconds)):
-                break
-        return None
+        for lookup, response in self._read_back.read(lookups):
+            self.problem = explain_problem(GET_EVENTS, response, self._address)
+            has_answered = has_answered or response.is_from_api
+            verdict = verdict_of(GET_EVENTS, response, api_has_answered=has_answered)
+            if verdict is Verdict.REFUSED and not is_unknown_user(response):
+                raise VerificationError(f"Nothing can be read back: {self.problem}")
+            yield lookup, response
