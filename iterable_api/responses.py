@@ -21,6 +21,7 @@ USERS_UPDATE = "users/update"
 EVENTS_TRACK = "events/track"
 USERS_BULK_UPDATE = "users/bulkUpdate"
 EVENTS_TRACK_BULK = "events/trackBulk"
+USERS_UPDATE_EMAIL = "users/updateEmail"
 USERS_GET_FIELDS = "users/getFields"
 BULK_ENDPOINTS = frozenset({USERS_BULK_UPDATE, EVENTS_TRACK_BULK})
 

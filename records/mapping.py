@@ -201,6 +201,13 @@ class RowMapping:
             return to_key_of_user_id(to_valid_user_id(row[self._id]))
         return None
 
+    def with_email(self, row: Sequence[Any], email: str) -> Sequence[Any]:
+        """Return a copy of the row with another e-mail."""
+        copy = list(row)
+        if self._email is not None:
+            copy[self._email] = email
+        return copy
+
     def to_record(self, row: Sequence[Any]) -> SyncRecord | InvalidRow:
         """Validate one row and build its payloads."""
         user_id = _to_user_id(row[self._id])

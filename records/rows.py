@@ -61,7 +61,7 @@ class Finished(NamedTuple):
 class RowState(NamedTuple):
     """Everything that decides a row's outcome."""
 
-    kind: str | None  # "unchanged", "invalid" or "duplicate"; None for a row to send
+    kind: str | None  # the outcome, if the requests do not decide it; None for a row to send
     profile_in_place: bool  # an earlier run delivered it
     event_in_place: bool
     update: str | None  # verdict of this run's request, None if it was not made
@@ -71,7 +71,7 @@ class RowState(NamedTuple):
     def is_failure(self) -> bool:
         """Whether the row is invalid or one of its requests failed."""
         failed = (verdict not in (None, Verdict.DELIVERED) for verdict in (self.update, self.event))
-        return self.kind == Outcome.INVALID or any(failed)
+        return self.kind in (Outcome.INVALID, Outcome.TOTAL_FAILURE) or any(failed)
 
     @property
     def outcome(self) -> Outcome:
@@ -100,6 +100,7 @@ class FailureAge(NamedTuple):
 
 FailureAges = Mapping[str, FailureAge]  # by `RequestKind`; of an invalid row by INVALID_ROW
 INVALID_ROW = "row"
+EMAIL_CHANGE = "email_change"  # in the place of a `RequestKind`: a changed address
 
 
 class SettledRow(NamedTuple):
@@ -114,6 +115,7 @@ class SettledRow(NamedTuple):
     event_result: str | None
     settled_at: float | None  # unix seconds
     failure_ages: str | None = None  # JSON of `FailureAges`; None: nothing has failed
+    email_change: str | None = None  # JSON of `records[].email_change`; None: the same address
 
     def ages(self) -> FailureAges:
         """Return how long each failing request has failed."""

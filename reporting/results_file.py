@@ -34,11 +34,15 @@ class ResultsError(SyncError):
 class ResultsFile:
     """The results file of one run, which is written while the run goes on.
 
+    `with_email_changes`: each entry says what became of a changed address.
     Append each row once it is done, in the query's order; `finish` adds the head. After an error
     nothing more is written, and `finish` raises it as ResultsError.
     """
 
-    def __init__(self, folder: Path, started_at: datetime) -> None:
+    def __init__(
+        self, folder: Path, started_at: datetime, *, with_email_changes: bool = False
+    ) -> None:
+        self._with_email_changes = with_email_changes
         self._folder = folder
         self._path = folder / started_at.astimezone().strftime(
             "integration_results_%Y%m%d_%H%M%S.json"
@@ -50,7 +54,9 @@ class ResultsFile:
     def append(self, rows: Sequence[SettledRow], why_not_attempted: str = "") -> None:
         """Write the entries of these rows; `why_not_attempted` is the reason of unsent ones."""
         if self._error is None:
-            lines = b"".join(_to_lines(rows, why_not_attempted))
+            lines = b"".join(
+                _to_lines(rows, why_not_attempted, with_email_changes=self._with_email_changes)
+            )
             try:
                 self._opened().append(lines if self._rows else lines[1:])
             except OSError as error:
@@ -100,7 +106,9 @@ class ResultsFile:
         return self._file
 
 
-def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[bytes]:
+def _to_lines(
+    rows: Iterable[SettledRow], why_not_attempted: str, *, with_email_changes: bool
+) -> Iterator[bytes]:
     """Yield the lines of `records[]`, each with the comma that separates it from the one before."""
     now = iso_time(datetime.now(timezone.utc))
     # A million rows of these two kinds are common, so all but the user is written only once.
@@ -113,11 +121,16 @@ def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[by
             (Outcome.NOT_ATTEMPTED, why_not_attempted),
         )
     }
+    if with_email_changes:
+        usual_ends = {}
     for state, equal_rows in groupby(rows, key=attrgetter("state")):
         end = usual_ends.get(state.outcome)
         for row in equal_rows:
             if end is None:
-                yield b",\n    " + orjson.dumps(_entry(row, why_not_attempted, now))
+                entry = _entry(row, why_not_attempted, now)
+                if with_email_changes:
+                    entry["email_change"] = _as_json(row.email_change)
+                yield b",\n    " + orjson.dumps(entry)
             else:
                 user_id, email = orjson.dumps(row.user_id), orjson.dumps(row.email)
                 yield b',\n    {"user_id":%b,"email":%b%b' % (user_id, email, end)
@@ -125,6 +138,8 @@ def _to_lines(rows: Iterable[SettledRow], why_not_attempted: str) -> Iterator[by
 
 def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
     reason, settled_at = row.reason, row.settled_at
+    if row.state.outcome is Outcome.NOT_ATTEMPTED and reason is None:
+        reason = why_not_attempted
     if row.update_result and not row.event_result and not row.state.event_in_place:
         reason = _why_no_event(row.update_result, why_not_attempted)
     elif row.event_result and not row.update_result and not row.state.profile_in_place:

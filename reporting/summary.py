@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from records.outcomes import COUNT_NAMES, JSON, Outcome, Verdict, iso_time, named_field
-from records.rows import INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
+from records.rows import EMAIL_CHANGE, INVALID_ROW, Failure, RequestKind, SettledRow, common_reason
 from reporting.formatting import counted
 
 SCHEMA_VERSION = 1
@@ -27,7 +27,7 @@ HEAD_KEYS = (
 _FAILED = (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
 _RETRIED = {Verdict.UNAVAILABLE.value, Verdict.REFUSED.value}  # by the next run
 _SHOWN_FAILURES = 5
-_ORDER = {"users/update": 0, "row": 1, "events/track": 2}
+_ORDER = {"users/updateEmail": -1, "users/update": 0, "row": 1, "events/track": 2}
 _Reason = tuple[str, str, str | None]  # endpoint, verdict and code, as in `Failure`
 
 
@@ -178,6 +178,9 @@ def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason, Any]]:
     """Yield the kind of each failure of a row, as in `FailureAges`, its reason and `params`."""
     if row.state.outcome is Outcome.INVALID:
         yield INVALID_ROW, ("row", "invalid", common_reason(row.reason)), None
+    if row.state.outcome is Outcome.TOTAL_FAILURE and row.email_change:
+        change = orjson.loads(row.email_change)
+        yield EMAIL_CHANGE, ("users/updateEmail", "rejected", change["code"]), None
     for kind, endpoint, verdict, result in (
         (RequestKind.PROFILE, "users/update", row.state.update, row.update_result),
         (RequestKind.EVENT, "events/track", row.state.event, row.event_result),

@@ -63,6 +63,13 @@ SCHEMA_STEPS: Sequence[str] = (
     WHERE name = 'profile_settings'
         AND EXISTS (SELECT 1 FROM delivered WHERE profile_at IS NOT NULL);
     """,
+    # Since version 1.4.0: the id under which Iterable has the event of a user who was moved, and a
+    # hash of the row's user id, which tells that an address has changed.
+    """
+    ALTER TABLE delivered ADD COLUMN former_event_id TEXT;
+    ALTER TABLE delivered ADD COLUMN id_hash INTEGER;
+    CREATE INDEX delivered_moved ON delivered (user_key) WHERE former_event_id IS NOT NULL;
+    """,
 )
 
 

@@ -9,22 +9,23 @@ id usually stay: they say that something was delivered once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
+from records.identity import to_key_of_user_id
 from records.rows import RequestKind
 from state.database import state_errors
 from state.outbox_file import IS_NEEDED
 
 _RECORD = {
     RequestKind.PROFILE: """
-        INSERT INTO delivered (user_key, profile_hash, profile_at)
-        SELECT user_key, profile_hash, :at FROM outbox WHERE seq = :seq
-        ON CONFLICT (user_key) DO UPDATE
-        SET profile_hash = excluded.profile_hash, profile_at = excluded.profile_at
+        INSERT INTO delivered (user_key, profile_hash, profile_at, id_hash)
+        SELECT user_key, profile_hash, :at, hash_of_id(user_id) FROM outbox WHERE seq = :seq
+        ON CONFLICT (user_key) DO UPDATE SET profile_hash = excluded.profile_hash,
+            profile_at = excluded.profile_at, id_hash = excluded.id_hash
     """,
     # An e-mail-based project drops the event of a user whom it does not know. So the event of a
     # user whose profile was never delivered stays in doubt.
@@ -36,8 +37,9 @@ _RECORD = {
             ), event_hash, NULL), :settings, event_id, :at
         FROM outbox WHERE seq = :seq
         ON CONFLICT (user_key) DO UPDATE SET event_hash = excluded.event_hash,
-            event_settings = excluded.event_settings, event_id = excluded.event_id,
-            event_at = excluded.event_at
+            event_settings = excluded.event_settings,
+            former_event_id = iif(event_id IS excluded.event_id, former_event_id, NULL),
+            event_id = excluded.event_id, event_at = excluded.event_at
     """,
 }
 # Iterable moves an event to the user for whom its id came last.
@@ -61,6 +63,7 @@ class DeliveredUser(NamedTuple):
     event_settings: int | None  # `RowMapping.event_settings` of the event
     event_id: str | None
     event_at: int | None
+    former_event_id: str | None = None  # of the event in Iterable, where the user was moved
 
 
 class DeliveredTable:
@@ -74,6 +77,7 @@ class DeliveredTable:
         self._path = path
         self._database = database
         self._has_event_ids = False
+        database.create_function("hash_of_id", 1, _hash_of_id, deterministic=True)
 
     def index_event_ids(self) -> None:
         """Make it fast to find an event by its id."""
@@ -153,6 +157,84 @@ class DeliveredTable:
                 self._database.executemany(_FORGET_FORMER_USER, values)
             self._database.executemany(_RECORD[kind], values)
 
+    def has_moved_users(self) -> bool:
+        """Return whether any user's event has another id in Iterable than its row gives."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT 1 FROM delivered WHERE former_event_id IS NOT NULL LIMIT 1"
+            )
+            return found.fetchone() is not None
+
+    def former_event_ids(self, event_ids: Mapping[int, str]) -> dict[int, str]:
+        """Return the id in Iterable of each user's event that has another one; by user key."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT user_key, event_id, former_event_id FROM delivered"
+                " WHERE former_event_id IS NOT NULL"
+                " AND user_key IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(list(event_ids)).decode(),),
+            )
+            return {
+                user_key: former_id
+                for user_key, event_id, former_id in found
+                if event_ids[user_key] == event_id
+            }
+
+    def move(
+        self,
+        former_key: int,
+        user_key: int,
+        *,
+        profile_hash: int | None,
+        event_hash: int | None,
+        event_id: str | None,
+    ) -> None:
+        """Pass what is remembered of a user on to another key: the user has another address.
+
+        The hashes are those to remember now; None: in doubt. `event_id` is the one that follows
+        from the new address; None: the row has another event than the delivered one.
+        """
+        values = {
+            "former": former_key,
+            "new": user_key,
+            "profile_hash": profile_hash,
+            "event_hash": event_hash,
+            "event_id": event_id,
+        }
+        with state_errors(self._path):
+            self._database.execute(
+                "INSERT OR REPLACE INTO delivered (user_key, profile_hash, profile_at, event_hash,"
+                " event_settings, event_id, event_at, former_event_id, id_hash)"
+                " SELECT :new, :profile_hash, profile_at, :event_hash,"
+                " iif(:event_id IS NULL, NULL, event_settings), :event_id,"
+                " iif(:event_id IS NULL, NULL, event_at),"
+                " iif(:event_id IS NULL, NULL, ifnull(former_event_id, event_id)), id_hash"
+                " FROM delivered WHERE user_key = :former",
+                values,
+            )
+            self._database.execute("DELETE FROM delivered WHERE user_key = :former", values)
+
+    def count_changed_emails(self) -> int:
+        """Count rows to send whose user id was delivered under an address that no row has."""
+        if not self.has_users():
+            return 0
+        with state_errors(self._path):
+            new_ids = self._database.execute(
+                "SELECT DISTINCT hash_of_id(user_id) FROM outbox LEFT JOIN delivered"
+                " USING (user_key) WHERE kind IS NULL AND user_id IS NOT NULL"
+                " AND delivered.user_key IS NULL"
+            ).fetchall()
+            if not new_ids:
+                return 0
+            ids = orjson.dumps([each for (each,) in new_ids]).decode()
+            count: int = self._database.execute(
+                "SELECT count(DISTINCT id_hash) FROM delivered"
+                " WHERE id_hash IN (SELECT value FROM json_each(?))"
+                " AND user_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)",
+                (ids,),
+            ).fetchone()[0]
+            return count
+
     def has_users(self) -> bool:
         """Return whether anything was delivered to anybody yet."""
         with state_errors(self._path):
@@ -184,7 +266,8 @@ class DeliveredTable:
             found = self._database.execute(
                 "SELECT user_key, CAST(profile_hash AS INTEGER), CAST(profile_at AS INTEGER),"
                 " CAST(event_hash AS INTEGER), CAST(event_settings AS INTEGER),"
-                " CAST(event_id AS TEXT), CAST(event_at AS INTEGER) FROM delivered"
+                " CAST(event_id AS TEXT), CAST(event_at AS INTEGER),"
+                " CAST(former_event_id AS TEXT) FROM delivered"
                 " WHERE user_key IN (SELECT value FROM json_each(?))",
                 (orjson.dumps(list(user_keys)).decode(),),
             )
@@ -220,3 +303,8 @@ class DeliveredTable:
                 (since, max_users),
             )
             return {user_key: bool(is_recent) for user_key, is_recent in found}
+
+
+def _hash_of_id(user_id: object) -> int | None:
+    """Return a signed 64-bit hash of a row's user id."""
+    return None if user_id is None else to_key_of_user_id(str(user_id))

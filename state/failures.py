@@ -24,7 +24,7 @@ import orjson
 
 from records.identity import to_change_hash
 from records.outcomes import JSON, Verdict
-from records.rows import INVALID_ROW, FailureAge, Finished, RequestKind, common_reason
+from records.rows import EMAIL_CHANGE, INVALID_ROW, FailureAge, Finished, RequestKind, common_reason
 from state.database import state_errors
 from state.held_requests import Failures, HeldRow, KnownFailure, hold_back, to_ages_text
 from state.outbox_file import IS_NEEDED, VERDICT_COLUMN, OutboxRow
@@ -65,6 +65,7 @@ _OPEN = {
         kind.value: f"SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"  # noqa: S608 - our own text
         for kind in RequestKind
     },
+    EMAIL_CHANGE: "SELECT user_key FROM outbox WHERE held = 'move' OR email_change IS NOT NULL",
     INVALID_ROW: "SELECT failure_key FROM outbox WHERE failure_key IS NOT NULL",
 }
 
@@ -300,6 +301,20 @@ class FailureTable:
                     _NOTE_AGE, [{"kind": kind.value, "seq": each.seq} for each in failed]
                 )
         return resolved
+
+    def record_change(self, seq: int, code: str | None, at: int) -> None:
+        """Record that the address of a row's user could not be changed; the caller commits."""
+        self._has_rows = True
+        parameters = {"verdict": "rejected", "http_status": None, "is_final": False, "at": at}
+        row = {"kind": EMAIL_CHANGE, "seq": seq}
+        with state_errors(self._path):
+            self._database.execute(_RECORD, {**parameters, **row, "code": code})
+            self._database.execute(_NOTE_AGE, row)
+
+    def resolve_change(self, user_key: int) -> int:
+        """Forget such a failure; return 1 if the user has none left. The caller commits."""
+        with state_errors(self._path):
+            return self._resolve(EMAIL_CHANGE, f"IN ({int(user_key)})")
 
     def _to_parameters(self, finished: Finished) -> JSON:
         result = finished.result

@@ -23,7 +23,7 @@ import orjson
 from config.identity import IdentifyBy
 from records.identity import RowKey
 from records.mapping import PROFILE_FLAG, InvalidRow, RowMapping
-from records.outcomes import CallResult
+from records.outcomes import CallResult, Verdict
 from records.rows import (
     SHARED_EVENT_ID,
     Finished,
@@ -41,12 +41,13 @@ from state.database import (
 )
 from state.delivered import IS_KNOWN, DeliveredTable, Hashes
 from state.delivered_samples import DeliveredSample, DeliveredSamples
+from state.email_changes import EmailChange, EmailChangeTable
 from state.failures import FailureTable
 from state.history import RunHistory
 from state.leavers import ClearingQueue, begin_clearing
 from state.mapping_settings import MappingSettings
 from state.mass_rejections import MAX_NOTED_USERS, MassRejectionMemory
-from state.members import Leaver, MemberTable
+from state.members import Leaver, Member, MemberTable
 from state.outbox_file import (
     IS_SENT,
     Held,
@@ -73,7 +74,8 @@ _EVENT_NEEDS_PROFILE = (
     f" WHERE delivered.user_key = outbox.user_key AND {IS_KNOWN})"
 )
 _TO_SEND = (
-    "kind IS NULL AND held IS NOT 'row' AND (update_verdict IS NULL OR held = 'profile')"
+    "kind IS NULL AND held IS NOT 'row' AND held IS NOT 'move'"
+    " AND (update_verdict IS NULL OR held = 'profile')"
     " AND (event_verdict IS NULL OR held = 'event')"
 )
 
@@ -135,6 +137,7 @@ class Outbox:
         self.delivered = DeliveredTable(path, self._database)
         self.failures = FailureTable(path, self._database)
         self.members = MemberTable(path, self._database)
+        self.email_changes = EmailChangeTable(path, self._database, self.members)
         self.history = RunHistory(path, self._database)
         self._remembered = RememberedTable(path, self._database)
         self.mass_rejections = MassRejectionMemory(self._remembered, self._database)
@@ -152,6 +155,7 @@ class Outbox:
         # Kinds of which the note stays as it is if all rows that were tried first are rejected.
         self._keeps_note: set[RequestKind] = set()
         self._has_noted_mapping = False
+        self._has_moved_users = False  # see `DeliveredTable.has_moved_users`
 
     def close(self) -> None:
         """Close the file."""
@@ -185,6 +189,8 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             self._database.execute("DELETE FROM outbox")
             self._database.execute("DELETE FROM named_users")
+            self.email_changes.clear_read()
+            self._has_moved_users = self.delivered.has_moved_users()
             if not self._is_read_only:
                 self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
@@ -260,13 +266,32 @@ class Outbox:
         ]
         if self.members.exists:
             self._note_named_users(rows, first_seq, changed, mapping)
+        if self._has_moved_users:
+            changed = self._with_former_event_ids(changed)
         changed, held = self.failures.hold_back(
             changed, self.delivered.find_known if mapping.event_needs_profile else None
         )
+        if self.email_changes.exists:
+            self.email_changes.take(rows, first_seq, changed, mapping)
         self._insert(_INSERT_ROW, _ROW, changed)
         self.failures.note_held(held)
         held_rows = sum(row.held == Held.ROW for row in held)
         return sum(row.kind is None for row in changed) > held_rows
+
+    def _with_former_event_ids(self, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
+        """Give events of users who were moved the id that Iterable has."""
+        event_ids = {
+            row.user_key: row.event_id
+            for row in rows
+            if row.event is not None and row.user_key is not None and row.event_id is not None
+        }
+        former_ids = self.delivered.former_event_ids(event_ids)
+        return [
+            row._replace(event=with_id(row.event, former_ids[row.user_key]))
+            if row.event is not None and row.user_key in former_ids
+            else row
+            for row in rows
+        ]
 
     def _note_named_users(
         self,
@@ -400,6 +425,7 @@ class Outbox:
         is_project_proven: bool = True,
         is_complete_read: bool = False,
         keeps_members: bool = False,
+        moves_users: bool = False,
     ) -> None:
         """Prepare the memory for the first request, in one transaction.
 
@@ -407,7 +433,8 @@ class Outbox:
         project with a new key is not proven to be the noted one, so is everything else.
         `project` is noted: at once where only its key is new, else with the first delivery.
         After a complete read the failures of rows that it lacks are dropped. With `keeps_members`
-        it is noted who is in Iterable; without it, what was noted is removed.
+        it is noted who is in Iterable, and with `moves_users` under which address; without them,
+        what was noted is removed.
         """
         mapping = self._mapping
         assert mapping is not None  # noqa: S101 - `fill` sets it
@@ -422,6 +449,7 @@ class Outbox:
                 self.delivered.doubt_everything()
                 self.mapping_settings.forget_delivered_profile()
             self.members.keep(keeps_members)
+            self.email_changes.keep(moves_users)
             if keeps_members:
                 self.members.note_present(
                     by_email=mapping.identify_by is IdentifyBy.EMAIL,
@@ -555,6 +583,150 @@ class Outbox:
         """Forget that the last run ended a kind of request: the rows that were tried passed."""
         self.mass_rejections.forget(kind)
 
+    # Changed addresses
+
+    def leave_out(self, seqs: Sequence[int], reason: str) -> None:
+        """Let these rows end without a request, as not attempted."""
+        self._settle_rows(seqs, "not_attempted", reason)
+
+    def hold_for_moves(self, seqs: Sequence[int]) -> None:
+        """Let these rows wait until their user has the new address in Iterable."""
+        with state_errors(self.path), self._transaction():
+            self._database.execute(
+                f"UPDATE outbox SET held = '{Held.MOVE.value}', kind = NULL"  # noqa: S608
+                " WHERE seq IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(seqs).decode(),),
+            )
+
+    def fail_change(self, seq: int, code: str, reason: str) -> None:
+        """Let a row fail because its user cannot be moved."""
+        with state_errors(self.path), self._transaction():
+            self._fail_change(seq, code, reason)
+
+    def note_moves(self, changes: Sequence[EmailChange], at: float) -> None:
+        """Note moves that are about to be made, on the disk on return."""
+        with self._own_transaction():
+            self.email_changes.note(changes, at)
+
+    def settle_move(
+        self,
+        change: EmailChange,
+        outcome: str,
+        call: CallResult,
+        at: float,
+        *,
+        may_be_new: bool,
+    ) -> bool:
+        """Record what became of a move, and return whether its row still needs a request.
+
+        `outcome` is a `MoveOutcome`; `at` is when the attempt was made. With `may_be_new` the
+        profile has to be sent whatever is remembered.
+        """
+        entry = {
+            "from": change.former_email,
+            "outcome": outcome,
+            "code": call.code,
+            "http_status": call.http_status,
+        }
+        with self._own_transaction():
+            self._database.execute(
+                "UPDATE outbox SET email_change = ?, settled_at = ?, held = NULL WHERE seq = ?",
+                (orjson.dumps(entry).decode(), at, change.seq),
+            )
+            if outcome == "failed":
+                if call.verdict is Verdict.REJECTED:
+                    self.email_changes.forget(change)
+                reason = f"the user could not be moved to the new address: {call.code}"
+                self._fail_change(change.seq, call.code, reason)
+                return False
+            self.resolved_failures += self.failures.resolve_change(change.user_key)
+            self.email_changes.settle(change, at)
+            new = Member(change.user_key, change.user_id, change.email)
+            if outcome == "already_there":  # the former address stays, as that of nobody's row
+                self.members.forget_user_id(change.former_key)
+            else:
+                self.members.remove(change.former_key)
+            self.members.put(new, PROFILE_FLAG)
+            if outcome == "moved":
+                self._move_memory(change, may_be_new=may_be_new)
+            needs_request: bool = self._database.execute(
+                "SELECT profile IS NOT NULL OR event IS NOT NULL FROM outbox WHERE seq = ?",
+                (change.seq,),
+            ).fetchone()[0]
+            if not needs_request:
+                self._database.execute(
+                    "UPDATE outbox SET kind = 'successful' WHERE seq = ?", (change.seq,)
+                )
+        return bool(needs_request)
+
+    def _move_memory(self, change: EmailChange, *, may_be_new: bool) -> None:
+        """Let the new address have what is remembered; drop requests that are not needed."""
+        former = self.delivered.find([change.former_key]).get(change.former_key)
+        if former is None or self._mapping is None:
+            return
+        profile_hash, event_hash, event_id, event = self._database.execute(
+            "SELECT profile_hash, event_hash, event_id, event FROM outbox WHERE seq = ?",
+            (change.seq,),
+        ).fetchone()
+        is_same_profile = not may_be_new and former.profile_hash == change.profile_hash
+        is_same_event = former.event_id is not None and former.event_id == change.event_id
+        is_event_kept = is_same_event and (
+            former.event_hash == change.event_hash
+            or (
+                former.event_hash is not None
+                and former.event_settings != self._mapping.event_settings
+            )
+        )
+        self.delivered.move(
+            change.former_key,
+            change.user_key,
+            profile_hash=profile_hash if is_same_profile else None,
+            event_hash=event_hash if is_event_kept else None,
+            event_id=event_id if is_same_event else None,
+        )
+        if is_same_profile:
+            self._database.execute("UPDATE outbox SET profile = NULL WHERE seq = ?", (change.seq,))
+        if is_same_event:
+            former_id = former.former_event_id or former.event_id
+            new_event = None if is_event_kept or event is None else with_id(event, former_id)
+            self._database.execute(
+                "UPDATE outbox SET event = ? WHERE seq = ?", (new_event, change.seq)
+            )
+
+    def rows_of(self, seqs: Sequence[int]) -> list[PendingRow]:
+        """Return these rows, in the query's order, with the requests that they still need."""
+        with state_errors(self.path), self._transaction():
+            self._require_ours()
+            chosen = orjson.dumps(seqs).decode()
+            self._database.execute(
+                "UPDATE outbox SET held = NULL WHERE held = 'move'"
+                " AND seq IN (SELECT value FROM json_each(?))",
+                (chosen,),
+            )
+            found = self._database.execute(
+                f"SELECT {self._pending_columns} FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+                " AND seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (chosen,),
+            )
+            return [PendingRow._make(row) for row in found]
+
+    def _settle_rows(self, seqs: Sequence[int], kind: str, reason: str) -> None:
+        with state_errors(self.path), self._transaction():
+            self._database.execute(
+                "UPDATE outbox SET kind = ?, reason = ?"
+                " WHERE seq IN (SELECT value FROM json_each(?))",
+                (kind, reason, orjson.dumps(seqs).decode()),
+            )
+
+    def _fail_change(self, seq: int, code: str | None, reason: str) -> None:
+        entry = {"from": None, "outcome": "failed", "code": code, "http_status": None}
+        self._database.execute(
+            "UPDATE outbox SET kind = 'total_failure', reason = ?,"
+            " email_change = ifnull(email_change, ?) WHERE seq = ?",
+            (reason, orjson.dumps(entry).decode(), seq),
+        )
+        self.failures.record_change(seq, code, int(time.time()))
+
     # Users who left
 
     def find_leavers(self) -> list[Leaver]:
@@ -655,7 +827,7 @@ class Outbox:
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at, failure_ages FROM outbox"
+                " event_result, settled_at, failure_ages, email_change FROM outbox"
                 " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )
@@ -694,6 +866,11 @@ class Outbox:
 
 def _to_text(result: CallResult) -> str:
     return orjson.dumps(result.to_json()).decode()
+
+
+def with_id(event: bytes, event_id: str | None) -> bytes:
+    """Return the body of an event with another id."""
+    return orjson.dumps({**orjson.loads(event), "id": event_id})
 
 
 def _to_outbox_row(

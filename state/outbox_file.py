@@ -22,7 +22,7 @@ _TABLE = """ outbox (  -- one row per row of the query
     seq INTEGER PRIMARY KEY,
     user_id, email TEXT, user_key INTEGER, event_at INTEGER, tie_breaker INTEGER,
     profile_hash INTEGER, event_hash INTEGER,
-    kind TEXT, reason TEXT,  -- kind: unchanged, invalid, duplicate; NULL: to be sent
+    kind TEXT, reason TEXT,  -- kind: the outcome, if no request decides it; NULL: to be sent
     profile BLOB, event BLOB,  -- NULL: this request is not needed
     event_id TEXT,
     is_event_kept INTEGER,  -- the event differs from the delivered one only by the settings
@@ -31,10 +31,16 @@ _TABLE = """ outbox (  -- one row per row of the query
     settled_at REAL,
     held TEXT,  -- `Held`; NULL: nothing is held back
     failure_key INTEGER,  -- of an invalid row, see state/failures.py
-    failure_ages TEXT  -- JSON of `records.rows.FailureAges`; NULL: nothing has failed
+    failure_ages TEXT,  -- JSON of `records.rows.FailureAges`; NULL: nothing has failed
+    email_change TEXT  -- JSON of `records[].email_change`; NULL: the address is the same
 )"""
 # User keys that invalid rows name. Beside the outbox, whose rows with one key are duplicates.
 _NAMED_USERS = "named_users (user_key INTEGER PRIMARY KEY)"
+# Rows whose user had another address, see `state.email_changes.EmailChange`.
+_EMAIL_CHANGES = """ email_changes (
+    seq INTEGER PRIMARY KEY, user_id TEXT, user_key INTEGER, email TEXT, former_key INTEGER,
+    former_email TEXT, profile_hash INTEGER, event_hash INTEGER, event_id TEXT
+)"""
 # The column of a request's verdict, and the condition that a row needs the request, which may be
 # held back.
 VERDICT_COLUMN: Mapping[RequestKind, str] = {
@@ -52,14 +58,15 @@ _PAGE_BYTES = 16_384  # a fifth less CPU time than with SQLite's usual 4,096
 
 
 class Held(str, Enum):
-    """What is not sent of a row because Iterable has rejected it before.
+    """What is not sent of a row, in most cases because Iterable has rejected it before.
 
-    Its verdict is in the outbox from the start.
+    The verdict of what was rejected is in the outbox from the start.
     """
 
     PROFILE = "profile"
     EVENT = "event"
     ROW = "row"  # nothing is sent
+    MOVE = "move"  # nothing is sent until the user has the row's address in Iterable
 
 
 class OutboxRow(NamedTuple):
@@ -97,12 +104,14 @@ def attach_outbox(database: sqlite3.Connection, state_file: Path) -> None:
             database.execute(f"PRAGMA run.{setting}")
         database.execute(f"CREATE TABLE run.{_TABLE}")
         database.execute(f"CREATE TABLE run.{_NAMED_USERS}")
+        database.execute(f"CREATE TABLE run.{_EMAIL_CHANGES}")
 
 
 def create_temporary_outbox(database: sqlite3.Connection) -> None:
     """Create the tables in SQLite's temporary file, for a connection that may not write."""
     database.execute(f"CREATE TEMP TABLE {_TABLE}")
     database.execute(f"CREATE TEMP TABLE {_NAMED_USERS}")
+    database.execute(f"CREATE TEMP TABLE {_EMAIL_CHANGES}")
 
 
 def release_free_pages(database: sqlite3.Connection) -> None:

@@ -6,14 +6,23 @@ import logging
 from collections.abc import Iterator
 
 from config.settings import Settings
+from reporting.formatting import counted
 from state.outbox import FillSummary
 from sync.changed_settings import changed_profiles_text, kept_events_text
 
 
 def announcements(
-    settings: Settings, filled: FillSummary, run_id: str, *, is_dry_run: bool
+    settings: Settings,
+    filled: FillSummary,
+    run_id: str,
+    *,
+    is_dry_run: bool,
+    changed_emails: int = 0,
 ) -> Iterator[tuple[int, str]]:
-    """Yield the level and the text of each line."""
+    """Yield the level and the text of each line.
+
+    `changed_emails` is the number of users who have another address than in an earlier run.
+    """
     mode = "dry run" if is_dry_run else f"{settings.sync_mode} mode"
     name = f"{settings.sync_name}, " if settings.sync_name else ""
     yield (
@@ -26,6 +35,13 @@ def announcements(
             f"The query returned nothing for the last {settings.engagement_window_days:g} days: "
             f"check the plan and the pages in {settings.query_file.name}, and "
             "ENGAGEMENT_WINDOW_DAYS.",
+        )
+    if changed_emails:
+        yield (
+            logging.WARNING,
+            f"{counted(changed_emails, 'user')} with another e-mail address than before: each "
+            "becomes a second user in Iterable, and the former one stays. EMAIL_CHANGES=move would "
+            "give the former one the new address.",
         )
     if filled.changed_by_settings:
         yield logging.WARNING, changed_profiles_text(filled)

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
+from math import ceil
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ from iterable_api.responses import NO_API_RESPONSE
 from iterable_client import IterableClient
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind, Rows
+from state.email_changes import EmailChange
+from sync.email_changes import EmailMover, Moved
 from sync.mass_rejection import MassRejection, RejectionGuard
 from sync.worker_pool import WorkerPool
 
@@ -170,6 +173,7 @@ class Dispatcher:
         stop: threading.Event,
         *,
         event_delay_seconds: float = 0.0,
+        moves: EmailMover | None = None,
         on_progress: Callable[[Sequence[CallReport], int], None] = lambda _calls, _rows_done: None,
         on_recorded: Callable[[int], None] = lambda _seq: None,
     ) -> None:
@@ -177,10 +181,13 @@ class Dispatcher:
         self._sender = sender
         self._stop = stop
         self._event_delay_seconds = event_delay_seconds
+        self._moves = moves
+        self._due_rows: list[tuple[float, int]] = []  # a heap: due time and seq of moved rows
+        self._moved: set[int] = set()  # rows that are open until all their requests are done
         self._on_progress = on_progress
         self._on_recorded = on_recorded
         self._pool = WorkerPool("delivery", sender.max_in_flight)
-        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Asked | Failed] = (
+        self._reports: SimpleQueue[CallReport | DelayedEvents | Done | Moved | Asked | Failed] = (
             SimpleQueue()
         )
         self._in_flight = 0
@@ -207,6 +214,7 @@ class Dispatcher:
     def run(self) -> None:
         """Send all pending rows; return early if `stop` is set. Raises RunAborted."""
         try:
+            self._open_moves()
             self._try_first()
             units = self._sender.units(self._sender.guard.wanted(self._outbox.pending()))
             self._send_alone(units)
@@ -264,16 +272,91 @@ class Dispatcher:
         unit = next(units, None)
         while not self._stop.is_set():
             self._start_delayed_events()
+            self._start_moves()
+            self._start_due_rows()
             while unit is not None and self._may_start(unit):
                 self._start(unit)
                 unit = next(units, None)
-            is_delayed = self._delayed and not self._is_trying_first
+            is_delayed = not self._is_trying_first and (self._delayed or self._has_moves)
             if unit is None and not self._in_flight and not is_delayed:
                 if not self._blocked:
                     return
                 self._ask_iterable()
             time.sleep(_TICK_SECONDS)
             self._check_reports()
+
+    # Users who get another address before their row is sent
+
+    def _open_moves(self) -> None:
+        if self._moves is not None:
+            waiting = self._moves.waiting
+            self._moved.update(self._moves.seqs, (seq for seq, _seconds in waiting))
+            for seq in self._moved:
+                self._open.add(seq)
+            for seq, seconds in waiting:
+                self._add_due_row(seq, seconds)
+
+    @property
+    def _has_moves(self) -> bool:
+        return bool(self._due_rows) or (self._moves is not None and not self._moves.is_over)
+
+    def _start_moves(self) -> None:
+        if self._moves is None or self._is_trying_first:
+            return
+        for change in self._moves.next_moves(is_alone=not self._has_verdict):
+            self._in_flight += 1
+            if (why := self._moves.why_blocked(change)) is not None:
+                self._reports.put(self._moves.blocked(change, why))
+            else:
+                self._pool.start(self._move, self._moves, change, then=self._reports.put)
+
+    @staticmethod
+    def _move(moves: EmailMover, change: EmailChange) -> Moved | Failed:
+        try:
+            return moves.send(change)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            return Failed(error)
+
+    def _settle_move(self, moves: EmailMover, moved: Moved) -> RunAborted | None:
+        self._in_flight -= 1
+        seq = moved.change.seq
+        seconds = moves.settle(moved)
+        if seconds is None:
+            self._rows_done += moved.call.has_verdict
+            if moved.call.has_verdict:
+                self._close_moved(seq)
+        else:
+            self._add_due_row(seq, seconds)
+        self._has_verdict |= not moved.call.is_blocked
+        return self._reason_to_abort(moved.call)
+
+    def _add_due_row(self, seq: int, seconds: float) -> None:
+        """Let a row start so long from now, with those that are due shortly before it."""
+        together = self._moves.together_seconds if self._moves is not None else 0.0
+        due_at = time.monotonic() + seconds
+        if together:
+            due_at = ceil(due_at / together) * together
+        heappush(self._due_rows, (due_at, seq))
+
+    def _start_due_rows(self) -> None:
+        if self._is_trying_first or self._in_flight >= self._sender.max_in_flight:
+            return
+        seqs = []
+        while self._due_rows and self._due_rows[0][0] <= time.monotonic():
+            seqs.append(heappop(self._due_rows)[1])
+        if not seqs or self._moves is None:
+            return
+        rows = list(self._sender.guard.wanted(iter(self._moves.rows_of(seqs))))
+        for unit in self._sender.units(iter(rows)):
+            self._start(unit, is_delayed=True)
+        for seq in set(seqs) - {row.seq for row in rows}:  # its requests have ended
+            self._rows_done += 1
+            self._close_moved(seq)
+
+    def _close_moved(self, seq: int) -> None:
+        if seq in self._moved:
+            self._moved.discard(seq)
+            self._open.remove(seq)
 
     def _may_start(self, unit: Rows) -> bool:
         """Return whether to start another unit: few of them may wait for their permit."""
@@ -378,6 +461,8 @@ class Dispatcher:
             if isinstance(report, Done):
                 self._in_flight -= 1
                 self._open.remove(report.unit[0].seq)
+                for row in report.unit if self._moved else ():
+                    self._close_moved(row.seq)
                 self._rows_done += len(report.unit) * report.is_sent
             elif isinstance(report, Failed):
                 self._in_flight -= 1
@@ -387,6 +472,10 @@ class Dispatcher:
                 has_answered = self._sender.client.has_api_answered
                 if self._blocked and not has_answered and not self._stop.is_set():
                     problem = problem or self._all_blocked()
+            elif isinstance(report, Moved):
+                if self._moves is not None:
+                    reason = self._settle_move(self._moves, report)
+                    problem = problem or reason
             elif isinstance(report, CallReport):
                 reason = self._judge(report)
                 problem = problem or reason

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 
+from config.identity import IdentifyBy
 from config.settings import Settings
 from db_connection import SourceError
 from errors import ConfigError
@@ -35,6 +36,13 @@ from sync.announcement import announcements
 from sync.bulk import BulkSender
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
+from sync.email_changes import (
+    SETTLE_SECONDS,
+    EmailChangeReport,
+    EmailMover,
+    find_plan,
+    prepare_moves,
+)
 from sync.field_types import FieldTypesError, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
 from sync.leavers import Clearing, LeaverReport, announce, why_held_back
@@ -144,6 +152,7 @@ class SyncRun:
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         clock: Callable[[], float] = time.monotonic,
         to_client: Callable[..., IterableClient] = IterableClient,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -159,7 +168,11 @@ class SyncRun:
         self._plan: list[str] = []
         self._tally = RunTally()
         self._leavers = LeaverReport()
-        self._results = ResultsFile(settings.results_dir, self._started_at)
+        self._email_changes = EmailChangeReport()
+        self._settle_seconds = settle_seconds  # between a move and the user's other requests
+        self._results = ResultsFile(
+            settings.results_dir, self._started_at, with_email_changes=self._moves_users
+        )
         self._project = to_project(settings)
         self._rejection_guard = RejectionGuard(settings.max_rejected_percent)
         self._row_count_guard = RowCountGuard(
@@ -186,6 +199,10 @@ class SyncRun:
         )
         self._field_types = FieldTypesRequest(self._client.get)
         self._is_new_mapping = False  # whether these settings have not delivered any profile yet
+
+    @property
+    def _moves_users(self) -> bool:
+        return self._settings.email_changes == "move"
 
     def execute(self) -> RunReport:
         """Run all phases and return how the run ended.
@@ -226,7 +243,7 @@ class SyncRun:
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._rows_read = filled.total
             self._row_count_guard.check(filled.total, outbox.history, self._started_at)
-            self._announce(filled)
+            self._announce(outbox, filled)
             if self._options.dry_run:
                 self._show_plan(outbox, filled)
             else:
@@ -243,6 +260,9 @@ class SyncRun:
     def _show_plan(self, outbox: Outbox, filled: FillSummary) -> None:
         """Note what a run would send; with a limit, print the bodies, too."""
         self._stop.ends_at_once = False
+        if self._moves_users and self._options.is_complete_read:
+            plan = find_plan(outbox, self._started_at.timestamp())
+            self._email_changes.would_be_moved = len(plan.moves)
         self._plan = plan_lines(
             self._settings,
             *outbox.count_requests(),
@@ -268,15 +288,34 @@ class SyncRun:
         self._stop.ends_at_once = False
         if not self._stop.event.is_set():
             leavers = self._find_leavers(outbox, filled.total)
+            moves = self._prepare_moves(outbox)
             outbox.begin_delivery(
                 self._project,
                 is_project_proven=is_proven,
                 is_complete_read=self._options.is_complete_read,
                 keeps_members=self._settings.keeps_members,
+                moves_users=self._moves_users,
             )
             self._has_noted_failures = True
-            self._deliver(outbox, filled.to_send)
+            self._deliver(outbox, filled.to_send, moves)
             self._clear(outbox, leavers)
+
+    def _prepare_moves(self, outbox: Outbox) -> EmailMover | None:
+        """Return the moves of users whose address has changed; None where there are none."""
+        if not self._moves_users:
+            return None
+        plan = prepare_moves(
+            outbox, self._email_changes, is_complete_read=self._options.is_complete_read
+        )
+        if not plan.moves and not plan.waiting:
+            return None
+        return EmailMover(
+            plan,
+            outbox,
+            self._client,
+            self._email_changes,
+            settle_seconds=self._settle_seconds,
+        )
 
     def _find_leavers(self, outbox: Outbox, row_count: int) -> list[Leaver]:
         """Return the users who left and are to be cleared; only a complete read shows them."""
@@ -369,14 +408,22 @@ class SyncRun:
                 found = compare(outbox.waiting_profiles(), types)
                 report(found, is_ignored=self._options.ignore_guards)
 
-    def _announce(self, filled: FillSummary) -> None:
+    def _announce(self, outbox: Outbox, filled: FillSummary) -> None:
+        changed_emails = 0
+        by_email = self._settings.identify_by is IdentifyBy.EMAIL
+        if by_email and not self._moves_users and self._options.is_complete_read:
+            changed_emails = outbox.delivered.count_changed_emails()
         lines = announcements(
-            self._settings, filled, self._run_id, is_dry_run=self._options.dry_run
+            self._settings,
+            filled,
+            self._run_id,
+            is_dry_run=self._options.dry_run,
+            changed_emails=changed_emails,
         )
         for level, text in lines:
             logger.log(level, "%s", text)
 
-    def _deliver(self, outbox: Outbox, rows_to_send: int) -> None:
+    def _deliver(self, outbox: Outbox, rows_to_send: int, moves: EmailMover | None) -> None:
         settings = self._settings
         sender = self._to_sender(self._rejection_guard)
         self._progress = Progress(
@@ -393,6 +440,7 @@ class SyncRun:
                     sender,
                     self._stop.event,
                     event_delay_seconds=settings.event_delay_seconds,
+                    moves=moves,
                     on_progress=self._progress.advance,
                     on_recorded=lambda seq: self._note(
                         outbox.take_settled(seq, _ROWS_AT_ONCE), self._why_left_out
@@ -467,7 +515,7 @@ class SyncRun:
             new_failures=self._new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
-            notes=self._leavers.lines(),
+            notes=[*self._email_changes.lines(), *self._leavers.lines()],
         )
 
     def _new_failures(self) -> list[Failure]:
@@ -475,7 +523,12 @@ class SyncRun:
 
     def _added_counts(self) -> dict[str, JSON]:
         """Return the counts of what a setting turns on."""
-        return {"leavers": self._leavers.to_json()} if self._settings.on_leave == "clear" else {}
+        counts = {}
+        if self._moves_users:
+            counts["email_changes"] = self._email_changes.to_json()
+        if self._settings.on_leave == "clear":
+            counts["leavers"] = self._leavers.to_json()
+        return counts
 
     def _summarize(self, outbox: Outbox, ending: _Ending, finished_at: datetime) -> RunSummary:
         sent = self._tally.sent

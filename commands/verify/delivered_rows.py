@@ -21,7 +21,7 @@ from config.settings import Settings
 from records.mapping import InvalidRow, RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.members import MemberTable
-from state.outbox import Outbox
+from state.outbox import Outbox, with_id
 from sync.project_check import to_project
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
 
@@ -161,4 +161,6 @@ class _Search:
                 continue
             record = mapping.to_record(row)
             if not isinstance(record, InvalidRow):
+                if user.former_event_id and user.event_id == record.event_id:
+                    record = record._replace(event=with_id(record.event, user.former_event_id))
                 yield key.user_key, DeliveredRow(record, profile_at, event_at)

@@ -37,6 +37,7 @@ class Runs:
     settings: dict[str, str]
     payloads: list[tuple[str, bytes]] = field(default_factory=list)
     to_client: Callable[..., IterableClient] = IterableClient
+    settle_seconds: float = 0.5  # instead of a minute
 
     @classmethod
     def between(
@@ -68,6 +69,7 @@ class Runs:
             stop or StopSignal(),
             show_payload=lambda endpoint, body: self.payloads.append((endpoint, body)),
             to_client=self.to_client,
+            settle_seconds=self.settle_seconds,
         ).execute()
 
     def note_mapping(self) -> None:

@@ -1,0 +1,212 @@
+"""Changed e-mail addresses: which users are to be moved, and what was already tried.
+
+Two tables. `noted_moves`, in the state file, has an entry for each user whose address was or may be
+changed in Iterable, from before the attempt on; it holds addresses, so it exists only with
+`EMAIL_CHANGES=move`. `email_changes`, in the file of the outbox, has the rows of this read whose
+user had another address.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from records.mapping import InvalidRow, RowMapping
+from state.database import state_errors
+from state.members import Member, MemberTable
+from state.optional_tables import keep_table
+from state.outbox_file import OutboxRow
+
+_NOTED_MOVES = """noted_moves (
+    user_id TEXT PRIMARY KEY, former_key INTEGER, new_key INTEGER, new_email TEXT,
+    attempted_at REAL, is_settled INTEGER
+)"""
+
+
+class EmailChange(NamedTuple):
+    """A row whose user had another address in the last delivery."""
+
+    seq: int
+    user_id: str
+    user_key: int  # of the row's address
+    email: str
+    former_key: int
+    former_email: str
+    # Of this row with the former address: what `delivered` has where nothing else has changed.
+    profile_hash: int | None
+    event_hash: int | None
+    event_id: str | None
+    is_noted: bool = False  # an earlier run may have made this move
+    tried_email: str | None = None  # to which an earlier run may have moved the user instead
+
+
+class NotedMove(NamedTuple):
+    """An attempt to change a user's address. `attempted_at` is in unix seconds."""
+
+    user_id: str
+    former_key: int
+    new_key: int
+    new_email: str
+    attempted_at: float
+    is_settled: bool  # the result was recorded
+
+
+class EmailChangeTable:
+    """Both tables. Raises StateError. The caller commits."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection, members: MemberTable) -> None:
+        self._path = path
+        self._database = database
+        self._members = members
+        with state_errors(path):
+            found = database.execute(
+                "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = 'noted_moves'"
+            )
+            self.exists = found.fetchone() is not None
+
+    def keep(self, is_wanted: bool) -> None:
+        """Create the table of noted moves if the settings ask for it; if not, remove it."""
+        with state_errors(self._path):
+            keep_table(self._database, _NOTED_MOVES, is_wanted=is_wanted)
+        self.exists = is_wanted
+
+    def clear_read(self) -> None:
+        """Forget the rows of the last read."""
+        self._database.execute("DELETE FROM email_changes")
+
+    def take(
+        self,
+        rows: Sequence[Sequence[Any]],
+        first_seq: int,
+        outbox_rows: Sequence[OutboxRow],
+        mapping: RowMapping,
+    ) -> None:
+        """Note those rows to send whose user id was delivered under one other address only."""
+        waiting = {
+            str(row.user_id): row
+            for row in outbox_rows
+            if row.kind is None and row.user_id is not None and row.user_key is not None
+        }
+        changes = []
+        for user_id, members in self._members.of_user_ids(waiting).items():
+            row = waiting[user_id]
+            if len(members) == 1 and members[0].user_key != row.user_key:
+                former = mapping.with_email(rows[row.seq - first_seq], members[0].identifier)
+                changes.append(_to_change(row, members[0], former, mapping))
+        self._database.executemany(
+            "INSERT INTO email_changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [change[:9] for change in changes if change is not None],
+        )
+
+    def found(self) -> list[EmailChange]:
+        """Return the changes of this read, in its order; call it after the duplicates are marked.
+
+        A user whom an earlier run may have moved counts as changed wherever the row's address is
+        not the one of that attempt.
+        """
+        with state_errors(self._path):
+            rows = self._database.execute(
+                "SELECT email_changes.* FROM email_changes JOIN outbox USING (seq)"
+                " WHERE outbox.kind IS NULL AND outbox.held IS NULL ORDER BY seq"
+            ).fetchall()
+            changes = {row[0]: EmailChange(*row) for row in rows}
+            if not self.exists:
+                return list(changes.values())
+            uncertain = self._database.execute(
+                "SELECT seq, noted_moves.user_id, user_key, email, former_key, new_key, new_email"
+                " FROM noted_moves JOIN outbox"
+                " ON CAST(outbox.user_id AS TEXT) = noted_moves.user_id"
+                " WHERE NOT is_settled AND (kind IS NULL OR kind = 'unchanged') AND held IS NULL"
+            ).fetchall()
+        for seq, user_id, user_key, email, _former_key, new_key, new_email in uncertain:
+            change = changes.get(seq)
+            if change is None and user_key != new_key:  # it is back at the former address
+                changes[seq] = EmailChange(
+                    *(seq, user_id, user_key, email, new_key, new_email, None, None, None),
+                    is_noted=True,
+                )
+            elif change is not None:
+                tried = None if user_key == new_key else new_email
+                changes[seq] = change._replace(is_noted=True, tried_email=tried)
+        return [changes[seq] for seq in sorted(changes)]
+
+    def shared_user_ids(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those user ids that several rows of this read have."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT CAST(user_id AS TEXT) AS id FROM outbox"
+                " WHERE id IN (SELECT value FROM json_each(?)) GROUP BY id HAVING count(*) > 1",
+                (orjson.dumps(user_ids).decode(),),
+            )
+            return {user_id for (user_id,) in found}
+
+    def rows_named(self, user_keys: Sequence[int]) -> dict[int, list[int | None]]:
+        """Return, by user key, the `seq` of the rows that name it; None stands for invalid rows."""
+        keys = orjson.dumps(user_keys).decode()
+        found: dict[int, list[int | None]] = {}
+        with state_errors(self._path):
+            for user_key, seq in self._database.execute(
+                "SELECT user_key, seq FROM outbox"
+                " WHERE user_key IN (SELECT value FROM json_each(:keys))"
+                " UNION ALL SELECT user_key, NULL FROM named_users"
+                " WHERE user_key IN (SELECT value FROM json_each(:keys))",
+                {"keys": keys},
+            ):
+                found.setdefault(user_key, []).append(seq)
+        return found
+
+    def recent(self, since: float) -> list[tuple[int, float]]:
+        """Return (seq, unix time of the attempt) of rows to send whose user was just moved."""
+        if not self.exists:
+            return []
+        with state_errors(self._path):
+            return self._database.execute(
+                "SELECT seq, attempted_at FROM noted_moves JOIN outbox"
+                " ON outbox.user_key = noted_moves.new_key"
+                " WHERE is_settled AND attempted_at > ? AND kind IS NULL AND held IS NULL",
+                (since,),
+            ).fetchall()
+
+    def note(self, changes: Sequence[EmailChange], at: float) -> None:
+        """Note attempts that are about to be made."""
+        with state_errors(self._path):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO noted_moves VALUES (?, ?, ?, ?, ?, 0)",
+                [(c.user_id, c.former_key, c.user_key, c.email, at) for c in changes],
+            )
+
+    def settle(self, change: EmailChange, at: float) -> None:
+        """Note that the result of an attempt is known; `at` is when it was made."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE noted_moves SET is_settled = 1, attempted_at = ? WHERE user_id = ?",
+                (at, change.user_id),
+            )
+
+    def forget(self, change: EmailChange) -> None:
+        """Remove the note of an attempt that Iterable has rejected."""
+        with state_errors(self._path):
+            self._database.execute("DELETE FROM noted_moves WHERE user_id = ?", (change.user_id,))
+
+
+def _to_change(
+    row: OutboxRow, former: Member, former_row: Sequence[Any], mapping: RowMapping
+) -> EmailChange | None:
+    key, record = mapping.key(former_row), mapping.to_record(former_row)
+    if key is None or isinstance(record, InvalidRow):
+        return None
+    return EmailChange(
+        row.seq,
+        str(row.user_id),
+        row.user_key or 0,
+        row.email or "",
+        former.user_key,
+        former.identifier,
+        key.profile_hash,
+        key.event_hash,
+        record.event_id,
+    )
