@@ -99,7 +99,7 @@ def _run_command(argv: Sequence[str]) -> int:
     if flags.demo:
         from commands.demo import run_demo
 
-        return run_demo(partial(_sync, flags))
+        return run_demo(partial(_sync, flags), flags.project_type)
     if flags.help_settings:
         from commands.help_settings import print_settings
 
@@ -208,6 +208,11 @@ def _parser() -> _Parser:
         "--json",
         action="store_true",
         help="print the result as JSON on standard output",
+    )
+    parser.add_argument(
+        "--project-type",
+        choices=("email", "userid", "hybrid"),
+        help="with --demo: how the Iterable project identifies users (default: email)",
     )
     parser.add_argument("--version", action="version", version=f"mysql-to-iterable {VERSION}")
     actions = parser.add_argument_group("instead of a sync")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 # a sync, which uses all the other flags.
 FLAGS_OF_ACTION: Mapping[str, str] = {
     "--check": "--env-file --quiet --json",
-    "--demo": "--mode --verbose",
+    "--demo": "--mode --verbose --project-type",
     "--export": "--env-file --limit --quiet --verbose",
     "--help-settings": "",
     "--history": "--env-file --json",
@@ -17,6 +17,10 @@ FLAGS_OF_ACTION: Mapping[str, str] = {
     # Last, because the others do not go with --dry-run either.
     "--dry-run": "--env-file --limit --mode --full-refresh --quiet --verbose --json",
 }
+
+
+# Flags of one action that a sync does not use.
+_ONLY_WITH: Mapping[str, str] = {"--project-type": "--demo"}
 
 
 def problem_with_flags(
@@ -31,7 +35,10 @@ def problem_with_flags(
     names = [_name_of(key) for key, value in vars(given).items() if value not in (None, False)]
     action = next((each for each in FLAGS_OF_ACTION if each in names), None)
     if action is None:
-        return None
+        return next(
+            (f"{name} goes with {_ONLY_WITH[name]} only" for name in names if name in _ONLY_WITH),
+            None,
+        )
     used = FLAGS_OF_ACTION[action].split()
     unused = [name for name in names if name != action and name not in used]
     if not unused:

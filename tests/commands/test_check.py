@@ -232,7 +232,8 @@ def test_a_state_file_damaged_in_the_middle_fails(set_up: SetUp) -> None:
     database.execute(
         "WITH RECURSIVE number (n) AS"
         " (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 5000)"
-        " INSERT INTO delivered SELECT n, 1, 1, 1, 1, 'page-view-abcdefghijklmnop', 1 FROM number"
+        " INSERT INTO delivered SELECT n, 1, 1, 1, 1, 'page-view-abcdefghijklmnop', 1,"
+        " NULL, NULL FROM number"
     )
     database.close()
     content = bytearray(set_up.state_file.read_bytes())

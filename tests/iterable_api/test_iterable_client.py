@@ -72,6 +72,7 @@ def test_the_default_rate_limits_are_iterables_documented_ones() -> None:
         "events/track": 2000,
         "users/bulkUpdate": 5,
         "events/trackBulk": 10,
+        "users/updateEmail": 10,  # not documented
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from records.identity import to_key_of_user_id
 from records.mapping import RowMapping
 from records.outcomes import Verdict
 from records.rows import Failure, Finished, RequestKind
@@ -320,7 +321,7 @@ def test_a_delivery_is_remembered_for_its_own_user_only(outbox: Outbox, kind: Re
 
 
 def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outbox) -> None:
-    expected: list[Any] = 7 * [None]
+    expected: list[Any] = 9 * [None]
     for kind, found, at in (
         (RequestKind.PROFILE, row(1), 1_768_400_000),
         (RequestKind.EVENT, row(1), 1_768_400_001),
@@ -335,6 +336,7 @@ def test_only_hashes_event_ids_and_times_are_remembered(path: Path, outbox: Outb
         expected[0] = key.user_key
         if kind is RequestKind.PROFILE:
             expected[1:3] = key.profile_hash, at
+            expected[8] = to_key_of_user_id("1")  # a hash of the row's id
         else:
             event_id = orjson.loads(waiting.event or b"")["id"]
             expected[3:7] = key.event_hash, MAPPING.event_settings, event_id, at
