@@ -47,18 +47,28 @@ HEAD: Mapping[str, str] = {
     "when they were last tried, and `resolved` ones that failed before and no longer do",
     "records": "one entry for each row",
 }
+# Only with a setting.
+ADDED_TO_HEAD: Mapping[str, str] = {
+    "email_changes": "with `EMAIL_CHANGES=move`: users whose address changed: `moved`, "
+    "`already_there` (Iterable has another user with the new address) and `failed`",
+    "leavers": "with `ON_LEAVE=clear`: users who left the query's result: `found`, `cleared`, "
+    "`gone` (not in Iterable), `failed` and `held_back`",
+    "left": "with `ON_LEAVE=clear`: one entry for each of them but those held back: `user_id`, "
+    "`identifier` (e-mail or userId), `timestamp`, `outcome`, `reason`, `users_update`",
+}
 OUTCOMES: Mapping[Outcome, str] = {
     Outcome.SUCCESSFUL: "profile and event are in Iterable, at least one of them since this run",
     Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
     Outcome.TOTAL_FAILURE: "neither of them is in Iterable",
     Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
     Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
-    Outcome.DUPLICATE: "another row has the same e-mail address and a later event",
+    Outcome.DUPLICATE: "another row has the same e-mail address (with `IDENTIFY_BY=userid` the "
+    "same user id) and a later event",
     Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or it "
     "was a dry run",
 }
 RECORD: Mapping[str, str] = {
-    "user_id": "the column `id`",
+    "user_id": "the column `id`, or the one that `USER_ID_COLUMN` names",
     "email": "null if the row has none",
     "timestamp": "when the row was settled, ISO 8601 in UTC",
     "outcome": "see above",
@@ -69,6 +79,11 @@ RECORD: Mapping[str, str] = {
     "runs_failed": "in how many runs since then, this one included; null if it did not fail",
     "users_update": "the profile request, or null",
     "events_track": "the event request, or null",
+}
+ADDED_TO_RECORD: Mapping[str, str] = {
+    "email_change": "with `EMAIL_CHANGES=move`, null where the address is the same: the former "
+    "address (`from`), the `outcome` (`moved`, `already_there`, `not_in_iterable`, `failed`), "
+    "Iterable's `code` and `http_status`",
 }
 REQUEST: Mapping[str, str] = {
     "success": "true if the verdict is `delivered`",
@@ -127,7 +142,8 @@ def _settings_by_group() -> Iterator[tuple[str, Iterator[Setting]]]:
 
 def head_table() -> str:
     """Return the table of the results file's head."""
-    return _table(("field", "meaning"), _explained([*HEAD_KEYS, "records"], HEAD))
+    names = [*HEAD_KEYS, *ADDED_TO_HEAD, "records"]
+    return _table(("field", "meaning"), _explained(names, {**HEAD, **ADDED_TO_HEAD}))
 
 
 def outcomes_table() -> str:
@@ -139,7 +155,10 @@ def outcomes_table() -> str:
 def record_table() -> str:
     """Return the table of an entry of `records`."""
     names = row_entry(None, None, Outcome.UNCHANGED)
-    return _table(("field of a record", "meaning"), _explained(names, RECORD))
+    meanings = {**RECORD, **ADDED_TO_RECORD}
+    return _table(
+        ("field of a record", "meaning"), _explained([*names, *ADDED_TO_RECORD], meanings)
+    )
 
 
 def request_table() -> str:
