@@ -1,7 +1,7 @@
 """Changed e-mail addresses: which users are to be moved, and what was already tried.
 
-Two tables. `noted_moves`, in the state file, has an entry for each user whose address was or may be
-changed in Iterable, from before the attempt on; it holds addresses, so it exists only with
+Two tables. `noted_moves`, in the state file, has an entry for each address that a user got or may
+have got in Iterable, from before the attempt on; it holds addresses, so it exists only with
 `EMAIL_CHANGES=move`. `email_changes`, in the file of the outbox, has the rows of this read whose
 user had another address.
 """
@@ -22,9 +22,16 @@ from state.optional_tables import keep_table
 from state.outbox_file import OutboxRow
 
 _NOTED_MOVES = """noted_moves (
-    user_id TEXT PRIMARY KEY, former_key INTEGER, new_key INTEGER, new_email TEXT,
-    attempted_at REAL, is_settled INTEGER
+    user_id TEXT, new_key INTEGER, new_email TEXT, attempted_at REAL, is_settled INTEGER,
+    PRIMARY KEY (user_id, new_key)
 )"""
+
+
+class TriedAddress(NamedTuple):
+    """An address to which an earlier run may have moved a user."""
+
+    email: str
+    user_key: int
 
 
 class EmailChange(NamedTuple):
@@ -41,18 +48,12 @@ class EmailChange(NamedTuple):
     event_hash: int | None
     event_id: str | None
     is_noted: bool = False  # an earlier run may have made this move
-    tried_email: str | None = None  # to which an earlier run may have moved the user instead
+    tried: tuple[TriedAddress, ...] = ()  # others than the row's, where the user may be instead
 
-
-class NotedMove(NamedTuple):
-    """An attempt to change a user's address. `attempted_at` is in unix seconds."""
-
-    user_id: str
-    former_key: int
-    new_key: int
-    new_email: str
-    attempted_at: float
-    is_settled: bool  # the result was recorded
+    @property
+    def possible_keys(self) -> list[int]:
+        """The user keys of all addresses that the user may have in Iterable now."""
+        return [self.former_key, *(each.user_key for each in self.tried)]
 
 
 class EmailChangeTable:
@@ -117,21 +118,24 @@ class EmailChangeTable:
             if not self.exists:
                 return list(changes.values())
             uncertain = self._database.execute(
-                "SELECT seq, noted_moves.user_id, user_key, email, former_key, new_key, new_email"
+                "SELECT seq, noted_moves.user_id, user_key, email, new_key, new_email"
                 " FROM noted_moves JOIN outbox"
                 " ON CAST(outbox.user_id AS TEXT) = noted_moves.user_id"
                 " WHERE NOT is_settled AND (kind IS NULL OR kind = 'unchanged') AND held IS NULL"
+                " ORDER BY attempted_at"
             ).fetchall()
-        for seq, user_id, user_key, email, _former_key, new_key, new_email in uncertain:
+        for seq, user_id, user_key, email, new_key, new_email in uncertain:
             change = changes.get(seq)
-            if change is None and user_key != new_key:  # it is back at the former address
+            if change is not None:
+                tried = change.tried
+                if new_key not in (user_key, *change.possible_keys):
+                    tried += (TriedAddress(new_email, new_key),)
+                changes[seq] = change._replace(is_noted=True, tried=tried)
+            elif user_key != new_key:  # the row is back at the former address
                 changes[seq] = EmailChange(
                     *(seq, user_id, user_key, email, new_key, new_email, None, None, None),
                     is_noted=True,
                 )
-            elif change is not None:
-                tried = None if user_key == new_key else new_email
-                changes[seq] = change._replace(is_noted=True, tried_email=tried)
         return [changes[seq] for seq in sorted(changes)]
 
     def shared_user_ids(self, user_ids: Sequence[str]) -> set[str]:
@@ -167,6 +171,7 @@ class EmailChangeTable:
             return self._database.execute(
                 "SELECT seq, attempted_at FROM noted_moves JOIN outbox"
                 " ON outbox.user_key = noted_moves.new_key"
+                " AND CAST(outbox.user_id AS TEXT) = noted_moves.user_id"
                 " WHERE is_settled AND attempted_at > ? AND kind IS NULL AND held IS NULL",
                 (since,),
             ).fetchall()
@@ -175,22 +180,26 @@ class EmailChangeTable:
         """Note attempts that are about to be made."""
         with state_errors(self._path):
             self._database.executemany(
-                "INSERT OR REPLACE INTO noted_moves VALUES (?, ?, ?, ?, ?, 0)",
-                [(c.user_id, c.former_key, c.user_key, c.email, at) for c in changes],
+                "INSERT OR REPLACE INTO noted_moves VALUES (?, ?, ?, ?, 0)",
+                [(each.user_id, each.user_key, each.email, at) for each in changes],
             )
 
     def settle(self, change: EmailChange, at: float) -> None:
         """Note that the result of an attempt is known; `at` is when it was made."""
         with state_errors(self._path):
+            self._database.execute("DELETE FROM noted_moves WHERE user_id = ?", (change.user_id,))
             self._database.execute(
-                "UPDATE noted_moves SET is_settled = 1, attempted_at = ? WHERE user_id = ?",
-                (at, change.user_id),
+                "INSERT INTO noted_moves VALUES (?, ?, ?, ?, 1)",
+                (change.user_id, change.user_key, change.email, at),
             )
 
     def forget(self, change: EmailChange) -> None:
         """Remove the note of an attempt that Iterable has rejected."""
         with state_errors(self._path):
-            self._database.execute("DELETE FROM noted_moves WHERE user_id = ?", (change.user_id,))
+            self._database.execute(
+                "DELETE FROM noted_moves WHERE user_id = ? AND new_key = ?",
+                (change.user_id, change.user_key),
+            )
 
 
 def _to_change(

@@ -61,9 +61,10 @@ class ClearingQueue:
             return
         with self._transaction():
             for seq, _kind, result, finished_at in finished:
-                user_key = self._leavers[seq].user_key
+                leaver = self._leavers[seq]
+                user_key = leaver.user_key
                 if result.delivered:
-                    self._members.note_cleared(user_key, int(finished_at))
+                    self._members.note_cleared(leaver, int(finished_at))
                     self.results.cleared[user_key] = result
                 else:
                     self._members.note_failure(user_key, result.code)

@@ -42,7 +42,7 @@ _NOTE_PRESENT = """
 """
 # Whom no row of the read names, by user key or user id, valid or not.
 _FIND_LEAVERS = """
-    SELECT user_key, user_id, identifier, flag, failure_code FROM members
+    SELECT user_key, user_id, identifier, flag, failure_code, {tried} FROM members
     WHERE flag IS NOT NULL AND cleared_at IS NULL
         AND user_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)
         AND user_key NOT IN (SELECT user_key FROM named_users)
@@ -68,6 +68,7 @@ class Leaver(NamedTuple):
     identifier: str
     flag: str  # the name of the profile field
     failure_code: str | None  # why clearing failed the last time
+    tried: tuple[str, ...] = ()  # the identifiers that a killed run may have given the user
 
 
 class MemberTable:
@@ -139,10 +140,17 @@ class MemberTable:
                 "UPDATE members SET user_id = NULL WHERE user_key = ?", (user_key,)
             )
 
-    def find_leavers(self) -> list[Leaver]:
+    def find_leavers(self, *, has_noted_moves: bool = False) -> list[Leaver]:
         """Return the members whom no row of the outbox names; call it before rows are taken out."""
         with state_errors(self._path):
-            return [Leaver._make(row) for row in self._database.execute(_FIND_LEAVERS)]
+            tried = "'[]'"
+            if has_noted_moves:
+                tried = (
+                    "(SELECT json_group_array(new_email) FROM noted_moves"
+                    " WHERE noted_moves.user_id = members.user_id AND NOT is_settled)"
+                )
+            found = self._database.execute(_FIND_LEAVERS.format(tried=tried))
+            return [Leaver._make([*row, tuple(orjson.loads(emails))]) for *row, emails in found]
 
     def begin_clearing(self, user_keys: Sequence[int], now: int) -> None:
         """Mark that the flags of these users may be set to false from now on (unix seconds)."""
@@ -153,13 +161,13 @@ class MemberTable:
                 (now, orjson.dumps(user_keys).decode()),
             )
 
-    def note_cleared(self, user_key: int, at: int) -> None:
+    def note_cleared(self, leaver: Leaver, at: int) -> None:
         """Note that a user's flag was set to false."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE members SET clearing_began_at = NULL, cleared_at = ?, failure_code = NULL"
-                " WHERE user_key = ?",
-                (at, user_key),
+                "UPDATE members SET identifier = ?, clearing_began_at = NULL, cleared_at = ?,"
+                " failure_code = NULL WHERE user_key = ?",
+                (leaver.identifier, at, leaver.user_key),
             )
 
     def note_failure(self, user_key: int, code: str | None) -> None:

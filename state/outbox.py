@@ -731,7 +731,9 @@ class Outbox:
 
     def find_leavers(self) -> list[Leaver]:
         """Return the members whom no row of this read names; call it before the delivery."""
-        return self.members.find_leavers() if self.members.exists else []
+        if not self.members.exists:
+            return []
+        return self.members.find_leavers(has_noted_moves=self.email_changes.exists)
 
     def begin_clearing(self, leavers: Sequence[Leaver]) -> None:
         """Mark clearings as under way, before the first request."""

@@ -76,14 +76,15 @@ def plan_moves(
         }
         is_shrinking = len(keep) < len(eligible)
         eligible = keep
-    by_former_key = {each.former_key: seq for seq, each in eligible.items()}
+    # A user of whom it is not certain may also be at the address that was tried.
+    by_former_key = {key: seq for seq, each in eligible.items() for key in each.possible_keys}
     needs = {
         seq: by_former_key[each.user_key]
         for seq, each in eligible.items()
         if by_former_key.get(each.user_key, seq) != seq
     }
     in_circle = {seq for seq in eligible if _leads_into_circle(seq, needs)}
-    kept_keys = {each.former_key for each in changes if each.seq not in eligible}
+    kept_keys = {key for each in changes if each.seq not in eligible for key in each.possible_keys}
     blocked = {seq for seq, each in eligible.items() if each.user_key in kept_keys}
     while more := {seq for seq, needed in needs.items() if needed in blocked} - blocked:
         blocked |= more
@@ -209,12 +210,14 @@ class EmailMover:
         return self._outbox.rows_of(seqs)
 
     def send(self, change: EmailChange) -> Moved:
-        """Make the call; where the address is unknown, from the one that was tried before."""
+        """Make the call; where the address is unknown, from those that were tried before."""
         subject = f"user {change.user_id}"
         call = self._client.move_user(change.former_email, change.email, subject)
         outcome = outcome_of(call)
-        if outcome is MoveOutcome.NOT_IN_ITERABLE and change.tried_email:
-            call = self._client.move_user(change.tried_email, change.email, subject)
+        for tried in change.tried:
+            if outcome is not MoveOutcome.NOT_IN_ITERABLE:
+                break
+            call = self._client.move_user(tried.email, change.email, subject)
             outcome = outcome_of(call)
         return Moved(change, call, outcome, self._now(), change.is_noted)
 
@@ -278,7 +281,9 @@ def find_plan(outbox: Outbox, now: float) -> MovePlan:
         outbox.email_changes.shared_user_ids([each.user_id for each in changes]),
         outbox.email_changes.rows_named([each.former_key for each in changes]),
     )
-    return replace(plan, waiting=outbox.email_changes.recent(now - SETTLE_SECONDS))
+    changed = {each.seq for each in changes}
+    recent = outbox.email_changes.recent(now - SETTLE_SECONDS)
+    return replace(plan, waiting=[(seq, at) for seq, at in recent if seq not in changed])
 
 
 def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read: bool) -> MovePlan:

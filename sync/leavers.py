@@ -185,27 +185,37 @@ class Clearing:
             self._settings.identify_by,
             self._stop,
         )
-        delivered = self._outbox.delivered.find(unread)
+        to_read = list(leavers)
         with closing(reader):
-            for leaver, response in reader.read(leavers):
-                del unread[leaver.user_key]
-                if is_unknown_user(response):
-                    user = delivered.get(leaver.user_key)
-                    delivered_at = user.profile_at if user else None
-                    if time.time() - (delivered_at or 0) < RECENT_SECONDS:
-                        report.add(leaver, "waiting", "Iterable may not have applied it yet")
+            while to_read:
+                moved: list[Leaver] = []  # perhaps, by a run that was killed
+                for leaver, response in reader.read(to_read):
+                    if is_unknown_user(response) and leaver.tried:
+                        next_one, *others = leaver.tried
+                        moved.append(leaver._replace(identifier=next_one, tried=tuple(others)))
+                        continue
+                    del unread[leaver.user_key]
+                    if is_unknown_user(response):
+                        self._note_unknown(leaver, report)
+                    elif response.status == 200:
+                        known.append(leaver)
                     else:
-                        report.gone += 1
-                        report.add(leaver, "gone", "Iterable does not have this user")
-                        self._outbox.remove_member(leaver)
-                elif response.status == 200:
-                    known.append(leaver)
-                else:
-                    self._note_failure(leaver, _problem(response), report)
+                        self._note_failure(leaver, _problem(response), report)
+                to_read = moved
         if not self._stop.is_set():
             for leaver in unread.values():
                 self._note_failure(leaver, "NotReadBack", report)
         return known
+
+    def _note_unknown(self, leaver: Leaver, report: LeaverReport) -> None:
+        user = self._outbox.delivered.find([leaver.user_key]).get(leaver.user_key)
+        delivered_at = user.profile_at if user else None
+        if time.time() - (delivered_at or 0) < RECENT_SECONDS:
+            report.add(leaver, "waiting", "Iterable may not have applied its profile yet")
+            return
+        report.gone += 1
+        report.add(leaver, "gone", "Iterable does not have this user")
+        self._outbox.remove_member(leaver)
 
     def _note_failure(self, leaver: Leaver, code: str, report: LeaverReport) -> None:
         report.failed += 1

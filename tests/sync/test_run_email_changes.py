@@ -265,11 +265,8 @@ def note_move(runs: Runs, number: int, email: str) -> None:
     """Note an attempt as a run does before it makes it."""
     change_state(
         runs,
-        "INSERT INTO noted_moves SELECT user_id, user_key, 4711, "
-        f"'{email}', 1, 0 FROM members WHERE user_id = '{number}'",
+        f"INSERT INTO noted_moves VALUES ('{number}', {to_user_key(email)}, '{email}', 1, 0)",
     )
-    with closing(sqlite3.connect(runs.state_file)) as database, database:
-        database.execute("UPDATE noted_moves SET new_key = ?", (to_user_key(email),))
 
 
 def test_in_a_partial_read_a_row_that_would_be_moved_is_not_attempted(
