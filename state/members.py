@@ -41,14 +41,12 @@ _NOTE_PRESENT = """
         OR failure_code IS NOT NULL
 """
 # Whom no row of the read names, by user key or user id, valid or not.
-_FIND_LEAVERS = """
-    SELECT user_key, user_id, identifier, flag, failure_code, {tried} FROM members
-    WHERE flag IS NOT NULL AND cleared_at IS NULL
+_LEAVERS = """
+    FROM members WHERE flag IS NOT NULL AND cleared_at IS NULL
         AND user_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)
         AND user_key NOT IN (SELECT user_key FROM named_users)
         AND (user_id IS NULL
             OR user_id NOT IN (SELECT CAST(user_id AS TEXT) FROM outbox WHERE user_id IS NOT NULL))
-    ORDER BY user_key
 """
 
 
@@ -140,8 +138,14 @@ class MemberTable:
                 "UPDATE members SET user_id = NULL WHERE user_key = ?", (user_key,)
             )
 
+    def count_leavers(self) -> int:
+        """Return how many members no row of the outbox names; call it before rows are taken out."""
+        with state_errors(self._path):
+            count: int = self._database.execute(f"SELECT count(*) {_LEAVERS}").fetchone()[0]
+            return count
+
     def find_leavers(self, *, has_noted_moves: bool = False) -> list[Leaver]:
-        """Return the members whom no row of the outbox names; call it before rows are taken out."""
+        """Return the members whom no row of the outbox names, see `count_leavers`."""
         with state_errors(self._path):
             tried = "'[]'"
             if has_noted_moves:
@@ -149,7 +153,9 @@ class MemberTable:
                     "(SELECT json_group_array(new_email) FROM noted_moves"
                     " WHERE noted_moves.user_id = members.user_id AND NOT is_settled)"
                 )
-            found = self._database.execute(_FIND_LEAVERS.format(tried=tried))
+            found = self._database.execute(
+                f"SELECT user_key, user_id, identifier, flag, failure_code, {tried} {_LEAVERS}"
+            )
             return [Leaver._make([*row, tuple(orjson.loads(emails))]) for *row, emails in found]
 
     def begin_clearing(self, user_keys: Sequence[int], now: int) -> None:

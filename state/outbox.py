@@ -729,10 +729,12 @@ class Outbox:
 
     # Users who left
 
+    def count_leavers(self) -> int:
+        """Return how many members no row of this read names; call it before the delivery."""
+        return self.members.count_leavers() if self.members.exists else 0
+
     def find_leavers(self) -> list[Leaver]:
         """Return the members whom no row of this read names; call it before the delivery."""
-        if not self.members.exists:
-            return []
         return self.members.find_leavers(has_noted_moves=self.email_changes.exists)
 
     def begin_clearing(self, leavers: Sequence[Leaver]) -> None:

@@ -321,14 +321,16 @@ class SyncRun:
         """Return the users who left and are to be cleared; only a complete read shows them."""
         if self._settings.on_leave != "clear" or not self._options.is_complete_read:
             return []
-        leavers, report = outbox.find_leavers(), self._leavers
-        report.found = len(leavers)
-        if not self._options.ignore_guards and leavers:
-            report.why_held_back = why_held_back(len(leavers), outbox.members.count(), row_count)
+        report = self._leavers
+        report.found = outbox.count_leavers()
+        if report.found and not self._options.ignore_guards:
+            members = outbox.members.count()
+            report.why_held_back = why_held_back(report.found, members, row_count)
         if report.why_held_back:
-            report.held_back = len(leavers)
+            report.held_back = report.found
         announce(report)
-        return [] if report.why_held_back else leavers
+        is_clearing = report.found and not report.why_held_back
+        return outbox.find_leavers() if is_clearing else []
 
     def _clear(self, outbox: Outbox, leavers: Sequence[Leaver]) -> None:
         """Set the flags of users who left to false, after all rows were sent."""

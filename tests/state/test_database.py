@@ -226,6 +226,17 @@ def test_a_file_of_version_1_2_0_is_upgraded_and_sends_nothing_again(
     outbox.close()
 
 
+def test_a_file_of_version_1_3_0_is_upgraded_and_sends_nothing_again(
+    released: Path, open_it: Open
+) -> None:
+    open_state(released, steps=SCHEMA_STEPS[:3]).close()
+    outbox = open_it(released)
+    assert fill(outbox, [tuple(SARAH.values())]).to_send == 0
+    assert list(outcomes_of(outbox).values()) == ["unchanged"]
+    assert not outbox.members.exists
+    outbox.close()
+
+
 def test_after_an_upgrade_one_bad_profile_stopped_every_run_as_if_its_mapping_were_new(
     released: Path, open_it: Open
 ) -> None:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,3 +178,64 @@ def test_an_identity_that_does_not_fit_the_project_creates_nobody(
         assert api.project.users == before
         assert not api.project.events
         logger.info("%s by %s, %s: %s", project_type, identify_by, mode, counts_of(report))
+
+
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+def test_the_event_of_a_user_whom_iterable_has_is_sent_though_the_update_is_rejected(
+    embedded: SourceDatabase, tmp_path: Path, mode: str
+) -> None:
+    """User 2 takes the e-mail of user 1 and views a page; user 3 is new and takes it as well."""
+    add_users(embedded.run_sql, [1, 2])
+    with IterableSandbox(project_type="hybrid", keep_calls=100) as api:
+        runs = Runs.between(tmp_path, embedded, api, IDENTIFY_BY="userid", SYNC_MODE=mode)
+        assert counts_of(runs.run()) == {"successful": 2}
+        add_users(embedded.run_sql, [3])
+        embedded.run_sql(
+            f"UPDATE customers SET email = '{email_of(1)}' WHERE id IN (2, 3);"
+            "UPDATE page_views SET event_time = '2026-02-01 10:00:00' WHERE user_id = 2"
+        )
+        assert counts_of(runs.run()) == {
+            "unchanged": 1,
+            "partial_failures": 1,
+            "total_failures": 1,
+        }
+        assert set(api.project.users) == {"1", "2"}
+        keys = Counter(event.user.key for event in api.project.events.values() if event.user)
+        assert keys == {"1": 1, "2": 2}
+
+
+def test_a_state_file_of_another_identity_stops_the_run(
+    embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, [1, 2])
+    with IterableSandbox(project_type="hybrid", keep_calls=100) as api:
+        runs = Runs.between(tmp_path, embedded, api)
+        runs.run()
+        count = len(api.calls)
+        runs.settings["IDENTIFY_BY"] = "userid"
+        report = runs.run(ignore_guards=True)
+        assert (report.summary.status, len(api.calls)) == ("aborted", count)
+        assert "with IDENTIFY_BY=email, not userid" in str(report.error)
+
+
+@pytest.mark.parametrize("how", ["empty", "404", "code", "text"])
+def test_who_is_gone_is_recognized_by_each_answer_for_an_unknown_user_id(
+    embedded: SourceDatabase, tmp_path: Path, how: str
+) -> None:
+    add_users(embedded.run_sql, [1, 2, 3])
+    with IterableSandbox(project_type="userid", unknown_user_response=how) as api:
+        settings = {"IDENTIFY_BY": "userid", "ON_LEAVE": "clear"}
+        runs = Runs.between(tmp_path, embedded, api, **settings)
+        runs.run()
+        with closing(sqlite3.connect(runs.state_file)) as database, database:
+            database.execute("UPDATE delivered SET profile_at = 1")
+        del api.project.users["2"]
+        embedded.run_sql("UPDATE customers SET plan_type = 'free' WHERE id > 1")
+        leavers = runs.run().summary.to_json()["leavers"]
+        assert {name: n for name, n in leavers.items() if n} == {
+            "found": 2,
+            "cleared": 1,
+            "gone": 1,
+        }
+        assert set(api.project.users) == {"1", "3"}
+        assert api.project.users["3"].data_fields["recent_page_view"] is False
