@@ -46,11 +46,13 @@ class World:
         self.away: set[int] = set()
         self.last_names: dict[int, str] = {}
         self._fresh = 0
+        self._givers: set[int] = set()
 
     def change(self) -> None:
         """Let some users leave, come back, change their address or their name."""
+        # Who gave an address away stays: Iterable has it until the row says what the new one is.
         present = sorted(set(USERS) - self.away)
-        for number in self._random.sample(present, 4):
+        for number in self._random.sample(sorted(set(present) - self._givers), 4):
             self.away.add(number)
         for number in self._random.sample(sorted(self.away), min(3, len(self.away))):
             self.away.discard(number)
@@ -60,6 +62,7 @@ class World:
         first, second, third = self._random.sample(present, 3)  # a chain
         self.emails[first], self.emails[second] = self.emails[second], self.emails[third]
         self.emails[third] = self._new_email()
+        self._givers |= {second, third}
         for number in self._random.sample(present, 4):
             self._fresh += 1
             self.last_names[number] = f"New{self._fresh}"
