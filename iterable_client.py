@@ -520,6 +520,8 @@ class IterableClient:
             details.append(f"attempt {attempt}, retry in {wait_seconds:.1f} s")
         elif attempt > 1:
             details.append(f"attempt {attempt}, the last")
+        if response.request_id:
+            details.append(f"request {response.request_id}")
         level = log_level(verdict, is_last=wait_seconds is None)
         if is_outage and verdict is Verdict.UNAVAILABLE:
             level = logging.DEBUG  # the breaker logs the outage
@@ -571,6 +573,7 @@ def _to_result(
         response.body if is_delivered_batch else _without_deep_nesting(response.params),
         attempts,
         elapsed_seconds,
+        request_id=response.request_id,
     )
 
 

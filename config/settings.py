@@ -49,6 +49,7 @@ from config.parsers import (
     time_zone,
     whole,
 )
+from config.secret_files import SUFFIX, read_secret
 from errors import ConfigError
 from logger_config import LEVELS
 
@@ -85,8 +86,8 @@ class Setting(NamedTuple):
 
     def read(self, environment: Mapping[str, str]) -> Any:
         """Return the parsed value; raises ConfigError with all problems of this setting."""
-        if isinstance(environment, Environment) and self.name in environment.misspelt:
-            raise ConfigError([environment.misspelt[self.name]])
+        if isinstance(environment, Environment) and self.name in environment.problems:
+            raise ConfigError([environment.problems[self.name]])
         text = environment.get(self.name, "")
         text = text if self.is_verbatim else text.strip()
         try:
@@ -389,6 +390,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
 SETTINGS = tuple(Setting(field_.name.upper(), **field_.metadata) for field_ in fields(Settings))
 NAMES = tuple(declared.name for declared in SETTINGS)
 REQUIRED = tuple(declared.name for declared in SETTINGS if declared.required)
+SECRET_FILE_NAMES = tuple(f"{each.name}{SUFFIX}" for each in SETTINGS if each.redacted_as)
 DEFAULTS = {
     declared.name: declared.default for declared in SETTINGS if declared.default is not None
 }
@@ -403,13 +405,19 @@ class Environment(dict[str, str]):
     """The settings that are set, as texts, and what to warn of."""
 
     warnings: Sequence[str] = ()
-    misspelt: Mapping[str, str] = {}  # settings that are not set, with the problem in `.env`
+    problems: Mapping[str, str] = {}  # by setting: a misspelt name in `.env`, a bad file
+    secret_files: Sequence[Path] = ()  # whose content is the value of a setting
     unknown_names: Sequence[str] = ()  # names in `.env` that are no settings and resemble none
 
 
 def warnings_about(environment: Mapping[str, str]) -> Sequence[str]:
     """Return what `read_environment` found to warn of."""
     return environment.warnings if isinstance(environment, Environment) else ()
+
+
+def secret_files_in(environment: Mapping[str, str]) -> Sequence[Path]:
+    """Return the files from which `read_environment` has read secrets."""
+    return environment.secret_files if isinstance(environment, Environment) else ()
 
 
 def unknown_names_in(environment: Mapping[str, str]) -> Sequence[str]:
@@ -446,6 +454,7 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> Environm
         text = text_in_file if text is None else text
         if text is not None:
             environment[name] = text
+    _read_secret_files(environment, in_file)
     _compare_names(environment, in_file, path)
     environment.warnings = [
         f"The environment variable {name} is empty, so the value in {path} is used: unset the "
@@ -455,18 +464,40 @@ def read_environment(env_file: str | os.PathLike[str] | None = None) -> Environm
     return environment
 
 
+def _read_secret_files(environment: Environment, in_file: Mapping[str, str | None]) -> None:
+    """Take secrets from the files that `NAME_FILE` names; relative paths start at the project."""
+    problems: dict[str, str] = {}
+    paths = []
+    for secret in SETTINGS:
+        name = f"{secret.name}{SUFFIX}"
+        text = os.environ.get(name) or in_file.get(name) or ""
+        if not secret.redacted_as or not text.strip():
+            continue
+        path = PROJECT_FOLDER / text.strip()
+        if not secret.is_empty(environment.get(secret.name)):
+            problems[secret.name] = f"{secret.name} and {name} are both set: leave one of them out"
+            continue
+        try:
+            environment[secret.name] = read_secret(path)
+        except ValueError as problem:
+            problems[secret.name] = f"{name} {problem}"
+        else:
+            paths.append(path)
+    environment.problems, environment.secret_files = problems, paths
+
+
 def _compare_names(environment: Environment, in_file: Mapping[str, str | None], path: Path) -> None:
     """Tell names in the file that are misspelt settings from other names that are no settings."""
     not_set = [each.name for each in SETTINGS if not each.is_set_in(environment)]
-    misspelt: dict[str, str] = {}
+    misspelt = dict(environment.problems)
     others = []
-    for name in unknown_names(in_file, NAMES):
+    for name in unknown_names(in_file, (*NAMES, *SECRET_FILE_NAMES)):
         meant = resembled_setting(name, not_set)
         if meant is None:
             others.append(name)
         else:
             misspelt[meant] = f"{meant} is not set, but {path} has {name}: did you mean {meant}?"
-    environment.misspelt, environment.unknown_names = misspelt, others
+    environment.problems, environment.unknown_names = misspelt, others
 
 
 def env_file_path(env_file: str | os.PathLike[str] | None) -> Path:

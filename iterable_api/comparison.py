@@ -61,7 +61,10 @@ def is_unknown_user(response: ApiResponse) -> bool:
         return 200 <= status < 500 and _UNKNOWN_USER_TEXT in text
     if response.code in UNKNOWN_USER_CODES or _UNKNOWN_USER_TEXT in response.message.lower():
         return True
-    return status == 404 or (status == 200 and not isinstance(response.body.get("user"), dict))
+    if status == 200:  # another code is an error, which says nothing about the user
+        has_user = isinstance(response.body.get("user"), dict)
+        return not has_user and response.code in (None, "Success")
+    return status == 404
 
 
 def is_in_iterable(kind: RequestKind, sent: bytes, response: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterable, Mapping
@@ -40,6 +41,8 @@ from iterable_api.send_budget import NO_SHARE, PIECE_BYTES, Share
 # To connect, and between two bytes of the response or two pieces of the request; `connections`
 # limits the whole response.
 TIMEOUT_SECONDS = (5.0, 30.0)
+_NOT_IN_REQUEST_ID = re.compile(r"[^!-~]+")
+_MAX_REQUEST_ID_CHARACTERS = 100
 _MIN_KEY_CHARACTERS = 4  # replacing a shorter one would damage other text
 # A part of the error's text -> what it means, for errors that every attempt would meet.
 _PERMANENT_ERRORS = {
@@ -177,6 +180,11 @@ class IterableHTTP:
     def _prepare(self, method: str, path: str) -> requests.PreparedRequest:
         return requests.Request(method, f"{self.base_url}/api/{path}").prepare()
 
+    def to_request_id(self, header: str) -> str:
+        """Return the value of `Iterable-Request-Id` without anything that no id has."""
+        text = self.without_key(header.encode("utf-8", "replace")).decode("utf-8", "replace")
+        return _NOT_IN_REQUEST_ID.sub("", text)[:_MAX_REQUEST_ID_CHARACTERS]
+
     def without_key(self, content: bytes) -> bytes:
         """Return `content` with the API key redacted."""
         if b"\\" in content:  # JSON may escape any letter of the key
@@ -258,7 +266,7 @@ class Connection:
             parsed,
             "" if isinstance(parsed, dict) else NO_API_RESPONSE,
             requested_wait_seconds(retry_after, parsed) if status >= 400 else None,
-            request_id,
+            None if request_id is None else self._http.to_request_id(request_id),
             content,
         )
 

@@ -62,6 +62,7 @@ class CallResult:
     elapsed_seconds: float = 0.0  # waits included
     is_blocked: bool = False  # the last response came from a proxy or firewall, not from Iterable
     met_only_outage: bool = False  # the run ended while the request waited for Iterable to answer
+    request_id: str | None = None  # `Iterable-Request-Id` of the last response, for its support
 
     @property
     def delivered(self) -> bool:
@@ -85,6 +86,7 @@ class CallResult:
             "verdict": self.verdict.value,
             "http_status": self.http_status,
             "attempts": self.attempts,
+            "request_id": self.request_id,
             "response": self.response,
         }
 

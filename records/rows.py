@@ -132,3 +132,4 @@ class Failure(NamedTuple):
     rows: int
     example_user_id: int | str | None
     field: str | None = None  # one that Iterable names in a response
+    request_id: str | None = None  # `Iterable-Request-Id` of the example, for Iterable's support

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 from config.fields import Field
@@ -36,6 +37,8 @@ def setting_text(value: Any) -> str:
     """Write a setting's value as `.env` has it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Enum):
+        return str(value.value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):

@@ -46,7 +46,7 @@ _OUTCOMES: Mapping[Outcome, str] = {
     Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
     Outcome.TOTAL_FAILURE: "neither profile nor event is in Iterable",
     Outcome.INVALID: "the row cannot be sent as it is",
-    Outcome.DUPLICATE: "same e-mail address as another row, which is used instead",
+    Outcome.DUPLICATE: "same user as another row, which is used instead",
     Outcome.NOT_ATTEMPTED: "left for the next run",
 }
 _VERDICTS = {
@@ -55,13 +55,25 @@ _VERDICTS = {
     "refused": "Iterable refused everything: the key, the data centre or the URL is wrong.",
     "invalid": "Never sent: correct the row in the database.",
 }
-_FORGOTTEN = "Deleted at the user's request (GDPR): Iterable accepts nothing for this address."
+_FORGOTTEN = "Deleted at the user's request (GDPR): Iterable accepts nothing for this user."
 _BAD_ADDRESS = "Iterable does not accept this e-mail address: correct it in the database."
+_BAD_USER_ID = "Iterable does not accept this user id: correct it in the database."
+_CONFLICT = "Another user in Iterable has this e-mail or user id: find out which row is right."
 _CODES = {  # more specific than the verdict
     "ForgottenUserError": _FORGOTTEN,
     "failedUpdates.forgottenEmails": _FORGOTTEN,
     "InvalidEmailAddressError": _BAD_ADDRESS,
     "failedUpdates.invalidEmails": _BAD_ADDRESS,
+    "failedUpdates.forgottenUserIds": _FORGOTTEN,
+    "InvalidUserIdError": _BAD_USER_ID,
+    "failedUpdates.invalidUserIds": _BAD_USER_ID,
+    **dict.fromkeys(
+        (
+            *("EmailAlreadyExists", "UserIdAlreadyExists", "ExternalKeyConflict", "Conflict"),
+            *("failedUpdates.conflictEmails", "failedUpdates.conflictUserIds"),
+        ),
+        _CONFLICT,
+    ),
     "RequestFieldsTypesMismatched": "The value's type differs from the type of the project's "
     "field: correct the mapping or the value.",
 }

@@ -112,6 +112,7 @@ class RunTally:
         self._failures: Counter[_Reason] = Counter()
         self._examples: dict[_Reason, int | str] = {}
         self._fields: dict[_Reason, str] = {}
+        self._request_ids: dict[_Reason, str] = {}  # of the examples
         self._new_failures: Counter[_Reason] = Counter()
         self._new_examples: dict[_Reason, int | str] = {}
         self.new_count = self.known_count = 0  # failed and invalid rows
@@ -130,16 +131,21 @@ class RunTally:
 
     def failures(self) -> list[Failure]:
         """Return the reasons why rows failed or were invalid, the most frequent first."""
-        return _sorted_failures(self._failures, self._examples, self._fields)
+        return _sorted_failures(self._failures, self._examples, self._fields, self._request_ids)
 
     def new_failures(self) -> list[Failure]:
         """Return the same of the failures that were not known before this run."""
-        return _sorted_failures(self._new_failures, self._new_examples, self._fields)
+        request_ids = {
+            reason: request_id
+            for reason, request_id in self._request_ids.items()
+            if self._examples[reason] == self._new_examples.get(reason)
+        }
+        return _sorted_failures(self._new_failures, self._new_examples, self._fields, request_ids)
 
     def _add_failure(self, row: SettledRow) -> None:
         ages = row.ages()
         has_new = False
-        for kind, reason, params in _reasons(row):
+        for kind, reason, params, request_id in _reasons(row):
             is_new = kind not in ages or ages[kind].runs_failed == 1
             has_new |= is_new
             self._failures[reason] += 1
@@ -147,6 +153,8 @@ class RunTally:
             if reason not in self._fields and (field_name := named_field(params)) is not None:
                 self._fields[reason] = field_name
             if row.user_id is not None:
+                if reason not in self._examples and request_id is not None:
+                    self._request_ids[reason] = request_id
                 self._examples.setdefault(reason, row.user_id)
                 if is_new:
                     self._new_examples.setdefault(reason, row.user_id)
@@ -159,9 +167,10 @@ def _sorted_failures(
     counts: Mapping[_Reason, int],
     examples: Mapping[_Reason, int | str],
     fields: Mapping[_Reason, str],
+    request_ids: Mapping[_Reason, str],
 ) -> list[Failure]:
     found = [
-        Failure(*reason, rows, examples.get(reason), fields.get(reason))
+        Failure(*reason, rows, examples.get(reason), fields.get(reason), request_ids.get(reason))
         for reason, rows in counts.items()
         if rows
     ]
@@ -174,21 +183,22 @@ def _is_sent(result: str | None) -> bool:
     return result is not None and orjson.loads(result)["attempts"] > 0
 
 
-def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason, Any]]:
-    """Yield the kind of each failure of a row, as in `FailureAges`, its reason and `params`."""
+def _reasons(row: SettledRow) -> Iterable[tuple[str, _Reason, Any, str | None]]:
+    """Yield kind (as in `FailureAges`), reason, `params` and request id of each failure."""
     if row.state.outcome is Outcome.INVALID:
-        yield INVALID_ROW, ("row", "invalid", common_reason(row.reason)), None
+        yield INVALID_ROW, ("row", "invalid", common_reason(row.reason)), None, None
     if row.state.outcome is Outcome.TOTAL_FAILURE and row.email_change:
         change = orjson.loads(row.email_change)
-        yield EMAIL_CHANGE, ("users/updateEmail", "rejected", change["code"]), None
+        yield EMAIL_CHANGE, ("users/updateEmail", "rejected", change["code"]), None, None
     for kind, endpoint, verdict, result in (
         (RequestKind.PROFILE, "users/update", row.state.update, row.update_result),
         (RequestKind.EVENT, "events/track", row.state.event, row.event_result),
     ):
         if result is not None and verdict not in (None, Verdict.DELIVERED):
-            response = orjson.loads(result)["response"]
+            entry = orjson.loads(result)
+            response = entry["response"]
             reason = (endpoint, str(verdict), response["code"])
-            yield kind.value, reason, response.get("params")
+            yield kind.value, reason, response.get("params"), entry.get("request_id")
 
 
 def has_failures(counts: Mapping[Outcome, int]) -> bool:

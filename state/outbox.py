@@ -74,7 +74,7 @@ _EVENT_NEEDS_PROFILE = (
     f" WHERE delivered.user_key = outbox.user_key AND {IS_KNOWN})"
 )
 _TO_SEND = (
-    "kind IS NULL AND held IS NOT 'row' AND held IS NOT 'move'"
+    "kind IS NULL AND (held IS NULL OR held IN ('profile', 'event'))"
     " AND (update_verdict IS NULL OR held = 'profile')"
     " AND (event_verdict IS NULL OR held = 'event')"
 )
@@ -589,14 +589,15 @@ class Outbox:
         """Let these rows end without a request, as not attempted."""
         self._settle_rows(seqs, "not_attempted", reason)
 
-    def hold_for_moves(self, seqs: Sequence[int]) -> None:
-        """Let these rows wait until their user has the new address in Iterable."""
+    def hold_for_moves(self, moves: Sequence[int], waiting: Sequence[int]) -> None:
+        """Let rows wait for their move, or until an earlier one has settled."""
         with state_errors(self.path), self._transaction():
-            self._database.execute(
-                f"UPDATE outbox SET held = '{Held.MOVE.value}', kind = NULL"  # noqa: S608
-                " WHERE seq IN (SELECT value FROM json_each(?))",
-                (orjson.dumps(seqs).decode(),),
-            )
+            for held, seqs in ((Held.MOVE, moves), (Held.WAIT, waiting)):
+                self._database.execute(
+                    "UPDATE outbox SET held = ?, kind = NULL"
+                    " WHERE seq IN (SELECT value FROM json_each(?))",
+                    (held.value, orjson.dumps(seqs).decode()),
+                )
 
     def fail_change(self, seq: int, code: str, reason: str) -> None:
         """Let a row fail because its user cannot be moved."""
@@ -699,7 +700,7 @@ class Outbox:
             self._require_ours()
             chosen = orjson.dumps(seqs).decode()
             self._database.execute(
-                "UPDATE outbox SET held = NULL WHERE held = 'move'"
+                "UPDATE outbox SET held = NULL WHERE held IN ('move', 'wait')"
                 " AND seq IN (SELECT value FROM json_each(?))",
                 (chosen,),
             )

@@ -67,6 +67,7 @@ class Held(str, Enum):
     EVENT = "event"
     ROW = "row"  # nothing is sent
     MOVE = "move"  # nothing is sent until the user has the row's address in Iterable
+    WAIT = "wait"  # an earlier run has given the user the address, a moment ago
 
 
 class OutboxRow(NamedTuple):

@@ -295,7 +295,7 @@ def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read
         )
         return MovePlan()
     plan = find_plan(outbox, time.time())
-    outbox.hold_for_moves([*(each.seq for each in plan.moves), *(seq for seq, _at in plan.waiting)])
+    outbox.hold_for_moves([each.seq for each in plan.moves], [seq for seq, _at in plan.waiting])
     for change in plan.circles:
         outbox.fail_change(change.seq, _CIRCLE, _CIRCLE_REASON)
     for change in plan.blocked:

@@ -36,6 +36,7 @@ MAX_SHARE_PERCENT, MAX_WITHOUT_QUESTION = 30, 20
 # Iterable may still have to apply a first update of this age, so an unknown user may be one soon.
 RECENT_SECONDS = 3_600
 ENDPOINT = "users/update of users who left"  # in the failures by reason
+_NOT_READ, _NOT_SENT = "NotReadBack", "NotSent"  # codes of clearings that were not tried
 _CHUNK = 1_000  # are read, then cleared: about 11 s of reading
 
 
@@ -154,13 +155,18 @@ class Clearing:
         self._to_sender = to_sender
         self._settings = settings
         self._stop = stop
+        self._can_read = True  # whether the profiles of the last chunk could be read
 
     def run(self, leavers: Sequence[Leaver], report: LeaverReport) -> None:
         """Clear the flags, and add what became of each to the report; ends early when stopped."""
         for start in range(0, len(leavers), _CHUNK):
             if self._stop.is_set():
                 return
-            self._clear(leavers[start : start + _CHUNK], report)
+            if self._can_read:
+                self._clear(leavers[start : start + _CHUNK], report)
+            else:
+                for leaver in leavers[start : start + _CHUNK]:
+                    self._note_failure(leaver, _NOT_READ, report)
 
     def _clear(self, leavers: Sequence[Leaver], report: LeaverReport) -> None:
         self._outbox.begin_clearing(leavers)
@@ -197,14 +203,15 @@ class Clearing:
                     del unread[leaver.user_key]
                     if is_unknown_user(response):
                         self._note_unknown(leaver, report)
-                    elif response.status == 200:
+                    elif _has_user(response):
                         known.append(leaver)
                     else:
                         self._note_failure(leaver, _problem(response), report)
                 to_read = moved
         if not self._stop.is_set():
+            self._can_read = not unread
             for leaver in unread.values():
-                self._note_failure(leaver, "NotReadBack", report)
+                self._note_failure(leaver, _NOT_READ, report)
         return known
 
     def _note_unknown(self, leaver: Leaver, report: LeaverReport) -> None:
@@ -240,14 +247,25 @@ class Clearing:
             result = queue.results.failed.get(leaver.user_key)
             if result is None and not is_complete:
                 continue  # the next run tries again
-            code = (result.code if result else None) or "NotSent"
+            code = (result.code if result else None) or _NOT_SENT
+            if result is None:  # Iterable rejected most of the others
+                self._outbox.note_clearing_failure(leaver, code)
             report.failed += 1
             report.failures.setdefault(code, []).append(leaver)
             report.add(leaver, "failed", update=result)
 
 
+def _has_user(response: ApiResponse) -> bool:
+    """Return whether a profile was read: a 200 can also be the page of a proxy, or an error."""
+    return (
+        response.status == 200
+        and response.is_from_api
+        and isinstance(response.body.get("user"), dict)
+    )
+
+
 def _problem(response: ApiResponse) -> str:
-    return response.code or f"HTTP {response.status}"
+    return response.code or response.problem or f"HTTP {response.status}"
 
 
 def announce(report: LeaverReport) -> None:

@@ -61,7 +61,8 @@ class ReadBack(Generic[Item]):
                 if response is None:
                     return
                 yield item, response
-                has_failed = response.status is None or response.status >= 500
+                status = response.status
+                has_failed = status is None or status >= 500 or status in (401, 403)
                 failures_in_a_row = failures_in_a_row + 1 if has_failed else 0
                 if failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
                     return

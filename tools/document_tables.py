@@ -92,6 +92,8 @@ REQUEST: Mapping[str, str] = {
     "http_status": "of the last attempt, null if there was no response",
     "attempts": "how often it was tried in this run; 0 if Iterable rejected the same content "
     "before, and it was not sent again (`response` then has the `code` only)",
+    "request_id": "`Iterable-Request-Id` of the last response, for Iterable's support; null if "
+    "there was none",
     "response": "Iterable's `code`, `msg` and `params`; in bulk mode what the response said of "
     "this row",
 }
@@ -102,6 +104,7 @@ ENV_EXAMPLE_HEAD = """\
 # five settings, and try them with: .venv/bin/python main.py --check
 # The others show their defaults. Real environment variables win over this file. Relative paths
 # start at the project folder. Put quotes around a value with spaces, # or quotes: 'like #this'.
+# A password or key can be in a file: set NAME_FILE instead, as in DB_PASSWORD_FILE=/run/secrets/db
 """
 
 

@@ -9,8 +9,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from commands.check.line import CheckLine, failed, passed, warned
@@ -69,6 +69,19 @@ def _env_file_line(path: Path) -> CheckLine:
             f"chmod 600 {path}, unless this is intended",
         )
     return passed("env file", f"{path} is private (mode {mode:04o})")
+
+
+def secret_file_lines(paths: Sequence[Path]) -> Iterator[CheckLine]:
+    """Warn of each file with a secret that other users of the machine can read."""
+    for path in paths:
+        with suppress(OSError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o004:
+                yield warned(
+                    "secret file",
+                    f"{path} can be read by every user of this machine (mode {mode:04o}): "
+                    f"chmod 600 {path}",
+                )
 
 
 def _state_file_line(path: Path) -> CheckLine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from commands.check.database import SLOW_QUERY_SECONDS, check_database
 from commands.check.field_types import check_field_types
-from commands.check.files import check_files, free_bytes_of
+from commands.check.files import check_files, free_bytes_of, secret_file_lines
 from commands.check.iterable import check_iterable
 from commands.check.line import CheckLine, failed, passed, warned
 from commands.check.past_runs import check_past_runs
@@ -17,7 +17,13 @@ from commands.check.project_type import check_project_type
 from commands.colour import CHECK_COLOURS
 from commands.console import print_as_json, print_line
 from commands.prepare import check_packages, register_secrets
-from config.settings import Settings, env_file_path, unknown_names_in, warnings_about
+from config.settings import (
+    Settings,
+    env_file_path,
+    secret_files_in,
+    unknown_names_in,
+    warnings_about,
+)
 from errors import ConfigError, ExitStatus
 from sync.source_rows import MAX_READ_SECONDS
 
@@ -43,7 +49,10 @@ def run_check(
     else:
         register_secrets(settings)
         check_packages(settings)
-        lines = check_setup(settings, path if path.exists() else None)
+        lines = chain(
+            secret_file_lines(secret_files_in(environment)),
+            check_setup(settings, path if path.exists() else None),
+        )
     warnings = [warned("settings", text) for text in warnings_about(environment)]
     if names := unknown_names_in(environment):
         warnings.append(_unknown_names_line(names, path))

@@ -135,7 +135,7 @@ def test_a_line_without_a_value_is_no_name(env_file: EnvFile) -> None:
     env_file.path.write_text("rest-of-a-secret\nDB_HSOT\nAB+/CD==\n", encoding="utf-8")
     environment = read_environment(env_file.path)
     assert environment.unknown_names == []
-    assert environment.misspelt == {}
+    assert environment.problems == {}
 
 
 def test_unknown_variables_of_the_environment_are_no_business_of_ours(env_file: EnvFile) -> None:

@@ -131,6 +131,7 @@ def test_a_call_is_written_with_iterables_response() -> None:
         "verdict": "rejected",
         "http_status": 400,
         "attempts": 2,
+        "request_id": None,
         "response": {"code": "BadParams", "msg": "no", "params": {"a": 1}},
     }
     assert not call.delivered

@@ -23,6 +23,7 @@ _DIFFERING = (
     (r"[\w.-]+:\d+ \(version [^)]*\)", "SERVER"),
     (r"\d{8}T\d{6}Z-[0-9a-f]{6}", "RUN_ID"),
     (r"Iterable-Request-Id \w+", "Iterable-Request-Id ID"),
+    (r"request [0-9a-f]{32}", "request ID"),
     (r"\d+ ms\b", "MILLISECONDS"),
     (r"\d[\d,]*\.\d+", "DECIMAL"),
 )

@@ -29,6 +29,7 @@ def test_a_rows_result_holds_what_the_response_said_of_it() -> None:
         "verdict": "delivered",
         "http_status": 200,
         "attempts": 2,
+        "request_id": None,
         "response": {
             "code": "Success",
             "msg": "batch of 2: successCount 2, failCount 0",

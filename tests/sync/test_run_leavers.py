@@ -307,3 +307,28 @@ def test_verify_reads_cleared_users_too(
     assert [str(each) for each in wrong] == [
         "user 3: the profile differs: recent_page_view was sent as false and is true"
     ]
+
+
+@pytest.mark.parametrize("fault", ["malformed_json", "html_body", "half_body", "empty_body"])
+def test_a_profile_that_could_not_be_read_is_not_updated(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase, fault: str
+) -> None:
+    del iterable.project.users[email_of(2)]
+    leave(embedded)
+    iterable.set_faults([{"fault": fault, "status": 200, "endpoint": "users/getByEmail"}])
+    assert leavers_of(runs.run()) == {"found": 3, "failed": 3}
+    assert email_of(2) not in iterable.project.users
+    iterable.set_faults([])
+    assert leavers_of(runs.run()) == {"found": 3, "cleared": 2, "gone": 1}
+
+
+def test_an_error_with_status_200_does_not_mean_that_the_user_is_gone(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    leave(embedded)
+    iterable.set_faults(
+        [{"fault": "error_code_on_200", "code": "Odd", "endpoint": "users/getByEmail"}]
+    )
+    assert leavers_of(runs.run()) == {"found": 3, "failed": 3}
+    iterable.set_faults([])
+    assert leavers_of(runs.run()) == {"found": 3, "cleared": 3}
