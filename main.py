@@ -122,6 +122,11 @@ def _run_command(argv: Sequence[str]) -> int:
 
         settings = _prepare(flags, environment)
         return run_export(settings, Path(flags.export), limit=flags.limit, quiet=flags.quiet)
+    if flags.failures is not None:
+        from commands.failures import run_failures
+
+        settings = _prepare(flags, environment)
+        return run_failures(settings, flags.failures)
     if flags.verify is not None:
         from commands.verify.run import run_verify
 
@@ -234,6 +239,13 @@ def _parser() -> _Parser:
         type=_positive,
         metavar="N",
         help="read up to N delivered users back from Iterable and compare them",
+    )
+    action.add_argument(
+        "--failures",
+        nargs="?",
+        const="-",
+        metavar="FILE.csv",
+        help="write the failing rows of the newest complete run as CSV (default: to the terminal)",
     )
     action.add_argument("--export", metavar="FILE.csv", help="write the query's rows to a CSV file")
     return parser

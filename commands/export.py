@@ -73,7 +73,7 @@ def export_rows(chunks: Iterable[Sequence[Sequence[Any]]], path: Path) -> int:
             raise ExportError(f"{path} is not a regular file: choose another file for --export.")
         with replace_file(target) as file:
             for chunk in chunks:
-                file.write(b"".join(map(_line, chunk)))
+                file.write(b"".join(map(csv_line, chunk)))
                 line_count += len(chunk)
     except OSError as error:
         raise ExportError(
@@ -83,7 +83,8 @@ def export_rows(chunks: Iterable[Sequence[Sequence[Any]]], path: Path) -> int:
     return line_count - 1
 
 
-def _line(values: Iterable[Any]) -> bytes:
+def csv_line(values: Iterable[Any]) -> bytes:
+    """Return a line of values of any type that MySQL's driver returns, in UTF-8."""
     cells = [_cell(value) for value in values]
     # CSV readers skip an empty line, so a row whose only value is NULL needs quotes.
     line = ",".join(cells) if cells != [""] else '""'

@@ -11,6 +11,7 @@ FLAGS_OF_ACTION: Mapping[str, str] = {
     "--check": "--env-file --quiet --json",
     "--demo": "--mode --verbose --project-type",
     "--export": "--env-file --limit --quiet --verbose",
+    "--failures": "--env-file --verbose",
     "--help-settings": "",
     "--history": "--env-file --json",
     "--verify": "--env-file --quiet --verbose --json",

@@ -293,6 +293,13 @@ class Settings:
         "code, a run sends no more of them; 100 turns this off.",
     )
 
+    verify_sample: int = memory(
+        "0",
+        whole(0, 10_000),
+        "How many users that the run before has delivered a run reads back from Iterable at its "
+        "end, to compare them.",
+    )
+
     sync_name: str = output(
         "",
         short_text,

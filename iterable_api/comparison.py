@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
@@ -65,6 +66,38 @@ def is_unknown_user(response: ApiResponse) -> bool:
         has_user = isinstance(response.body.get("user"), dict)
         return not has_user and response.code in (None, "Success")
     return status == 404
+
+
+class Comparison(str, Enum):
+    """How a profile or an event in Iterable compares with the one that was sent."""
+
+    AS_SENT = "as sent"
+    DIFFERENT = "different"
+    MISSING = "missing"
+    NOT_READ = "not read back"
+
+
+def compare(kind: RequestKind, sent: bytes, response: ApiResponse) -> tuple[Comparison, list[str]]:
+    """Compare a body that was sent with the response to its lookup; return the details, too.
+
+    A detail completes "the event ...", and has values of fields that differ.
+    """
+    is_list = kind is RequestKind.EVENT and response.status == 200
+    if not is_list and is_unknown_user(response):
+        return Comparison.MISSING, ["is not in Iterable"]
+    if response.status != 200 or not isinstance(response.body, dict):
+        reason = f"HTTP {response.status}" if response.status else response.problem
+        return Comparison.NOT_READ, [f"could not be read back ({reason})"]
+    try:
+        if kind is RequestKind.PROFILE:
+            differences = profile_differences(sent, response.body)
+        else:
+            differences = event_differences(sent, response.body)
+    except MissingError as missing:
+        return Comparison.MISSING, [str(missing)]
+    if differences:
+        return Comparison.DIFFERENT, ["differs: " + differences[0], *differences[1:]]
+    return Comparison.AS_SENT, []
 
 
 def is_in_iterable(kind: RequestKind, sent: bytes, response: Any) -> bool:

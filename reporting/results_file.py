@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"integration_results_\d{8}_\d{6}(_\d+)?\.(json|html)")
 _PART_NAME = re.compile(r"\.integration_results_\d{8}_\d{6}.*\.part")
+_BEGINNING_BYTES = 1_000  # of a results file: it has the id of the run
 _ABANDONED_AFTER_SECONDS = 60  # a report is not locked while it is written
 
 
@@ -179,6 +180,34 @@ def _why_no_event(update_result: str, why_not_attempted: str) -> str:
 def _as_json(stored: str | None) -> Any:
     """Pass stored JSON text through without parsing it."""
     return None if stored is None else orjson.Fragment(stored)
+
+
+def find_results(folder: Path, run_id: str) -> Path | None:
+    """Return the results file of a run, None if it is not in the folder."""
+    with contextlib.suppress(OSError):
+        files = sorted(kept_files(folder), key=attrgetter("modified_at_ns"), reverse=True)
+        for file in files:
+            with contextlib.suppress(OSError), file.path.open("rb") as opened:
+                if b'"run_id": "%b"' % run_id.encode() in opened.read(_BEGINNING_BYTES):
+                    return file.path
+    return None
+
+
+def records_in(path: Path) -> Iterator[JSON]:
+    """Yield the entries of `records[]`, one by one: the file may be larger than the memory.
+
+    Each stands in a line of its own. Raises ResultsError.
+    """
+    try:
+        with path.open("rb") as file:
+            has_begun = False
+            for line in file:
+                if has_begun and line.startswith(b"    {"):
+                    yield orjson.loads(line.rstrip(b",\n"))
+                has_begun = has_begun or line.startswith(b'  "records": [')
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise ResultsError(f"{path} cannot be read: {reason}.") from error
 
 
 class KeptFile(NamedTuple):

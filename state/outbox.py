@@ -40,7 +40,13 @@ from state.database import (
     state_errors,
 )
 from state.delivered import IS_KNOWN, DeliveredTable, Hashes
-from state.delivered_samples import DeliveredSample, DeliveredSamples
+from state.delivered_samples import (
+    DeliveredRow,
+    DeliveredSample,
+    DeliveredSamples,
+    LastRunSample,
+    with_id,
+)
 from state.email_changes import EmailChange, EmailChangeTable
 from state.failures import FailureTable
 from state.history import RunHistory
@@ -101,6 +107,7 @@ class FillSummary:
     held_back: int = 0  # rows with a request that was rejected before and is not sent again
     changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
+    of_last_run: Sequence[DeliveredRow] = ()  # rows that the last run has delivered, if asked for
 
 
 _INSERT_KEY = (
@@ -172,6 +179,7 @@ class Outbox:
         *,
         full_refresh: bool = False,
         takes_samples: bool = False,
+        rows_of_last_run: int = 0,
         rejected_retry_hours: int = 0,
         on_first_to_send: Callable[[], None] = lambda: None,
         now: datetime | None = None,
@@ -183,6 +191,7 @@ class Outbox:
         `rejected_retry_hours` ago is held back. Of several rows with one user key, all but the one
         with the latest event become `duplicate`; rows of two users with one `event_id` become
         `invalid`.
+        `rows_of_last_run`: the summary has up to so many rows that the last run has delivered.
         With `takes_samples` the summary has rows that show whose project this is.
         `on_first_to_send` is called as soon as there is a row to send.
         """
@@ -199,11 +208,15 @@ class Outbox:
             self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
             total = 0
             samples = DeliveredSamples(self.delivered, mapping)
+            last_run = LastRunSample(
+                self.delivered, mapping, self._last_run_began_at(), rows_of_last_run
+            )
             has_to_send = False
             knows_users = not full_refresh and self.delivered.has_users()
             for chunk in chunks:
                 if takes_samples:
                     samples.take(chunk)
+                last_run.take(chunk)
                 sends = self._append(chunk, total, mapping, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
@@ -229,7 +242,13 @@ class Outbox:
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
             samples=tuple(samples.found),
+            of_last_run=tuple(last_run.found),
         )
+
+    def _last_run_began_at(self) -> float:
+        """Return when the run before this one began, in unix seconds; 0 if there was none."""
+        runs = [run for run in self.history.runs() if run.run_id != self._run_id]
+        return datetime.fromisoformat(runs[0].started_at).timestamp() if runs else 0.0
 
     def _append(
         self,
@@ -871,11 +890,6 @@ class Outbox:
 
 def _to_text(result: CallResult) -> str:
     return orjson.dumps(result.to_json()).decode()
-
-
-def with_id(event: bytes, event_id: str | None) -> bytes:
-    """Return the body of an event with another id."""
-    return orjson.dumps({**orjson.loads(event), "id": event_id})
 
 
 def _to_outbox_row(

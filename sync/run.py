@@ -52,6 +52,7 @@ from sync.progress import Progress, ceiling_rows_per_second, pace_at_the_limits
 from sync.project_check import OtherProjectError, is_key_proven, match_project, to_project
 from sync.signals import Interrupted, StopSignal
 from sync.source_rows import SourceRows
+from sync.verification import VerificationReport, verify_rows
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class SyncRun:
         self._tally = RunTally()
         self._leavers = LeaverReport()
         self._email_changes = EmailChangeReport()
+        self._verification = VerificationReport()
         self._settle_seconds = settle_seconds  # between a move and the user's other requests
         self._results = ResultsFile(
             settings.results_dir, self._started_at, with_email_changes=self._moves_users
@@ -299,6 +301,7 @@ class SyncRun:
             self._has_noted_failures = True
             self._deliver(outbox, filled.to_send, moves)
             self._clear(outbox, leavers)
+            self._verify(filled)
 
     def _prepare_moves(self, outbox: Outbox) -> EmailMover | None:
         """Return the moves of users whose address has changed; None where there are none."""
@@ -344,6 +347,17 @@ class SyncRun:
             )
             clearing.run(leavers, self._leavers)
 
+    def _verify(self, filled: FillSummary) -> None:
+        """Read back some of what the last run has delivered."""
+        if filled.of_last_run and not self._stop.event.is_set():
+            self._verification = verify_rows(
+                filled.of_last_run,
+                self._client.get,
+                self._settings.identify_by,
+                self._stop.event,
+                logs_values=self._settings.log_payloads,
+            )
+
     def _to_sender(self, guard: RejectionGuard) -> Sender:
         settings = self._settings
         delays_events = settings.event_delay_seconds > 0
@@ -380,6 +394,7 @@ class SyncRun:
                 mapping,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
+                rows_of_last_run=0 if self._options.dry_run else self._settings.verify_sample,
                 rejected_retry_hours=self._settings.rejected_retry_hours if has_judged else 0,
                 on_first_to_send=lambda: self._connect_ahead(outbox),
                 now=self._now(),
@@ -517,7 +532,11 @@ class SyncRun:
             new_failures=self._new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
-            notes=[*self._email_changes.lines(), *self._leavers.lines()],
+            notes=[
+                *self._email_changes.lines(),
+                *self._leavers.lines(),
+                *self._verification.lines(),
+            ],
         )
 
     def _new_failures(self) -> list[Failure]:
@@ -530,6 +549,8 @@ class SyncRun:
             counts["email_changes"] = self._email_changes.to_json()
         if self._settings.on_leave == "clear":
             counts["leavers"] = self._leavers.to_json()
+        if self._settings.verify_sample:
+            counts["verified"] = self._verification.to_json()
         return counts
 
     def _summarize(self, outbox: Outbox, ending: _Ending, finished_at: datetime) -> RunSummary:
@@ -555,7 +576,7 @@ class SyncRun:
             sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
             sync=self._settings.sync_name or None,
             added=self._added_counts(),
-            has_other_failures=self._leavers.has_problems,
+            has_other_failures=self._leavers.has_problems or self._verification.has_differences,
         )
 
     def _write_report(

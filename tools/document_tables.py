@@ -53,6 +53,9 @@ ADDED_TO_HEAD: Mapping[str, str] = {
     "`already_there` (Iterable has another user with the new address) and `failed`",
     "leavers": "with `ON_LEAVE=clear`: users who left the query's result: `found`, `cleared`, "
     "`gone` (not in Iterable), `failed` and `held_back`",
+    "verified": "with `VERIFY_SAMPLE`: users of the last run that were read back: `asked`, "
+    "`as_sent`, `different`, `missing`, `pending` (delivered less than ten minutes ago) and "
+    "`unanswered`",
     "left": "with `ON_LEAVE=clear`: one entry for each of them but those held back: `user_id`, "
     "`identifier` (e-mail or userId), `timestamp`, `outcome`, `reason`, `users_update`",
 }

@@ -9,36 +9,26 @@ only they are mapped, and most of the result need not be read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from config.identity import IdentifyBy
 from config.settings import Settings
-from records.mapping import InvalidRow, RowMapping, SyncRecord
+from records.mapping import RowMapping, SyncRecord
 from state.delivered import DeliveredTable
+from state.delivered_samples import DeliveredRow, delivered_rows
 from state.members import MemberTable
-from state.outbox import Outbox, with_id
+from state.outbox import Outbox
 from sync.project_check import to_project
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
 
 # Chosen in the state file for each row to be found. With more of them less of the result has to be
 # read, but the rows at its beginning are preferred.
 _CANDIDATES_PER_ROW = 4
-
-
-class DeliveredRow(NamedTuple):
-    """A record, and when each request was delivered with its present content.
-
-    Times are in unix seconds; None if it was not delivered, or with other content.
-    """
-
-    record: SyncRecord
-    profile_at: int | None
-    event_at: int | None
 
 
 class Choice(NamedTuple):
@@ -137,30 +127,10 @@ class _Search:
                 for user_key, row in zip(user_keys, chunk, strict=True)
                 if user_key in self.candidates
             ]
-        for user_key, row in self._delivered_rows(rows, mapping):
+        for user_key, row in delivered_rows(rows, mapping, self._delivered):
             if user_key not in self.candidates:
                 self._others.append(row)
             elif max(row.profile_at or 0, row.event_at or 0) >= self._last_run_at:
                 self._of_last_run.append(row)
             else:
                 self._older.append(row)
-
-    def _delivered_rows(
-        self, rows: Sequence[Sequence[Any]], mapping: RowMapping
-    ) -> Iterator[tuple[int, DeliveredRow]]:
-        """Yield the user key and the record of each row with a delivered request."""
-        keys = [mapping.key(row) for row in rows]
-        known = self._delivered.find(key.user_key for key in keys if key)
-        for row, key in zip(rows, keys, strict=True):
-            user = known.get(key.user_key) if key else None
-            if key is None or user is None:
-                continue
-            profile_at = user.profile_at if key.profile_hash == user.profile_hash else None
-            event_at = user.event_at if key.event_hash == user.event_hash else None
-            if profile_at is None and event_at is None:
-                continue
-            record = mapping.to_record(row)
-            if not isinstance(record, InvalidRow):
-                if user.former_event_id and user.event_id == record.event_id:
-                    record = record._replace(event=with_id(record.event, user.former_event_id))
-                yield key.user_key, DeliveredRow(record, profile_at, event_at)

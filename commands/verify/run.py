@@ -11,26 +11,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from enum import Enum
 
 from commands.console import print_as_json, print_line
-from commands.verify.delivered_rows import DeliveredRow, choose_delivered_rows
+from commands.verify.delivered_rows import choose_delivered_rows
 from config.settings import Settings
 from errors import ExitStatus, SyncError
 from iterable_api.advice import explain_problem
 from iterable_api.comparison import (
     GET_EVENTS,
     WAITS_SECONDS,
-    MissingError,
-    event_differences,
+    Comparison,
+    compare,
     is_unknown_user,
-    profile_differences,
 )
 from iterable_api.http import IterableHTTP
 from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from reporting.formatting import counted
+from state.delivered_samples import DeliveredRow
 from sync.read_back import THREADS, ReadBack
 from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
@@ -42,15 +41,6 @@ _TIMEOUT_SECONDS = (5.0, 15.0)
 
 class VerificationError(SyncError):
     """Nothing can be verified."""
-
-
-class Comparison(str, Enum):
-    """How a profile or an event in Iterable compares with the one that was sent."""
-
-    AS_SENT = "as sent"
-    DIFFERENT = "different"
-    MISSING = "missing"
-    NOT_READ = "not read back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,24 +247,9 @@ def _may_change(response: ApiResponse, is_recent: bool) -> bool:
 def _compare(lookup: _Lookup, response: ApiResponse) -> Finding:
     record, kind = lookup.row.record, lookup.kind
 
-    def finding(comparison: Comparison, *details: str) -> Finding:
-        return Finding(record.user_id, record.email, kind, comparison, details)
-
-    if is_unknown_user(response) and not (kind is RequestKind.EVENT and response.status == 200):
-        return finding(Comparison.MISSING, "is not in Iterable")
-    if response.status != 200 or not isinstance(response.body, dict):
-        reason = f"HTTP {response.status}" if response.status else response.problem
-        return finding(Comparison.NOT_READ, f"could not be read back ({reason})")
-    try:
-        if kind is RequestKind.PROFILE:
-            differences = profile_differences(record.profile, response.body)
-        else:
-            differences = event_differences(record.event, response.body)
-    except MissingError as missing:
-        return finding(Comparison.MISSING, str(missing))
-    if differences:
-        return finding(Comparison.DIFFERENT, "differs: " + differences[0], *differences[1:])
-    return finding(Comparison.AS_SENT)
+    sent = record.profile if kind is RequestKind.PROFILE else record.event
+    comparison, details = compare(kind, sent, response)
+    return Finding(record.user_id, record.email, kind, comparison, tuple(details))
 
 
 class _Reader:

@@ -13,14 +13,9 @@ import orjson
 import pytest
 
 from commands.verify.delivered_rows import choose_delivered_rows
-from commands.verify.run import (
-    Comparison,
-    VerificationError,
-    VerificationTally,
-    run_verify,
-    verify,
-)
+from commands.verify.run import VerificationError, VerificationTally, run_verify, verify
 from errors import ExitStatus
+from iterable_api.comparison import Comparison
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase, numbers

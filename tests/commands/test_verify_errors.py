@@ -11,13 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.verify.run import (
-    Comparison,
-    VerificationError,
-    VerificationTally,
-    verify,
-)
-from iterable_api.comparison import WAITS_SECONDS
+from commands.verify.run import VerificationError, VerificationTally, verify
+from iterable_api.comparison import WAITS_SECONDS, Comparison
 from records.rows import RequestKind
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase

@@ -84,6 +84,7 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "user_id_column": "id",
         "email_changes": "new",
         "on_leave": "keep",
+        "verify_sample": 0,
         "event_delay_seconds": 0.0,
         "outage_patience_seconds": 300.0,
         "sync_name": "",

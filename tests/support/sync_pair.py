@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
-from commands.verify.run import Comparison, Finding, verify
+from commands.verify.run import Finding, verify
 from config.settings import Settings
+from iterable_api.comparison import Comparison
 from sandbox.iterable_api import IterableSandbox
 from sandbox.users_and_events import Event
 from sync.run import Options, SyncRun

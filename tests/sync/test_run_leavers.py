@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from commands.verify.run import Comparison, verify
+from commands.verify.run import verify
 from config.settings import Settings
+from iterable_api.comparison import Comparison
 from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
 from sync.signals import StopSignal
