@@ -100,9 +100,9 @@ class Project:
         """Remove all users, events, learned types and counts; keep the presets."""
         self.users: dict[str, User] = {}
         self.events: dict[str, Event] = {}
-        # In userID-based projects an e-mail leads to the newest of its users.
-        self._by_email = self.users if self.type is ProjectType.EMAIL else {}
-        self._by_user_id = self.users if self.type is ProjectType.USER_ID else {}
+        # Where `users` is not keyed by it. In userID-based projects an e-mail leads to the newest of
+        # its users.
+        self._others: dict[str, dict[str, User]] = {"email": {}, "userId": {}}
         # Rebuilt at the first read after a change, so that writes stay cheap.
         self._events_by_user: dict[str, list[Event]] | None = None
         self.types = FieldTypes(self._type_presets)
@@ -112,6 +112,14 @@ class Project:
         self._email_changed_at: dict[str, float] = {}  # of the former and of the new address
         # Calls for a user need some time after users/updateEmail; None: there was no such call.
         self.shortest_wait_after_email_change: float | None = None
+
+    @property
+    def _by_email(self) -> dict[str, User]:
+        return self.users if self.type is ProjectType.EMAIL else self._others["email"]
+
+    @property
+    def _by_user_id(self) -> dict[str, User]:
+        return self.users if self.type is ProjectType.USER_ID else self._others["userId"]
 
     def update_user(self, body: Body) -> ApiResponse:
         """Handle POST users/update."""

@@ -194,6 +194,7 @@ def test_a_call_that_a_stop_does_not_wait_for_counts_as_made(
             "verdict": "unavailable",
             "http_status": None,
             "attempts": 1,
+            "request_id": None,
             "response": {
                 "code": "ResponseNotAwaited",
                 "msg": "The run ended while this request was under way; "
