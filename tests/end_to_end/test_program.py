@@ -96,6 +96,8 @@ def test_every_row_is_delivered_and_recorded_in_the_results_file(
     assert first.pop("timestamp") <= results["finished_at"]
     assert first["events_track"].pop("response")["code"] == "Success"
     assert first["users_update"].pop("response")["code"] == "Success"
+    for key in ("events_track", "users_update"):
+        assert len(first[key].pop("request_id")) == 32
     call = {"success": True, "verdict": "delivered", "http_status": 200, "attempts": 1}
     assert first == {
         "user_id": 1,
