@@ -127,6 +127,10 @@ def _run_command(argv: Sequence[str]) -> int:
 
         settings = _prepare(flags, environment)
         return run_failures(settings, flags.failures)
+    if flags.listen is not None:
+        from commands.listen.run import run_listen
+
+        return run_listen(_prepare(flags, environment), flags.listen)
     if flags.verify is not None:
         from commands.verify.run import run_verify
 
@@ -239,6 +243,9 @@ def _parser() -> _Parser:
         type=_positive,
         metavar="N",
         help="read up to N delivered users back from Iterable and compare them",
+    )
+    action.add_argument(
+        "--listen", metavar="[HOST:]PORT", help="receive Iterable's webhooks, which confirm events"
     )
     action.add_argument(
         "--failures",

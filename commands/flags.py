@@ -12,6 +12,7 @@ FLAGS_OF_ACTION: Mapping[str, str] = {
     "--demo": "--mode --verbose --project-type",
     "--export": "--env-file --limit --quiet --verbose",
     "--failures": "--env-file --verbose",
+    "--listen": "--env-file --quiet --verbose",
     "--help-settings": "",
     "--history": "--env-file --json",
     "--verify": "--env-file --quiet --verbose --json",

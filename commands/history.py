@@ -10,33 +10,54 @@ from commands.console import print_as_json, print_line
 from config.settings import read_setting
 from errors import ExitStatus
 from records.outcomes import JSON
+from state.confirmations import Confirmations
 from state.database import state_errors
 from state.history import KILLED, PRINTED_COUNTS, RUNNING, UNFINISHED, PastRun
 from state.lock import owner_of_lock
 from state.outbox import Outbox
+from sync.confirmations import Confirmed, confirmed_events
 
 _READ_BYTES = 1_000_000
+_RUNS_WITH_CONFIRMATIONS = 20
 
 
 def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> ExitStatus:
     """Print the past runs of the state file, the newest first."""
     path = read_setting(environment, "STATE_FILE")
     _read_ahead(path)
+    confirmations = Confirmations(read_setting(environment, "CONFIRMATIONS_FILE"))
     with closing(Outbox(path, read_only=True)) as outbox:
         runs = _runs(outbox, path)
+        confirmed = _confirmed_by_run(runs, outbox, confirmations)
     if as_json:
-        print_as_json({"runs": [_to_json(run) for run in runs]})
+        print_as_json({"runs": [_to_json(run, confirmed.get(run.run_id)) for run in runs]})
         return ExitStatus.OK
-    for line in history_lines(runs):
+    for line in history_lines(runs, confirmed):
         print_line(line)
+    if counts := confirmations.counts():
+        texts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        print_line(f"Webhooks of the last 30 days: {texts}")
     return ExitStatus.OK
 
 
-def _to_json(run: PastRun) -> JSON:
+def _confirmed_by_run(
+    runs: Sequence[PastRun], outbox: Outbox, confirmations: Confirmations
+) -> dict[str, Confirmed]:
+    """Return the counts of the newest runs that have delivered events, by run id."""
+    found: dict[str, Confirmed] = {}
+    for run in runs[:_RUNS_WITH_CONFIRMATIONS]:
+        confirmed = confirmed_events(run, outbox, confirmations)
+        if confirmed is not None:
+            found[run.run_id] = confirmed
+    return found
+
+
+def _to_json(run: PastRun, confirmed: Confirmed | None) -> JSON:
     """Return a run that has ended like the head of its results file, another one without counts."""
     entry: JSON = run._asdict()
     del entry["counts"]
-    return {**entry, **run.counts}
+    added = {} if confirmed is None else {"confirmed": confirmed._asdict()}
+    return {**entry, **run.counts, **added}
 
 
 def _runs(outbox: Outbox, path: Path) -> Sequence[PastRun]:
@@ -73,7 +94,9 @@ def _read_ahead(path: Path) -> None:
                     pass
 
 
-def history_lines(runs: Sequence[PastRun]) -> list[str]:
+def history_lines(
+    runs: Sequence[PastRun], confirmed: Mapping[str, Confirmed] | None = None
+) -> list[str]:
     """Format each run as one line; counts of zero are left out, except that of all rows."""
     lines = []
     for run in runs:
@@ -83,6 +106,8 @@ def history_lines(runs: Sequence[PastRun]) -> list[str]:
             for name in PRINTED_COUNTS
             if run.counts.get(name) or (name == "total_users" and name in run.counts)
         ]
+        if (found := (confirmed or {}).get(run.run_id)) is not None:
+            counts.append(str(found))
         lines.append(
             f"{run.started_at[:19].replace('T', ' ')} UTC  {run.mode:<8}  {run.status:<23}"
             + ("" if seconds is None else f"  {seconds:,.1f} s  ")

@@ -77,6 +77,12 @@ def guard_factor(text: str) -> float:
     return value
 
 
+def webhook_token(text: str) -> str:
+    if text and (len(text) < 16 or not text.isascii() or " " in text):
+        raise ValueError("must have at least 16 characters, all ASCII and no blanks")
+    return text
+
+
 def column_name(text: str) -> str:
     """Return the name of a column."""
     if any(character.isspace() for character in text):

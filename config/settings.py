@@ -47,6 +47,7 @@ from config.parsers import (
     short_text,
     socket_file,
     time_zone,
+    webhook_token,
     whole,
 )
 from config.secret_files import SUFFIX, read_secret
@@ -349,6 +350,18 @@ class Settings:
         "",
         optional_regular_file,
         "A file for Prometheus metrics, read by node_exporter's textfile collector.",
+    )
+
+    webhook_token: str = monitoring(
+        "",
+        webhook_token,
+        "The token that Iterable's webhooks have to send to --listen: 16 characters or more.",
+        redacted_as="webhook token",
+    )
+    confirmations_file: Path = monitoring(
+        "confirmations.sqlite3",
+        regular_file,
+        "Where --listen notes what webhooks have confirmed.",
     )
 
     @classmethod

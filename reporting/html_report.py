@@ -85,6 +85,7 @@ def write_report(
     failures: Sequence[Failure],
     measured: Measurements,
     settings: Settings,
+    notes: Sequence[str] = (),
 ) -> bool:
     """Write the page, mode 0600, and return whether that worked.
 
@@ -92,7 +93,8 @@ def write_report(
     everything that the page shows, so a failure is only logged.
     """
     try:
-        page = to_page(summary, failures, measured, settings, path.with_suffix(".json").name)
+        results_name = path.with_suffix(".json").name
+        page = to_page(summary, failures, measured, settings, results_name, notes)
         with replace_file(path) as file:
             file.write(page.encode())
     except Exception as error:
@@ -111,8 +113,9 @@ def to_page(
     measured: Measurements,
     settings: Settings,
     results_name: str,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Return the page. `failures` are sorted, the most frequent first."""
+    """Return the page. `notes` say what else happened; `failures` are sorted, the most frequent first."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -137,6 +140,7 @@ def to_page(
     return environment.get_template("report.html.j2").render(
         summary=summary,
         results_name=results_name,
+        notes=notes,
         status_class=status_class,
         badge=badge,
         up_to_date=summary.counts[Outcome.SUCCESSFUL] + summary.counts[Outcome.UNCHANGED],

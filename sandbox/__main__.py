@@ -18,6 +18,15 @@ from sandbox.iterable_api import loopback_address, serve, tls_context
 from sandbox.project import ProjectType
 from sandbox.responses import UnknownUserResponse
 from sandbox.traffic import Limit
+from sandbox.webhooks import WebhookMix, WebhookSender
+
+# The fields of `WebhookMix`.
+_MIX = {
+    "twice": "twice",
+    "late": "two seconds late",
+    "never": "never",
+    "without_id": "without the event's id",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = vars(parser.parse_args(arguments))
     host, port = flags.pop("host"), flags.pop("port")
     certificate, key = flags.pop("tls_certificate"), flags.pop("tls_key")
+    url, token = flags.pop("webhook"), flags.pop("webhook_token")
+    mix = WebhookMix(*(flags.pop(f"webhook_{name}") for name in _MIX))
+    if url:
+        flags["on_event"] = WebhookSender(url, token, mix, seed=flags["seed"])
     if key and not certificate:
         parser.error("--tls-key needs --tls-certificate")
     try:
@@ -182,6 +195,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="send only the two counts in bulk responses",
     )
+    add(
+        "--webhook",
+        metavar="URL",
+        help="post each tracked event to this http URL, as a journey does",
+    )
+    add("--webhook-token", default="", metavar="TOKEN", help="sent with it, behind Bearer")
+    for name, meaning in _MIX.items():
+        add(
+            f"--webhook-{name.replace('_', '-')}",
+            type=_share,
+            default=0.0,
+            metavar="P",
+            help=f"share of the events (0 to 1) that are posted {meaning}",
+        )
     add(
         "--keep-calls",
         type=_count,

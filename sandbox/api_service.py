@@ -29,6 +29,7 @@ from sandbox.traffic import (
     to_rate_limit,
     whole_seconds,
 )
+from sandbox.users_and_events import Event
 from sandbox.wire_response import WireResponse, to_wire
 
 BODY_LIMIT_BYTES = 4_000_000  # "Max size of request body: 4MB"
@@ -66,6 +67,7 @@ class ApiOptions:
     project_type: ProjectType | str = ProjectType.EMAIL
     unknown_user_response: UnknownUserResponse | str = UnknownUserResponse.EMPTY
     says_bad_params: bool = False
+    on_event: Callable[[Event], None] | None = None
     keep_calls: int = 0
 
 
@@ -104,6 +106,7 @@ class ApiService:
             project_type=options.project_type,
             unknown_user_response=options.unknown_user_response,
             says_bad_params=options.says_bad_params,
+            on_event=options.on_event,
         )
         # Repeatable randomness, not a secret.
         self._rng = random.Random(options.seed)  # noqa: S311

@@ -76,8 +76,10 @@ class Project:
         sparse_bulk_responses: bool = False,
         unknown_user_response: UnknownUserResponse | str = UnknownUserResponse.EMPTY,
         says_bad_params: bool = False,
+        on_event: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._on_event = on_event  # called for each event that is new or changed
         self.type = ProjectType(project_type)
         self._rejections: dict[str, Rejection] = {}
         for identifiers, rejection in (
@@ -100,8 +102,8 @@ class Project:
         """Remove all users, events, learned types and counts; keep the presets."""
         self.users: dict[str, User] = {}
         self.events: dict[str, Event] = {}
-        # Where `users` is not keyed by it. In userID-based projects an e-mail leads to the newest of
-        # its users.
+        # Where `users` is not keyed by it. In userID-based projects an e-mail leads to the newest
+        # of its users.
         self._others: dict[str, dict[str, User]] = {"email": {}, "userId": {}}
         # Rebuilt at the first read after a change, so that writes stay cheap.
         self._events_by_user: dict[str, list[Event]] | None = None
@@ -437,10 +439,9 @@ class Project:
         known = self.events.get(event_id)
         if known is None:
             at = int(now) if created_at is None else created_at
-            self.events[event_id] = Event(
-                event_id, email, user_id, user, event_name, at, fields_json
-            )
-            self._events_by_user = None
+            known = Event(event_id, email, user_id, user, event_name, at, fields_json)
+            self.events[event_id] = known
+            self._note_event(known)
             return True
         known.applied_count += 1
         at = known.created_at if created_at is None else created_at
@@ -459,8 +460,13 @@ class Project:
         self.event_id_collision_count += is_other
         known.email, known.user_id, known.user = email, user_id, user
         known.event_name, known.created_at, known.fields_json = event_name, at, fields_json
-        self._events_by_user = None
+        self._note_event(known)
         return True
+
+    def _note_event(self, event: Event) -> None:
+        self._events_by_user = None
+        if self._on_event is not None:
+            self._on_event(event)
 
     def _note_wait(self, email: str, now: float) -> None:
         changed_at = self._email_changed_at.get(email) if self._email_changed_at else None

@@ -27,6 +27,7 @@ from records.outcomes import JSON
 from records.rows import Failure, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
+from state.confirmations import Confirmations, ConfirmationsError
 from state.database import StateError
 from state.lock import RunLock
 from state.members import Leaver
@@ -34,6 +35,7 @@ from state.outbox import FillSummary, Outbox
 from state.project import Match
 from sync.announcement import announcements
 from sync.bulk import BulkSender
+from sync.confirmations import Confirmed, confirmed_events
 from sync.dispatcher import Dispatcher, RunAborted, Sender
 from sync.dry_run import plan_lines, request_bodies
 from sync.email_changes import (
@@ -171,6 +173,7 @@ class SyncRun:
         self._leavers = LeaverReport()
         self._email_changes = EmailChangeReport()
         self._verification = VerificationReport()
+        self._confirmed: Confirmed | None = None  # events of the last run
         self._settle_seconds = settle_seconds  # between a move and the user's other requests
         self._results = ResultsFile(
             settings.results_dir, self._started_at, with_email_changes=self._moves_users
@@ -244,6 +247,7 @@ class SyncRun:
             )
             filled = self._fill(outbox, takes_samples=match is Match.OTHER_KEY)
             self._rows_read = filled.total
+            self._confirmed = self._confirmed_of_last_run(outbox)
             self._row_count_guard.check(filled.total, outbox.history, self._started_at)
             self._announce(outbox, filled)
             if self._options.dry_run:
@@ -532,12 +536,30 @@ class SyncRun:
             new_failures=self._new_failures() if tells_new else (),
             left_out=[ended.summary_line for ended in self._rejection_guard.ended],
             plan=self._plan,
-            notes=[
-                *self._email_changes.lines(),
-                *self._leavers.lines(),
-                *self._verification.lines(),
-            ],
+            notes=self._notes(),
         )
+
+    def _notes(self) -> list[str]:
+        """Return what else happened, for summary and report."""
+        lines = [
+            *self._email_changes.lines(),
+            *self._leavers.lines(),
+            *self._verification.lines(),
+        ]
+        if self._confirmed is not None:
+            lines.append(f"Webhooks of the last run: {self._confirmed}")
+        return lines
+
+    def _confirmed_of_last_run(self, outbox: Outbox) -> Confirmed | None:
+        confirmations = Confirmations(self._settings.confirmations_file)
+        if not confirmations.exist:
+            return None
+        last = next((run for run in outbox.history.runs() if run.run_id != self._run_id), None)
+        try:
+            return last and confirmed_events(last, outbox, confirmations)
+        except ConfirmationsError as error:
+            logger.warning("%s The run goes on.", error)
+            return None
 
     def _new_failures(self) -> list[Failure]:
         return [*self._tally.new_failures(), *self._leavers.reasons(only_new=True)]
@@ -586,5 +608,7 @@ class SyncRun:
 
         path = results_path.with_suffix(".html")
         measurements = self._progress.measurements
-        is_written = write_report(path, summary, failures, measurements, self._settings)
+        is_written = write_report(
+            path, summary, failures, measurements, self._settings, self._notes()
+        )
         return [path] if is_written else []

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+import orjson
+
 from commands.console import print_as_json, print_line
 from commands.verify.delivered_rows import choose_delivered_rows
 from config.settings import Settings
@@ -29,6 +31,7 @@ from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from reporting.formatting import counted
+from state.confirmations import Confirmations
 from state.delivered_samples import DeliveredRow
 from sync.read_back import THREADS, ReadBack
 from sync.signals import Interrupted, stop_signals
@@ -160,9 +163,10 @@ def verify(
     """Compare up to `count` users of the query whose rows have not changed since their delivery.
 
     Users of the last run come first. Their rows are looked for in the query's result for
-    `max_read_seconds` at most. What differs is read again after each of `waits_seconds`,
-    unless it was delivered longer ago than their sum. Stops early, without an error, when `stop`
-    is set. Raises VerificationError, SourceError, StateError and ConfigError.
+    `max_read_seconds` at most. An event that a webhook has confirmed counts as found. What differs
+    is read again after each of `waits_seconds`, unless it was delivered longer ago than their sum.
+    Stops early, without an error, when `stop` is set. Raises VerificationError, SourceError,
+    StateError and ConfigError.
     """
     rows, read_count, ran_out_of_time = choose_delivered_rows(
         settings, count, stop, max_seconds=max_read_seconds
@@ -186,8 +190,19 @@ def verify(
             f"There is nothing to verify: {settings.state_file} has no row of the query that is "
             "unchanged since its delivery. Run a sync first."
         )
+    lookups = _to_lookups(rows)
+    confirmed = Confirmations(settings.confirmations_file).confirmed(
+        event_id for lookup in lookups for event_id in lookup.event_ids
+    )
+    waiting = []
+    for lookup in lookups:
+        if confirmed.intersection(lookup.event_ids):
+            record = lookup.row.record
+            yield Finding(record.user_id, record.email, lookup.kind, Comparison.AS_SENT)
+        else:
+            waiting.append(lookup)
     with closing(_Reader(settings, stop)) as reader:
-        yield from _compare_all(_to_lookups(rows), reader, stop, waits_seconds, now)
+        yield from _compare_all(waiting, reader, stop, waits_seconds, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +212,16 @@ class _Lookup:
     row: DeliveredRow
     kind: RequestKind
     delivered_at: int
+
+    @property
+    def event_ids(self) -> set[str]:
+        """The ids of the event: the one that was sent, and the one that a webhook leads to.
+
+        They differ where the user has got another address. None for a profile.
+        """
+        if self.kind is RequestKind.PROFILE:
+            return set()
+        return {self.row.record.event_id, orjson.loads(self.row.record.event)["id"]}
 
 
 def _to_lookups(rows: Sequence[DeliveredRow]) -> list[_Lookup]:

@@ -10,7 +10,14 @@ import main
 from commands.flags import FLAGS_OF_ACTION
 from errors import ExitStatus
 
-VALUES = {"--limit": "5", "--verify": "5", "--mode": "bulk", "--env-file": "x", "--export": "x.csv"}
+VALUES = {
+    "--limit": "5",
+    "--verify": "5",
+    "--mode": "bulk",
+    "--env-file": "x",
+    "--export": "x.csv",
+    "--listen": "8080",
+}
 OPTIONS = (
     *("--limit", "--mode", "--full-refresh", "--ignore-guards"),
     *("--env-file", "--quiet", "--verbose", "--json"),

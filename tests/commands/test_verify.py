@@ -17,7 +17,9 @@ from commands.verify.run import VerificationError, VerificationTally, run_verify
 from errors import ExitStatus
 from iterable_api.comparison import Comparison
 from records.rows import RequestKind
+from records.webhooks import Webhook, to_event_hash
 from sandbox.iterable_api import IterableSandbox
+from state.confirmations import ConfirmationsFile, Received
 from tests.conftest import SourceDatabase, numbers
 from tests.support.sync_pair import KEY, LATER, USER_COUNT, SyncPair
 from tests.support.users import add_users, email_of, event_of
@@ -77,6 +79,15 @@ def test_a_profile_deleted_in_iterable_is_missing(synced: SyncPair) -> None:
         (Comparison.MISSING, "user 6: the profile is not in Iterable"),
         (Comparison.MISSING, "user 6: the event is not in Iterable"),
     ]
+
+
+def test_an_event_that_a_webhook_has_confirmed_counts_as_found(synced: SyncPair) -> None:
+    event = synced.event(7)
+    synced.take_event(event)
+    file = ConfirmationsFile(synced.settings.confirmations_file)
+    file.add([Received(Webhook(1, "page_view", (to_event_hash(event.id),)), 1_768_400_000)])
+    file.close()
+    assert not synced.wrong()
 
 
 def test_an_event_deleted_in_iterable_is_missing(synced: SyncPair) -> None:

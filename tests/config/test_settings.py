@@ -85,6 +85,8 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "email_changes": "new",
         "on_leave": "keep",
         "verify_sample": 0,
+        "webhook_token": "",
+        "confirmations_file": ROOT / "confirmations.sqlite3",
         "event_delay_seconds": 0.0,
         "outage_patience_seconds": 300.0,
         "sync_name": "",

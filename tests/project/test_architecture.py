@@ -38,6 +38,7 @@ ONLY_USED_BY = {
     "sqlite3": {"state"},
     "dotenv": {"config"},
     "email_validator": {"records"},
+    "waitress": {"commands"},
     "rich": {"commands", "sync"},
     "jinja2": {"reporting"},
 }

@@ -38,6 +38,7 @@ class SyncPair:
                 "STATE_FILE": str(folder / "state.sqlite3"),
                 "RESULTS_DIR": str(folder),
                 "LOG_FILE": str(folder / "run.log"),
+                "CONFIRMATIONS_FILE": str(folder / "confirmations.sqlite3"),
             }
         )
 

@@ -1,0 +1,1 @@
+"""`--listen`: receive Iterable's webhooks. Start at `run`."""

@@ -1,0 +1,173 @@
+"""The file of confirmations: which events Iterable's webhooks have confirmed, and counts by kind.
+
+A SQLite file of its own, since the listener writes it while runs use the state file. It has hashes,
+kinds and times, nothing that names a user, and forgets after 30 days.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from errors import SyncError
+from records.webhooks import Webhook, to_event_hash
+
+KEPT_SECONDS = 30 * 86_400
+_APPLICATION_ID = 0x4D324943  # "M2IC", in the header of the file
+_SCHEMA = f"""
+    BEGIN IMMEDIATE;
+    CREATE TABLE IF NOT EXISTS webhooks (body_hash INTEGER PRIMARY KEY, received_at INTEGER);
+    CREATE TABLE IF NOT EXISTS confirmed (event_hash INTEGER PRIMARY KEY, confirmed_at INTEGER);
+    CREATE TABLE IF NOT EXISTS counts (
+        day TEXT, kind TEXT, count INTEGER, PRIMARY KEY (day, kind)
+    ) WITHOUT ROWID;
+    PRAGMA application_id = {_APPLICATION_ID};
+    COMMIT;
+"""
+
+
+class ConfirmationsError(SyncError):
+    """The file of confirmations cannot be used. The message says why and what to do."""
+
+
+class Received(NamedTuple):
+    """A webhook, and when it was received (unix seconds)."""
+
+    webhook: Webhook
+    at: int
+
+
+class ConfirmationsFile:
+    """The open file; not thread-safe. Raises ConfirmationsError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _errors(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            path.chmod(0o600)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+            try:
+                _check_owner(path, self._database)
+                self._database.executescript(_SCHEMA)
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")  # on the disk when it returns
+            except BaseException:
+                self._database.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def add(self, received: Sequence[Received]) -> int:
+        """Store webhooks in one transaction; return how many were new. A repeat counts once."""
+        new_count = 0
+        with _errors(self._path):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                for webhook, at in received:
+                    new_count += self._add(webhook, at)
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        return new_count
+
+    def _add(self, webhook: Webhook, at: int) -> int:
+        added = self._database.execute(
+            "INSERT OR IGNORE INTO webhooks VALUES (?, ?)", (webhook.body_hash, at)
+        ).rowcount
+        if added:
+            day = datetime.fromtimestamp(at, timezone.utc).date().isoformat()
+            self._database.execute(
+                "INSERT INTO counts VALUES (?, ?, 1)"
+                " ON CONFLICT (day, kind) DO UPDATE SET count = count + 1",
+                (day, webhook.kind),
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO confirmed VALUES (?, ?)",
+                [(event_hash, at) for event_hash in webhook.event_hashes],
+            )
+        return added
+
+    def forget_old(self, now: int) -> None:
+        """Remove what is older than 30 days; `now` is in unix seconds."""
+        day = datetime.fromtimestamp(now - KEPT_SECONDS, timezone.utc).date().isoformat()
+        with _errors(self._path):
+            for statement, value in (
+                ("DELETE FROM webhooks WHERE received_at < ?", now - KEPT_SECONDS),
+                ("DELETE FROM confirmed WHERE confirmed_at < ?", now - KEPT_SECONDS),
+                ("DELETE FROM counts WHERE day < ?", day),
+            ):
+                self._database.execute(statement, (value,))
+
+
+class Confirmations:
+    """What the file says, for a command that only reads it; without a file it says nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.exist = path.is_file()
+
+    def confirmed(self, event_ids: Iterable[str]) -> set[str]:
+        """Return those event ids that a webhook has confirmed."""
+        by_hash = {to_event_hash(event_id): event_id for event_id in event_ids}
+        if not self.exist or not by_hash:
+            return set()
+        with self._opened() as database:
+            found = database.execute(
+                "SELECT event_hash FROM confirmed"
+                " WHERE event_hash IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(list(by_hash)).decode(),),
+            )
+            return {by_hash[event_hash] for (event_hash,) in found}
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many webhooks of each kind were received in the last 30 days."""
+        if not self.exist:
+            return {}
+        with self._opened() as database:
+            return dict(
+                database.execute("SELECT kind, sum(count) FROM counts GROUP BY kind ORDER BY kind")
+            )
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        with _errors(self._path):
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            database = sqlite3.connect(uri, uri=True, timeout=10.0)
+            try:
+                _check_owner(self._path, database)
+                yield database
+            finally:
+                database.close()
+
+
+def _check_owner(path: Path, database: sqlite3.Connection) -> None:
+    application_id = database.execute("PRAGMA application_id").fetchone()[0]
+    is_new = application_id == 0 and not database.execute("PRAGMA schema_version").fetchone()[0]
+    if not is_new and application_id != _APPLICATION_ID:
+        raise ConfirmationsError(
+            f"{path} is not a file of confirmations: choose another CONFIRMATIONS_FILE."
+        )
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Convert errors of SQLite and the file system."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfirmationsError(
+            f"The file of confirmations {path} cannot be used ({reason}): check its folder, its "
+            "owner and the free space, or choose another CONFIRMATIONS_FILE."
+        ) from error

@@ -1,0 +1,295 @@
+"""`--listen` as a process: everything that Iterable, and others, may send to it.
+
+WEBHOOKS=10000 sets the number of events, `--log-cli-level=INFO` shows the memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import requests
+
+from sandbox.iterable_api import IterableSandbox
+from sandbox.webhooks import WebhookMix, WebhookSender
+from state.confirmations import Confirmations
+from tests.conftest import SourceDatabase
+from tests.support.program import Program
+from tests.support.program_files import PROJECT_FOLDER
+from tests.support.users import add_users
+
+logger = logging.getLogger(__name__)
+
+TOKEN = "0123456789-secret-token"
+EVENTS = int(os.environ.get("WEBHOOKS", "1000"))
+
+
+class Listener:
+    """A running `main.py --listen`; its port stays the same when it is started again."""
+
+    def __init__(self, folder: Path, *, max_file_bytes: int | None = None) -> None:
+        self.folder = folder
+        self.file = folder / "confirmations.sqlite3"
+        self.port = 0
+        self._max_file_bytes = max_file_bytes
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Listener:
+        environment = {
+            **{name: "x" for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME")},
+            "ITERABLE_API_KEY": "a-key-of-this-test",
+            "WEBHOOK_TOKEN": TOKEN,
+            "CONFIRMATIONS_FILE": str(self.file),
+            "LOG_FILE": str(self.folder / "listener.log"),
+            "PATH": os.environ["PATH"],
+        }
+        (self.folder / "settings.env").touch()
+
+        def limit() -> None:
+            if self._max_file_bytes is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(
+                    resource.RLIMIT_FSIZE, (self._max_file_bytes, resource.RLIM_INFINITY)
+                )
+
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, str(PROJECT_FOLDER / "main.py"), "--listen"),
+                *(f"127.0.0.1:{self.port}", "--env-file", str(self.folder / "settings.env")),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=limit,
+        )
+        assert self.process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.process.stdout.readline())
+        assert found, self.process.stderr and self.process.stderr.read()
+        self.port = int(found.group(1))
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/iterable"
+
+    def post(self, content: Any, token: str = TOKEN, **more: Any) -> int:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        body = content if isinstance(content, bytes) else orjson.dumps(content)
+        return requests.post(self.url, body, headers=headers, timeout=30, **more).status_code
+
+    def memory_megabytes(self) -> float:
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found.group(1)) / 1_000
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """End it; return its status as a shell shows it, and what it printed."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        status = self.process.returncode
+        return (128 - status if status < 0 else status), out + err
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    running = Listener(tmp_path).start()
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.end(signal.SIGKILL)
+
+
+def event(number: int, *, with_id: bool = True) -> dict[str, Any]:
+    named = {"id": f"page-view-{number}"} if with_id else {}
+    return {"eventName": "page_view", "email": f"user{number}@example.com", **named}
+
+
+def confirmed(listener: Listener, numbers: range) -> int:
+    ids = [f"page-view-{number}" for number in numbers]
+    return len(Confirmations(listener.file).confirmed(ids))
+
+
+def test_a_call_is_answered_by_token_method_size_and_content(listener: Listener) -> None:
+    assert listener.post(event(1)) == 200
+    assert listener.post({"eventName": "brandNewKind", "x": {"y": [1]}}) == 200
+    for token in ("", "wrong-token-0123456789", TOKEN[:-1], TOKEN + "x"):
+        assert listener.post(event(2), token) == 401
+    for body in (b"", b"not json", b"[1]", b"\xff\xfe"):
+        assert listener.post(body) == 400
+    headers = {"Authorization": TOKEN}
+    assert requests.get(listener.url, headers=headers, timeout=10).status_code == 405
+    assert listener.post({"x": "y" * 300_000}) == 413
+    assert confirmed(listener, range(5)) == 1
+    assert Confirmations(listener.file).counts() == {"brandNewKind": 1, "page_view": 1}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(TOKEN, f"Basic {TOKEN}", f"OAuth2 {TOKEN}", f"Bearer {TOKEN}"),
+        f"Basic {base64.b64encode(f'anybody:{TOKEN}'.encode()).decode()}",
+    ],
+)
+def test_the_token_may_stand_behind_any_scheme(listener: Listener, header: str) -> None:
+    answer = requests.post(
+        listener.url, orjson.dumps(event(1)), headers={"Authorization": header}, timeout=10
+    )
+    assert answer.status_code == 200
+    in_path = requests.post(f"{listener.url}/{TOKEN}", orjson.dumps(event(2)), timeout=10)
+    assert in_path.status_code == 200
+
+
+def test_many_events_with_repeats_late_ones_garbage_and_a_slow_client_are_counted_right(
+    listener: Listener,
+) -> None:
+    for number in range(50):
+        listener.post(event(-1 - number))
+    before = listener.memory_megabytes()
+    slow = socket.create_connection(("127.0.0.1", listener.port))
+    slow.sendall(b"POST /x HTTP/1.1\r\nContent-Length: 100000\r\n")  # and then nothing
+
+    def send(number: int) -> int:
+        if number % 10 == 3:
+            assert listener.post(b"garbage") == 400
+        if number % 10 == 5:
+            assert listener.post(event(number), "wrong-token-0123456789") == 401
+        status = listener.post(event(number))
+        if number % 10 == 7:
+            assert listener.post(event(number)) == 200
+        return status
+
+    with ThreadPoolExecutor(32) as pool:
+        assert set(pool.map(send, range(EVENTS))) == {200}
+    assert confirmed(listener, range(EVENTS)) == EVENTS
+    assert Confirmations(listener.file).counts() == {"page_view": EVENTS + 50}
+    after = listener.memory_megabytes()
+    logger.info("%s events: %.1f MB before, %.1f MB after", EVENTS, before, after)
+    assert after < before + 15
+    slow.close()
+    status, printed = listener.end()
+    assert status == 143
+    assert f"{EVENTS + 50:,} of them new" in printed
+
+
+def test_two_hundred_connections_at_once_are_all_answered(listener: Listener) -> None:
+    start = threading.Barrier(200)
+
+    def send(number: int) -> int:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=30) as connection:
+            start.wait(30)
+            body = orjson.dumps(event(number))
+            connection.sendall(
+                b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+                % (TOKEN.encode(), len(body), body)
+            )
+            return int(connection.recv(1_000).split(b" ")[1])
+
+    with ThreadPoolExecutor(200) as pool:
+        assert set(pool.map(send, range(200))) == {200}
+    assert confirmed(listener, range(200)) == 200
+
+
+def test_what_was_answered_with_200_survives_a_kill(listener: Listener) -> None:
+    answered: list[int] = []
+
+    def send() -> None:
+        for number in range(5_000):
+            try:
+                if listener.post(event(number)) == 200:
+                    answered.append(number)
+            except requests.ConnectionError:
+                return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(1.0)
+    assert listener.end(signal.SIGKILL)[0] == 137
+    sender.join(30)
+    assert answered
+    ids = [f"page-view-{number}" for number in answered]
+    assert len(Confirmations(listener.file).confirmed(ids)) == len(ids)
+    listener.start()  # on the same port
+    assert listener.post(event(answered[-1])) == 200
+    assert len(Confirmations(listener.file).confirmed(ids)) == len(ids)
+
+
+def test_while_the_disk_is_full_the_answer_is_503(tmp_path: Path) -> None:
+    listener = Listener(tmp_path, max_file_bytes=150_000).start()
+    statuses = [listener.post(event(number)) for number in range(1_500)]
+    stored = statuses.count(200)
+    assert set(statuses) == {200, 503}
+    assert confirmed(listener, range(1_500)) == stored
+    status, printed = listener.end()
+    assert status == 143
+    assert "HTTP 503" in printed
+    roomy = Listener(tmp_path).start()
+    assert roomy.post(event(1_499)) == 200
+    roomy.end()
+
+
+def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "settings.env").touch()
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [
+                *(sys.executable, str(PROJECT_FOLDER / "main.py"), "--listen", str(port)),
+                *("--env-file", str(tmp_path / "settings.env")),
+            ],
+            env={
+                **{name: "x" for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME")},
+                "ITERABLE_API_KEY": "a-key-of-this-test",
+                "WEBHOOK_TOKEN": TOKEN,
+                "CONFIRMATIONS_FILE": str(tmp_path / "other.sqlite3"),
+                "LOG_FILE": str(tmp_path / "other.log"),
+            },
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+    assert "choose another port" in done.stderr
+
+
+def test_a_runs_events_are_confirmed_by_the_sandboxs_webhooks(
+    listener: Listener, embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, range(1, 101))
+    mix = WebhookMix(twice=0.3, late=0.3, never=0.1, without_id=0.5, late_seconds=0.5)
+    sender = WebhookSender(listener.url, TOKEN, mix, seed=7)
+    folder = tmp_path / "run"
+    with IterableSandbox(on_event=sender) as iterable:
+        program = Program.between(folder, embedded, iterable, CONFIRMATIONS_FILE=str(listener.file))
+        assert program.run().status == 0
+        sender.close()
+        missing = 100 - len(Confirmations(listener.file).confirmed(iterable.project.events))
+        assert 0 < missing < 30
+        history = program.run("--history").stdout
+        assert f"confirmed {100 - missing} of 100 events" in history
+        assert f"Webhooks of the last 30 days: {100 - missing} page_view" in history
+        report = program.run(settings={"REPORT": "true"})
+        note = f"Webhooks of the last run: confirmed {100 - missing} of 100 events"
+        assert note in report.stdout
+        (page,) = folder.glob("*.html")
+        assert note in page.read_text("utf-8")
