@@ -115,7 +115,10 @@ def to_page(
     results_name: str,
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the page. `notes` say what else happened; `failures` are sorted, the most frequent first."""
+    """Return the page.
+
+    `notes` say what else happened; `failures` are sorted, the most frequent first.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
