@@ -190,6 +190,7 @@ def test_every_secret_has_a_label_for_the_log() -> None:
         ("correct horse", "database password"),
         ("0123456789abcdef", "api key"),
         ("https://hc-ping.com/5ec2e7", "health check"),
+        ("", "webhook token"),
     ]
 
 

@@ -16,7 +16,7 @@ from tests.project.test_architecture import OUTSIDE, imports_of
 from tests.support.documents import Document, codes
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES, program_files
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 THIRD_PARTY = Document("THIRD_PARTY.md")
 # Packages whose name differs from that of the module.
 PACKAGE_OF = {"dotenv": "python-dotenv", "mysql": "mysql-connector-python"}

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import mysql.connector
 import pytest
 
 from commands.check.run import check_setup
-from config.settings import DEFAULTS, NAMES, Settings
+from config.settings import DEFAULTS, NAMES, REQUIRED, SECRET_FILE_NAMES, Settings
 from errors import ExitStatus
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.documents import Document
 from tests.support.program import copy_of_project
-from tests.support.program_files import PROJECT_FOLDER
+from tests.support.program_files import PACKAGES, PROJECT_FOLDER
 from tests.support.quick_start import Reader
 from tests.support.users import WINDOW, add_users
 
@@ -60,7 +61,9 @@ def command_lines() -> list[str]:
 
 
 # Commands of the guide that would change the machine.
-CHANGES_THE_MACHINE = r"(mysql|git|useradd|systemctl|journalctl|crontab) |cp deploy/|cd "
+CHANGES_THE_MACHINE = (
+    r"(docker|kubectl|mysql|git|useradd|systemctl|journalctl|crontab) |cp deploy/|cd "
+)
 
 
 @pytest.mark.slow
@@ -302,3 +305,59 @@ class TestTheGrant:
         (password,) = re.findall(r"IDENTIFIED BY '([^']+)'", script)
         assert password.startswith("your_")
         assert password.endswith("_here")
+
+
+# Container and CronJob
+
+CRONJOB = (DEPLOY / "cronjob.yaml").read_text(encoding="utf-8")
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+PROGRAM = "/app/.venv/bin/python /app/main.py"
+
+
+def job_script(program: str) -> str:
+    """Return the shell script of the CronJob with another program in it."""
+    block = CRONJOB.partition("                - |\n")[2].partition("              env:\n")[0]
+    script = textwrap.dedent(block)
+    assert PROGRAM in script
+    return script.replace(PROGRAM, program)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (1, 1), (2, 2), (3, 0), (70, 70)])
+def test_only_failed_rows_are_no_failure_of_the_job(status: int, expected: int) -> None:
+    done = subprocess.run(["sh", "-c", job_script(f"sh -c 'exit {status}'")], check=False)
+    assert done.returncode == expected
+
+
+def test_the_job_passes_sigterm_on_and_waits_for_the_graceful_end(tmp_path: Path) -> None:
+    program = tmp_path / "program.sh"
+    program.write_text(
+        "trap 'echo graceful; sleep 0.3; exit 143' TERM; echo ready; while :; do sleep 0.1; done"
+    )
+    with subprocess.Popen(
+        ["sh", "-c", job_script(f"sh {program}")], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.terminate()
+        assert running.stdout.read() == "graceful\n"
+        assert running.wait(10) == 143
+
+
+def test_image_and_job_agree_on_user_folder_and_secrets() -> None:
+    user = re.findall(r"runAs(?:User|Group): (\d+)", CRONJOB)
+    assert re.findall(r"USER (\d+):(\d+)", DOCKERFILE) == [tuple(user)]
+    assert "mountPath: /data" in CRONJOB
+    for setting in ("STATE_FILE", "RESULTS_DIR", "CONFIRMATIONS_FILE"):
+        assert re.search(rf"{setting}=/data\b", DOCKERFILE), setting
+    names = set(re.findall(r"- name: ([A-Z_]+)", CRONJOB)) | set(
+        re.findall(r"\b([A-Z]+_[A-Z_]+)=", DOCKERFILE)
+    )
+    assert names - {"PYTHONUNBUFFERED"} <= {*NAMES, *SECRET_FILE_NAMES}
+    assert set(REQUIRED) <= {name.removesuffix("_FILE") for name in names}
+    for line in ("concurrencyPolicy: Forbid", "readOnlyRootFilesystem: true", "backoffLimit: 0"):
+        assert line in CRONJOB
+
+
+def test_the_image_has_every_package_of_the_program() -> None:
+    copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE))
+    assert copied == {*PACKAGES, "sql"}
