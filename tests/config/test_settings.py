@@ -184,6 +184,15 @@ def test_repr_does_not_show_secrets() -> None:
     assert not [part for part in ("hunter2", "feedc0ffee", "5ec2e7") if part in shown]
 
 
+@pytest.mark.parametrize(
+    "token", ["short", "x" * 15, "with blanks inside it", "schlüssel-schlüssel"]
+)
+def test_a_webhook_token_that_is_easily_guessed_or_no_header_can_hold_is_refused(
+    token: str,
+) -> None:
+    assert "at least 16 characters" in problem_with(WEBHOOK_TOKEN=token)
+
+
 def test_every_secret_has_a_label_for_the_log() -> None:
     settings = settings_with(HEALTHCHECK_URL="https://hc-ping.com/5ec2e7")
     assert list(settings.secrets()) == [

@@ -27,6 +27,7 @@ from tests.support.users import WINDOW, add_users
 
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"
+LISTENER = DEPLOY / "mysql-to-iterable-listener.service"
 HOME = "/opt/mysql-to-iterable"
 ENV_FILE = "/etc/mysql-to-iterable/env"
 WRITABLE = ("/var/lib/mysql-to-iterable", "/var/log/mysql-to-iterable")
@@ -55,7 +56,7 @@ def cron_jobs() -> list[str]:
 
 def command_lines() -> list[str]:
     """Every command in `deploy/` that starts the program."""
-    files = [SERVICE, DEPLOY / "crontab", DEPLOY / "README.md"]
+    files = [SERVICE, LISTENER, DEPLOY / "crontab", DEPLOY / "README.md"]
     lines = [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if "main.py " in line and not line.lstrip().startswith("#")]
 
@@ -213,10 +214,11 @@ class TestSystemd:
         units.mkdir(parents=True)
         shutil.copy(SERVICE, units)
         shutil.copy(TIMER, units)
+        shutil.copy(LISTENER, units)
         return tmp_path
 
     def test_accepts_the_units(self, root: Path) -> None:
-        done = analyze("verify", f"--root={root}", SERVICE.name, TIMER.name)
+        done = analyze("verify", f"--root={root}", SERVICE.name, TIMER.name, LISTENER.name)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_would_reject_a_wrong_line(self, root: Path) -> None:
@@ -225,8 +227,9 @@ class TestSystemd:
         assert "ProtectEverything" in analyze("verify", f"--root={root}", SERVICE.name).stderr
 
     @pytest.mark.usefixtures("root")
-    def test_rates_the_exposure_of_the_service_as_low(self) -> None:
-        done = analyze("security", "--offline=true", str(SERVICE))
+    @pytest.mark.parametrize("unit", [SERVICE, LISTENER], ids=lambda path: path.name)
+    def test_rates_the_exposure_of_the_service_as_low(self, unit: Path) -> None:
+        done = analyze("security", "--offline=true", str(unit))
         if "offline" in done.stderr:
             pytest.skip("this systemd-analyze is too old to judge a file")
         found = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
