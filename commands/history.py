@@ -28,7 +28,7 @@ def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> E
     confirmations = Confirmations(read_setting(environment, "CONFIRMATIONS_FILE"))
     with closing(Outbox(path, read_only=True)) as outbox:
         runs = _runs(outbox, path)
-        confirmed = _confirmed_by_run(runs, outbox, confirmations)
+        confirmed = confirmed_events(runs[:_RUNS_WITH_CONFIRMATIONS], outbox, confirmations)
     if as_json:
         print_as_json({"runs": [_to_json(run, confirmed.get(run.run_id)) for run in runs]})
         return ExitStatus.OK
@@ -38,18 +38,6 @@ def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> E
         texts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         print_line(f"Webhooks of the last 30 days: {texts}")
     return ExitStatus.OK
-
-
-def _confirmed_by_run(
-    runs: Sequence[PastRun], outbox: Outbox, confirmations: Confirmations
-) -> dict[str, Confirmed]:
-    """Return the counts of the newest runs that have delivered events, by run id."""
-    found: dict[str, Confirmed] = {}
-    for run in runs[:_RUNS_WITH_CONFIRMATIONS]:
-        confirmed = confirmed_events(run, outbox, confirmations)
-        if confirmed is not None:
-            found[run.run_id] = confirmed
-    return found
 
 
 def _to_json(run: PastRun, confirmed: Confirmed | None) -> JSON:

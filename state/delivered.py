@@ -157,15 +157,14 @@ class DeliveredTable:
                 self._database.executemany(_FORGET_FORMER_USER, values)
             self._database.executemany(_RECORD[kind], values)
 
-    def event_ids_between(self, start: float, end: float) -> list[str]:
-        """Return the ids of the events whose last delivery was then, in unix seconds."""
+    def newest_events(self, since: int, limit: int) -> list[tuple[int, str]]:
+        """Return (time of delivery, event id) of events, the newest first; unix seconds."""
         with state_errors(self._path):
-            found = self._database.execute(
-                "SELECT event_id FROM delivered"
-                " WHERE event_at BETWEEN ? AND ? AND event_id IS NOT NULL",
-                (int(start), int(end) + 1),
-            )
-            return [event_id for (event_id,) in found]
+            return self._database.execute(
+                "SELECT event_at, event_id FROM delivered"
+                " WHERE event_at >= ? AND event_id IS NOT NULL ORDER BY event_at DESC LIMIT ?",
+                (since, limit),
+            ).fetchall()
 
     def has_moved_users(self) -> bool:
         """Return whether any user's event has another id in Iterable than its row gives."""

@@ -1,13 +1,16 @@
-"""How many of the events that a run has delivered Iterable's webhooks have confirmed."""
+"""How many of the events that runs have delivered Iterable's webhooks have confirmed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from state.confirmations import Confirmations
 from state.history import PastRun
 from state.outbox import Outbox
+
+_MAX_EVENTS = 100_000  # the newest ones; more would take seconds
 
 
 class Confirmed(NamedTuple):
@@ -21,13 +24,28 @@ class Confirmed(NamedTuple):
 
 
 def confirmed_events(
-    run: PastRun, outbox: Outbox, confirmations: Confirmations
-) -> Confirmed | None:
-    """Return the counts of a run; None if it has delivered no events, or nothing ever confirmed."""
-    if not confirmations.exist or run.finished_at is None:
-        return None
-    times = (datetime.fromisoformat(at).timestamp() for at in (run.started_at, run.finished_at))
-    event_ids = outbox.delivered.event_ids_between(*times)
-    if not event_ids:
-        return None
-    return Confirmed(len(confirmations.confirmed(event_ids)), len(event_ids))
+    runs: Sequence[PastRun], outbox: Outbox, confirmations: Confirmations
+) -> dict[str, Confirmed]:
+    """Return the counts of those runs that have delivered events, by run id.
+
+    Without a file of confirmations, and for runs before the newest 100,000 events, there are none.
+    """
+    ended = [run for run in runs if run.finished_at is not None]
+    if not confirmations.exist or not ended:
+        return {}
+    windows = {run.run_id: (_seconds(run.started_at), _seconds(run.finished_at)) for run in ended}
+    events = outbox.delivered.newest_events(
+        min(start for start, _end in windows.values()), _MAX_EVENTS
+    )
+    oldest_at = events[-1][0] + 1 if len(events) == _MAX_EVENTS else 0
+    confirmed = confirmations.confirmed(event_id for _at, event_id in events)
+    found: dict[str, Confirmed] = {}
+    for run_id, (start, end) in windows.items():
+        ids = [event_id for at, event_id in events if start <= at <= end + 1]
+        if ids and start >= oldest_at:
+            found[run_id] = Confirmed(len(confirmed.intersection(ids)), len(ids))
+    return found
+
+
+def _seconds(moment: str | None) -> int:
+    return int(datetime.fromisoformat(moment or "").timestamp())

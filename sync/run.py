@@ -554,9 +554,10 @@ class SyncRun:
         confirmations = Confirmations(self._settings.confirmations_file)
         if not confirmations.exist:
             return None
-        last = next((run for run in outbox.history.runs() if run.run_id != self._run_id), None)
+        runs = [run for run in outbox.history.runs() if run.run_id != self._run_id]
         try:
-            return last and confirmed_events(last, outbox, confirmations)
+            found = confirmed_events(runs[:1], outbox, confirmations)
+            return next(iter(found.values()), None)
         except ConfirmationsError as error:
             logger.warning("%s The run goes on.", error)
             return None
