@@ -21,6 +21,7 @@ PACKAGES = {
     "requests": "requests",
     "rich": "rich",
     "urllib3": "urllib3",
+    "waitress": "waitress",
     "aiohttp": "aiohttp",
     "mysql_mimic": "mysql-mimic",
     "sqlglot": "sqlglot",

@@ -14,7 +14,7 @@ from commands.console import print_line
 from commands.listen.app import MAX_BODY_BYTES, WebhookApp
 from commands.listen.recorder import Recorder
 from config.settings import Settings
-from errors import ConfigError, ExitStatus, SyncError
+from errors import ConfigError, ExitStatus, SyncError, require_packages
 from sync.signals import Interrupted, stop_signals
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def run_listen(settings: Settings, address: str) -> ExitStatus:
         raise ConfigError(
             ["WEBHOOK_TOKEN is missing: --listen needs it, see docs/confirmations.md"]
         )
+    require_packages(["waitress"])
     from waitress.server import create_server  # only here: a sync does not need it
 
     with stop_signals() as stop, closing(Recorder(settings.confirmations_file)) as recorder:

@@ -163,7 +163,7 @@ def test_a_bug_prints_one_line_and_logs_its_traceback(program: Program, tmp_path
 def test_a_bug_before_the_log_is_open_prints_one_line_too(program: Program, tmp_path: Path) -> None:
     program.project = copy_of_project(tmp_path / "project")
     history = program.project / "commands" / "history.py"
-    history.write_text(history.read_text() + "\n\ndef history_lines(_): return 1 // 0\n")
+    history.write_text(history.read_text() + "\n\ndef history_lines(*_): return 1 // 0\n")
     ending = program.run("--history")
     assert (ending.status, ending.stdout) == (70, "")
     (line,) = ending.stderr.splitlines()
