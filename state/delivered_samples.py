@@ -74,8 +74,11 @@ class LastRunSample:
         if len(self.found) >= self._max_rows or not self._candidates:
             return
         chosen = [row for row in rows if self._mapping.user_key_of(row) in self._candidates]
-        found = delivered_rows(chosen, self._mapping, self._delivered)
-        self.found += [row for _user_key, row in found][: self._max_rows - len(self.found)]
+        for user_key, row in delivered_rows(chosen, self._mapping, self._delivered):
+            # Several rows can name one user, who is one to read back.
+            if user_key in self._candidates and len(self.found) < self._max_rows:
+                self._candidates.remove(user_key)
+                self.found.append(row)
 
 
 class DeliveredSample(NamedTuple):

@@ -14,7 +14,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, email_of
+from tests.support.users import add_user, add_users, email_of
 
 
 @pytest.fixture
@@ -122,3 +122,11 @@ def test_a_dry_run_reads_nothing_back(runs: Runs, iterable: IterableSandbox) -> 
     count = len(iterable.calls)
     assert verified(runs.run(dry_run=True)) == {}
     assert len(iterable.calls) == count
+
+
+def test_a_user_with_several_rows_is_asked_for_once(runs: Runs, embedded: SourceDatabase) -> None:
+    for number in (21, 22):
+        add_user(embedded.run_sql, number, "same@example.com")
+    assert counts_of(runs.run()) == {"successful": 1, "unchanged": 20, "duplicates": 1}
+    age(runs)
+    assert verified(runs.run()) == {"asked": 1, "as_sent": 1}
