@@ -306,21 +306,38 @@ class Project:
             and not body.get("preferUserId")
         ):
             return Rejected(Rejection.NOT_FOUND, *named)
-        other_field = "userId" if named.field == "email" else "email"
-        other_text = body.get("dataFields", {}).get(other_field)
-        if not isinstance(other_text, str):
+        for field in ("email", "userId"):
+            text = body.get("dataFields", {}).get(field)
+            if isinstance(text, str):
+                given = _Named(field, text)
+                rejected = self._rejected_identifier(given, user, named, claimed)
+                if rejected is not None:
+                    return rejected
+        return None
+
+    def _rejected_identifier(
+        self,
+        given: _Named,
+        user: User | None,
+        named: _Named,
+        claimed: dict[tuple[str, str], str],
+    ) -> Rejected | None:
+        """Return why the user may not get this identifier from its fields, None if it may."""
+        if self.type is ProjectType.EMAIL and given.field == "email":
+            return None  # ignored: see `_change_identifiers`
+        if self._syntax_problem(given):
+            return Rejected(Rejection.INVALID, *given)
+        if self._rejections.get(given.text.lower()) is Rejection.FORGOTTEN:
+            return Rejected(Rejection.FORGOTTEN, *given)
+        is_unique = self.type is ProjectType.HYBRID or (
+            self.type is ProjectType.USER_ID and given.field == "userId"
+        )
+        if not is_unique or (given.field, given.comparable) == (named.field, named.comparable):
             return None
-        other = _Named(other_field, other_text)
-        if self._syntax_problem(other):
-            return Rejected(Rejection.INVALID, *other)
-        if self._rejections.get(other_text.lower()) is Rejection.FORGOTTEN:
-            return Rejected(Rejection.FORGOTTEN, *other)
-        if self.type is not ProjectType.HYBRID:
-            return None
-        owner = self._find(other)
-        claimant = claimed.setdefault((other.field, other.comparable), named.comparable)
+        owner = self._find(given)
+        claimant = claimed.setdefault((given.field, given.comparable), named.comparable)
         if (owner is not None and owner is not user) or claimant != named.comparable:
-            return Rejected(Rejection.CONFLICT, *other)
+            return Rejected(Rejection.CONFLICT, *given)
         return None
 
     def _reject_event(self, body: Body) -> Rejected | None:
@@ -410,14 +427,24 @@ class Project:
         if isinstance(email, str) and (user.email or "").lower() != email.lower():
             if user.email is not None and self._by_email.get(user.email.lower()) is user:
                 del self._by_email[user.email.lower()]
+            self._rekey(user, user.email and user.email.lower(), email.lower())
             user.email = email
             self._by_email[email.lower()] = user
         if isinstance(user_id, str) and user.user_id != user_id:
             if user.user_id is not None and self._by_user_id.get(user.user_id) is user:
                 del self._by_user_id[user.user_id]
+            self._rekey(user, user.user_id, user_id)
             user.user_id = user_id
             self._by_user_id[user_id] = user
         return (user.email, user.user_id) != former
+
+    def _rekey(self, user: User, former: str | None, new: str) -> None:
+        """Keep `users` keyed by what names the user now, so that a given-up name is free."""
+        if user.key == former:
+            self.users.pop(former, None)
+            user.key = new
+            self.users[new] = user
+            self._events_by_user = None
 
     def _apply_event(self, event_id: str, body: Body, fields: Fields) -> bool:
         """Add the event, or replace the one with its id. Return whether anything changed.

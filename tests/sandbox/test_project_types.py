@@ -203,3 +203,40 @@ def test_the_lists_of_forgotten_users_hint_at_the_type_of_project(
     project = Project(project_type=project_type, forgotten=[ANN, "id-1"])
     assert project.forgotten_users("email").status == emails
     assert project.forgotten_users("userId").status == user_ids
+
+
+def test_an_address_that_a_user_gave_up_is_free_for_another() -> None:
+    project = Project(project_type="hybrid")
+    update(project, email=ANN, dataFields={"userId": "1"})
+    update(project, userId="1", dataFields={"email": BOB})
+    assert update(project, email=ANN).status == 200
+    assert sorted(str(user.email) for user in project.users.values()) == [ANN, BOB]
+
+
+def test_a_user_id_that_was_given_up_takes_no_events_along() -> None:
+    project = Project(project_type="userid")
+    track(project, "e-1", userId="1")
+    update(project, userId="1", dataFields={"userId": "2"})
+    track(project, "e-2", userId="1")
+    for user_id, event_id in (("2", "e-1"), ("1", "e-2")):
+        listed = project.events_of(user_id, 10, "userId")["events"]
+        assert [event["id"] for event in listed] == [event_id]
+
+
+@pytest.mark.parametrize(
+    ("project_type", "field", "names", "code"),
+    [
+        ("userid", "userId", ("1", "2"), "UserIdAlreadyExists"),
+        ("hybrid", "userId", ("1", "2"), "UserIdAlreadyExists"),
+        ("hybrid", "email", (ANN, BOB), "EmailAlreadyExists"),
+    ],
+)
+def test_a_user_does_not_take_the_name_of_another(
+    project_type: str, field: str, names: tuple[str, str], code: str
+) -> None:
+    project = Project(project_type=project_type)
+    for name in names:
+        update(project, **{field: name})
+    response = update(project, **{field: names[0], "dataFields": {field: names[1]}})
+    assert response.body["code"] == code
+    assert sorted(project.users) == sorted(names)
