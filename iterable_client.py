@@ -152,8 +152,9 @@ class IterableClient:
         if user_id is None:
             body = _to_body({"email": email, "dataFields": data_fields})
         else:
-            with_email = {"email": email} if email else {}
-            body = _to_body({"userId": user_id, "dataFields": with_email | data_fields})
+            if email and isinstance(data_fields, dict):  # `_to_body` refuses anything else
+                data_fields = {"email": email, **data_fields}
+            body = _to_body({"userId": user_id, "dataFields": data_fields})
         return _to_tuple(self.call(USERS_UPDATE, body))
 
     def track_event(

@@ -398,10 +398,10 @@ def _to_valid_email(value: object) -> str:
 
 def _to_optional_email(value: object) -> str | None:
     """Return an e-mail that may be missing, without outer spaces; its syntax is not checked."""
+    if type(value) is str:
+        return value.strip() or None
     if value is None:
         return None
-    if isinstance(value, str):
-        return value.strip() or None
     return _to_valid_email(value)  # raises the ValueError for its type
 
 

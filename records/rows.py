@@ -116,6 +116,8 @@ class SettledRow(NamedTuple):
     settled_at: float | None  # unix seconds
     failure_ages: str | None = None  # JSON of `FailureAges`; None: nothing has failed
     email_change: str | None = None  # JSON of `records[].email_change`; None: the same address
+    # Whether the rejected update is why the event was not sent; see `PendingRow`.
+    event_needed_profile: bool = False
 
     def ages(self) -> FailureAges:
         """Return how long each failing request has failed."""

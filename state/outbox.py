@@ -848,10 +848,13 @@ class Outbox:
 
         Also after another run has taken over the state file.
         """
+        needs_profile = self._mapping is not None and self._mapping.event_needs_profile
+        needed = f"update_verdict IS 'rejected' AND {_EVENT_NEEDS_PROFILE}"
         with state_errors(self.path):
             rows = self._database.execute(
                 f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at, failure_ages, email_change FROM outbox"
+                " event_result, settled_at, failure_ages, email_change,"
+                f" {needed if needs_profile else 'FALSE'} FROM outbox"
                 " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
             )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import requests
 
+from config.identity import IdentifyBy
 from iterable_client import IterableClient
 from records.mapping import RowMapping
 from sandbox.iterable_api import IterableSandbox
@@ -128,6 +130,46 @@ def test_an_event_with_an_id_that_is_sent_twice_exists_once(
     assert list(iterable.project.events) == ["page-view-1"]
 
 
+@pytest.mark.parametrize(
+    ("email", "fields"),
+    [
+        ("ann@x.io", {"email": "ann@x.io", "plan_type": "pro"}),
+        (None, {"plan_type": "pro"}),
+        ("", {"plan_type": "pro"}),
+    ],
+)
+def test_calls_by_user_id_have_it_as_the_only_identifier(
+    email: str | None, fields: dict[str, str]
+) -> None:
+    with IterableSandbox(project_type="userid") as iterable:
+        client = IterableClient(API_KEY, iterable.url)
+        assert client.update_user(email, {"plan_type": "pro"}, user_id="42")[0]
+        assert client.track_event(email, "page_view", {"page": "pricing"}, user_id="42")[0]
+        assert [call.body for call in iterable.calls] == [
+            {"userId": "42", "dataFields": fields},
+            {"userId": "42", "eventName": "page_view", "dataFields": {"page": "pricing"}},
+        ]
+
+
+@pytest.mark.parametrize("fields", [None, ["plan_type"]])
+@pytest.mark.parametrize("user_id", [None, "42"])
+def test_fields_that_are_no_dict_are_refused_for_each_identifier(
+    client: IterableClient, fields: Any, user_id: str | None
+) -> None:
+    with pytest.raises(ValueError, match="data_fields must be a dict"):
+        client.update_user("ann@x.io", fields, user_id=user_id)
+
+
+@pytest.mark.parametrize(("email", "user_id"), [(None, None), (None, 42)])
+def test_a_call_needs_an_identifier_that_is_text(
+    client: IterableClient, email: Any, user_id: Any
+) -> None:
+    with pytest.raises(ValueError, match="must be text"):
+        client.update_user(email, {}, user_id=user_id)
+    with pytest.raises(ValueError, match="must be text"):
+        client.track_event(email, "page_view", {}, user_id=user_id)
+
+
 def test_a_rejected_call_returns_iterables_code_and_the_verdict(client: IterableClient) -> None:
     delivered, said = client.update_user("no address", {})
     assert not delivered
@@ -203,6 +245,18 @@ def test_a_row_whose_event_is_rejected_is_a_partial_failure() -> None:
         entry = IterableClient(API_KEY, iterable.url).process_user_record(dict(SARAH))
     assert (entry["outcome"], entry["overall_success"]) == ("partial_failure", False)
     assert (entry["users_update"]["success"], entry["events_track"]["success"]) == (True, False)
+
+
+def test_the_event_of_a_row_by_user_id_follows_only_a_delivered_update() -> None:
+    to_mapping = partial(RowMapping, identify_by=IdentifyBy.USER_ID)
+    with IterableSandbox(project_type="hybrid") as iterable:
+        iterable.project.update_user({"userId": "other", "dataFields": {"email": SARAHS_EMAIL}})
+        client = IterableClient(API_KEY, iterable.url, to_mapping=to_mapping)
+        assert client.process_user_record(sarah(email=None))["outcome"] == "successful"
+        entry = client.process_user_record(sarah(id=2))
+        assert entry["users_update"]["response"]["code"] == "EmailAlreadyExists"
+        assert (entry["outcome"], entry["events_track"]) == ("total_failure", None)
+        assert set(iterable.project.users) == {"other", "1"}
 
 
 def test_the_event_is_sent_although_the_update_was_rejected(iterable: IterableSandbox) -> None:

@@ -162,6 +162,14 @@ def test_a_row_whose_event_was_not_sent_says_why(code: str, reason: str) -> None
     assert entry_of(state, result_of(Verdict.REJECTED, code))["reason"] == reason
 
 
+def test_an_event_that_needed_its_profile_was_not_sent_because_of_the_update() -> None:
+    update = result_of(Verdict.REJECTED, "EmailAlreadyExists")
+    state = TO_SEND._replace(update="rejected")
+    row = SettledRow(state, 0, 1, None, None, update, None, 1.0, event_needed_profile=True)
+    (entry,) = entries_of([row])
+    assert entry["reason"] == "the event was not sent: EmailAlreadyExists from users/update"
+
+
 def test_a_row_whose_event_was_delivered_before_keeps_its_own_reason() -> None:
     state = TO_SEND._replace(event_in_place=True, update="delivered")
     entry = entry_of(state, result_of(Verdict.DELIVERED, "Success"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,9 +16,12 @@ from typing import NamedTuple
 
 import pytest
 
+from commands.verify.run import verify
+from config.settings import Settings
 from sandbox.iterable_api import IterableSandbox
+from sync.project_check import OtherProjectError
 from tests.conftest import SourceDatabase
-from tests.support.runs import Runs, counts_of
+from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import add_users, email_of, sent_calls
 
 logger = logging.getLogger(__name__)
@@ -202,6 +206,70 @@ def test_the_event_of_a_user_whom_iterable_has_is_sent_though_the_update_is_reje
         assert set(api.project.users) == {"1", "2"}
         keys = Counter(event.user.key for event in api.project.events.values() if event.user)
         assert keys == {"1": 1, "2": 2}
+
+
+@pytest.mark.parametrize("mode", ["per-user", "bulk"])
+@pytest.mark.parametrize("identity", [{"IDENTIFY_BY": "userid"}, {"USER_FIELDS": "userId=id"}])
+def test_a_remembered_conflict_was_given_the_end_of_the_run_as_the_reason(
+    embedded: SourceDatabase, tmp_path: Path, mode: str, identity: dict[str, str]
+) -> None:
+    add_users(embedded.run_sql, [1, 2])
+    taken = {"userId": "2", "dataFields": {"email": "other@example.com"}}
+    if "IDENTIFY_BY" in identity:
+        taken = {"userId": "other", "dataFields": {"email": email_of(2)}}
+    with IterableSandbox(project_type="hybrid", keep_calls=100) as api:
+        api.project.update_user(taken)
+        runs = Runs.between(tmp_path, embedded, api, SYNC_MODE=mode, **identity)
+        for _ in range(2):
+            _, record = results_of(runs.run())["records"]
+            code = record["users_update"]["response"]["code"]
+            assert record["reason"] == f"the event was not sent: {code} from users/update"
+            assert record["events_track"] is None
+        assert record["users_update"]["attempts"] == 0
+
+
+def test_what_was_delivered_by_user_id_is_read_back_by_it(
+    embedded: SourceDatabase, tmp_path: Path
+) -> None:
+    add_users(embedded.run_sql, [1, 2, 3])
+    embedded.run_sql(
+        "UPDATE customers SET email = NULL WHERE id = 1;"
+        "UPDATE customers SET email = 'Two@Example.com' WHERE id = 2"
+    )
+    with IterableSandbox(project_type="userid", keep_calls=100) as api:
+        runs = Runs.between(tmp_path, embedded, api, IDENTIFY_BY="userid")
+        runs.run()
+
+        def found() -> set[tuple[object, str, str]]:
+            settings = Settings.from_environment(runs.settings)
+            findings = verify(settings, 10, threading.Event(), now=lambda: 1e10)
+            return {(each.user_id, each.kind.value, each.comparison.value) for each in findings}
+
+        as_sent = {(n, kind, "as sent") for n in (1, 2, 3) for kind in ("profile", "event")}
+        assert found() == as_sent
+        asked = {call.endpoint.rpartition("/")[0] for call in api.calls if not call.body}
+        assert {"users", "events/byUserId"} <= asked
+        del api.project.users["3"]
+        assert (3, "profile", "missing") in found()
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_new_key_is_proven_by_reading_back_by_user_id(
+    embedded: SourceDatabase, tmp_path: Path, is_same: bool
+) -> None:
+    add_users(embedded.run_sql, [1, 2])
+    with IterableSandbox(project_type="userid", keep_calls=100) as api:
+        runs = Runs.between(tmp_path, embedded, api, IDENTIFY_BY="userid")
+        runs.run()
+        with closing(sqlite3.connect(runs.state_file)) as database, database:
+            database.execute("UPDATE delivered SET profile_at = 1, event_at = 1")
+        runs.settings["ITERABLE_API_KEY"] = "another-key-0123456789abcdef"
+        if not is_same:
+            api.project.users.clear()
+            api.project.events.clear()
+        error = runs.run().error
+        assert isinstance(error, OtherProjectError) != is_same
+        assert sum(call.body is not None for call in api.calls) == 4, "of the first run"
 
 
 def test_a_state_file_of_another_identity_stops_the_run(
