@@ -80,6 +80,8 @@ class IterableClient:
     - `connections`: the number of connections to keep open.
     - `to_mapping`: builds the row mapping of `process_user_record` from the column names.
     - `stop`: an event that ends every wait; a call then returns its last result.
+    - `create_new_fields`: what bulk bodies for users say of fields that the project does not have;
+      None: nothing, so the project's setting decides.
     - `outage_patience_seconds`: requests wait so long for an Iterable that does not answer, see
       `iterable_api.circuit_breaker`; None: they fail after `max_attempts`.
 
@@ -99,6 +101,7 @@ class IterableClient:
         to_mapping: Callable[[Sequence[str]], RowMapping] = RowMapping,
         stop: threading.Event | None = None,
         outage_patience_seconds: float | None = None,
+        create_new_fields: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         rates = {**DOCUMENTED_RPS, **requests_per_second}
@@ -115,6 +118,7 @@ class IterableClient:
         self._counting = threading.Lock()
         self._max_attempts = max_attempts
         self._log_payloads = log_payloads
+        self._create_new_fields = create_new_fields
         self._to_mapping = to_mapping
         self._stop = stop or threading.Event()
         self._clock = clock
@@ -204,7 +208,7 @@ class IterableClient:
         `delivered` means that Iterable processed the batch. Rows may still have failed:
         `params` is the whole response, with the counts and the failed rows.
         """
-        body = bulk_body(USERS_BULK_UPDATE, users)
+        body = bulk_body(USERS_BULK_UPDATE, users, create_new_fields=self._create_new_fields)
         return self.call(USERS_BULK_UPDATE, body, subject, row_count=len(users), **options)
 
     def bulk_track_events(
@@ -228,16 +232,26 @@ class IterableClient:
         if isinstance(record, InvalidRow):
             return row_entry(record.user_id, record.email, Outcome.INVALID, record.reason)
         subject = f"user {record.user_id}"
-        update = self.call(USERS_UPDATE, record.profile, subject)
-        event = None
-        if update.delivered or (not mapping.event_needs_profile and event_may_follow(update)):
+        update = event = None
+        if record.profile is not None:
+            update = self.call(USERS_UPDATE, record.profile, subject)
+        if record.event is not None and (
+            update is None
+            or update.delivered
+            or (not mapping.event_needs_profile and event_may_follow(update))
+        ):
             event = self.call(EVENTS_TRACK, record.event, subject)
         return row_entry(
             record.user_id,
             record.email,
-            row_outcome(update.verdict, event.verdict if event else None),
+            row_outcome(
+                update.verdict if update else None,
+                event.verdict if event else None,
+                profile_in_place=False if mapping.sends_profiles else None,
+                event_in_place=False if mapping.sends_events else None,
+            ),
             None,
-            update.to_json(),
+            update.to_json() if update else None,
             event.to_json() if event else None,
         )
 
@@ -531,10 +545,19 @@ class IterableClient:
         logger.log(level, "%s%s", error_line(endpoint, response), suffix, extra=kind)
 
 
-def bulk_body(endpoint: str, items: Sequence[bytes]) -> bytes:
-    """Return the body of a bulk request from the JSON bodies of single ones."""
-    name = b"users" if endpoint == USERS_BULK_UPDATE else b"events"
-    return b'{"%b":[%b]}' % (name, b",".join(items))
+def bulk_body(
+    endpoint: str, items: Sequence[bytes], *, create_new_fields: bool | None = None
+) -> bytes:
+    """Return the body of a bulk request from the JSON bodies of single ones.
+
+    `create_new_fields` is a member of the whole body for users, and of each event; None: of none.
+    """
+    if endpoint != USERS_BULK_UPDATE:
+        return b'{"events":[%b]}' % b",".join(items)
+    option = b""
+    if create_new_fields is not None:
+        option = b'"createNewFields":%b,' % orjson.dumps(create_new_fields)
+    return b'{%b"users":[%b]}' % (option, b",".join(items))
 
 
 def _to_body(content: JSON) -> bytes:

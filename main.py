@@ -121,7 +121,13 @@ def _run_command(argv: Sequence[str]) -> int:
         from commands.export import run_export
 
         settings = _prepare(flags, environment)
-        return run_export(settings, Path(flags.export), limit=flags.limit, quiet=flags.quiet)
+        return run_export(
+            settings,
+            Path(flags.export),
+            limit=flags.limit,
+            only=flags.only or (),
+            quiet=flags.quiet,
+        )
     if flags.failures is not None:
         from commands.failures import run_failures
 
@@ -154,6 +160,7 @@ def _sync(flags: argparse.Namespace, environment: Mapping[str, str]) -> int:
     options = Options(
         dry_run=flags.dry_run,
         limit=flags.limit,
+        only=tuple(flags.only or ()),
         full_refresh=flags.full_refresh,
         ignore_guards=flags.ignore_guards,
         shows_progress=not flags.quiet,
@@ -194,6 +201,13 @@ def _parser() -> _Parser:
     )
     parser.add_argument(
         "--limit", type=_positive, metavar="N", help="use only the first N rows of the query"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="X",
+        help="send only the row of this user, by id or e-mail, whatever was delivered before; can "
+        "be given several times",
     )
     parser.add_argument(
         "--mode", choices=("per-user", "bulk"), help="use this mode instead of SYNC_MODE"

@@ -19,6 +19,7 @@ import orjson
 from commands.console import print_line
 from config.settings import Settings
 from errors import ExitStatus, SyncError
+from records.chosen_rows import ChosenRows
 from records.json_values import to_clock_time
 from reporting.atomic_file import replace_file
 from sync.signals import stop_signals
@@ -42,11 +43,19 @@ class ExportError(SyncError):
 
 
 def run_export(
-    settings: Settings, path: Path, *, limit: int | None = None, quiet: bool = False
+    settings: Settings,
+    path: Path,
+    *,
+    limit: int | None = None,
+    only: Sequence[str] = (),
+    quiet: bool = False,
 ) -> ExitStatus:
-    """Write the query's rows, at most `limit`, to a CSV file; print their number unless `quiet`."""
+    """Write the query's rows to a CSV file; print their number unless `quiet`.
+
+    At most `limit`; with `only` those of these users, by id or e-mail.
+    """
     with stop_signals(), SourceRows(settings, limit=limit) as rows:
-        count = export_rows(_with_header(rows), path)
+        count = export_rows(_with_header(rows, only), path)
         if not quiet:
             print_line(f"{count:,} rows written to {path}")
         if rows.warning:
@@ -54,10 +63,18 @@ def run_export(
     return ExitStatus.OK
 
 
-def _with_header(rows: SourceRows) -> Iterator[Sequence[Sequence[Any]]]:
+def _with_header(rows: SourceRows, only: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
     """Yield the column names as a first row, then the rows."""
     yield [rows.columns]
-    yield from rows
+    if not only:
+        yield from rows
+        return
+    chosen = ChosenRows(only, rows.mapping)
+    first = 0
+    for chunk in rows:
+        yield [chunk[seq - first] for seq in chosen.take(chunk, first)]
+        first += len(chunk)
+    chosen.require_all()
 
 
 def export_rows(chunks: Iterable[Sequence[Sequence[Any]]], path: Path) -> int:

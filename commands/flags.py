@@ -10,19 +10,23 @@ from collections.abc import Mapping, Sequence
 FLAGS_OF_ACTION: Mapping[str, str] = {
     "--check": "--env-file --quiet --json",
     "--demo": "--mode --verbose --project-type",
-    "--export": "--env-file --limit --quiet --verbose",
+    "--export": "--env-file --limit --only --quiet --verbose",
     "--failures": "--env-file --verbose",
     "--listen": "--env-file --quiet --verbose",
     "--help-settings": "",
     "--history": "--env-file --json",
     "--verify": "--env-file --quiet --verbose --json",
     # Last, because the others do not go with --dry-run either.
-    "--dry-run": "--env-file --limit --mode --full-refresh --quiet --verbose --json",
+    "--dry-run": "--env-file --limit --only --mode --full-refresh --quiet --verbose --json",
 }
 
 
 # Flags of one action that a sync does not use.
 _ONLY_WITH: Mapping[str, str] = {"--project-type": "--demo"}
+_EXCLUDED_BY_ONLY: Mapping[str, str] = {
+    "--limit": "all rows are read to settle duplicates",
+    "--full-refresh": "it sends whatever is remembered anyway",
+}
 
 
 def problem_with_flags(
@@ -35,6 +39,12 @@ def problem_with_flags(
     if unknown:
         return _explain_unknown(unknown[0], known)
     names = [_name_of(key) for key, value in vars(given).items() if value not in (None, False)]
+    if "--only" in names:
+        if not all(text.strip() for text in given.only):
+            return "--only needs the id or the e-mail of a user"
+        for name, reason in _EXCLUDED_BY_ONLY.items():
+            if name in names:
+                return f"--only does not go with {name}: {reason}"
     action = next((each for each in FLAGS_OF_ACTION if each in names), None)
     if action is None:
         return next(

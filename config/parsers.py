@@ -18,7 +18,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from config.fields import Field, parse_fields
+from config.fields import (
+    MAX_EVENT_NAME_CHARACTERS,
+    RESERVED_USER_FIELDS,
+    USER_ID_FIELD,
+    AnyField,
+    parse_fields,
+)
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 # The host names that `requests` accepts: ASCII only (other alphabets are written as xn--...).
@@ -189,8 +195,36 @@ def optional_regular_file(text: str) -> Path | None:
     return regular_file(text) if text else None
 
 
-def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[Field, ...]]:
+def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[AnyField, ...]]:
     return lambda text: parse_fields(text, reserved)
+
+
+def event_name(text: str) -> str:
+    """Return the name of an event in Iterable."""
+    if len(text) > MAX_EVENT_NAME_CHARACTERS or not text.isprintable():
+        raise ValueError(f"must be at most {MAX_EVENT_NAME_CHARACTERS} printable characters")
+    return text
+
+
+def profile_flag(text: str) -> str:
+    """Return the name of a profile field, or an empty text."""
+    if "." in text or not text.isprintable():
+        raise ValueError(f"must be the name of a profile field, without a dot, not {text!r}")
+    if text in RESERVED_USER_FIELDS or text == USER_ID_FIELD:
+        raise ValueError(f"cannot be {text!r}: Iterable or this program sets that field")
+    return text
+
+
+def chosen(choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """Parse a list of one or more of the choices; the result has their order."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = [part.strip().lower() for part in text.split(",") if part.strip()]
+        if not names or set(names) - set(choices):
+            raise ValueError(f"must be {','.join(choices)} or one of them, not {text!r}")
+        return tuple(choice for choice in choices if choice in names)
+
+    return read
 
 
 def api_url(text: str) -> str:

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from config.fields import (
     DEFAULT_EVENT_FIELDS,
+    DEFAULT_EVENT_NAME,
+    DEFAULT_PROFILE_FLAG,
     DEFAULT_USER_FIELDS,
     RESERVED_EVENT_FIELDS,
     RESERVED_USER_FIELDS,
     USER_ID_FIELD,
-    Field,
+    AnyField,
 )
 from config.identity import IdentifyBy
 from config.misspellings import resembled_setting, unknown_names
@@ -31,7 +33,9 @@ from config.parsers import (
     api_key,
     api_url,
     ca_file,
+    chosen,
     column_name,
+    event_name,
     existing_file,
     field_list,
     flag,
@@ -43,6 +47,7 @@ from config.parsers import (
     optional_regular_file,
     ping_url,
     plain_text,
+    profile_flag,
     regular_file,
     short_text,
     socket_file,
@@ -57,6 +62,8 @@ from logger_config import LEVELS
 SYNC_MODES = ("per-user", "bulk")
 EMAIL_CHANGES = ("new", "move")
 ON_LEAVE = ("keep", "clear")
+PROFILES, EVENTS = "profiles", "events"  # the values of SEND
+CREATE_NEW_FIELDS = ("project", "true", "false")
 # `python-dotenv` takes 20 seconds for a line of 64,000 blanks, 0.4 seconds for one of 8,000.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
 
@@ -186,14 +193,32 @@ class Settings:
         existing_file,
         "The file with the query; change the plan and the pages there.",
     )
-    user_fields: tuple[Field, ...] = selection(
+    send: tuple[str, ...] = selection(
+        "profiles,events",
+        chosen((PROFILES, EVENTS)),
+        "What is sent: profiles,events or one of them. The columns of the other one are not "
+        "needed then.",
+    )
+    event_name: str = selection(
+        DEFAULT_EVENT_NAME,
+        event_name,
+        "The name of the event in Iterable; a column event_name of the query wins row by row.",
+    )
+    profile_flag: str = selection(
+        DEFAULT_PROFILE_FLAG,
+        profile_flag,
+        "A profile field that is set to true for everybody whom the query returns. Empty: none.",
+        may_be_empty=True,
+    )
+    user_fields: tuple[AnyField, ...] = selection(
         DEFAULT_USER_FIELDS,
         field_list(RESERVED_USER_FIELDS),
         "Profile fields: field=column, or one name for both; column:bool, column:json or "
-        "column:utc converts the value. Empty: no fields.",
+        "column:utc converts the value; field:=JSON is the same value in every row. Empty: no "
+        "fields.",
         may_be_empty=True,
     )
-    event_fields: tuple[Field, ...] = selection(
+    event_fields: tuple[AnyField, ...] = selection(
         DEFAULT_EVENT_FIELDS,
         field_list(RESERVED_EVENT_FIELDS),
         "Event fields, in the same form. Empty: no fields but the time.",
@@ -227,7 +252,7 @@ class Settings:
         "keep",
         one_of(ON_LEAVE),
         "When the query no longer returns a user: keep leaves the profile as it is; clear sets the "
-        "profile flag to false.",
+        "PROFILE_FLAG to false.",
     )
 
     iterable_api_base_url: str = iterable(
@@ -258,6 +283,18 @@ class Settings:
         "1000",
         whole(1, 10_000),
         "Most rows in one bulk call, which also stays under 4,000,000 bytes.",
+    )
+    create_new_fields: str = iterable(
+        "project",
+        one_of(CREATE_NEW_FIELDS),
+        "What Iterable does with fields that it does not know: true creates them, false drops them "
+        "(the run then ends with status 3), project leaves it to the project's setting.",
+    )
+    merge_nested_objects: bool = iterable(
+        "false",
+        flag,
+        "true merges the members of an object into those that the profile has; false replaces the "
+        "object.",
     )
     max_attempts: int = iterable("5", whole(1, 100), "Attempts before a request counts as failed.")
     event_delay_seconds: float = iterable(
@@ -384,6 +421,27 @@ class Settings:
         """Whether the state file has to remember e-mails or user ids."""
         return self.email_changes == "move" or self.on_leave == "clear"
 
+    @property
+    def sends_profiles(self) -> bool:
+        return PROFILES in self.send
+
+    @property
+    def sends_events(self) -> bool:
+        return EVENTS in self.send
+
+    @property
+    def creates_new_fields(self) -> bool | None:
+        """What requests say of fields that the project does not have; None: nothing."""
+        return {"true": True, "false": False}.get(self.create_new_fields)
+
+    @property
+    def sent_user_fields(self) -> tuple[AnyField, ...]:
+        return self.user_fields if self.sends_profiles else ()
+
+    @property
+    def sent_event_fields(self) -> tuple[AnyField, ...]:
+        return self.event_fields if self.sends_events else ()
+
     def secrets(self) -> Iterator[tuple[str, str]]:
         """Yield each secret with the label that replaces it."""
         for declared in SETTINGS:
@@ -393,6 +451,18 @@ class Settings:
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the problems of settings that do not go together, as far as they could be read."""
+    targets = [each.target for each in values.get("user_fields", ())]
+    if (name := values.get("profile_flag")) in targets:
+        yield f"USER_FIELDS cannot contain the field {name!r}, which is the PROFILE_FLAG"
+    if values.get("on_leave") == "clear" and name == "":
+        yield "ON_LEAVE=clear needs a PROFILE_FLAG: it is what is set to false"
+    if values.get("on_leave") == "clear" and PROFILES not in values.get("send", (PROFILES,)):
+        yield "ON_LEAVE=clear needs SEND=profiles or profiles,events: events have no flag"
+    if values.get("email_changes") == "move" and PROFILES not in values.get("send", (PROFILES,)):
+        yield (
+            "EMAIL_CHANGES=move needs SEND=profiles or profiles,events: it moves users whose "
+            "profiles were sent"
+        )
     if values.get("identify_by") is not IdentifyBy.USER_ID:
         return
     if values.get("email_changes") == "move":
@@ -400,7 +470,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
             "EMAIL_CHANGES=move needs IDENTIFY_BY=email: with userid a changed e-mail is an "
             "ordinary change of the profile"
         )
-    if any(each.target == USER_ID_FIELD for each in values.get("user_fields", ())):
+    if USER_ID_FIELD in targets:
         yield (
             f"USER_FIELDS cannot contain the field {USER_ID_FIELD!r} with IDENTIFY_BY=userid, "
             "where it names the user"

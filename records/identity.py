@@ -18,9 +18,9 @@ from zlib import crc32
 
 import orjson
 
+from config.fields import DEFAULT_EVENT_NAME, MAX_EVENT_NAME_CHARACTERS
 from records.json_values import to_clock_time
 
-EVENT_NAME = "page_view"
 MAX_EMAIL_CHARACTERS = 254
 MAX_USER_ID_CHARACTERS = 52
 MAX_EVENT_ID_CHARACTERS = 64  # Iterable: letters, digits and hyphens, unique in the project
@@ -32,7 +32,10 @@ _PLAIN_EMAIL = re.compile(
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 )
 _BLAKE2B, _LONG_BLAKE2B = blake2b(digest_size=8), blake2b(digest_size=16)
-_NAME_IN_EVENT_IDS = EVENT_NAME.replace("_", "-")
+_HEX_DIGITS = 32
+_MAX_NAME_IN_EVENT_IDS = MAX_EVENT_ID_CHARACTERS - _HEX_DIGITS - 1
+_NOT_IN_EVENT_IDS = re.compile(r"[^A-Za-z0-9-]")
+_PLAIN_EVENT_NAME = re.compile(r"[A-Za-z0-9_]+")
 _to_int64 = Struct(">q").unpack  # SQLite's integers are signed
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
 _USER_ID = re.compile(r"[!-~](?:[ -~]*[!-~])?")
@@ -46,8 +49,8 @@ class RowKey(NamedTuple):
     user_key: int  # of the identifier; rows with the same one are duplicates
     event_at: int  # microseconds since 1970, UTC
     tie_breaker: int  # decides between rows of one user with equal times
-    profile_hash: int
-    event_hash: int
+    profile_hash: int | None  # None: profiles are not sent
+    event_hash: int | None  # None: events are not sent
 
 
 def to_change_hash(content: object) -> int:
@@ -58,12 +61,16 @@ def to_change_hash(content: object) -> int:
     return _hash64(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
-def to_tie_breaker(page_or_event_id: str | None, profile_hash: int, event_hash: int) -> int:
+def to_tie_breaker(
+    page_or_event_id: str | None, profile_hash: int | None, event_hash: int | None
+) -> int:
     """Return a positive 63-bit number that orders rows by their own values.
 
     Its upper half depends on no setting, so that changed settings do not make another row win.
     """
-    return _to_upper_half(page_or_event_id) | (profile_hash ^ event_hash) & 0xFFFF_FFFF
+    return (
+        _to_upper_half(page_or_event_id) | ((profile_hash or 0) ^ (event_hash or 0)) & 0xFFFF_FFFF
+    )
 
 
 @lru_cache(maxsize=256)  # most tables have few pages
@@ -133,30 +140,68 @@ def is_email(text: str) -> bool:
     return True
 
 
-def to_event_id(identifier: str, event_time: str, page: str | None) -> str:
+def to_event_id(
+    identifier: str, event_time: str, page: str | None, event_name: str = DEFAULT_EVENT_NAME
+) -> str:
     """Return the idempotent event id: Iterable updates an event whose `id` it already has.
 
     Iterable requires ids to be unique in the project, so the user's identifier is a part of it: the
     e-mail as `to_comparable_email` returns it, or the userId. `event_time` is the stored time
     without trailing zeros of its fraction.
     """
-    return _hashed_id([identifier, EVENT_NAME, event_time, page])
+    return _hashed_id(event_name, [identifier, event_name, event_time, page])
 
 
-def to_named_event_id(event_id: str) -> str:
-    """Return the event id for a row's own value in the column `event_id`; ValueError if empty."""
+def to_named_event_id(event_id: str, event_name: str = DEFAULT_EVENT_NAME) -> str:
+    """Return the event id for a row's own value in the column `event_id`; ValueError if empty.
+
+    Events of two names never have one id, whatever their values.
+    """
     if not event_id.strip():
         raise ValueError("the event_id is empty")
-    plain_id = f"{_NAME_IN_EVENT_IDS}-id-{event_id}"
-    if len(plain_id) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(event_id):
+    plain_name = _to_plain_name(event_name)
+    plain_id = f"{plain_name}-id-{event_id}"
+    if plain_name and len(plain_id) <= MAX_EVENT_ID_CHARACTERS and _EVENT_ID.fullmatch(event_id):
         return plain_id
-    return _hashed_id([EVENT_NAME, event_id])
+    return _hashed_id(event_name, [event_name, event_id])
 
 
-def _hashed_id(parts: list[str | None]) -> str:
+@lru_cache(maxsize=256)  # a sync has one name or a few
+def _to_plain_name(event_name: str) -> str:
+    """Return the name as it stands in readable event ids, or "" if it could be taken for another.
+
+    Underscores become hyphens, so a name with hyphens of its own has none. In an id the name ends
+    at the first "-id-", so it must not contain that itself.
+    """
+    name = event_name.replace("_", "-")
+    is_plain = _PLAIN_EVENT_NAME.fullmatch(event_name) and f"{name}-id-".find("-id-") == len(name)
+    return name if is_plain else ""
+
+
+def to_valid_event_name(value: object, default: str) -> str:
+    """Return the name in a row's column `event_name`, or the default where it is empty.
+
+    Raises ValueError whose text completes "the event name ...".
+    """
+    name = (to_stable_text(value) or "").strip()
+    if len(name) > MAX_EVENT_NAME_CHARACTERS:
+        raise ValueError(f"has more than {MAX_EVENT_NAME_CHARACTERS} characters")
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError("is binary: select CONVERT(... USING utf8mb4)")
+    if not name.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return name or default
+
+
+def _hashed_id(event_name: str, parts: list[str | None]) -> str:
     digest = _LONG_BLAKE2B.copy()
     digest.update(orjson.dumps(parts))
-    return f"{_NAME_IN_EVENT_IDS}-{digest.hexdigest()}"
+    return f"{_to_readable_prefix(event_name)}-{digest.hexdigest()}"
+
+
+@lru_cache(maxsize=256)
+def _to_readable_prefix(event_name: str) -> str:
+    return _NOT_IN_EVENT_IDS.sub("-", event_name)[:_MAX_NAME_IN_EVENT_IDS]
 
 
 def to_stable_text(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timezone, tzinfo
 from decimal import Decimal
@@ -19,10 +19,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from config.fields import EVENT_FIELDS, USER_FIELDS, USER_ID_FIELD, Field
+from config.fields import (
+    DEFAULT_EVENT_NAME,
+    DEFAULT_PROFILE_FLAG,
+    EVENT_FIELDS,
+    USER_FIELDS,
+    USER_ID_FIELD,
+    AnyField,
+    Constant,
+    columns_of,
+)
 from config.identity import IdentifyBy
 from records.identity import (
-    EVENT_NAME,
     MAX_EMAIL_CHARACTERS,
     RowKey,
     is_email,
@@ -35,15 +43,16 @@ from records.identity import (
     to_tie_breaker,
     to_time_text,
     to_user_key,
+    to_valid_event_name,
     to_valid_user_id,
 )
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
 
 EVENT_TIME, EVENT_TIME_UTC = "event_time", "event_time_utc"
-PROFILE_FLAG = "recent_page_view"
 _USER_ID_CAST = "userId"  # how the field `userId` is converted, whatever its column
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_OLDEST = -(2**63)  # microseconds; before every time that MySQL has
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 # ISO 8601 with a blank or a T. Read by this pattern, since `datetime.fromisoformat` accepts more
 # forms in every release of Python.
@@ -55,13 +64,13 @@ _TIME_TEXT = re.compile(
 
 
 class SyncRecord(NamedTuple):
-    """A valid row and its two request bodies; single and bulk calls use the same JSON bytes."""
+    """A valid row and its request bodies; single and bulk calls use the same JSON bytes."""
 
     user_id: int | str | None
     email: str | None
-    profile: bytes
-    event: bytes
-    event_id: str
+    profile: bytes | None  # None: profiles are not sent
+    event: bytes | None  # None: events are not sent
+    event_id: str | None
     identifier: str  # what names the user in both bodies: the e-mail or the userId
 
 
@@ -81,7 +90,10 @@ class RowMapping:
     value to it, which is used for each missing column.
     `zone` is the time zone of naive datetimes, except in `timestamp_columns` (indexes of columns
     of type TIMESTAMP) and in a column `event_time_utc`, which are in UTC.
-    With `send_nulls` a NULL clears the profile field.
+    With `send_nulls` a NULL clears the profile field. `profile_flag` is set to true in each
+    profile; empty: there is none. A column `event_name` wins over the setting, row by row. What is
+    not sent (`sends_profiles`, `sends_events`) needs no columns, and no value of its columns makes
+    a row invalid. `profile_options` and `event_options` are further members of the bodies.
     `identify_by` says what names a user, `user_id_column` which column has the user id. A user who
     is named by user id may have no e-mail, and the result no column `email`.
     """
@@ -90,24 +102,32 @@ class RowMapping:
         self,
         columns: Sequence[str],
         *,
-        user_fields: Sequence[Field] = USER_FIELDS,
-        event_fields: Sequence[Field] = EVENT_FIELDS,
+        user_fields: Sequence[AnyField] = USER_FIELDS,
+        event_fields: Sequence[AnyField] = EVENT_FIELDS,
+        event_name: str = DEFAULT_EVENT_NAME,
+        profile_flag: str = DEFAULT_PROFILE_FLAG,
+        sends_profiles: bool = True,
+        sends_events: bool = True,
         zone: tzinfo = timezone.utc,
         send_nulls: bool = False,
         timestamp_columns: Collection[int] = (),
         identify_by: IdentifyBy = IdentifyBy.EMAIL,
         user_id_column: str = "id",
+        profile_options: Mapping[str, bool] | None = None,
+        event_options: Mapping[str, bool] | None = None,
     ) -> None:
         names = [column.lower() for column in columns]
         needed = needed_columns(
             columns,
-            user_fields,
-            event_fields,
+            user_fields if sends_profiles else (),
+            event_fields if sends_events else (),
+            sends_events=sends_events,
             identify_by=identify_by,
             user_id_column=user_id_column,
         )
         used = {column.lower() for column in needed}
-        used |= {"email", "event_id"}
+        used |= {"email", event_time_column(columns)}  # where the result has them
+        used |= {"event_id", "event_name", "page"} if sends_events else set()
         counts = Counter(name for name in names if name in used)
         self.missing_columns = [column for column in needed if column.lower() not in counts]
         self.ambiguous_columns = [name for name, count in counts.items() if count > 1]
@@ -117,21 +137,30 @@ class RowMapping:
         self._zone = zone
         self._send_nulls = send_nulls
         self.identify_by = identify_by
+        self.profile_flag = profile_flag
+        self.sends_profiles, self.sends_events = sends_profiles, sends_events
         self._is_by_email = identify_by is IdentifyBy.EMAIL
         # An event by an unknown userId creates a user without a profile.
-        self.event_needs_profile = not self._is_by_email or any(
-            field.target == USER_ID_FIELD for field in user_fields
+        self.event_needs_profile = sends_profiles and (
+            not self._is_by_email or any(field.target == USER_ID_FIELD for field in user_fields)
         )
         self._id = position[user_id_column.lower()]
         self._email = position.get("email")  # None only if the userId names the user
-        self._event_time = position[event_time_column(columns)]
+        # None only if no events are sent.
+        self._event_time = position.get(event_time_column(columns))
         utc_columns = {*timestamp_columns, position.get(EVENT_TIME_UTC)}
         self._event_zone = timezone.utc if self._event_time in utc_columns else zone
-        self.has_event_ids = "event_id" in position
-        self._page_or_event_id = position["event_id" if self.has_event_ids else "page"]
+        self._name_of_events = event_name
+        self._event_name = position.get("event_name") if sends_events else None
+        self.has_event_ids = sends_events and "event_id" in position
+        self._page_or_event_id = (
+            position.get("event_id" if self.has_event_ids else "page") if sends_events else None
+        )
+        self._profile_options = dict(profile_options or {})
+        self._event_options = dict(event_options or {})
 
-        def located(fields: Sequence[Field]) -> list[_LocatedField]:
-            found = [(field, position[field.column.lower()]) for field in fields]
+        def located(fields: Sequence[AnyField]) -> list[_LocatedField]:
+            found = [(field, position[field.column.lower()]) for field in columns_of(fields)]
             return [
                 (
                     field.target,
@@ -142,21 +171,32 @@ class RowMapping:
                 for field, index in found
             ]
 
-        self._user_fields, self._event_fields = located(user_fields), located(event_fields)
+        self._user_fields = located(user_fields if sends_profiles else ())
+        self._event_fields = located(event_fields if sends_events else ())
+        self._user_constants = _constants(user_fields, keep_nulls=send_nulls)
+        if profile_flag:
+            self._user_constants[profile_flag] = True
+        self._event_constants = _constants(event_fields, keep_nulls=False)
         self._parsed_row: Sequence[Any] | None = None
         self._parsed: _Parsed
-        # What the settings contribute to the payloads; see `state.delivered`.
-        self.profile_settings = to_change_hash(
-            [sorted(map(list, user_fields)), str(zone), send_nulls]
-        )
-        self.event_settings = to_change_hash([sorted(map(list, event_fields)), str(zone)])
-        # The same for each of them, to tell which one has changed.
+        # What the settings contribute to the payloads; see `state.delivered`. Settings that came
+        # later than version 1.1.0 count where they are not at their default, since no hash may
+        # change by an upgrade.
+        user_list, event_list = sorted(map(list, user_fields)), sorted(map(list, event_fields))
+        of_flag = [] if profile_flag == DEFAULT_PROFILE_FLAG else [profile_flag]
+        self.profile_settings = to_change_hash([user_list, str(zone), send_nulls, *of_flag])
+        self.event_settings = to_change_hash([event_list, str(zone)])
+        # The same for each of them, to tell which one has changed; absent: at its default.
         self.hash_of_setting = {
-            "USER_FIELDS": to_change_hash(sorted(map(list, user_fields))),
-            "EVENT_FIELDS": to_change_hash(sorted(map(list, event_fields))),
+            "USER_FIELDS": to_change_hash(user_list),
+            "EVENT_FIELDS": to_change_hash(event_list),
             "SEND_NULLS": to_change_hash(send_nulls),
             "DB_TIMEZONE": to_change_hash(str(zone)),
         }
+        if profile_flag != DEFAULT_PROFILE_FLAG:
+            self.hash_of_setting["PROFILE_FLAG"] = to_change_hash(profile_flag)
+        if event_name != DEFAULT_EVENT_NAME:
+            self.hash_of_setting["EVENT_NAME"] = to_change_hash(event_name)
 
     def key(self, row: Sequence[Any]) -> RowKey | None:
         """Return the row's key for change detection, None for a row that `to_record` rejects."""
@@ -172,11 +212,15 @@ class RowMapping:
                 identifier = to_valid_user_id(row[self._id])
                 user_key = to_key_of_user_id(identifier)
             event_time, event_at, profile_fields, event_fields = self._parse(row)
-            page_or_event_id = to_stable_text(row[self._page_or_event_id])
-            # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
-            event = (identifier, EVENT_NAME, event_time, page_or_event_id, event_at, event_fields)
-            profile_hash = to_change_hash((identifier, profile_fields))
-            event_hash = to_change_hash(event)
+            page_or_event_id = self._page_or_event_id_of(row)
+            profile_hash = event_hash = None
+            if self.sends_profiles:
+                profile_hash = to_change_hash((identifier, profile_fields))
+            if self.sends_events:
+                name = self._event_name_of(row)
+                # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
+                event = (identifier, name, event_time, page_or_event_id, event_at, event_fields)
+                event_hash = to_change_hash(event)
             return RowKey(
                 _to_user_id(row[self._id]),
                 email,
@@ -188,6 +232,10 @@ class RowMapping:
             )
         except (ValueError, TypeError):  # TypeError: text that is not Unicode
             return None
+
+    def names_of(self, row: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the values of user id and e-mail as they are; None where there is no e-mail."""
+        return row[self._id], None if self._email is None else row[self._email]
 
     def user_key_of(self, row: Sequence[Any]) -> int | None:
         """Return the user key alone, in a tenth of the time.
@@ -220,18 +268,24 @@ class RowMapping:
                 email = _to_checked_optional_email(email)
             name = "email" if self._is_by_email else "userId"
             moment, event_at, profile_fields, event_fields = self._parse(row)
-            event_time = to_time_text(moment)
-            event_id = self._to_event_id(row, identifier, event_time)
-            profile = orjson.dumps({name: identifier, "dataFields": profile_fields})
-            event = orjson.dumps(
-                {
-                    name: identifier,
-                    "eventName": EVENT_NAME,
-                    "id": event_id,
-                    "createdAt": event_at // 1_000_000,
-                    "dataFields": {**event_fields, "timestamp": event_time[:19]},
-                }
-            )
+            profile = event = event_id = None
+            if self.sends_profiles:
+                body = {name: identifier, "dataFields": profile_fields, **self._profile_options}
+                profile = orjson.dumps(body)
+            if self.sends_events and moment is not None:
+                event_time = to_time_text(moment)
+                event_name = self._event_name_of(row)
+                event_id = self._to_event_id(row, identifier, event_name, event_time)
+                event = orjson.dumps(
+                    {
+                        name: identifier,
+                        "eventName": event_name,
+                        "id": event_id,
+                        "createdAt": event_at // 1_000_000,
+                        "dataFields": {**event_fields, "timestamp": event_time[:19]},
+                        **self._event_options,
+                    }
+                )
         except ValueError as error:
             return InvalidRow(user_id, _to_reported_email(email), str(error))
         except TypeError:  # from orjson: text that is not Unicode
@@ -245,8 +299,10 @@ class RowMapping:
         """
         readers: list[tuple[int | None, Callable[[object], object]]] = [
             (self._email, _to_valid_email if self._is_by_email else _to_checked_optional_email),
-            (self._event_time, _to_datetime),
         ]
+        if self.sends_events:
+            readers.append((self._event_time, _to_datetime))
+            readers.append((self._event_name, lambda value: to_valid_event_name(value, "")))
         if not self._is_by_email:
             readers.insert(0, (self._id, to_valid_user_id))
         for index, read in readers:
@@ -255,7 +311,7 @@ class RowMapping:
                     read(row[index])
             except ValueError:
                 return index
-        if self.has_event_ids and not (to_stable_text(row[self._page_or_event_id]) or "").strip():
+        if self.has_event_ids and not (self._page_or_event_id_of(row) or "").strip():
             return self._page_or_event_id
         for field in (*self._user_fields, *self._event_fields):
             try:
@@ -270,23 +326,51 @@ class RowMapping:
         except ValueError as error:
             raise ValueError(f"the user id {error}") from None
 
-    def _to_event_id(self, row: Sequence[Any], identifier: str, event_time: str) -> str:
-        page_or_event_id = to_stable_text(row[self._page_or_event_id])
+    def _page_or_event_id_of(self, row: Sequence[Any]) -> str | None:
+        index = self._page_or_event_id
+        return None if index is None else to_stable_text(row[index])
+
+    def _event_name_of(self, row: Sequence[Any]) -> str:
+        if self._event_name is None:
+            return self._name_of_events
+        try:
+            return to_valid_event_name(row[self._event_name], self._name_of_events)
+        except ValueError as error:
+            raise ValueError(f"the event name {error}") from None
+
+    def _to_event_id(
+        self, row: Sequence[Any], identifier: str, event_name: str, event_time: str
+    ) -> str:
+        page_or_event_id = self._page_or_event_id_of(row)
         if self.has_event_ids:
-            return to_named_event_id(page_or_event_id or "")
+            return to_named_event_id(page_or_event_id or "", event_name)
         if self._is_by_email:
             identifier = to_comparable_email(identifier)
-        return to_event_id(identifier, event_time, page_or_event_id)
+        return to_event_id(identifier, event_time, page_or_event_id, event_name)
 
     def _parse(self, row: Sequence[Any]) -> _Parsed:
         """Return what both the key and the payloads are made of; kept for the last row."""
         if row is not self._parsed_row:
-            moment, event_at = self._to_event_time(row[self._event_time])
+            moment, event_at = self._event_time_of(row)
             profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
+            event_fields.update(self._event_constants)
             self._parsed = moment, event_at, profile_fields, event_fields
             self._parsed_row = row
         return self._parsed
+
+    def _event_time_of(self, row: Sequence[Any]) -> tuple[datetime | None, int]:
+        """Return what `_to_event_time` does.
+
+        Where no events are sent, the time only decides which of a user's rows is used: a row
+        without one counts as the oldest.
+        """
+        if self.sends_events and self._event_time is not None:
+            return self._to_event_time(row[self._event_time])
+        with suppress(ValueError):
+            if self._event_time is not None:
+                return self._to_event_time(row[self._event_time])
+        return None, _OLDEST
 
     def _to_event_time(self, value: object) -> tuple[datetime, int]:
         """Return the time without a zone, and its microseconds since 1970, UTC.
@@ -311,8 +395,10 @@ class RowMapping:
         return moment, event_at
 
     def _to_profile_fields(self, row: Sequence[Any]) -> dict[str, Any]:
+        if not self.sends_profiles:
+            return {}
         fields = self._to_fields(row, self._user_fields, self._send_nulls)
-        fields[PROFILE_FLAG] = True
+        fields.update(self._user_constants)
         if self._is_by_email or self._email is None:
             return fields
         email = _to_optional_email(row[self._email])
@@ -342,7 +428,7 @@ class RowMapping:
 
 # The event time with the digits that are stored, the same in microseconds since 1970, the fields of
 # the profile, those of the event.
-_Parsed = tuple[datetime, int, dict[str, Any], dict[str, Any]]
+_Parsed = tuple[datetime | None, int, dict[str, Any], dict[str, Any]]
 # Name of the field, index of its column, cast, time zone of a naive datetime.
 _LocatedField = tuple[str, int, str, tzinfo]
 
@@ -356,22 +442,26 @@ def event_time_column(columns: Sequence[str]) -> str:
 
 def needed_columns(
     columns: Sequence[str],
-    user_fields: Sequence[Field] = USER_FIELDS,
-    event_fields: Sequence[Field] = EVENT_FIELDS,
+    user_fields: Sequence[AnyField] = USER_FIELDS,
+    event_fields: Sequence[AnyField] = EVENT_FIELDS,
     *,
+    sends_events: bool = True,
     identify_by: IdentifyBy = IdentifyBy.EMAIL,
     user_id_column: str = "id",
 ) -> list[str]:
-    """Return the columns that the query must return. With `event_id` it needs no `page`."""
-    names = {column.lower() for column in columns}
+    """Return the columns that the query must return; the fields are those that are sent."""
     always = [user_id_column, *(["email"] if identify_by is IdentifyBy.EMAIL else [])]
-    always += [event_time_column(columns)]
-    always += [] if "event_id" in names else ["page"]
-    mapped = [field.column for field in (*user_fields, *event_fields)]
+    always += [event_time_column(columns)] if sends_events else []
+    mapped = [field.column for field in columns_of((*user_fields, *event_fields))]
     needed: dict[str, str] = {}
     for column in (*always, *mapped):
         needed.setdefault(column.lower(), column)
     return list(needed.values())
+
+
+def _constants(fields: Sequence[AnyField], *, keep_nulls: bool) -> dict[str, Any]:
+    constants = (field for field in fields if isinstance(field, Constant))
+    return {each.target: each.value for each in constants if keep_nulls or each.value is not None}
 
 
 def _to_user_id(value: object) -> int | str | None:

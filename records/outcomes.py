@@ -136,24 +136,25 @@ def row_outcome(
     update: Verdict | None,
     event: Verdict | None,
     *,
-    profile_in_place: bool = False,
-    event_in_place: bool = False,
+    profile_in_place: bool | None = False,
+    event_in_place: bool | None = False,
 ) -> Outcome:
     """Return the outcome of a row if nothing more is sent for it.
 
     `update` and `event` are the verdicts of this run's calls, None if no call was made.
     `profile_in_place` and `event_in_place` mean that an earlier run delivered the
-    same request.
+    same request; None: such requests are not sent, so they decide nothing.
     """
     if update is None and event is None:
         return Outcome.NOT_ATTEMPTED
-    profile_in_place = profile_in_place or update is Verdict.DELIVERED
-    event_in_place = event_in_place or event is Verdict.DELIVERED
-    if profile_in_place and event_in_place:
+    in_place = [
+        is_in_place or verdict is Verdict.DELIVERED
+        for is_in_place, verdict in ((profile_in_place, update), (event_in_place, event))
+        if is_in_place is not None
+    ]
+    if all(in_place):
         return Outcome.SUCCESSFUL
-    if profile_in_place or event_in_place:
-        return Outcome.PARTIAL_FAILURE
-    return Outcome.TOTAL_FAILURE
+    return Outcome.PARTIAL_FAILURE if any(in_place) else Outcome.TOTAL_FAILURE
 
 
 def iso_time(moment: datetime) -> str:

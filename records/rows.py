@@ -62,10 +62,20 @@ class RowState(NamedTuple):
     """Everything that decides a row's outcome."""
 
     kind: str | None  # the outcome, if the requests do not decide it; None for a row to send
-    profile_in_place: bool  # an earlier run delivered it
-    event_in_place: bool
+    profile_in_place: bool | None  # an earlier run delivered it; None: profiles are not sent
+    event_in_place: bool | None
     update: str | None  # verdict of this run's request, None if it was not made
     event: str | None
+
+    @property
+    def lacks_profile(self) -> bool:
+        """Whether no earlier run delivered the profile, which is sent."""
+        return self.profile_in_place is not None and not self.profile_in_place
+
+    @property
+    def lacks_event(self) -> bool:
+        """Whether no earlier run delivered the event, which is sent."""
+        return self.event_in_place is not None and not self.event_in_place
 
     @property
     def is_failure(self) -> bool:
@@ -86,8 +96,8 @@ def _outcome_of(state: RowState) -> Outcome:
     return row_outcome(
         Verdict(state.update) if state.update else None,
         Verdict(state.event) if state.event else None,
-        profile_in_place=bool(state.profile_in_place),
-        event_in_place=bool(state.event_in_place),
+        profile_in_place=state.profile_in_place,
+        event_in_place=state.event_in_place,
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from config.fields import DEFAULT_EVENT_NAME
 from records.identity import (
-    EVENT_NAME,
     MAX_EVENT_ID_CHARACTERS,
     to_change_hash,
     to_comparable_email,
@@ -27,6 +27,10 @@ from records.identity import (
 JSON = Mapping[str, Any]
 OTHER_KIND = "other"  # the kind of a webhook without a usual name
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+# The events of system webhooks: emailClick, pushSend, inAppOpen, journeyExit and so on.
+_SYSTEM_EVENT = re.compile(
+    r"(email|push|inApp|sms|webPush|embedded|whatsApp|journey|hostedUnsubscribe)[A-Z]"
+)
 _ID_NAMES = ("id", "eventId", "event_id")
 _EVENT_ID = re.compile(r"[A-Za-z0-9-]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -40,14 +44,18 @@ class Webhook(NamedTuple):
     event_hashes: tuple[int, ...]  # of the event ids that it may confirm; empty: it confirms none
 
 
-def read_webhook(body: bytes) -> Webhook:
-    """Read the body of a call; raises ValueError if it is not a JSON object."""
+def read_webhook(body: bytes, event_name: str = DEFAULT_EVENT_NAME) -> Webhook:
+    """Read the body of a call; raises ValueError if it is not a JSON object.
+
+    `event_name` is the setting. Since a row can have another name, a call about any event that is
+    not Iterable's own may confirm one: the name is a part of the id.
+    """
     content = orjson.loads(body)  # JSONDecodeError is a ValueError
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     name = content.get("eventName")
     kind = name if isinstance(name, str) and _KIND.fullmatch(name) else OTHER_KIND
-    event = _our_event(content)
+    event = _our_event(content, event_name)
     ids = dict.fromkeys(_event_ids(event) if event is not None else ())
     return Webhook(to_change_hash(content), kind, tuple(map(to_event_hash, ids)))
 
@@ -57,11 +65,11 @@ def to_event_hash(event_id: str) -> int:
     return to_key_of_user_id(event_id)
 
 
-def _our_event(content: JSON) -> JSON | None:
+def _our_event(content: JSON, event_name: str) -> JSON | None:
     """Return what the call says of an event of ours: its own fields, or those of the trigger."""
     fields = content.get("dataFields")
     fields = fields if isinstance(fields, dict) else {}
-    if content.get("eventName") == EVENT_NAME:
+    if _is_ours(content.get("eventName"), event_name):
         return {**fields, **_set_values(content)}
     trigger = fields.get("transactionalData", content.get("transactionalData"))
     if isinstance(trigger, str):
@@ -69,12 +77,19 @@ def _our_event(content: JSON) -> JSON | None:
             trigger = orjson.loads(trigger)
         except orjson.JSONDecodeError:  # cut off at 12,000 characters
             return None
-    if not isinstance(trigger, dict) or trigger.get("eventName") != EVENT_NAME:
+    if not isinstance(trigger, dict) or not _is_ours(trigger.get("eventName"), event_name):
         return None
     inner = trigger.get("dataFields")
     inner = inner if isinstance(inner, dict) else {}
     identifiers = {name: content.get(name) for name in ("email", "userId")}
     return {**_set_values(identifiers), **inner, **_set_values(trigger)}
+
+
+def _is_ours(name: Any, event_name: str) -> bool:
+    """Return whether an event of this name may be one that this program has sent."""
+    if not isinstance(name, str) or not name:
+        return False
+    return name == event_name or not _SYSTEM_EVENT.match(name)
 
 
 def _set_values(content: JSON) -> dict[str, Any]:
@@ -98,8 +113,8 @@ def _event_ids(event: JSON) -> Iterator[str]:
         return
     page = event.get("page")
     page = page if isinstance(page, str) else None
-    email, user_id = event.get("email"), event.get("userId")
+    email, user_id, name = event.get("email"), event.get("userId"), event["eventName"]
     if isinstance(email, str):
-        yield to_event_id(to_comparable_email(email), moment, page)
+        yield to_event_id(to_comparable_email(email), moment, page, name)
     if isinstance(user_id, (str, int)):
-        yield to_event_id(str(user_id), moment, page)
+        yield to_event_id(str(user_id), moment, page, name)

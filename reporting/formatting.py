@@ -7,7 +7,9 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from config.fields import Field
+import orjson
+
+from config.fields import AnyField, Constant
 from logger_config import redact
 from reporting.measurements import clock_time
 
@@ -46,7 +48,11 @@ def setting_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _field_text(field: Field) -> str:
+def _field_text(field: AnyField | str) -> str:
+    if isinstance(field, str):
+        return field
+    if isinstance(field, Constant):
+        return f"{field.target}:={orjson.dumps(field.value).decode()}"
     text = field.target if field.target == field.column else f"{field.target}={field.column}"
     return f"{text}:{field.cast}" if field.cast else text
 

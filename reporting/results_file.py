@@ -141,10 +141,10 @@ def _entry(row: SettledRow, why_not_attempted: str, now: str) -> JSON:
     reason, settled_at = row.reason, row.settled_at
     if row.state.outcome is Outcome.NOT_ATTEMPTED and reason is None:
         reason = why_not_attempted
-    if row.update_result and not row.event_result and not row.state.event_in_place:
+    if row.update_result and not row.event_result and row.state.lacks_event:
         why = "" if row.event_needed_profile else why_not_attempted
         reason = _why_no_event(row.update_result, why)
-    elif row.event_result and not row.update_result and not row.state.profile_in_place:
+    elif row.event_result and not row.update_result and row.state.lacks_profile:
         reason = f"the profile was not sent: {why_not_attempted}"
     return row_entry(
         row.user_id,

@@ -28,13 +28,13 @@ _RECORD = {
             profile_at = excluded.profile_at, id_hash = excluded.id_hash
     """,
     # An e-mail-based project drops the event of a user whom it does not know. So the event of a
-    # user whose profile was never delivered stays in doubt.
+    # user whose profile was never delivered stays in doubt, where profiles are sent.
     RequestKind.EVENT: """
         INSERT INTO delivered (user_key, event_hash, event_settings, event_id, event_at)
         SELECT user_key, iif(EXISTS (
                 SELECT 1 FROM delivered AS known
                 WHERE known.user_key = outbox.user_key AND known.profile_at IS NOT NULL
-            ), event_hash, NULL), :settings, event_id, :at
+            ) OR NOT :sends_profiles, event_hash, NULL), :settings, event_id, :at
         FROM outbox WHERE seq = :seq
         ON CONFLICT (user_key) DO UPDATE SET event_hash = excluded.event_hash,
             event_settings = excluded.event_settings,
@@ -145,13 +145,22 @@ class DeliveredTable:
                 )
 
     def record(
-        self, kind: RequestKind, deliveries: Sequence[tuple[int, int]], event_settings: int | None
+        self,
+        kind: RequestKind,
+        deliveries: Sequence[tuple[int, int]],
+        event_settings: int | None,
+        *,
+        sends_profiles: bool = True,
     ) -> None:
         """Copy the hashes of delivered requests from the outbox.
 
-        `deliveries` are (time in unix seconds, outbox.seq).
+        `deliveries` are (time in unix seconds, outbox.seq). Without profiles (`sends_profiles`) an
+        event is remembered whether or not Iterable is known to have the user.
         """
-        values = [{"at": at, "seq": seq, "settings": event_settings} for at, seq in deliveries]
+        values = [
+            {"at": at, "seq": seq, "settings": event_settings, "sends_profiles": sends_profiles}
+            for at, seq in deliveries
+        ]
         with state_errors(self._path):
             if self._has_event_ids and kind is RequestKind.EVENT:
                 self._database.executemany(_FORGET_FORMER_USER, values)
@@ -250,21 +259,29 @@ class DeliveredTable:
             found = self._database.execute("SELECT 1 FROM delivered LIMIT 1")
             return found.fetchone() is not None
 
-    def compare(self, first_seq: int, *, finds_all: bool) -> dict[int, Hashes]:
+    def compare(
+        self, first_seq: int, *, finds_all: bool, kinds: Sequence[RequestKind] = tuple(RequestKind)
+    ) -> dict[int, Hashes]:
         """Return by `seq` the hashes of outbox rows from `first_seq` on that differ from theirs.
 
-        With `finds_all` return those of all rows. A million comparisons in one statement for some
-        thousand rows take 1 s, and leave the interpreter to the thread that reads from MySQL.
+        Only these kinds of requests are compared; the hash of another one is any. Where both are,
+        an event that was delivered without its user's profile, which was not sent then, is in
+        doubt. With `finds_all` return the hashes of all rows. A million comparisons in one
+        statement for some thousand rows take 1 s, and leave the interpreter to the thread that
+        reads from MySQL.
         """
+        event_hash = "delivered.event_hash"
+        if len(kinds) == len(RequestKind):
+            event_hash = f"iif({IS_KNOWN}, {event_hash}, NULL)"
+        hashes = {RequestKind.PROFILE: "delivered.profile_hash", RequestKind.EVENT: event_hash}
+        differs = " OR ".join(f"{hashes[kind]} IS NOT outbox.{kind.value}_hash" for kind in kinds)
         with state_errors(self._path):
             found = self._database.execute(
                 # CAST: a value that is not a number, which no version of this program writes, then
                 # differs from every hash instead of breaking the comparison.
-                "SELECT seq, CAST(delivered.profile_hash AS INTEGER),"
-                " CAST(delivered.event_hash AS INTEGER)"
-                " FROM outbox LEFT JOIN delivered USING (user_key)"
-                " WHERE seq >= ? AND (? OR delivered.profile_hash IS NOT outbox.profile_hash"
-                " OR delivered.event_hash IS NOT outbox.event_hash)",
+                "SELECT seq, CAST(delivered.profile_hash AS INTEGER),"  # noqa: S608 - our own text
+                f" CAST({event_hash} AS INTEGER) FROM outbox LEFT JOIN delivered USING (user_key)"
+                f" WHERE seq >= ? AND (? OR {differs})",
                 (first_seq, finds_all),
             )
             return {seq: (profile_hash, event_hash) for seq, profile_hash, event_hash in found}

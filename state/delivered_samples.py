@@ -36,13 +36,15 @@ def delivered_rows(
         user = known.get(key.user_key) if key else None
         if key is None or user is None:
             continue
-        profile_at = user.profile_at if key.profile_hash == user.profile_hash else None
-        event_at = user.event_at if key.event_hash == user.event_hash else None
+        is_same_profile = mapping.sends_profiles and key.profile_hash == user.profile_hash
+        is_same_event = mapping.sends_events and key.event_hash == user.event_hash
+        profile_at = user.profile_at if is_same_profile else None
+        event_at = user.event_at if is_same_event else None
         if profile_at is None and event_at is None:
             continue
         record = mapping.to_record(row)
         if not isinstance(record, InvalidRow):
-            if user.former_event_id and user.event_id == record.event_id:
+            if user.former_event_id and user.event_id == record.event_id and record.event:
                 record = record._replace(event=with_id(record.event, user.former_event_id))
             yield key.user_key, DeliveredRow(record, profile_at, event_at)
 
@@ -81,6 +83,11 @@ class LastRunSample:
                 self.found.append(row)
 
 
+def body_of(record: SyncRecord, kind: RequestKind) -> bytes:
+    """Return the body that was delivered; empty if this kind of request is not sent."""
+    return (record.profile if kind is RequestKind.PROFILE else record.event) or b""
+
+
 class DeliveredSample(NamedTuple):
     """A row of this read whose present event, or profile with these values, was delivered."""
 
@@ -115,8 +122,9 @@ class DeliveredSamples:
             if isinstance(record, InvalidRow):
                 continue
             is_event = user.event_hash is not None and user.event_id == record.event_id
+            is_profile = record.profile is not None and user.profile_hash == key.profile_hash
             for kind, is_known, delivered_at in (
-                (RequestKind.PROFILE, user.profile_hash == key.profile_hash, user.profile_at),
+                (RequestKind.PROFILE, is_profile, user.profile_at),
                 (RequestKind.EVENT, is_event, user.event_at),
             ):
                 if is_known and self._missing[kind]:

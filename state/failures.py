@@ -198,8 +198,12 @@ class FailureTable:
             yield chunk
             last_seq = chunk[-1][0]
 
-    def begin_delivery(self, *, is_complete_read: bool) -> int:
+    def begin_delivery(
+        self, *, is_complete_read: bool, kinds: Sequence[RequestKind] = tuple(RequestKind)
+    ) -> int:
         """Bring the table up to date with the rows of this read; the caller commits.
+
+        `kinds` are the requests that are sent; nothing is said of the failures of another kind.
 
         Invalid rows and requests that are held back have failed once more. After a complete read,
         what the read lacks or no longer needs is dropped. Returns the number of resolved failures:
@@ -212,7 +216,7 @@ class FailureTable:
                     self._count_held_requests()
                 self._doubt_pending_events()
                 if is_complete_read:
-                    resolved = self._drop_what_the_read_lacks()
+                    resolved = self._drop_what_the_read_lacks(kinds)
             if self._has_invalid_rows:
                 self._record_invalid_rows(is_complete_read)
             self._has_rows = self._exists()
@@ -364,9 +368,12 @@ class FailureTable:
             f" NULL AND row_key IN ({_OPEN['event']})"
         )
 
-    def _drop_what_the_read_lacks(self) -> int:
+    def _drop_what_the_read_lacks(self, kinds: Sequence[RequestKind]) -> int:
         resolved = self._count_rows_without_id_that_are_gone()
+        not_judged = {kind.value for kind in RequestKind if kind not in kinds}
         for kind, still_open in _OPEN.items():
+            if kind in not_judged:
+                continue
             resolved += self._resolve(kind, f"NOT IN ({still_open})")
         return resolved
 

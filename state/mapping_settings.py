@@ -6,6 +6,7 @@ See `RowMapping.profile_settings`, `.event_settings` and `.hash_of_setting`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -31,40 +32,61 @@ class MappingSettings:
 
     def differ(self, mapping: RowMapping) -> bool:
         """Return whether the last delivery had other settings than this mapping."""
+        if self.differ_for_profiles(mapping):
+            return True
+        if not mapping.sends_events:
+            return False
         events = self._remembered.read(_EVENT_SETTINGS)
-        return self.differ_for_profiles(mapping) or events not in (
-            None,
-            str(mapping.event_settings),
-        )
+        return events not in (None, str(mapping.event_settings)) or self.is_renamed(mapping)
 
     def differ_for_profiles(self, mapping: RowMapping) -> bool:
         """Return whether the last delivery had other settings of profiles."""
         profiles = self._remembered.read(_PROFILE_SETTINGS)
-        return profiles not in (None, str(mapping.profile_settings))
+        return mapping.sends_profiles and profiles not in (None, str(mapping.profile_settings))
+
+    def is_renamed(self, mapping: RowMapping) -> bool:
+        """Return whether the last delivery had another EVENT_NAME."""
+        return mapping.sends_events and "EVENT_NAME" in self.changed_names(mapping)
 
     def changed_names(self, mapping: RowMapping) -> tuple[str, ...]:
         """Return the names of the settings that changed; empty too if that is not remembered."""
+        former = self._former_hashes()
+        hashes = mapping.hash_of_setting
+        if not former:
+            return ()
+        names = dict.fromkeys((*hashes, *former))
+        return tuple(name for name in names if former.get(name) != hashes.get(name))
+
+    def _former_hashes(self) -> dict[str, int]:
         text = self._remembered.read(_HASH_OF_SETTING)
         if not text:
-            return ()
+            return {}
         with state_errors(self._remembered.path):
             try:
-                former = dict(orjson.loads(text))
+                return dict(orjson.loads(text))
             except (ValueError, TypeError):
                 raise sqlite3.DatabaseError("malformed settings") from None
-        hashes = mapping.hash_of_setting
-        return tuple(name for name, value in hashes.items() if former.get(name) != value)
 
     def note_delivery(self, mapping: RowMapping, *, is_complete_read: bool) -> None:
         """Remember the settings of a delivery that begins.
 
-        A partial read leaves rows for which the next run has to say that settings changed.
+        A partial read leaves rows for which the next run has to say that settings changed. What
+        concerns requests that are not sent stays as it is.
         """
-        if not is_complete_read and self._remembered.read(_PROFILE_SETTINGS) is not None:
+        noted = (_PROFILE_SETTINGS, _EVENT_SETTINGS)
+        if not is_complete_read and any(self._remembered.read(name) is not None for name in noted):
             return
-        self._remembered.write(_PROFILE_SETTINGS, str(mapping.profile_settings))
-        self._remembered.write(_EVENT_SETTINGS, str(mapping.event_settings))
-        self._remembered.write(_HASH_OF_SETTING, orjson.dumps(mapping.hash_of_setting).decode())
+        hashes = mapping.hash_of_setting
+        former = self._former_hashes()
+        if mapping.sends_profiles:
+            self._remembered.write(_PROFILE_SETTINGS, str(mapping.profile_settings))
+        else:
+            hashes = _with_former(hashes, former, ("USER_FIELDS", "SEND_NULLS", "PROFILE_FLAG"))
+        if mapping.sends_events:
+            self._remembered.write(_EVENT_SETTINGS, str(mapping.event_settings))
+        else:
+            hashes = _with_former(hashes, former, ("EVENT_FIELDS", "EVENT_NAME"))
+        self._remembered.write(_HASH_OF_SETTING, orjson.dumps(hashes).decode())
 
     def note_delivered_profile(self, mapping: RowMapping) -> None:
         """Remember that a profile with these settings was delivered."""
@@ -73,3 +95,11 @@ class MappingSettings:
     def forget_delivered_profile(self) -> None:
         """Forget it: the project may be another one."""
         self._remembered.forget(_DELIVERED_PROFILE_SETTINGS)
+
+
+def _with_former(
+    hashes: Mapping[str, int], former: Mapping[str, int], names: Sequence[str]
+) -> dict[str, int]:
+    """Return the hashes, but those of these names as they were; absent where they were absent."""
+    kept = {name: value for name, value in hashes.items() if name not in names}
+    return {**kept, **{name: former[name] for name in names if name in former}}

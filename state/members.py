@@ -90,10 +90,11 @@ class MemberTable:
             keep_table(self._database, _TABLE, _INDEXES, is_wanted=is_wanted)
         self.exists = is_wanted
 
-    def note_present(self, *, by_email: bool, flag: str, now: int) -> None:
+    def note_present(self, *, by_email: bool, flag: str | None, now: int) -> None:
         """Note the users of this run's rows, right before the first request.
 
-        Their flag is not being cleared any more. `now` is in unix seconds.
+        Their flag is not being cleared any more. `flag` is the profile flag's name, None if there
+        is none. `now` is in unix seconds.
         """
         identifier = "outbox.email" if by_email else "CAST(outbox.user_id AS TEXT)"
         with state_errors(self._path):
@@ -117,7 +118,7 @@ class MemberTable:
                 found.setdefault(member.user_id or "", []).append(member)
         return found
 
-    def put(self, member: Member, flag: str) -> None:
+    def put(self, member: Member, flag: str | None) -> None:
         """Add a member, or change the one with this key."""
         with state_errors(self._path):
             self._database.execute(

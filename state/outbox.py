@@ -21,8 +21,9 @@ from typing import Any
 import orjson
 
 from config.identity import IdentifyBy
+from records.chosen_rows import ChosenRows
 from records.identity import RowKey
-from records.mapping import PROFILE_FLAG, InvalidRow, RowMapping
+from records.mapping import InvalidRow, RowMapping
 from records.outcomes import CallResult, Verdict
 from records.rows import (
     SHARED_EVENT_ID,
@@ -71,7 +72,6 @@ MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
 _RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
 
-_STATE = "kind, profile IS NULL, event IS NULL, update_verdict, event_verdict"
 _PENDING = (
     "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
 )
@@ -99,13 +99,15 @@ _RECORD = {
 class FillSummary:
     """The counts of a fill, known before the first request."""
 
-    total: int
+    total: int  # of the rows in the outbox
     to_send: int
     in_the_future: int
     changed_by_settings: int = 0  # delivered profiles that changed settings make different
     kept_events: int = 0  # delivered events that only other settings would change: not sent
     held_back: int = 0  # rows with a request that was rejected before and is not sent again
     changed_settings: Sequence[str] = ()  # since the last delivery, where that is known
+    renamed_events: int = 0  # to send, of users who have an event under the former EVENT_NAME
+    rows_read: int = 0  # more than `total` where only some rows were chosen
     samples: Sequence[DeliveredSample] = ()  # up to five of each kind, if asked for
     of_last_run: Sequence[DeliveredRow] = ()  # rows that the last run has delivered, if asked for
 
@@ -177,6 +179,7 @@ class Outbox:
         chunks: Iterable[Sequence[Sequence[Any]]],
         mapping: RowMapping,
         *,
+        only: Sequence[str] = (),
         full_refresh: bool = False,
         takes_samples: bool = False,
         rows_of_last_run: int = 0,
@@ -191,6 +194,9 @@ class Outbox:
         `rejected_retry_hours` ago is held back. Of several rows with one user key, all but the one
         with the latest event become `duplicate`; rows of two users with one `event_id` become
         `invalid`.
+        With `only` the outbox then has the rows of these users alone, by id or e-mail, each with
+        all its requests, whatever was delivered or rejected. Raises ConfigError where one of them
+        has no row, or only a duplicate.
         `rows_of_last_run`: the summary has up to so many rows that the last run has delivered.
         With `takes_samples` the summary has rows that show whose project this is.
         `on_first_to_send` is called as soon as there is a row to send.
@@ -205,19 +211,21 @@ class Outbox:
                 if mapping.has_event_ids:
                     self.delivered.index_event_ids()
             now_seconds = (now or datetime.now(timezone.utc)).timestamp()
-            self.failures.load(int(now_seconds), 0 if full_refresh else rejected_retry_hours)
+            sends_all = full_refresh or bool(only)
+            self.failures.load(int(now_seconds), 0 if sends_all else rejected_retry_hours)
             total = 0
             samples = DeliveredSamples(self.delivered, mapping)
             last_run = LastRunSample(
                 self.delivered, mapping, self._last_run_began_at(), rows_of_last_run
             )
             has_to_send = False
-            knows_users = not full_refresh and self.delivered.has_users()
+            knows_users = not sends_all and self.delivered.has_users()
+            chosen = ChosenRows(only, mapping) if only else None
             for chunk in chunks:
                 if takes_samples:
                     samples.take(chunk)
                 last_run.take(chunk)
-                sends = self._append(chunk, total, mapping, knows_users=knows_users)
+                sends = self._append(chunk, total, mapping, chosen, knows_users=knows_users)
                 total += len(chunk)
                 if sends and not has_to_send:
                     has_to_send = True
@@ -225,10 +233,13 @@ class Outbox:
             self._mark_duplicates(mapping.identify_by)
             if mapping.has_event_ids:
                 self._mark_shared_event_ids()
+            rows_read = total
+            if chosen is not None:
+                total = self._keep(chosen)
             self.failures.release_marked_rows()
             to_send, in_the_future, kept_events, held_back, invalid = self._database.execute(
                 "SELECT count(*) FILTER (WHERE kind IS NULL AND held IS NOT 'row'),"
-                " count(*) FILTER (WHERE event_at > ?),"
+                " count(*) FILTER (WHERE event_at > ? AND event_hash IS NOT NULL),"
                 " count(*) FILTER (WHERE is_event_kept AND (kind IS NULL OR kind = 'unchanged')),"
                 " count(*) FILTER (WHERE held IS NOT NULL),"
                 " count(*) FILTER (WHERE kind = 'invalid') FROM outbox",
@@ -237,10 +248,13 @@ class Outbox:
             if invalid:
                 self.failures.note_invalid_rows()
             changed = self._count_changed_by_settings(mapping)
+            renamed = self._count_renamed_events(mapping)
             changed_settings = self.mapping_settings.changed_names(mapping)
         self._mapping = mapping
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
+            renamed_events=renamed,
+            rows_read=rows_read,
             samples=tuple(samples.found),
             of_last_run=tuple(last_run.found),
         )
@@ -255,12 +269,14 @@ class Outbox:
         rows: Sequence[Sequence[Any]],
         first_seq: int,
         mapping: RowMapping,
+        chosen: ChosenRows | None,
         *,
         knows_users: bool,
     ) -> bool:
         """Insert rows and return whether any of them is to be sent.
 
-        With `knows_users` a request is unnecessary if it was delivered with the same content.
+        Those that are not chosen are there to be compared with those that are. With `knows_users` a
+        request is unnecessary if it was delivered with the same content.
         """
         known: Mapping[int, Hashes] = {}
         kept: Mapping[int, str | None] = {}
@@ -269,11 +285,15 @@ class Outbox:
         to_insert: Iterable[tuple[int, Sequence[Any], RowKey | None]] = (
             (seq, row, mapping.key(row)) for seq, row in numbered
         )
-        if knows_users:
+        if chosen is not None:
+            to_insert = self._insert_others(rows, first_seq, mapping, chosen)
+        elif knows_users:
             keys = [mapping.key(row) for row in rows]
             # All rows as unchanged ones first; those that are not are replaced.
-            known = self._insert_keys(keys, first_seq, finds_all=mapping.has_event_ids)
-            kept = self._events_with_other_settings(keys, first_seq, known, mapping.event_settings)
+            known = self._insert_keys(keys, first_seq, mapping)
+            if mapping.sends_events:
+                settings = mapping.event_settings
+                kept = self._events_with_other_settings(keys, first_seq, known, settings)
             to_insert = (
                 (seq, row, key)
                 for (seq, row), key in zip(numbered, keys, strict=True)
@@ -296,6 +316,45 @@ class Outbox:
         self.failures.note_held(held)
         held_rows = sum(row.held == Held.ROW for row in held)
         return sum(row.kind is None for row in changed) > held_rows
+
+    def _insert_others(
+        self,
+        rows: Sequence[Sequence[Any]],
+        first_seq: int,
+        mapping: RowMapping,
+        chosen: ChosenRows,
+    ) -> list[tuple[int, Sequence[Any], RowKey | None]]:
+        """Insert the rows that are not chosen as unchanged ones; return the others to insert."""
+        seqs = set(chosen.take(rows, first_seq))
+        found, others, event_ids = [], [], []
+        for seq, row in enumerate(rows, first_seq):
+            key = mapping.key(row)
+            if seq in seqs:
+                found.append((seq, row, key))
+            elif key is not None:
+                others.append((seq, *key))
+                if mapping.has_event_ids:
+                    record = mapping.to_record(row)
+                    event_ids.append(
+                        (None if isinstance(record, InvalidRow) else record.event_id, seq)
+                    )
+        self._insert(_INSERT_KEY, _KEY, others)
+        self._database.executemany("UPDATE outbox SET event_id = ? WHERE seq = ?", event_ids)
+        return found
+
+    def _keep(self, chosen: ChosenRows) -> int:
+        """Remove the rows that are not chosen, once duplicates are marked; return the others."""
+        seqs = orjson.dumps(chosen.seqs).decode()
+        duplicates = self._database.execute(
+            "SELECT seq, reason FROM outbox WHERE kind = 'duplicate'"
+            " AND seq IN (SELECT value FROM json_each(?))",
+            (seqs,),
+        )
+        chosen.require_all(dict(duplicates.fetchall()))
+        self._database.execute(
+            "DELETE FROM outbox WHERE seq NOT IN (SELECT value FROM json_each(?))", (seqs,)
+        )
+        return len(chosen.seqs)
 
     def _with_former_event_ids(self, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Give events of users who were moved the id that Iterable has."""
@@ -330,15 +389,17 @@ class Outbox:
         )
 
     def _insert_keys(
-        self, keys: Sequence[RowKey | None], first_seq: int, *, finds_all: bool
+        self, keys: Sequence[RowKey | None], first_seq: int, mapping: RowMapping
     ) -> Mapping[int, Hashes]:
         """Insert the valid rows as unchanged; return by `seq` what differs in `delivered`.
 
-        With `finds_all` return what it has for each row.
+        Where the query names events return what it has for each row.
         """
         found = [(seq, *key) for seq, key in enumerate(keys, first_seq) if key is not None]
         self._insert(_INSERT_KEY, _KEY, found)
-        return self.delivered.compare(first_seq, finds_all=finds_all)
+        return self.delivered.compare(
+            first_seq, finds_all=mapping.has_event_ids, kinds=kinds_of(mapping)
+        )
 
     def _insert(self, statement: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows; `row` is what stands for one of them in the statement."""
@@ -429,6 +490,16 @@ class Outbox:
         ).fetchone()[0]
         return count
 
+    def _count_renamed_events(self, mapping: RowMapping) -> int:
+        """Count events to send of users who have another one; 0 while their name is the same."""
+        if not self.mapping_settings.is_renamed(mapping):
+            return 0
+        count: int = self._database.execute(
+            "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
+            " AND outbox.event IS NOT NULL AND delivered.event_id <> outbox.event_id"
+        ).fetchone()[0]
+        return count
+
     def waiting_profiles(self) -> Iterator[tuple[int | str | None, bytes]]:
         """Yield user id and body of each profile that waits, in the query's order."""
         with state_errors(self.path):
@@ -472,15 +543,18 @@ class Outbox:
             if keeps_members:
                 self.members.note_present(
                     by_email=mapping.identify_by is IdentifyBy.EMAIL,
-                    flag=PROFILE_FLAG,
+                    flag=mapping.profile_flag or None,
                     now=int(time.time()),
                 )
-            self.delivered.keep_events(mapping.event_settings)
+            if mapping.sends_events:
+                self.delivered.keep_events(mapping.event_settings)
             self.mapping_settings.note_delivery(mapping, is_complete_read=is_complete_read)
             if project is not None and not self.project.has_judged(project):
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
-            resolved = self.failures.begin_delivery(is_complete_read=is_complete_read)
+            resolved = self.failures.begin_delivery(
+                is_complete_read=is_complete_read, kinds=kinds_of(mapping)
+            )
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
                 self.project.note(project)
@@ -666,7 +740,8 @@ class Outbox:
                 self.members.forget_user_id(change.former_key)
             else:
                 self.members.remove(change.former_key)
-            self.members.put(new, PROFILE_FLAG)
+            flag = self._mapping.profile_flag if self._mapping else ""
+            self.members.put(new, flag or None)
             if outcome == "moved":
                 self._move_memory(change, may_be_new=may_be_new)
             needs_request: bool = self._database.execute(
@@ -803,7 +878,8 @@ class Outbox:
         """
         if not finished:
             return
-        settings = self._mapping.event_settings if self._mapping else None
+        mapping = self._mapping
+        settings = mapping.event_settings if mapping else None
         with state_errors(self.path), self._transaction():
             self._require_ours()
             notes_project = any(call.result.delivered for call in finished)
@@ -812,8 +888,8 @@ class Outbox:
             notes_mapping = not self._has_noted_mapping and any(
                 call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
             )
-            if notes_mapping and self._mapping:
-                self.mapping_settings.note_delivered_profile(self._mapping)
+            if notes_mapping and mapping:
+                self.mapping_settings.note_delivered_profile(mapping)
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
             for kind in RequestKind:
@@ -835,6 +911,7 @@ class Outbox:
                     kind,
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
                     settings,
+                    sends_profiles=mapping is None or mapping.sends_profiles,
                 )
                 resolved += self.failures.record(kind, calls)
         self.resolved_failures += resolved
@@ -848,12 +925,16 @@ class Outbox:
 
         Also after another run has taken over the state file.
         """
-        needs_profile = self._mapping is not None and self._mapping.event_needs_profile
+        mapping = self._mapping
+        needs_profile = mapping is not None and mapping.event_needs_profile
+        kinds = tuple(RequestKind) if mapping is None else kinds_of(mapping)
+        in_place = [f"{each.value} IS NULL" if each in kinds else "NULL" for each in RequestKind]
         needed = f"update_verdict IS 'rejected' AND {_EVENT_NEEDS_PROFILE}"
         with state_errors(self.path):
             rows = self._database.execute(
-                f"SELECT {_STATE}, seq, user_id, email, reason, update_result,"  # noqa: S608
-                " event_result, settled_at, failure_ages, email_change,"
+                f"SELECT kind, {', '.join(in_place)}, update_verdict, event_verdict,"  # noqa: S608
+                " seq, user_id, email, reason, update_result, event_result, settled_at,"
+                " failure_ages, email_change,"
                 f" {needed if needs_profile else 'FALSE'} FROM outbox"
                 " WHERE seq < ? ORDER BY seq LIMIT ?",
                 (before_seq, limit),
@@ -891,6 +972,15 @@ class Outbox:
             raise
 
 
+def kinds_of(mapping: RowMapping) -> tuple[RequestKind, ...]:
+    """Return the kinds of requests that the mapping makes."""
+    is_sent = {
+        RequestKind.PROFILE: mapping.sends_profiles,
+        RequestKind.EVENT: mapping.sends_events,
+    }
+    return tuple(kind for kind in RequestKind if is_sent[kind])
+
+
 def _to_text(result: CallResult) -> str:
     return orjson.dumps(result.to_json()).decode()
 
@@ -912,7 +1002,8 @@ def _to_outbox_row(
     if key is None or isinstance(record, InvalidRow):
         reason = record.reason if isinstance(record, InvalidRow) else "it cannot be compared"
         return OutboxRow(seq, record.user_id, record.email, kind="invalid", reason=reason)
-    is_new_profile, is_new_event = delivered[0] != key.profile_hash, delivered[1] != key.event_hash
+    is_new_profile = record.profile is not None and delivered[0] != key.profile_hash
+    is_new_event = record.event is not None and delivered[1] != key.event_hash
     sends_event = is_new_event and kept_event_id != record.event_id
     return OutboxRow(  # by position: twice as fast
         seq,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from config.settings import Settings
 from reporting.formatting import counted
 from state.outbox import FillSummary
-from sync.changed_settings import changed_profiles_text, kept_events_text
+from sync.changed_settings import changed_profiles_text, kept_events_text, renamed_events_text
 
 
 def announcements(
@@ -25,11 +25,18 @@ def announcements(
     """
     mode = "dry run" if is_dry_run else f"{settings.sync_mode} mode"
     name = f"{settings.sync_name}, " if settings.sync_name else ""
+    rows_read = filled.rows_read or filled.total
+    chosen = f"{filled.total:,} chosen (--only), " if rows_read > filled.total else ""
     yield (
         logging.INFO,
-        f"{filled.total:,} rows read, {filled.to_send:,} to send ({mode}, {name}run {run_id})",
+        f"{rows_read:,} rows read, {chosen}{filled.to_send:,} to send ({mode}, {name}run {run_id})",
     )
-    if not filled.total:
+    if not filled.total and not settings.sends_events:
+        yield (
+            logging.WARNING,
+            f"The query returned nothing: check the filter in {settings.query_file.name}.",
+        )
+    elif not filled.total:
         yield (
             logging.WARNING,
             f"The query returned nothing for the last {settings.engagement_window_days:g} days: "
@@ -47,6 +54,8 @@ def announcements(
         yield logging.WARNING, changed_profiles_text(filled)
     if filled.kept_events:
         yield logging.INFO, kept_events_text(filled)
+    if filled.renamed_events:
+        yield logging.WARNING, renamed_events_text(filled)
     if filled.held_back:
         yield (
             logging.INFO,

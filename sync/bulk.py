@@ -22,6 +22,7 @@ from sync.dispatcher import (
     Report,
     Started,
 )
+from sync.dropped_fields import DroppedFields
 from sync.mass_rejection import SAMPLE_ROWS, RejectionGuard, choose_sample
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,11 @@ class BulkSender:
         batch_size: int = 1000,
         delays_events: bool = False,
         guard: RejectionGuard | None = None,
+        dropped_fields: DroppedFields | None = None,
     ) -> None:
         self.client = client
         self.guard = guard or RejectionGuard()
+        self._dropped_fields = DroppedFields() if dropped_fields is None else dropped_fields
         self._batch_size = batch_size
         self._delays_events = delays_events
         self._logged_lines: set[str] = set()
@@ -254,8 +257,14 @@ class BulkSender:
             ("createdFields", logging.INFO, "created fields"),
         ):
             fields = response.get(key)
-            listed = fields if isinstance(fields, list) else []
-            names = ", ".join(sorted(name for name in listed if isinstance(name, str)))
+            listed = [
+                name
+                for name in (fields if isinstance(fields, list) else [])
+                if isinstance(name, str)
+            ]
+            if key == "filteredOutFields":
+                self._dropped_fields.add(kind, listed)
+            names = ", ".join(sorted(listed))
             line = f"Iterable {action} of the {kind.value}s: {names}"
             if names and line not in self._logged_lines:
                 self._logged_lines.add(line)

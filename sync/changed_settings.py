@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from state.outbox import FillSummary
 
-OF_PROFILES = ("USER_FIELDS", "SEND_NULLS", "DB_TIMEZONE")
+OF_PROFILES = ("USER_FIELDS", "PROFILE_FLAG", "SEND_NULLS", "DB_TIMEZONE")
 OF_EVENTS = ("EVENT_FIELDS", "DB_TIMEZONE")
 
 
@@ -25,6 +25,14 @@ def kept_events_text(filled: FillSummary) -> str:
     return (
         f"{names} changed since the last run. Delivered events are not sent again for that, except "
         f"with --full-refresh. Events that are different now: {filled.kept_events:,}"
+    )
+
+
+def renamed_events_text(filled: FillSummary) -> str:
+    """Return how many delivered events stand in Iterable under another name."""
+    return (
+        "EVENT_NAME changed since the last run. Events of users who have one of the former name, "
+        f"which stays, and that are sent under the new name: {filled.renamed_events:,}"
     )
 
 

@@ -60,7 +60,9 @@ def _requests_text(settings: Settings, profiles: int, events: int) -> str:
     if not profiles and not events:
         return "nothing would be sent"
     pace = pace_at_the_limits(settings, profiles, events)
-    counts = f"{counted(profiles, 'profile')} and {counted(events, 'event')}"
+    parts = [counted(profiles, "profile")] * settings.sends_profiles
+    parts += [counted(events, "event")] * settings.sends_events
+    counts = " and ".join(parts)
     limit = f"{pace.requests_per_second:,g} requests/s"
     return f"{counts} would be sent, about {_duration(pace.seconds)} at {limit}"
 
@@ -85,7 +87,8 @@ def request_bodies(settings: Settings, rows: Iterator[PendingRow]) -> Iterator[t
             ]
             events = [body_of(RequestKind.EVENT, row) for row in batch if row.event is not None]
             if profiles:
-                yield USERS_BULK_UPDATE, bulk_body(USERS_BULK_UPDATE, profiles)
+                options = {"create_new_fields": settings.creates_new_fields}
+                yield USERS_BULK_UPDATE, bulk_body(USERS_BULK_UPDATE, profiles, **options)
             if events:
                 yield EVENTS_TRACK_BULK, bulk_body(EVENTS_TRACK_BULK, events)
         return

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from config.settings import Settings
 from errors import ConfigError
 from iterable_api.responses import USERS_GET_FIELDS, ApiResponse
 from records.field_types import advice, display_type, refuses, types_of
@@ -124,7 +125,7 @@ def _counted(
     return clash._replace(rows=clash.rows + 1)
 
 
-def report(comparison: Comparison, *, is_ignored: bool) -> None:
+def report(comparison: Comparison, settings: Settings, *, is_ignored: bool) -> None:
     """Log what was found; raises FieldTypesError where no value of a field fits.
 
     With `is_ignored` (--ignore-guards) it warns instead.
@@ -133,7 +134,13 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
     for clash in comparison.clashes:
         sent = display_type(clash.our_type, clash.iterable_type)
         example = f"for example that of user {clash.example_user_id}"
-        fix = advice(clash.field, clash.iterable_type, clash.our_type)
+        fix = advice(
+            clash.field,
+            clash.iterable_type,
+            clash.our_type,
+            profile_flag=settings.profile_flag,
+            user_fields=settings.user_fields,
+        )
         if clash.is_total and not is_ignored:
             problems.append(
                 f"{clash.field} is {clash.iterable_type} in Iterable, but every value to send is "
@@ -150,7 +157,7 @@ def report(comparison: Comparison, *, is_ignored: bool) -> None:
             )
     if problems:
         raise FieldTypesError(problems)
-    if comparison.new_fields:
+    if comparison.new_fields and settings.creates_new_fields is not False:
         logger.info(
             "Profile fields that are new to Iterable, where the first value fixes the type: %s",
             ", ".join(comparison.new_fields),

@@ -27,10 +27,17 @@ Call = tuple[CallResult, Sequence[Finished]]
 
 
 def ceiling_rows_per_second(settings: Settings) -> float:
-    """Return the rows/s that the rate limits allow: each row or batch takes two calls."""
+    """Return the rows/s that the rate limits allow: a call for each kind of request."""
+    of_profiles, of_events, size = _limits(settings)
+    limits = [of_profiles] * settings.sends_profiles + [of_events] * settings.sends_events
+    return min(limits) * size
+
+
+def _limits(settings: Settings) -> tuple[float, float, int]:
+    """Return the requests/s for profiles and for events, and the rows in a request."""
     if settings.sync_mode == "bulk":
-        return min(settings.bulk_update_rps, settings.track_bulk_rps) * settings.bulk_batch_size
-    return min(settings.users_update_rps, settings.events_track_rps)
+        return settings.bulk_update_rps, settings.track_bulk_rps, settings.bulk_batch_size
+    return settings.users_update_rps, settings.events_track_rps, 1
 
 
 class Pace(NamedTuple):
@@ -42,14 +49,10 @@ class Pace(NamedTuple):
 
 def pace_at_the_limits(settings: Settings, profiles: int, events: int) -> Pace:
     """Return the pace of that many requests if nothing but the rate limits slows them down."""
-    if settings.sync_mode == "bulk":
-        size = settings.bulk_batch_size
-        limits = (settings.bulk_update_rps, settings.track_bulk_rps)
-    else:
-        size = 1
-        limits = (settings.users_update_rps, settings.events_track_rps)
-    requests = (profiles / size, events / size)
-    return max(Pace(n / limit, limit) for n, limit in zip(requests, limits, strict=True))
+    of_profiles, of_events, size = _limits(settings)
+    return max(
+        Pace(profiles / size / of_profiles, of_profiles), Pace(events / size / of_events, of_events)
+    )
 
 
 class Progress:

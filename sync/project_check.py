@@ -18,7 +18,7 @@ from iterable_api.comparison import WAITS_SECONDS, is_in_iterable, is_unknown_us
 from iterable_api.responses import ApiResponse
 from records.rows import RequestKind
 from state.database import StateError
-from state.delivered_samples import DeliveredSample
+from state.delivered_samples import DeliveredSample, body_of
 from state.project import Match, Project, ProjectMemory
 
 logger = logging.getLogger(__name__)
@@ -121,9 +121,7 @@ def check_key(
             if stop.is_set():
                 return
             response = get(*lookup_of(sample.kind, sample.record.identifier, settings.identify_by))
-            sent = (
-                sample.record.profile if sample.kind is RequestKind.PROFILE else sample.record.event
-            )
+            sent = body_of(sample.record, sample.kind)
             if response.status == 200 and is_in_iterable(sample.kind, sent, response.body):
                 return
             problem = _problem_of(settings, sample, response)

@@ -24,7 +24,7 @@ from iterable_api.responses import EVENTS_TRACK, EVENTS_TRACK_BULK, USERS_BULK_U
 from iterable_client import IterableClient
 from logger_config import FILE_ONLY, redact, show_failure_counts
 from records.outcomes import JSON
-from records.rows import Failure, SettledRow
+from records.rows import Failure, RequestKind, SettledRow
 from reporting.results_file import ResultsError, ResultsFile, remove_old_results
 from reporting.summary import RunSummary, RunTally, summarize, summary_lines
 from state.confirmations import Confirmations, ConfirmationsError
@@ -37,6 +37,7 @@ from sync.announcement import announcements
 from sync.bulk import BulkSender
 from sync.confirmations import Confirmed, confirmed_events
 from sync.dispatcher import Dispatcher, RunAborted, Sender
+from sync.dropped_fields import DroppedFields
 from sync.dry_run import plan_lines, request_bodies
 from sync.email_changes import (
     SETTLE_SECONDS,
@@ -82,14 +83,15 @@ class Options:
 
     dry_run: bool = False
     limit: int | None = None
+    only: tuple[str, ...] = ()  # ids or e-mails: nothing else is sent
     full_refresh: bool = False
     ignore_guards: bool = False
     shows_progress: bool = True
 
     @property
     def is_complete_read(self) -> bool:
-        """Whether all rows of the query are read."""
-        return self.limit is None
+        """Whether the run judges all rows of the query."""
+        return self.limit is None and not self.only
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,12 @@ class SyncRun:
             max_attempts=settings.max_attempts,
             log_payloads=settings.log_payloads,
             outage_patience_seconds=settings.outage_patience_seconds,
+            create_new_fields=settings.creates_new_fields,
             connections=MAX_ROWS_IN_FLIGHT,
             stop=stop.event,
         )
         self._field_types = FieldTypesRequest(self._client.get)
+        self._dropped_fields = DroppedFields()
         self._is_new_mapping = False  # whether these settings have not delivered any profile yet
 
     @property
@@ -276,7 +280,7 @@ class SyncRun:
             is_new_mapping=self._is_new_mapping,
             is_held_back=self._row_count_guard.would_hold_back,
         )
-        if self._options.limit is not None:
+        if not self._options.is_complete_read:
             for endpoint, body in request_bodies(self._settings, outbox.pending()):
                 self._show_payload(endpoint, body)
 
@@ -289,7 +293,7 @@ class SyncRun:
             self._stop.event,
             is_accepted=self._options.ignore_guards,
         )
-        if self._is_new_mapping or not is_proven:
+        if self._is_new_mapping or not is_proven or self._may_drop_fields_silently:
             self._compare_field_types(outbox)
         self._stop.ends_at_once = False
         if not self._stop.event.is_set():
@@ -371,6 +375,7 @@ class SyncRun:
                 guard=guard,
                 batch_size=settings.bulk_batch_size,
                 delays_events=delays_events,
+                dropped_fields=self._dropped_fields,
             )
         return PerUserSender(self._client, delays_events=delays_events, guard=guard)
 
@@ -392,10 +397,13 @@ class SyncRun:
         has_judged = outbox.project.has_judged(self._project)
         with SourceRows(self._settings, now=self._started_at, limit=limit) as rows:
             mapping = rows.mapping
-            self._is_new_mapping = not outbox.mapping_settings.has_delivered(mapping)
+            self._is_new_mapping = (
+                mapping.sends_profiles and not outbox.mapping_settings.has_delivered(mapping)
+            )
             filled = outbox.fill(
                 rows,
                 mapping,
+                only=self._options.only,
                 full_refresh=self._options.full_refresh,
                 takes_samples=takes_samples,
                 rows_of_last_run=0 if self._options.dry_run else self._settings.verify_sample,
@@ -427,7 +435,15 @@ class SyncRun:
             types = self._field_types.fields()
             if types is not None:
                 found = compare(outbox.waiting_profiles(), types)
-                report(found, is_ignored=self._options.ignore_guards)
+                report(found, self._settings, is_ignored=self._options.ignore_guards)
+                if self._may_drop_fields_silently:
+                    self._dropped_fields.add(RequestKind.PROFILE, found.new_fields)
+
+    @property
+    def _may_drop_fields_silently(self) -> bool:
+        """Whether Iterable drops profile fields without saying so."""
+        settings = self._settings
+        return settings.creates_new_fields is False and settings.sync_mode == "per-user"
 
     def _announce(self, outbox: Outbox, filled: FillSummary) -> None:
         changed_emails = 0
@@ -545,6 +561,7 @@ class SyncRun:
             *self._email_changes.lines(),
             *self._leavers.lines(),
             *self._verification.lines(),
+            *self._dropped_fields.lines(),
         ]
         if self._confirmed is not None:
             lines.append(f"Webhooks of the last run: {self._confirmed}")
@@ -574,6 +591,8 @@ class SyncRun:
             counts["leavers"] = self._leavers.to_json()
         if self._settings.verify_sample:
             counts["verified"] = self._verification.to_json()
+        if self._settings.creates_new_fields is not None or self._dropped_fields:
+            counts["dropped_fields"] = self._dropped_fields.to_json()
         return counts
 
     def _summarize(self, outbox: Outbox, ending: _Ending, finished_at: datetime) -> RunSummary:
@@ -599,8 +618,14 @@ class SyncRun:
             sending_seconds=max(self._sending_seconds, at_the_limits.seconds),
             sync=self._settings.sync_name or None,
             added=self._added_counts(),
-            has_other_failures=self._leavers.has_problems or self._verification.has_differences,
+            has_other_failures=self._has_other_failures,
         )
+
+    @property
+    def _has_other_failures(self) -> bool:
+        """Whether something failed that is no row of the query."""
+        drops_fields = self._settings.creates_new_fields is False and bool(self._dropped_fields)
+        return drops_fields or self._leavers.has_problems or self._verification.has_differences
 
     def _write_report(
         self, results_path: Path, summary: RunSummary, failures: Sequence[Failure]

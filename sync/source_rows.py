@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from queue import Empty, Full, Queue
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from config.fields import columns_of
 from config.settings import Settings
 from db_connection import DatabaseConnection, window_start_in_utc
 from errors import ConfigError
@@ -137,10 +138,16 @@ class SourceRows:
             columns,
             user_fields=settings.user_fields,
             event_fields=settings.event_fields,
+            event_name=settings.event_name,
+            profile_flag=settings.profile_flag,
+            sends_profiles=settings.sends_profiles,
+            sends_events=settings.sends_events,
             zone=settings.db_timezone,
             send_nulls=settings.send_nulls,
             identify_by=settings.identify_by,
             user_id_column=settings.user_id_column,
+            profile_options=_profile_options(settings),
+            event_options=_new_fields_option(settings),
             timestamp_columns=[
                 index for index, code in enumerate(type_codes) if code == column_types.TIMESTAMP
             ],
@@ -159,15 +166,20 @@ class SourceRows:
 
     def _missing(self, name: str) -> str:
         settings = self._settings
-        fields = (*settings.user_fields, *settings.event_fields)
+        fields_of = {
+            "USER_FIELDS": list(columns_of(settings.sent_user_fields)),
+            "EVENT_FIELDS": list(columns_of(settings.sent_event_fields)),
+        }
         always_needed = needed_columns(
             self.columns,
             (),
             (),
+            sends_events=settings.sends_events,
             identify_by=settings.identify_by,
             user_id_column=settings.user_id_column,
         )
-        used = {*always_needed, *(field.column.lower() for field in fields)}
+        mapped = (field.column.lower() for fields in fields_of.values() for field in fields)
+        used = {*always_needed, *mapped}
         # For the column of user ids as for `id`, its usual name.
         usual = "id" if name == settings.user_id_column else name
         near = near_name(usual, [column for column in self.columns if column.lower() not in used])
@@ -181,10 +193,7 @@ class SourceRows:
             problem += f"add it to the query, or write COLUMN AS {name} for the column that has it"
         named_by = [
             setting
-            for setting, fields in (
-                ("USER_FIELDS", settings.user_fields),
-                ("EVENT_FIELDS", settings.event_fields),
-            )
+            for setting, fields in fields_of.items()
             if any(field.column == name for field in fields)
         ]
         if named_by and name.lower() not in always_needed:
@@ -230,6 +239,21 @@ class SourceRows:
                     if rows_left <= 0:
                         return
             self._warning = stream.warning
+
+
+def _new_fields_option(settings: Settings) -> dict[str, bool]:
+    """Return what the body of a request says of fields that the project does not have."""
+    option = settings.creates_new_fields
+    return {} if option is None else {"createNewFields": option}
+
+
+def _profile_options(settings: Settings) -> dict[str, bool]:
+    """Return the members that the body of each profile has beside its fields.
+
+    A bulk body says only once what is to become of new fields, see `iterable_client.bulk_body`.
+    """
+    options = {} if settings.sync_mode == "bulk" else _new_fields_option(settings)
+    return {**options, "mergeNestedObjects": True} if settings.merge_nested_objects else options
 
 
 def near_name(name: str, columns: Sequence[str]) -> str | None:

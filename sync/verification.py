@@ -17,7 +17,7 @@ from config.identity import IdentifyBy
 from iterable_api.comparison import Comparison, compare
 from records.outcomes import JSON
 from records.rows import RequestKind
-from state.delivered_samples import DeliveredRow
+from state.delivered_samples import DeliveredRow, body_of
 from sync.read_back import Get, ReadBack
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def verify_rows(
     with closing(reader):
         for lookup, response in reader.read(lookups):
             record = lookup.row.record
-            sent = record.profile if lookup.kind is RequestKind.PROFILE else record.event
+            sent = body_of(record, lookup.kind)
             comparison, details = compare(lookup.kind, sent, response)
             result = _RESULTS[comparison]
             is_recent = time.time() - lookup.delivered_at < PENDING_SECONDS

@@ -13,6 +13,7 @@ import orjson
 
 from commands.check.field_types import SentFields, sent_fields
 from commands.check.line import CheckLine, failed, passed, warned
+from config.fields import columns_of
 from config.settings import Settings
 from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError
@@ -244,7 +245,7 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     else:
         count = f"more than {read.row_count:,} rows after {read.seconds:.0f} s, {first}"
     yield passed("query", f"{settings.query_file.name} returns all required columns; {count}")
-    if not read.has_window:
+    if settings.sends_events and not read.has_window:
         yield warned(
             "query window",
             f"{settings.query_file.name} has no %(window_start)s, so ENGAGEMENT_WINDOW_DAYS has no "
@@ -260,8 +261,12 @@ def _row_lines(settings: Settings, read: _Read) -> Generator[CheckLine, None, Ch
     if read.warning:
         yield warned("MySQL warnings", read.warning)
     yield from _json_lines(settings, read)
-    profiles = [record.profile for record in records if not isinstance(record, InvalidRow)]
-    fields = sent_fields(profiles, settings.user_fields, read.columns, read.type_codes)
+    profiles = [
+        record.profile
+        for record in records
+        if not isinstance(record, InvalidRow) and record.profile is not None
+    ]
+    fields = sent_fields(profiles, settings, read.columns, read.type_codes)
     return CheckedRows(
         read.rows, read.mapping, fields, read.row_count, read.is_complete, read.filled
     )
@@ -295,10 +300,10 @@ def _json_lines(settings: Settings, read: _Read) -> Iterator[CheckLine]:
     """Warn of JSON that is sent as text. MariaDB's JSON columns are text."""
     positions = {name.lower(): index for index, name in enumerate(read.columns)}
     for setting, fields in (
-        ("USER_FIELDS", settings.user_fields),
-        ("EVENT_FIELDS", settings.event_fields),
+        ("USER_FIELDS", settings.sent_user_fields),
+        ("EVENT_FIELDS", settings.sent_event_fields),
     ):
-        for field in fields:
+        for field in columns_of(fields):
             index = positions.get(field.column.lower())
             if field.cast or index is None:
                 continue

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from commands.check.line import CheckLine, failed, passed, warned
-from config.fields import Field
+from config.fields import Field, columns_of
+from config.settings import Settings
 from records.field_types import advice, display_type, fits, types_in, types_of
-from records.mapping import PROFILE_FLAG
 from source.column_types import SQL_NAMES, VALUE_TYPES
 
 _MAX_VALUE_CHARACTERS = 20
@@ -30,15 +30,19 @@ SentFields = Mapping[str, SentField]  # by name; members of an object have dotte
 
 def sent_fields(
     profiles: Sequence[bytes],
-    fields: Sequence[Field],
+    settings: Settings,
     columns: Sequence[str],
     type_codes: Sequence[int],
 ) -> SentFields:
     """Collect the types of each field's values, or its column's type if it has none."""
     code_of = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
-    mapped = {field.target: field for field in fields}
-    kinds: dict[str, set[str]] = {PROFILE_FLAG: {"boolean"}}
-    values: dict[str, list[Any]] = {PROFILE_FLAG: [True]}
+    if not settings.sends_profiles:
+        return {}
+    mapped = {field.target: field for field in columns_of(settings.user_fields)}
+    kinds: dict[str, set[str]] = {}
+    values: dict[str, list[Any]] = {}
+    if settings.profile_flag:  # also where there are no rows
+        kinds[settings.profile_flag], values[settings.profile_flag] = {"boolean"}, [True]
     for profile in profiles:
         data_fields: dict[str, Any] = orjson.loads(profile)["dataFields"]
         for name, kind in types_in(data_fields):
@@ -86,7 +90,9 @@ def _bool_mapping(field: Field | None, origin: str, values: Sequence[Any]) -> st
     return f"{name}:bool"
 
 
-def check_field_types(sent: SentFields, iterable_types: Mapping[str, str]) -> Iterator[CheckLine]:
+def check_field_types(
+    sent: SentFields, iterable_types: Mapping[str, str], settings: Settings
+) -> Iterator[CheckLine]:
     """Compare the types of the profile fields; Iterable would reject rows of another type."""
     name = "field types"
     clashing = new = 0
@@ -94,14 +100,21 @@ def check_field_types(sent: SentFields, iterable_types: Mapping[str, str]) -> It
         expected = iterable_types.get(field)
         if expected is None:
             new += 1
-            yield _new_field_line(field, found)
+            yield _new_field_line(field, found, settings)
             continue
         unfit = [kind for kind in sorted(found.kinds) if not fits(expected, kind)]
         clashing += len(unfit)
         for kind in unfit:
+            fix = advice(
+                field,
+                expected,
+                kind,
+                profile_flag=settings.profile_flag,
+                user_fields=settings.user_fields,
+            )
             text = (
                 f"{field} is {expected} in Iterable but sent as {display_type(kind, expected)}: "
-                f"such rows would be rejected. To fix it: {advice(field, expected, kind)}"
+                f"such rows would be rejected. To fix it: {fix}"
             )
             # Where some values fit, a run sends all rows.
             yield failed(name, text) if len(unfit) == len(found.kinds) else warned(name, text)
@@ -113,8 +126,14 @@ def check_field_types(sent: SentFields, iterable_types: Mapping[str, str]) -> It
         )
 
 
-def _new_field_line(field: str, found: SentField) -> CheckLine:
+def _new_field_line(field: str, found: SentField, settings: Settings) -> CheckLine:
     """Return the line for a field whose type is fixed by the first value that is sent."""
+    if settings.creates_new_fields is False:
+        return warned(
+            "new field",
+            f"{field} is not in Iterable, which drops it (CREATE_NEW_FIELDS=false): a run would "
+            "end with status 3",
+        )
     if len(found.kinds) > 1 and not _can_share_a_field(found.kinds):
         types = " and as ".join(sorted(display_type(kind, "") for kind in found.kinds))
         return warned(

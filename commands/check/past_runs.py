@@ -12,7 +12,7 @@ from config.settings import Settings
 from state.database import StateError
 from state.history import COMPARED_DAYS
 from state.outbox import FillSummary, Outbox
-from sync.changed_settings import changed_profiles_text, kept_events_text
+from sync.changed_settings import changed_profiles_text, kept_events_text, renamed_events_text
 from sync.guards import (
     MIN_ROWS,
     MIN_RUNS,
@@ -59,3 +59,5 @@ def _changed_settings_lines(filled: FillSummary, *, is_complete: bool) -> Iterat
         yield warned("changes", changed_profiles_text(filled) + part)
     if filled.kept_events:
         yield passed("changes", kept_events_text(filled) + part)
+    if filled.renamed_events:
+        yield warned("changes", renamed_events_text(filled) + part)

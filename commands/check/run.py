@@ -97,7 +97,7 @@ def check_setup(
         yield from check_project_type(settings)
     if checked is not None and iterable_types is not None:
         yield from check_project(settings, checked.rows, checked.mapping)
-        yield from check_field_types(checked.fields, iterable_types)
+        yield from check_field_types(checked.fields, iterable_types, settings)
     else:
         yield warned(
             "field types",

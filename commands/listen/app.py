@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from config.fields import DEFAULT_EVENT_NAME
 from records.webhooks import Webhook, read_webhook
 
 MAX_BODY_BYTES = 256 * 1024
@@ -25,7 +26,13 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 class WebhookApp:
     """Checks each call and hands its webhook to `record`, which returns whether it is stored."""
 
-    def __init__(self, token: str, record: Callable[[Webhook], bool]) -> None:
+    def __init__(
+        self,
+        token: str,
+        record: Callable[[Webhook], bool],
+        event_name: str = DEFAULT_EVENT_NAME,
+    ) -> None:
+        self._event_name = event_name
         self._token = token.encode()
         self._record = record
 
@@ -47,7 +54,7 @@ class WebhookApp:
         if len(body) > MAX_BODY_BYTES:
             return ("413 Content Too Large",)
         try:
-            webhook = read_webhook(body)
+            webhook = read_webhook(body, self._event_name)
         except (ValueError, RecursionError):
             return ("400 Bad Request",)
         if not self._record(webhook):

@@ -55,7 +55,7 @@ def run_listen(settings: Settings, address: str) -> ExitStatus:
         stop.ends_at_once = False
         try:
             server = create_server(
-                WebhookApp(settings.webhook_token, recorder.record),
+                WebhookApp(settings.webhook_token, recorder.record, settings.event_name),
                 host=host,
                 port=port,
                 threads=_THREADS,

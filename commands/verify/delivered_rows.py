@@ -81,7 +81,7 @@ def _cleared_rows(
     for member, flag, cleared_at in members.choose_cleared(max_rows):
         profile = orjson.dumps({name: member.identifier, "dataFields": {flag: False}})
         email = member.identifier if identify_by is IdentifyBy.EMAIL else None
-        record = SyncRecord(member.user_id, email, profile, b"", "", member.identifier)
+        record = SyncRecord(member.user_id, email, profile, None, None, member.identifier)
         rows.append(DeliveredRow(record, cleared_at, None))
     return rows
 

@@ -32,7 +32,7 @@ from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from reporting.formatting import counted
 from state.confirmations import Confirmations
-from state.delivered_samples import DeliveredRow
+from state.delivered_samples import DeliveredRow, body_of
 from sync.read_back import THREADS, ReadBack
 from sync.signals import Interrupted, stop_signals
 from sync.source_rows import MAX_READ_SECONDS
@@ -219,9 +219,10 @@ class _Lookup:
 
         They differ where the user has got another address. None for a profile.
         """
-        if self.kind is RequestKind.PROFILE:
+        record = self.row.record
+        if self.kind is RequestKind.PROFILE or record.event is None or record.event_id is None:
             return set()
-        return {self.row.record.event_id, orjson.loads(self.row.record.event)["id"]}
+        return {record.event_id, orjson.loads(record.event)["id"]}
 
 
 def _to_lookups(rows: Sequence[DeliveredRow]) -> list[_Lookup]:
@@ -272,8 +273,7 @@ def _may_change(response: ApiResponse, is_recent: bool) -> bool:
 def _compare(lookup: _Lookup, response: ApiResponse) -> Finding:
     record, kind = lookup.row.record, lookup.kind
 
-    sent = record.profile if kind is RequestKind.PROFILE else record.event
-    comparison, details = compare(kind, sent, response)
+    comparison, details = compare(kind, body_of(record, kind), response)
     return Finding(record.user_id, record.email, kind, comparison, tuple(details))
 
 

@@ -27,6 +27,16 @@ REQUIRED_ONES = {
 }
 
 
+def problems_of(**changes: str) -> list[str]:
+    """Return the problems of settings that are refused."""
+    with pytest.raises(ConfigError) as raised:
+        settings_with(**changes)
+    return list(raised.value.problems)
+
+
+MAY_BE_EMPTY = {"USER_FIELDS", "EVENT_FIELDS", "PROFILE_FLAG"}  # and that differs from unset
+
+
 def settings_with(**changes: str) -> Settings:
     return Settings.from_environment({**REQUIRED_ONES, **changes})
 
@@ -62,6 +72,11 @@ def test_unset_settings_have_the_documented_defaults() -> None:
         "query_file": ROOT / "sql" / "pro_users_recent_engagement.sql",
         "user_fields": 0,
         "event_fields": 0,
+        "send": ("profiles", "events"),
+        "event_name": "page_view",
+        "profile_flag": "recent_page_view",
+        "create_new_fields": "project",
+        "merge_nested_objects": False,
         "iterable_api_base_url": "https://api.iterable.com",
         "sync_mode": "per-user",
         "users_update_rps": 500.0,
@@ -99,7 +114,9 @@ def test_unset_settings_have_the_documented_defaults() -> None:
     assert (settings.user_fields, settings.event_fields) == (USER_FIELDS, EVENT_FIELDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(DEFAULTS) - {"USER_FIELDS", "EVENT_FIELDS"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(DEFAULTS) - {"USER_FIELDS", "EVENT_FIELDS", "PROFILE_FLAG"})
+)
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_optional_setting_has_its_default(name: str, empty: str) -> None:
     assert settings_with(**{name: empty}) == settings_with()
@@ -348,3 +365,82 @@ def test_the_factor_of_the_row_count_guard_is_0_or_at_least_1(text: str) -> None
 @pytest.mark.parametrize("text", ["0.5", "-1", "1000001", "three"])
 def test_a_factor_below_1_would_hold_every_run_back(text: str) -> None:
     assert problem_with(ROWS_GUARD_FACTOR=text).startswith("ROWS_GUARD_FACTOR must be ")
+
+
+# What is sent
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("profiles,events", ("profiles", "events")),
+        (" Events , PROFILES ", ("profiles", "events")),
+        ("events", ("events",)),
+        ("profiles,profiles,", ("profiles",)),
+    ],
+)
+def test_send_is_profiles_events_or_both(text: str, sent: tuple[str, ...]) -> None:
+    settings = settings_with(SEND=text)
+    assert settings.send == sent
+    assert (settings.sends_profiles, settings.sends_events) == (
+        "profiles" in sent,
+        "events" in sent,
+    )
+
+
+@pytest.mark.parametrize("text", ["profile", "users", "profiles;events", ","])
+def test_send_has_no_other_values(text: str) -> None:
+    assert problems_of(SEND=text) == [f"SEND must be profiles,events or one of them, not {text!r}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"USER_FIELDS": "a=recent_page_view,recent_page_view=a"}, "recent_page_view"),
+        ({"USER_FIELDS": "on_trial", "PROFILE_FLAG": "on_trial"}, "on_trial"),
+    ],
+)
+def test_the_flag_is_no_field_of_its_own(changes: dict[str, str], problem: str) -> None:
+    assert problems_of(**changes) == [
+        f"USER_FIELDS cannot contain the field {problem!r}, which is the PROFILE_FLAG"
+    ]
+
+
+def test_the_former_flag_is_an_ordinary_field_where_another_one_is_set() -> None:
+    settings = settings_with(PROFILE_FLAG="on_trial", USER_FIELDS="recent_page_view=x")
+    assert [each.target for each in settings.user_fields] == ["recent_page_view"]
+    assert settings_with(PROFILE_FLAG="").profile_flag == ""
+
+
+@pytest.mark.parametrize("flag", ["email", "userId", "signupDate", "a.b"])
+def test_a_flag_that_iterable_manages_is_a_problem(flag: str) -> None:
+    (problem,) = problems_of(PROFILE_FLAG=flag)
+    assert problem.startswith("PROFILE_FLAG ")
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\tb"])
+def test_an_event_name_is_short_and_printable(name: str) -> None:
+    assert problems_of(EVENT_NAME=name) == ["EVENT_NAME must be at most 255 printable characters"]
+
+
+def test_clearing_needs_a_flag_and_profiles() -> None:
+    assert problems_of(ON_LEAVE="clear", PROFILE_FLAG="") == [
+        "ON_LEAVE=clear needs a PROFILE_FLAG: it is what is set to false"
+    ]
+    assert problems_of(ON_LEAVE="clear", SEND="events") == [
+        "ON_LEAVE=clear needs SEND=profiles or profiles,events: events have no flag"
+    ]
+    assert settings_with(ON_LEAVE="clear", SEND="profiles").on_leave == "clear"
+
+
+def test_moving_needs_profiles() -> None:
+    (problem,) = problems_of(EMAIL_CHANGES="move", SEND="events")
+    assert problem.startswith("EMAIL_CHANGES=move needs SEND=profiles or profiles,events")
+
+
+@pytest.mark.parametrize(("text", "value"), [("project", None), ("TRUE", True), ("false", False)])
+def test_new_fields_are_the_projects_choice_or_ours(text: str, value: bool | None) -> None:
+    assert settings_with(CREATE_NEW_FIELDS=text).creates_new_fields is value
+    assert problems_of(CREATE_NEW_FIELDS="yes") == [
+        "CREATE_NEW_FIELDS must be one of project, true, false, not 'yes'"
+    ]

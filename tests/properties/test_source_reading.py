@@ -85,7 +85,8 @@ def test_any_response_to_the_check_is_reported_in_lines(document: bytes, status:
     except StopIteration as end:
         types = end.value
     if types is not None:
-        lines += check_field_types({"first_name": SentField(frozenset({"string"}))}, types)
+        sent = {"first_name": SentField(frozenset({"string"}))}
+        lines += check_field_types(sent, types, settings)
     assert lines
     assert all(str(line) for line in lines)
 

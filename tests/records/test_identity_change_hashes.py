@@ -120,7 +120,7 @@ def test_different_values_of_every_type_have_different_hashes(
 
 
 def test_the_event_hash_changes_with_the_column_event_id_and_the_page() -> None:
-    def of(**row: object) -> int:
+    def of(**row: object) -> int | None:
         return key_of(sarah(**row), event_fields=parse_fields("location", frozenset())).event_hash
 
     assert of(event_id=1) != of(event_id=2)
@@ -257,7 +257,7 @@ def test_no_row_raises_an_exception(
 
 
 def check_payloads(record: SyncRecord) -> None:
-    profile, event = orjson.loads(record.profile), orjson.loads(record.event)
+    profile, event = orjson.loads(record.profile or b""), orjson.loads(record.event or b"")
     assert profile["email"] == event["email"] == record.email
     assert profile["dataFields"]["recent_page_view"] is True
     assert re.fullmatch(r"[A-Za-z0-9-]{1,64}", event["id"])

@@ -48,12 +48,12 @@ def hashes(content: Any) -> tuple[int, ...]:
     ids=["flat", "without timestamp", "nested", "text", "object", "push"],
 )
 def test_the_id_of_our_event_follows_from_what_arrives(content: dict[str, Any]) -> None:
-    assert to_event_hash(SARAHS.event_id) in hashes(content)
+    assert to_event_hash(str(SARAHS.event_id)) in hashes(content)
 
 
 def test_a_user_id_leads_to_the_event_id_as_well() -> None:
     content = {**FLAT, "email": None, "userId": BY_ID.identifier}
-    assert hashes(content) == (to_event_hash(BY_ID.event_id),)
+    assert hashes(content) == (to_event_hash(str(BY_ID.event_id)),)
 
 
 @pytest.mark.parametrize("name", ["id", "eventId", "event_id"])
@@ -69,7 +69,8 @@ def test_an_id_that_arrives_is_used(name: str) -> None:
     [
         {},
         {"eventName": "emailClick", "email": "ann@example.com", "dataFields": {}},
-        {**FLAT, "eventName": "another_event"},
+        {**FLAT, "eventName": "emailOpen"},
+        {**FLAT, "eventName": ""},
         {"eventName": "page_view"},
         {"eventName": "page_view", "id": "not an id", "timestamp": 5, "createdAt": 7},
         {"eventName": "emailSend", "dataFields": {"transactionalData": '{"eventName":"page_vi'}},
@@ -79,6 +80,22 @@ def test_an_id_that_arrives_is_used(name: str) -> None:
 )
 def test_other_calls_confirm_nothing(content: dict[str, Any]) -> None:
     assert hashes(content) == ()
+
+
+def test_an_event_of_another_name_confirms_the_event_of_that_name() -> None:
+    """A row can have a name of its own, which is a part of the id."""
+    record = record_of(SARAH, event_name="trial_ending")
+    assert hashes({**FLAT, "eventName": "trial_ending"}) == (to_event_hash(str(record.event_id)),)
+    assert to_event_hash(str(SARAHS.event_id)) not in hashes({**FLAT, "eventName": "trial_ending"})
+
+
+def test_a_name_like_one_of_iterables_own_events_confirms_if_it_is_the_setting() -> None:
+    body = orjson.dumps({**FLAT, "eventName": "emailVerified"})
+    record = record_of(SARAH, event_name="emailVerified")
+    assert read_webhook(body).event_hashes == ()
+    assert read_webhook(body, "emailVerified").event_hashes == (
+        to_event_hash(str(record.event_id)),
+    )
 
 
 def test_a_call_is_counted_by_the_name_of_its_event() -> None:

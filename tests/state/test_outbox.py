@@ -45,7 +45,7 @@ def pending_requests(outbox: Outbox) -> dict[str, str]:
 
 def test_a_new_row_is_pending_with_both_payloads(outbox: Outbox) -> None:
     sarah = row(1, email=SARAHS_PROFILE["email"], first_name="Sarah")
-    assert fill(outbox, [sarah]) == FillSummary(total=1, to_send=1, in_the_future=0)
+    assert fill(outbox, [sarah]) == FillSummary(total=1, to_send=1, in_the_future=0, rows_read=1)
     (waiting,) = outbox.pending()
     assert (waiting.user_id, waiting.email) == (1, "sarah.johnson@email.com")
     assert orjson.loads(waiting.profile or b"") == SARAHS_PROFILE

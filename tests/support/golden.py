@@ -96,11 +96,11 @@ def key_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> RowKey:
 
 def profile_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> dict[str, Any]:
     """Return the body of users/update."""
-    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).profile)
+    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).profile or b"")
     return body
 
 
 def event_of(row: Mapping[str, Any], fields: str = "", **options: Any) -> dict[str, Any]:
     """Return the body of events/track."""
-    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).event)
+    body: dict[str, Any] = orjson.loads(record_of(row, fields, **options).event or b"")
     return body

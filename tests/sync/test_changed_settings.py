@@ -41,7 +41,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
             OF_PROFILES,
             "USER_FIELDS and DB_TIMEZONE",
         ),
-        ([], OF_PROFILES, "USER_FIELDS, SEND_NULLS or DB_TIMEZONE"),
+        ([], OF_PROFILES, "USER_FIELDS, PROFILE_FLAG, SEND_NULLS or DB_TIMEZONE"),
         (["USER_FIELDS"], OF_EVENTS, "EVENT_FIELDS or DB_TIMEZONE"),
     ],
 )
@@ -114,7 +114,9 @@ def test_a_state_file_of_version_1_2_0_names_every_setting_that_may_have_changed
     outbox.close()
     runs.settings["USER_FIELDS"] = "first_name"
     assert counts_of(runs.run()) == {"successful": 6}
-    assert said(caplog)[0].startswith("USER_FIELDS, SEND_NULLS or DB_TIMEZONE changed since")
+    assert said(caplog)[0].startswith(
+        "USER_FIELDS, PROFILE_FLAG, SEND_NULLS or DB_TIMEZONE changed since"
+    )
 
 
 def test_a_run_with_a_limit_leaves_the_others_to_be_said(

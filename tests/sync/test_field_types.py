@@ -26,6 +26,7 @@ from sync.field_types import (
     report,
 )
 from sync.signals import StopSignal
+from tests.config.test_settings import settings_with
 from tests.conftest import SourceDatabase
 from tests.support.past_runs import add_past_runs
 from tests.support.rows import wait_until
@@ -126,7 +127,7 @@ def test_the_request_is_sent_once() -> None:
 def test_a_report_names_every_field_of_which_no_value_fits() -> None:
     found = compare([*profiles("a"), (3, b'{"dataFields":{"y":true}}')], {"x": "long", "y": "date"})
     with pytest.raises(ConfigError) as raised:
-        report(found, is_ignored=False)
+        report(found, settings_with(), is_ignored=False)
     first, second = raised.value.problems
     assert first == (
         "x is long in Iterable, but every value to send is string (for example that of user 1), so "
@@ -140,7 +141,7 @@ def test_the_second_of_two_fields_was_no_news_to_quiet() -> None:
     found = compare([*profiles("a"), (3, b'{"dataFields":{"y":true}}')], {"x": "long", "y": "date"})
     collector = WarningCollector()
     logging.getLogger("sync.field_types").addHandler(collector)
-    report(found, is_ignored=True)
+    report(found, settings_with(), is_ignored=True)
     logging.getLogger("sync.field_types").removeHandler(collector)
     assert [text.split()[0] for text in collector.warnings.values()] == ["x", "y"]
 
