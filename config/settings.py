@@ -186,7 +186,9 @@ class Settings:
     )
 
     engagement_window_days: float = selection(
-        "7", number(0, 36_500), "Page views older than this many days are ignored."
+        "7",
+        number(0, 36_500),
+        "Events older than this many days are ignored, where the query uses %(window_start)s.",
     )
     query_file: Path = selection(
         "sql/pro_users_recent_engagement.sql",

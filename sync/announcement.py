@@ -5,10 +5,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from config.fields import DEFAULT_EVENT_NAME
+from config.identity import IdentifyBy
 from config.settings import Settings
 from reporting.formatting import counted
 from state.outbox import FillSummary
 from sync.changed_settings import changed_profiles_text, kept_events_text, renamed_events_text
+
+BARE_USERS = (
+    "SEND=events with IDENTIFY_BY=userid sends events to all ids: for one that Iterable does not "
+    "know it creates a user without a profile. SEND=profiles,events makes the profile first."
+)
+
+
+def creates_bare_users(settings: Settings) -> bool:
+    """Return whether an event may create a user who has nothing but a userId."""
+    return settings.identify_by is IdentifyBy.USER_ID and not settings.sends_profiles
+
+
+def no_rows_text(settings: Settings) -> str:
+    """Return what to look at where the query returns nothing."""
+    name = settings.query_file.name
+    if not settings.sends_events:
+        return f"The query returned nothing: check the filter in {name}."
+    what = "the plan and the pages"
+    if settings.event_name != DEFAULT_EVENT_NAME:
+        what = "the filter"
+    return (
+        f"The query returned nothing for the last {settings.engagement_window_days:g} days: check "
+        f"{what} in {name}, and ENGAGEMENT_WINDOW_DAYS."
+    )
 
 
 def announcements(
@@ -31,18 +57,10 @@ def announcements(
         logging.INFO,
         f"{rows_read:,} rows read, {chosen}{filled.to_send:,} to send ({mode}, {name}run {run_id})",
     )
-    if not filled.total and not settings.sends_events:
-        yield (
-            logging.WARNING,
-            f"The query returned nothing: check the filter in {settings.query_file.name}.",
-        )
-    elif not filled.total:
-        yield (
-            logging.WARNING,
-            f"The query returned nothing for the last {settings.engagement_window_days:g} days: "
-            f"check the plan and the pages in {settings.query_file.name}, and "
-            "ENGAGEMENT_WINDOW_DAYS.",
-        )
+    if not filled.total:
+        yield logging.WARNING, no_rows_text(settings)
+    if filled.to_send and creates_bare_users(settings):
+        yield logging.WARNING, BARE_USERS
     if changed_emails:
         yield (
             logging.WARNING,

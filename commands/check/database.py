@@ -24,6 +24,7 @@ from source import query_plan
 from source.query_parameters import has_window_start, without_comments_and_texts
 from state.database import StateError
 from state.outbox import FillSummary, Outbox
+from sync.announcement import no_rows_text
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows, to_database
 
 MAX_CHECKED_ROWS = 1_000
@@ -329,11 +330,7 @@ def _is_json_text(value: object) -> bool:
 
 def _rows_line(settings: Settings, rows: int, reasons: Counter[str]) -> CheckLine:
     if not rows:
-        return warned(
-            "rows",
-            f"the query returns no rows for the last {settings.engagement_window_days:g} days: "
-            f"check plan_type and page in {settings.query_file.name}, and ENGAGEMENT_WINDOW_DAYS",
-        )
+        return warned("rows", no_rows_text(settings))
     checked = f"the first {rows:,}" if rows == MAX_CHECKED_ROWS else f"{rows:,}"
     if not reasons:
         return passed("rows", f"{checked} rows, all of them valid")

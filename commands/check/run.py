@@ -17,6 +17,7 @@ from commands.check.project_type import check_project_type
 from commands.colour import CHECK_COLOURS
 from commands.console import print_as_json, print_line
 from commands.prepare import check_packages, register_secrets
+from config.fields import DEFAULT_EVENT_NAME
 from config.settings import (
     Settings,
     env_file_path,
@@ -25,6 +26,7 @@ from config.settings import (
     warnings_about,
 )
 from errors import ConfigError, ExitStatus
+from sync.announcement import BARE_USERS, creates_bare_users
 from sync.source_rows import MAX_READ_SECONDS
 
 _LISTED_NAMES = 10
@@ -83,9 +85,11 @@ def check_setup(
     place = "the environment" if env_file is None else f"{env_file} and the environment"
     yield passed(
         "settings",
-        f"read from {place}: {settings.sync_mode} mode, page views of the last "
-        f"{settings.engagement_window_days:g} days, event times in {settings.db_timezone}",
+        f"read from {place}: {settings.sync_mode} mode, {_job_text(settings)}, event times in "
+        f"{settings.db_timezone}",
     )
+    if creates_bare_users(settings):
+        yield warned("settings", BARE_USERS)
     yield from check_files(settings, env_file, free_bytes=free_bytes)
     checked = yield from check_database(
         settings, slow_query_seconds=slow_query_seconds, max_read_seconds=max_read_seconds
@@ -97,12 +101,23 @@ def check_setup(
         yield from check_project_type(settings)
     if checked is not None and iterable_types is not None:
         yield from check_project(settings, checked.rows, checked.mapping)
-        yield from check_field_types(checked.fields, iterable_types, settings)
-    else:
+        if settings.sends_profiles:
+            yield from check_field_types(checked.fields, iterable_types, settings)
+    elif settings.sends_profiles:
         yield warned(
             "field types",
             "not compared: first solve the problems above",
         )
+
+
+def _job_text(settings: Settings) -> str:
+    """Return what is sent, and of which time."""
+    if not settings.sends_events:
+        return "profiles without events"
+    name = settings.event_name
+    events = "page views" if name == DEFAULT_EVENT_NAME else f"events {name!r}"
+    alone = "" if settings.sends_profiles else " without profiles"
+    return f"{events}{alone} of the last {settings.engagement_window_days:g} days"
 
 
 def _unknown_names_line(names: Sequence[str], path: Path) -> CheckLine:

@@ -87,7 +87,7 @@ def test_a_query_that_mysql_refuses_fails(on_mariadb_too: SetUp) -> None:
 def test_a_query_without_rows_is_a_warning(set_up: SetUp) -> None:
     line = set_up.line("rows", ENGAGEMENT_WINDOW_DAYS="0.5")
     assert line.is_warning
-    has_words(line, "returns no rows for the last 0.5 days", "ENGAGEMENT_WINDOW_DAYS")
+    has_words(line, "returned nothing for the last 0.5 days", "ENGAGEMENT_WINDOW_DAYS")
 
 
 def test_invalid_rows_are_a_warning(set_up: SetUp, embedded: SourceDatabase) -> None:
