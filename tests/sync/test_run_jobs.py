@@ -9,6 +9,7 @@ import pytest
 
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
+from sync.announcement import BARE_USERS
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import add_users, email_of, event_of, profile_of, sent_calls
@@ -325,3 +326,24 @@ def test_another_setting_for_new_fields_sends_nothing_again(
     calls = len(iterable.calls)
     assert counts_of(runs.run()) == {"unchanged": 10}
     assert len(iterable.calls) == calls
+
+
+# Events for users who may not exist
+
+
+def test_events_alone_by_user_id_warn_of_users_without_a_profile(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    with IterableSandbox(project_type="userid") as iterable:
+        runs.settings |= {
+            "ITERABLE_API_BASE_URL": iterable.url,
+            "IDENTIFY_BY": "userid",
+            "SEND": "events",
+        }
+        assert counts_of(runs.run()) == {"successful": 10}
+        assert len(iterable.project.events) == 10
+        assert {str(user.data_fields) for user in iterable.project.users.values()} == {"{}"}
+        assert caplog.messages.count(BARE_USERS) == 1
+        caplog.clear()
+        assert counts_of(runs.run()) == {"unchanged": 10}
+        assert BARE_USERS not in caplog.messages
