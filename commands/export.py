@@ -22,6 +22,7 @@ from errors import ExitStatus, SyncError
 from records.chosen_rows import ChosenRows
 from records.json_values import to_clock_time
 from reporting.atomic_file import replace_file
+from reporting.formatting import counted
 from sync.signals import stop_signals
 from sync.source_rows import SourceRows
 
@@ -57,7 +58,7 @@ def run_export(
     with stop_signals(), SourceRows(settings, limit=limit) as rows:
         count = export_rows(_with_header(rows, only), path)
         if not quiet:
-            print_line(f"{count:,} rows written to {path}")
+            print_line(f"{counted(count, 'row')} written to {path}")
         if rows.warning:
             logger.warning("%s", rows.warning)
     return ExitStatus.OK

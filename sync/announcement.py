@@ -55,7 +55,8 @@ def announcements(
     chosen = f"{filled.total:,} chosen (--only), " if rows_read > filled.total else ""
     yield (
         logging.INFO,
-        f"{rows_read:,} rows read, {chosen}{filled.to_send:,} to send ({mode}, {name}run {run_id})",
+        f"{counted(rows_read, 'row')} read, {chosen}{filled.to_send:,} to send"
+        f" ({mode}, {name}run {run_id})",
     )
     if not filled.total:
         yield logging.WARNING, no_rows_text(settings)

@@ -1,4 +1,4 @@
--- Two customers with orders, one without.
+-- Two customers with orders of today, one without.
 
 INSERT INTO shop_customers (customer_id, email) VALUES
     (7, 'ann@example.com'),
@@ -6,6 +6,6 @@ INSERT INTO shop_customers (customer_id, email) VALUES
     (9, 'cleo@example.com');
 
 INSERT INTO orders (order_number, customer_id, total, currency, item_count, ordered_at) VALUES
-    ('A-1001', 7, 12.00, 'EUR', 1, '2026-01-12 09:15:00'),
-    ('A-1002', 7, 59.90, 'EUR', 3, '2026-01-13 14:30:45'),
-    ('A-1003', 8, 1250.05, 'USD', 12, '2026-01-13 18:00:00');
+    ('A-1001', 7, 12.00, 'EUR', 1, NOW() - INTERVAL 5 HOUR),
+    ('A-1002', 7, 59.90, 'EUR', 3, NOW() - INTERVAL 2 HOUR),
+    ('A-1003', 8, 1250.05, 'USD', 12, NOW() - INTERVAL 1 HOUR);

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from commands.check.run import check_setup
 from config.parsers import PROJECT_FOLDER
 from config.settings import REQUIRED, Settings, read_environment
 from errors import ConfigError
@@ -58,12 +59,25 @@ def bodies_of(iterable: IterableSandbox) -> list[tuple[str, Any]]:
     return [(call.endpoint, call.body) for call in sent_calls(iterable)]
 
 
+def utc(unix_seconds: int) -> str:
+    return f"{datetime.fromtimestamp(unix_seconds, timezone.utc):%F %T}"
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_only_the_required_settings_are_missing_from_an_env_file(job: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Settings.from_environment(read_environment(EXAMPLES / job / "job.env"))
     assert [problem.split()[0] for problem in raised.value.problems] == list(REQUIRED)
     assert all("placeholder" in problem for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_check_of_a_job_passes(
+    job: str, database: PrivateMariaDB, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    runs = runs_of(job, tmp_path, database, iterable)
+    lines = list(check_setup(Settings.from_environment(runs.settings), None))
+    assert not [str(line) for line in lines if not line.ok or line.is_warning]
 
 
 def test_the_jobs_are_told_apart() -> None:
@@ -75,8 +89,10 @@ def test_the_jobs_are_told_apart() -> None:
 def test_the_latest_order_of_each_customer_is_an_event(
     database: PrivateMariaDB, iterable: IterableSandbox, tmp_path: Path
 ) -> None:
-    runs = runs_of("latest_orders", tmp_path, database, iterable, ENGAGEMENT_WINDOW_DAYS="18000")
+    runs = runs_of("latest_orders", tmp_path, database, iterable)
     assert counts_of(runs.run()) == {"successful": 2}
+    times = [body.pop("createdAt") for _endpoint, body in bodies_of(iterable)]
+    assert times[1] - times[0] == 3_600
     assert bodies_of(iterable) == [
         (
             "events/track",
@@ -84,23 +100,20 @@ def test_the_latest_order_of_each_customer_is_an_event(
                 "email": email,
                 "eventName": "order_placed",
                 "id": event_id,
-                "createdAt": created_at,
-                "dataFields": {**fields, "source": "shop", "timestamp": timestamp},
+                "dataFields": {**fields, "source": "shop", "timestamp": utc(at)},
             },
         )
-        for email, event_id, created_at, timestamp, fields in (
+        for at, email, event_id, fields in (
             (
+                times[0],
                 "ann@example.com",
                 "order-placed-id-A-1002",
-                1_768_314_645,
-                "2026-01-13 14:30:45",
                 {"amount": 59.9, "currency": "EUR", "items": 3},
             ),
             (
+                times[1],
                 "ben@example.com",
                 "order-placed-id-A-1003",
-                1_768_327_200,
-                "2026-01-13 18:00:00",
                 {"amount": 1250.05, "currency": "USD", "items": 12},
             ),
         )
