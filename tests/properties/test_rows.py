@@ -26,6 +26,7 @@ from tests.support.results import write_results
 from tests.support.rows import finished
 
 Row = tuple[Any, ...]
+SENT: tuple[dict[str, Any], ...] = ({}, {"sends_events": False}, {"sends_profiles": False})
 STARTED_AT = datetime(2026, 1, 20, tzinfo=timezone.utc)
 
 
@@ -40,6 +41,9 @@ def results_of_queries(draw: st.DrawFn) -> tuple[RowMapping, list[Row]]:
             event_fields=parse_fields(draw(FIELD_LISTS), RESERVED_EVENT_FIELDS),
             zone=draw(ZONES),
             send_nulls=draw(st.booleans()),
+            event_name=draw(st.sampled_from(["page_view", "Trial ending!", "注文", "a_id"])),
+            profile_flag=draw(st.sampled_from(["recent_page_view", "vip", ""])),
+            **draw(st.sampled_from(SENT)),
         )
     except ValueError:
         mapping = RowMapping(columns)
@@ -64,10 +68,15 @@ def test_any_row_becomes_a_record_with_a_key_or_is_invalid(
         assert (key.user_id, key.email) == (record.user_id, record.email)
         assert key == mapping.key(row)
         assert record == mapping.to_record(row)
-        profile, event = json.loads(record.profile or b""), json.loads(record.event or b"")
-        assert profile["email"] == event["email"] == record.email
-        assert re.fullmatch(r"[A-Za-z0-9-]{1,64}", event["id"])
-        assert type(event["createdAt"]) is int
+        assert (record.profile is None, key.profile_hash is None) == (
+            not mapping.sends_profiles,
+        ) * 2
+        assert (record.event is None, key.event_hash is None) == (not mapping.sends_events,) * 2
+        bodies = [json.loads(body) for body in (record.profile, record.event) if body]
+        assert {body["email"] for body in bodies} == {record.email}
+        if record.event:
+            assert re.fullmatch(r"[A-Za-z0-9-]{1,64}", bodies[-1]["id"])
+            assert type(bodies[-1]["createdAt"]) is int
 
 
 @FEW
