@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from config.settings import Settings
 from logger_config import redact
 from records.rows import RequestKind
 
 _MAX_FIELDS, _MAX_NAME_CHARACTERS = 1_000, 200
 _MAX_SHOWN = 10
+
+
+def drops_fields_silently(settings: Settings) -> bool:
+    """Return whether Iterable drops profile fields without saying so."""
+    return settings.creates_new_fields is False and settings.sync_mode == "per-user"
 
 
 class DroppedFields:

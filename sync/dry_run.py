@@ -18,12 +18,19 @@ from reporting.formatting import counted
 from state.delivered_samples import DeliveredSample
 from sync.bulk import to_batches
 from sync.bulk_responses import body_of
+from sync.dropped_fields import drops_fields_silently
 from sync.progress import pace_at_the_limits
 from sync.project_check import choose_samples
 
 FIELD_TYPES_REQUEST = (
     "  No profile was delivered with these settings yet, so a run would first ask Iterable for the "
     f"types of its profile fields ({USERS_GET_FIELDS}) and compare them."
+)
+
+
+FIELDS_REQUEST = (
+    f"  A run first asks Iterable for its profile fields ({USERS_GET_FIELDS}), to say which ones it "
+    "drops (CREATE_NEW_FIELDS=false)."
 )
 
 
@@ -52,6 +59,8 @@ def plan_lines(
         )
     if is_new_mapping and profiles:
         lines.append(FIELD_TYPES_REQUEST)
+    elif drops_fields_silently(settings) and profiles:
+        lines.append(FIELDS_REQUEST)
     return lines
 
 

@@ -37,7 +37,7 @@ from sync.announcement import announcements
 from sync.bulk import BulkSender
 from sync.confirmations import Confirmed, confirmed_events
 from sync.dispatcher import Dispatcher, RunAborted, Sender
-from sync.dropped_fields import DroppedFields
+from sync.dropped_fields import DroppedFields, drops_fields_silently
 from sync.dry_run import plan_lines, request_bodies
 from sync.email_changes import (
     SETTLE_SECONDS,
@@ -293,7 +293,7 @@ class SyncRun:
             self._stop.event,
             is_accepted=self._options.ignore_guards,
         )
-        if self._is_new_mapping or not is_proven or self._may_drop_fields_silently:
+        if self._is_new_mapping or not is_proven or drops_fields_silently(self._settings):
             self._compare_field_types(outbox)
         self._stop.ends_at_once = False
         if not self._stop.event.is_set():
@@ -436,14 +436,8 @@ class SyncRun:
             if types is not None:
                 found = compare(outbox.waiting_profiles(), types)
                 report(found, self._settings, is_ignored=self._options.ignore_guards)
-                if self._may_drop_fields_silently:
+                if drops_fields_silently(self._settings):
                     self._dropped_fields.add(RequestKind.PROFILE, found.new_fields)
-
-    @property
-    def _may_drop_fields_silently(self) -> bool:
-        """Whether Iterable drops profile fields without saying so."""
-        settings = self._settings
-        return settings.creates_new_fields is False and settings.sync_mode == "per-user"
 
     def _announce(self, outbox: Outbox, filled: FillSummary) -> None:
         changed_emails = 0

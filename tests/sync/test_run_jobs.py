@@ -10,6 +10,7 @@ import pytest
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
 from sync.announcement import BARE_USERS
+from sync.dry_run import FIELDS_REQUEST
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of, results_of
 from tests.support.users import add_users, email_of, event_of, profile_of, sent_calls
@@ -298,6 +299,14 @@ def test_dropped_fields_are_said_and_end_with_status_3(runs: Runs, mode: str) ->
     assert counts_of(report) == {"successful": 10}
     said = "Fields that Iterable does not have, and dropped: of profiles: candidate, first_name"
     assert any(said in line for line in report.lines())
+
+
+def test_a_dry_run_says_that_a_run_asks_for_the_fields(runs: Runs) -> None:
+    runs.settings["CREATE_NEW_FIELDS"] = "false"
+    runs.run()
+    assert FIELDS_REQUEST in runs.run(dry_run=True, full_refresh=True).lines()
+    runs.settings["SYNC_MODE"] = "bulk"
+    assert FIELDS_REQUEST not in runs.run(dry_run=True, full_refresh=True).lines()
 
 
 def test_fields_that_the_project_drops_are_in_the_results_and_no_failure(
