@@ -29,8 +29,8 @@ FIELD_TYPES_REQUEST = (
 
 
 FIELDS_REQUEST = (
-    f"  A run first asks Iterable for its profile fields ({USERS_GET_FIELDS}), to say which ones it "
-    "drops (CREATE_NEW_FIELDS=false)."
+    f"  A run first asks Iterable for its profile fields ({USERS_GET_FIELDS}), to say which of "
+    "these are dropped (CREATE_NEW_FIELDS=false)."
 )
 
 
