@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from config.version import VERSION
 from tests.project.test_architecture import OUTSIDE, imports_of
 from tests.support.documents import Document, codes
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER, TOP_MODULES, program_files
@@ -188,3 +189,11 @@ def test_every_licence_is_that_of_the_packages_metadata(heading: str) -> None:
             assert licence == licence_of(package), package
         except metadata.PackageNotFoundError:
             assert package in TRANSITIVE, package
+
+
+def test_the_version_is_the_same_in_every_place() -> None:
+    """That of pyproject.toml was two releases old."""
+    project = (PROJECT_FOLDER / "pyproject.toml").read_text(encoding="utf-8")
+    changelog = (PROJECT_FOLDER / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'\nversion = "{VERSION}"\n' in project
+    assert changelog.split("\n## ")[1].split("\n")[0] == VERSION
