@@ -104,6 +104,10 @@ def _run_command(argv: Sequence[str]) -> int:
         from commands.help_settings import print_settings
 
         return print_settings()
+    if flags.init:
+        from commands.init.run import run_init
+
+        return run_init(flags.env_file)
     from config.settings import read_environment
 
     environment = read_environment(flags.env_file)
@@ -250,6 +254,9 @@ def _parser() -> _Parser:
     )
     action.add_argument(
         "--help-settings", action="store_true", help="list every setting with its default"
+    )
+    action.add_argument(
+        "--init", action="store_true", help="ask for the settings, and write .env and a query file"
     )
     action.add_argument("--history", action="store_true", help="list past runs, the newest first")
     action.add_argument(

@@ -51,9 +51,16 @@ def print_line(
     _write(text, out)
 
 
-def _write(line: str, out: TextIO) -> None:
+def print_prompt(question: str) -> None:
+    """Print the text of a question on standard output; the answer follows on the same line."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = redact(question, secrets=False).encode(encoding, "backslashreplace").decode(encoding)
+    _write(text, sys.stdout, end="")
+
+
+def _write(line: str, out: TextIO, end: str = "\n") -> None:
     try:
-        out.write(f"{line}\n")
+        out.write(f"{line}{end}")
         out.flush()
     except OSError as error:
         redirect_to_devnull(out)

@@ -14,6 +14,7 @@ FLAGS_OF_ACTION: Mapping[str, str] = {
     "--failures": "--env-file --verbose",
     "--listen": "--env-file --quiet --verbose",
     "--help-settings": "",
+    "--init": "--env-file",
     "--history": "--env-file --json",
     "--verify": "--env-file --quiet --verbose --json",
     # Last, because the others do not go with --dry-run either.

@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 Chunk = Sequence[Sequence[Any]]
 
 # What others call the columns that are always needed, the most probable first.
-_USUAL_NAMES = {
+USUAL_NAMES = {
     "id": ("user_id", "customer_id", "account_id", "uid", "uuid"),
     "email": ("mail", "e_mail", "email_address", "user_email", "customer_email"),
     "event_time": ("created_at", "occurred_at", "viewed_at", "event_at", "timestamp", "time"),
@@ -258,7 +258,7 @@ def _profile_options(settings: Settings) -> dict[str, bool]:
 
 def near_name(name: str, columns: Sequence[str]) -> str | None:
     """Return the column that is probably meant by `name`; None if no name is like it."""
-    usual = _USUAL_NAMES.get(name.lower(), ())
+    usual = USUAL_NAMES.get(name.lower(), ())
     others = {column.lower(): column for column in columns}
     near = [other for other in usual if other in others]
     near += get_close_matches(name.lower(), list(others), n=1, cutoff=0.75)

@@ -1,0 +1,271 @@
+"""Proposals: which table probably has the users, which one their events, and in which columns.
+
+Pure functions: they look at names, types and keys only. A score is a sum of evidence; its size has
+no meaning but the order. Each list has everything that can be chosen, the most probable first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from commands.init.schema import (
+    INTEGER_TYPES,
+    TEXT_TYPES,
+    TIME_TYPES,
+    Column,
+    Reference,
+    Table,
+)
+from sync.source_rows import USUAL_NAMES
+
+Thing = TypeVar("Thing")
+
+_EMAIL_NAMES = ("email", *USUAL_NAMES["email"])
+_TIME_NAMES = ("event_time", *USUAL_NAMES["event_time"], "ordered_at", "visited_at", "date")
+# Columns about an e-mail address that do not hold one.
+_NOT_AN_EMAIL = re.compile(r"verif|confirm|status|type|template|subject|hash|token|body|text|sent")
+# Times that change after the event, or lie in the future.
+_NOT_THE_EVENT = re.compile(r"updat|modif|chang|delet|birth|geburt|expir|valid|due|until|cancel")
+_USER_WORDS = frozenset(
+    (
+        *("user", "customer", "account", "member", "contact", "subscriber", "client", "person"),
+        *("people", "kunde", "kunden", "benutzer", "nutzer", "mitglied", "mitglieder", "konto"),
+        *("utilisateur", "usuario", "cliente", "utente"),
+    )
+)
+_EVENT_WORDS = frozenset(
+    (
+        *("event", "view", "order", "visit", "click", "purchase", "login", "session", "activity"),
+        *("booking", "pageview", "bestellung", "bestellungen", "aufruf", "aufrufe", "buchung"),
+        *("buchungen", "ereignis", "ereignisse"),
+    )
+)
+_ASIDE_WORDS = frozenset(
+    (
+        *("backup", "bak", "old", "tmp", "temp", "archive", "copy", "test", "invite"),
+        *("invitation", "token", "reset", "queue", "migration", "audit"),
+    )
+)
+_USER_ID_NAMES = ("user_id", "customer_id", "account_id", "member_id", "uid")
+_ID_ENDINGS = ("id", "nr", "no", "num", "nummer", "number", "uuid", "key", "ref", "fk")
+_SECRET_PARTS = re.compile(
+    r"passw|passphrase|kennwort|mot_?de_?passe|contrase|secret|token|api_?key|private_?key"
+)
+_SECRET_WORDS = frozenset(
+    ("hash", "salt", "pwd", "pin", "otp", "totp", "mfa", "cvv", "cvc", "iban", "ssn", "pw")
+)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in snake_case, kebab-case or camelCase, in lower case."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return [word for word in re.split(r"[\W_]+", split.lower()) if word]
+
+
+def singular(word: str) -> str:
+    """Return an English plural's singular; other words as they are."""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
+        return word[:-1]
+    return word
+
+
+def event_name_for(table: str) -> str:
+    """Return a table's name in snake_case and the singular, as the name of its events."""
+    words = words_of(table)
+    return "_".join([*words[:-1], singular(words[-1])])[:64] if words else "event"
+
+
+def looks_secret(column: Column) -> bool:
+    """Return whether a column's name is that of a password, a token or the like."""
+    words = words_of(column.name)
+    return bool(_SECRET_PARTS.search("_".join(words)) or _SECRET_WORDS & set(words))
+
+
+def email_columns(table: Table) -> list[Column]:
+    """Return the columns of text, those that look like e-mail addresses first."""
+    texts = [column for column in table.columns if column.type in TEXT_TYPES | {"varbinary"}]
+    return sorted(texts, key=_email_score, reverse=True)
+
+
+def is_email_column(column: Column) -> bool:
+    """Return whether a column's name is that of an e-mail address."""
+    return _email_score(column) > 0
+
+
+def _email_score(column: Column) -> int:
+    name = "_".join(words_of(column.name))
+    if column.type not in TEXT_TYPES | {"varbinary"}:
+        return 0
+    if name in _EMAIL_NAMES:
+        return 50 - 2 * _EMAIL_NAMES.index(name)
+    if "mail" in name and not _NOT_AN_EMAIL.search(name):
+        return 30
+    return 0
+
+
+def user_tables(tables: Sequence[Table]) -> list[Table]:
+    """Return all tables, those that look like a table of users first."""
+    references: dict[str, int] = {}
+    for table in tables:
+        for key in table.foreign_keys:
+            references[key.table] = references.get(key.table, 0) + 1
+
+    def score(table: Table) -> float:
+        email = max(map(_email_score, table.columns), default=0)
+        evidence = (
+            email,
+            25 * bool(_USER_WORDS & _nouns_of(table)),
+            5 * (len(table.primary_key) == 1),
+            2 * min(references.get(table.name, 0), 5),
+            5 * any(map(looks_secret, table.columns)),
+            -30 * bool(_ASIDE_WORDS & _nouns_of(table)),
+            _size_score(table),
+        )
+        return sum(evidence)
+
+    return _by_score(tables, score)
+
+
+def is_user_table(table: Table) -> bool:
+    """Return whether there is reason to propose a table as that of the users."""
+    return any(map(is_email_column, table.columns)) or bool(_USER_WORDS & _nouns_of(table))
+
+
+def id_columns(table: Table, email: str) -> list[Column]:
+    """Return all columns but that of the e-mails, those that look like the user's id first."""
+
+    def score(column: Column) -> int:
+        words = words_of(column.name)
+        is_key = column.is_primary and len(table.primary_key) == 1
+        names_an_id = bool(words) and words[-1] in _ID_ENDINGS
+        names_the_table = bool(words) and _begins_like(column.name, table.name)
+        return (
+            50 * is_key
+            + 20 * (words == ["id"])
+            + 15 * column.is_unique
+            + (10 * column.is_primary + 8 * (names_an_id and names_the_table) + 4 * names_an_id)
+        )
+
+    return _by_score([column for column in table.columns if column.name != email], score)
+
+
+def looks_like_id(table: Table, column: Column) -> bool:
+    """Return whether there is reason to propose a column as the user's id."""
+    is_key = column.is_unique or (column.is_primary and len(table.primary_key) == 1)
+    words = words_of(column.name)
+    return is_key or words == ["id"] or (bool(words) and words[-1] in _ID_ENDINGS)
+
+
+def event_tables(tables: Iterable[Table], users: Table, user_id: str) -> list[Table]:
+    """Return the other tables with a time column, those that look like users' events first."""
+    others = [each for each in tables if each.name != users.name and time_columns(each)]
+
+    def score(table: Table) -> float:
+        evidence = (
+            _reference_score(table, users, user_id),
+            max((_time_score(column) for column in table.columns), default=0),
+            12 * bool(_EVENT_WORDS & _nouns_of(table)),
+            -30 * bool(_ASIDE_WORDS & _nouns_of(table)),
+            3 * bool(table.primary_key),
+            _size_score(table),
+        )
+        return sum(evidence)
+
+    return _by_score(others, score)
+
+
+def is_event_table(table: Table, users: Table, user_id: str) -> bool:
+    """Return whether a table has a column that refers to the users, and the time of an event."""
+    has_time = any(_time_score(column) > 0 for column in table.columns)
+    return has_time and bool(references_to(users, user_id, table))
+
+
+def _reference_score(table: Table, users: Table, user_id: str) -> int:
+    if any(key.table == users.name for key in table.foreign_keys):
+        return 40
+    return 30 if references_to(users, user_id, table) else 0
+
+
+def references_to(users: Table, user_id: str, table: Table) -> list[Reference]:
+    """Return what in a table refers to the users: foreign keys, then columns by their names."""
+    found = [key for key in table.foreign_keys if key.table == users.name]
+    key_names = [column.name for column in users.primary_key]
+    names = {column.name for column in table.columns}
+    if len(key_names) > 1 and names.issuperset(key_names):
+        found.append(Reference(users.name, tuple((name, name) for name in key_names)))
+    known = {key.label for key in found}
+    target = users.column(user_id)
+    columns = [
+        column
+        for column in table.columns
+        if column.name not in known and _same_family(column, target)
+    ]
+    columns = [column for column in columns if _refers_to(column, users, user_id)]
+    columns.sort(key=lambda column: _begins_like(column.name, users.name), reverse=True)
+    return [*found, *(Reference(users.name, ((column.name, user_id),)) for column in columns)]
+
+
+def _refers_to(column: Column, users: Table, user_id: str) -> bool:
+    words = words_of(column.name)
+    name = "".join(words)
+    if "_".join(words) in _USER_ID_NAMES:
+        return True
+    if column.name.lower() == user_id.lower() and words != ["id"] and not column.is_primary:
+        return True
+    if name.endswith(_ID_ENDINGS) and _begins_like(column.name, users.name):
+        return name not in map("".join, [words_of(users.name)])
+    if len(words) > 1 and words[0] in ("id", "fk"):
+        return _begins_like("_".join(words[1:]), users.name)
+    return False
+
+
+def _begins_like(name: str, table: str) -> bool:
+    """Return whether a name begins like a table's last word: kunde_id for kunden."""
+    words = words_of(table)
+    if not words:
+        return False
+    stems = {"".join(words), words[-1]}
+    text = "".join(words_of(name))
+    return any(text.startswith(stem[: max(4, len(stem) - 2)]) for stem in stems if len(stem) > 2)
+
+
+def _same_family(one: Column, other: Column) -> bool:
+    return (one.type in INTEGER_TYPES) == (other.type in INTEGER_TYPES)
+
+
+def time_columns(table: Table) -> list[Column]:
+    """Return the columns of dates and times, those that look like an event's time first."""
+    times = [column for column in table.columns if column.type in TIME_TYPES]
+    return sorted(times, key=_time_score, reverse=True)
+
+
+def _time_score(column: Column) -> int:
+    if column.type not in TIME_TYPES:
+        return 0
+    name = "_".join(words_of(column.name))
+    score = 10 - 3 * (column.type == "date")
+    if name in _TIME_NAMES:
+        return score + 20 - _TIME_NAMES.index(name)
+    if _NOT_THE_EVENT.search(name):
+        return score - 10
+    return score + 3 * name.endswith(("_at", "_on", "time", "date"))
+
+
+def _nouns_of(table: Table) -> set[str]:
+    return {form for word in words_of(table.name) for form in (word, singular(word))}
+
+
+def _size_score(table: Table) -> float:
+    """Return up to 8 points for the number of rows, and 5 for what is no view."""
+    return min(math.log10(table.row_count + 1), 8) + 5 * (not table.is_view)
+
+
+def _by_score(things: Sequence[Thing], score: Callable[[Thing], float]) -> list[Thing]:
+    return sorted(things, key=score, reverse=True)

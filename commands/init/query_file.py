@@ -1,0 +1,161 @@
+"""The text of the query file: one row for each user, with the latest event of the window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from commands.init.schema import BINARY_TYPES, LOCAL_TIME_TYPES, Column, Table, names_of
+from commands.init.selection import Events, Selection, SentColumn, Users
+
+_UNSENT_NAMES = 20  # named in a comment
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL, in backticks: it may be a reserved word or have any character."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def query_text(selection: Selection, time_zone: str) -> str:
+    """Return the query file. `time_zone` is that of the stored times without one."""
+    if selection.events is None:
+        lines = [*_profile_comment(selection), "", *_profile_query(selection)]
+    else:
+        lines = [
+            *_event_comment(selection, selection.events, time_zone),
+            "",
+            *_event_query(selection, selection.events),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _profile_comment(selection: Selection) -> Iterator[str]:
+    yield "-- The users who are sent to Iterable. Written by main.py --init: a query to begin with."
+    yield "--"
+    yield f"-- Returns one row for each row of {selection.users.table.name}."
+    yield "--"
+    yield "-- TO CHANGE"
+    yield "--   * The users:   add a WHERE before ORDER BY. As it is, all of them are sent."
+    yield from _common_comment(selection, "USER_FIELDS", "id and email")
+
+
+def _event_comment(selection: Selection, events: Events, time_zone: str) -> Iterator[str]:
+    time = events.table.column(events.time)
+    yield "-- The users who are sent to Iterable. Written by main.py --init: a query to begin with."
+    yield "--"
+    yield f"-- Returns one row for each user of {selection.users.table.name} who has a row in"
+    yield f"-- {events.table.name} since the start of the window: the latest one, by {time.name}."
+    yield "--"
+    yield "-- TO CHANGE"
+    yield "--   * The users:   add a condition at the end:     AND users.COLUMN = '...'"
+    yield "--   * The events:  add a condition to the first part, for example"
+    yield "--                  AND events.COLUMN IN ('...')"
+    yield "--   * The window:  ENGAGEMENT_WINDOW_DAYS in .env. %(window_start)s is the start of the"
+    yield "--                  run minus that many days."
+    if time.type in LOCAL_TIME_TYPES:
+        yield f"--   * The time zone: {time.name} is a {time.type.upper()}, which says no time"
+        yield "--                  zone. It is taken for a time in DB_TIMEZONE, which .env sets to"
+        yield f"--                  {time_zone}."
+    yield from _common_comment(selection, "USER_FIELDS or EVENT_FIELDS", "id, email and event_time")
+    yield "--"
+    yield "-- For speed the table of events needs an index that begins with the time, or with the"
+    yield "-- column of a condition and the time. main.py --check says if one is missing."
+
+
+def _common_comment(selection: Selection, settings: str, needed: str) -> Iterator[str]:
+    yield "--   * The fields:  add a column to the last SELECT, and its name to"
+    yield f"--                  {settings} in .env. The columns {needed}"
+    yield "--                  are always needed."
+    yield "--   * Every other percent sign is plain SQL: write it as in a MySQL client."
+    yield "--   * Keep it one SELECT. The session is read only."
+    users = selection.users
+    sent = {users.id, users.email, *(each.name for each in selection.user_columns)}
+    unsent = [name for name in names_of(users.table.columns) if name not in sent]
+    if unsent:
+        more = ", ..." if len(unsent) > _UNSENT_NAMES else ""
+        yield f"--   * Not selected of {users.table.name}, because of their types or names:"
+        yield f"--     {', '.join(unsent[:_UNSENT_NAMES])}{more}"
+
+
+def _profile_query(selection: Selection) -> Iterator[str]:
+    yield "SELECT"
+    yield from _separated(_user_columns(selection.users, selection.user_columns))
+    yield f"FROM {quoted(selection.users.table.name)} AS users"
+    yield f"ORDER BY users.{quoted(selection.users.id)}"
+
+
+def _event_query(selection: Selection, events: Events) -> Iterator[str]:
+    keys = events.table.primary_key
+    time = f"events.{quoted(events.time)}"
+    references = [f"events.{quoted(name)}" for name, _other in events.reference.pairs]
+    order = ", ".join([f"{time} DESC", *(f"events.{quoted(key.name)} DESC" for key in keys)])
+    # Without a primary key the first part has to return all that is needed.
+    needed = _needed_of_events(events, selection.event_columns)
+    ranked = [
+        f"events.{quoted(name)} AS {quoted(f'key_{number}')}"
+        for number, name in enumerate(names_of(keys) if keys else needed, 1)
+    ]
+    yield "WITH ranked_events AS ("
+    yield "    SELECT"
+    yield from (f"        {column}," for column in ranked)
+    yield "        ROW_NUMBER() OVER ("
+    yield f"            PARTITION BY {', '.join(references)}"
+    yield f"            ORDER BY {order}"
+    yield "        ) AS recency"
+    yield f"    FROM {quoted(events.table.name)} AS events"
+    yield f"    WHERE {time} >= %(window_start)s"
+    yield ")"
+    yield "SELECT"
+    if keys:
+        source = {name: f"events.{quoted(name)}" for name in names_of(events.table.columns)}
+    else:
+        source = {name: f"ranked_events.key_{number}" for number, name in enumerate(needed, 1)}
+    columns = [*_user_columns(selection.users, selection.user_columns)]
+    if keys:
+        columns.append(f"{_event_id(events.table)} AS event_id")
+    columns += [f"{source[each.name]} AS {quoted(each.alias)}" for each in selection.event_columns]
+    columns.append(f"{source[events.time]} AS event_time")
+    yield from _separated(columns)
+    yield "FROM ranked_events"
+    if keys:
+        joins = [
+            f"events.{quoted(key.name)} = ranked_events.key_{number}"
+            for number, key in enumerate(keys, 1)
+        ]
+        yield f"JOIN {quoted(events.table.name)} AS events ON {' AND '.join(joins)}"
+    matches = [f"users.{quoted(other)} = {source[name]}" for name, other in events.reference.pairs]
+    yield f"JOIN {quoted(selection.users.table.name)} AS users ON {' AND '.join(matches)}"
+    yield "WHERE ranked_events.recency = 1"
+    yield f"ORDER BY users.{quoted(selection.users.id)}"
+
+
+def _needed_of_events(events: Events, sent: Sequence[SentColumn]) -> list[str]:
+    names = [name for name, _other in events.reference.pairs]
+    names += [events.time, *(each.name for each in sent)]
+    return list(dict.fromkeys(names))
+
+
+def _user_columns(users: Users, sent: Sequence[SentColumn]) -> Iterator[str]:
+    table = users.table
+    yield f"{_as_text('users', table.column(users.id), is_hex=True)} AS id"
+    yield f"{_as_text('users', table.column(users.email), is_hex=False)} AS email"
+    for each in sent:
+        yield f"users.{quoted(each.name)} AS {quoted(each.alias)}"
+
+
+def _event_id(table: Table) -> str:
+    keys = [_as_text("events", key, is_hex=True) for key in table.primary_key]
+    return keys[0] if len(keys) == 1 else f"CONCAT_WS('-', {', '.join(keys)})"
+
+
+def _as_text(table: str, column: Column, *, is_hex: bool) -> str:
+    """Return a column as SQL; bytes, which cannot be sent, become text."""
+    name = f"{table}.{quoted(column.name)}"
+    if column.type not in BINARY_TYPES:
+        return name
+    return f"HEX({name})" if is_hex else f"CONVERT({name} USING utf8mb4)"
+
+
+def _separated(columns: Iterator[str] | Sequence[str]) -> Iterator[str]:
+    listed = list(columns)
+    yield from (f"    {column}," for column in listed[:-1])
+    yield f"    {listed[-1]}"
