@@ -17,10 +17,15 @@ def refuse_existing(paths: Sequence[Path]) -> None:
 
 
 def _problem_with(path: Path) -> str | None:
-    if os.path.lexists(path):  # also a symbolic link that leads nowhere
+    try:
+        path.lstat()  # finds a symbolic link that leads nowhere, too
+    except FileNotFoundError:
+        if not os.path.isdir(path.parent):
+            return f"{path} is in a folder that does not exist: create {path.parent}"
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror}"
+    else:
         return _exists(path)
-    if not path.parent.is_dir():
-        return f"{path} is in a folder that does not exist: create {path.parent}"
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"{path} cannot be written: check the owner and mode of {path.parent}"
     return None
@@ -47,8 +52,8 @@ def write_new_files(contents: Mapping[Path, str]) -> None:
                 file.flush()
                 os.fsync(descriptor)
     except BaseException as error:
-        for path in written:
-            path.unlink(missing_ok=True)
+        for each in written:
+            each.unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
             raise ConfigError([_exists(path)]) from None
         if isinstance(error, OSError):

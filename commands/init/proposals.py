@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from commands.init.schema import (
+    BINARY_TYPES,
     INTEGER_TYPES,
+    NUMBER_TYPES,
+    SHORT_TEXT_TYPES,
     TEXT_TYPES,
     TIME_TYPES,
     Column,
@@ -24,11 +27,13 @@ from sync.source_rows import USUAL_NAMES
 Thing = TypeVar("Thing")
 
 _EMAIL_NAMES = ("email", *USUAL_NAMES["email"])
+_EMAIL_TYPES = TEXT_TYPES - {"enum", "set", "uuid"} | {"varbinary"}
+_ID_TYPES = NUMBER_TYPES | SHORT_TEXT_TYPES | BINARY_TYPES
 _TIME_NAMES = ("event_time", *USUAL_NAMES["event_time"], "ordered_at", "visited_at", "date")
 # Columns about an e-mail address that do not hold one.
 _NOT_AN_EMAIL = re.compile(r"verif|confirm|status|type|template|subject|hash|token|body|text|sent")
 # Times that change after the event, or lie in the future.
-_NOT_THE_EVENT = re.compile(r"updat|modif|chang|delet|birth|geburt|expir|valid|due|until|cancel")
+_NOT_THE_EVENT = re.compile(r"upd|modif|chang|delet|birth|geburt|expir|valid|due|until|cancel")
 _USER_WORDS = frozenset(
     (
         *("user", "customer", "account", "member", "contact", "subscriber", "client", "person"),
@@ -49,13 +54,17 @@ _ASIDE_WORDS = frozenset(
         *("invitation", "token", "reset", "queue", "migration", "audit"),
     )
 )
+_TIME_WORDS = frozenset(
+    ("at", "on", "am", "time", "date", "datetime", "timestamp", "created", "datum", "zeit")
+)
 _USER_ID_NAMES = ("user_id", "customer_id", "account_id", "member_id", "uid")
 _ID_ENDINGS = ("id", "nr", "no", "num", "nummer", "number", "uuid", "key", "ref", "fk")
 _SECRET_PARTS = re.compile(
-    r"passw|passphrase|kennwort|mot_?de_?passe|contrase|secret|token|api_?key|private_?key"
+    r"passw|passphrase|passcode|kennwort|mot_?de_?passe|contrase|secret|token"
+    r"|(api|private|secure|activation|access|auth|session)_?key"
 )
 _SECRET_WORDS = frozenset(
-    ("hash", "salt", "pwd", "pin", "otp", "totp", "mfa", "cvv", "cvc", "iban", "ssn", "pw")
+    ("hash", "salt", "pass", "pwd", "pin", "otp", "totp", "mfa", "cvv", "cvc", "iban", "ssn", "pw")
 )
 
 
@@ -90,7 +99,11 @@ def looks_secret(column: Column) -> bool:
 
 def email_columns(table: Table) -> list[Column]:
     """Return the columns of text, those that look like e-mail addresses first."""
-    texts = [column for column in table.columns if column.type in TEXT_TYPES | {"varbinary"}]
+    texts = [
+        column
+        for column in table.columns
+        if column.type in _EMAIL_TYPES and not looks_secret(column)
+    ]
     return sorted(texts, key=_email_score, reverse=True)
 
 
@@ -101,7 +114,7 @@ def is_email_column(column: Column) -> bool:
 
 def _email_score(column: Column) -> int:
     name = "_".join(words_of(column.name))
-    if column.type not in TEXT_TYPES | {"varbinary"}:
+    if column.type not in _EMAIL_TYPES:
         return 0
     if name in _EMAIL_NAMES:
         return 50 - 2 * _EMAIL_NAMES.index(name)
@@ -139,7 +152,7 @@ def is_user_table(table: Table) -> bool:
 
 
 def id_columns(table: Table, email: str) -> list[Column]:
-    """Return all columns but that of the e-mails, those that look like the user's id first."""
+    """Return the columns that can be an id, those that look like the user's id first."""
 
     def score(column: Column) -> int:
         words = words_of(column.name)
@@ -153,7 +166,12 @@ def id_columns(table: Table, email: str) -> list[Column]:
             + (10 * column.is_primary + 8 * (names_an_id and names_the_table) + 4 * names_an_id)
         )
 
-    return _by_score([column for column in table.columns if column.name != email], score)
+    columns = [
+        column
+        for column in table.columns
+        if column.name != email and column.type in _ID_TYPES and not looks_secret(column)
+    ]
+    return _by_score(columns, score)
 
 
 def looks_like_id(table: Table, column: Column) -> bool:
@@ -255,7 +273,7 @@ def _time_score(column: Column) -> int:
         return score + 20 - _TIME_NAMES.index(name)
     if _NOT_THE_EVENT.search(name):
         return score - 10
-    return score + 3 * name.endswith(("_at", "_on", "time", "date"))
+    return score + 3 * bool(_TIME_WORDS & set(words_of(column.name)))
 
 
 def _nouns_of(table: Table) -> set[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from commands.init.schema import BINARY_TYPES, LOCAL_TIME_TYPES, Column, Table, names_of
 from commands.init.selection import Events, Selection, SentColumn, Users
+from logger_config import redact
 
+_HEADING = "-- The users who are sent to Iterable: a query to begin with, from main.py --init."
 _UNSENT_NAMES = 20  # named in a comment
 
 
@@ -29,42 +31,48 @@ def query_text(selection: Selection, time_zone: str) -> str:
 
 
 def _profile_comment(selection: Selection) -> Iterator[str]:
-    yield "-- The users who are sent to Iterable. Written by main.py --init: a query to begin with."
+    yield _HEADING
     yield "--"
-    yield f"-- Returns one row for each row of {selection.users.table.name}."
+    yield f"-- Returns one row for each row of {_in_comment(selection.users.table.name)}."
     yield "--"
     yield "-- TO CHANGE"
-    yield "--   * The users:   add a WHERE before ORDER BY. As it is, all of them are sent."
-    yield from _common_comment(selection, "USER_FIELDS", "id and email")
+    yield "--   * The users:   to send only some of them, write a WHERE before ORDER BY."
+    yield "--   * The fields:  add a column to the SELECT, and its name to USER_FIELDS in .env. The"
+    yield "--                  columns id and email are always needed."
+    yield from _last_comments(selection)
 
 
 def _event_comment(selection: Selection, events: Events, time_zone: str) -> Iterator[str]:
-    time = events.table.column(events.time)
-    yield "-- The users who are sent to Iterable. Written by main.py --init: a query to begin with."
+    users, table = selection.users.table, events.table
+    time = table.column(events.time)
+    yield _HEADING
     yield "--"
-    yield f"-- Returns one row for each user of {selection.users.table.name} who has a row in"
-    yield f"-- {events.table.name} since the start of the window: the latest one, by {time.name}."
+    yield f"-- Returns one row for each user of {_in_comment(users.name)}"
+    yield f"-- who has a row in {_in_comment(table.name)}"
+    yield "-- since the start of the window: the latest one."
     yield "--"
     yield "-- TO CHANGE"
-    yield "--   * The users:   add a condition at the end:     AND users.COLUMN = '...'"
-    yield "--   * The events:  add a condition to the first part, for example"
-    yield "--                  AND events.COLUMN IN ('...')"
+    yield "--   * The users:   to send only some of them, write AND users.COLUMN = '...' before the"
+    yield "--                  last line."
+    yield "--   * The events:  to use only some of them, write AND events.COLUMN IN ('...') at the"
+    yield "--                  end of the first part."
     yield "--   * The window:  ENGAGEMENT_WINDOW_DAYS in .env. %(window_start)s is the start of the"
     yield "--                  run minus that many days."
     if time.type in LOCAL_TIME_TYPES:
-        yield f"--   * The time zone: {time.name} is a {time.type.upper()}, which says no time"
-        yield "--                  zone. It is taken for a time in DB_TIMEZONE, which .env sets to"
-        yield f"--                  {time_zone}."
-    yield from _common_comment(selection, "USER_FIELDS or EVENT_FIELDS", "id, email and event_time")
+        yield f"--   * Time zone:   {_in_comment(time.name)} is a {time.type.upper()}, which has no"
+        yield "--                  time zone. It is taken for a time in DB_TIMEZONE, which .env"
+        yield f"--                  sets to {time_zone}."
+    yield "--   * The fields:  add a column to the last SELECT, and its name to USER_FIELDS or"
+    yield "--                  EVENT_FIELDS in .env. The columns id, email and event_time are"
+    yield "--                  always needed."
+    yield from _last_comments(selection)
     yield "--"
-    yield "-- For speed the table of events needs an index that begins with the time, or with the"
-    yield "-- column of a condition and the time. main.py --check says if one is missing."
+    yield "-- FAST on a large table only with an index of the events that begins with the time, or"
+    yield "-- with the column of a condition and then the time. main.py --check says if none is"
+    yield "-- used."
 
 
-def _common_comment(selection: Selection, settings: str, needed: str) -> Iterator[str]:
-    yield "--   * The fields:  add a column to the last SELECT, and its name to"
-    yield f"--                  {settings} in .env. The columns {needed}"
-    yield "--                  are always needed."
+def _last_comments(selection: Selection) -> Iterator[str]:
     yield "--   * Every other percent sign is plain SQL: write it as in a MySQL client."
     yield "--   * Keep it one SELECT. The session is read only."
     users = selection.users
@@ -72,8 +80,14 @@ def _common_comment(selection: Selection, settings: str, needed: str) -> Iterato
     unsent = [name for name in names_of(users.table.columns) if name not in sent]
     if unsent:
         more = ", ..." if len(unsent) > _UNSENT_NAMES else ""
-        yield f"--   * Not selected of {users.table.name}, because of their types or names:"
-        yield f"--     {', '.join(unsent[:_UNSENT_NAMES])}{more}"
+        names = ", ".join(map(_in_comment, unsent[:_UNSENT_NAMES]))
+        yield "--"
+        yield f"-- Not selected, because of name or type: {names}{more}"
+
+
+def _in_comment(name: str) -> str:
+    """Return a name on one line: after a line break a comment would go on as SQL."""
+    return redact(name, secrets=False)
 
 
 def _profile_query(selection: Selection) -> Iterator[str]:
@@ -91,7 +105,7 @@ def _event_query(selection: Selection, events: Events) -> Iterator[str]:
     # Without a primary key the first part has to return all that is needed.
     needed = _needed_of_events(events, selection.event_columns)
     ranked = [
-        f"events.{quoted(name)} AS {quoted(f'key_{number}')}"
+        f"events.{quoted(name)} AS key_{number}"
         for number, name in enumerate(names_of(keys) if keys else needed, 1)
     ]
     yield "WITH ranked_events AS ("

@@ -50,6 +50,7 @@ def ask_secret(question: str, *, may_be_empty: bool = False) -> str:
                 warnings.simplefilter("error", GetPassWarning)  # it would be echoed
                 answer = getpass(f"{question} (is not shown): ")
         except EOFError:
+            print_line("")
             raise EndOfInputError from None
         except UnicodeDecodeError:
             answer = "\udcff"

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,11 @@ class Dialogue:
     def text(self) -> str:
         """All that was on the terminal until now."""
         return self._seen.decode(errors="replace").replace("\r\n", "\n")
+
+    @property
+    def has_echo(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._outside)[3] & termios.ECHO)
 
     def answer(self, question: str, answer: str) -> None:
         """Wait for a question, then type the answer and the enter key."""

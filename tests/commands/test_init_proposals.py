@@ -1,0 +1,157 @@
+"""Which tables and columns `--init` proposes, for the tables of well-known programs."""
+
+from __future__ import annotations
+
+import pytest
+
+from commands.init.proposals import (
+    email_columns,
+    event_name_for,
+    event_tables,
+    id_columns,
+    is_email_column,
+    is_event_table,
+    is_user_table,
+    looks_like_id,
+    looks_secret,
+    references_to,
+    time_columns,
+    user_tables,
+)
+from commands.init.schema import Column, Reference, Table
+
+# A table: its columns with their types; `*` marks the primary key, `>table.column` a foreign key.
+SCHEMAS = {
+    "this program": (
+        "customers: *id int, email varchar, first_name varchar, plan_type varchar",
+        "page_views: *id int, user_id int >customers.id, page varchar, event_time timestamp",
+    ),
+    "Laravel": (
+        "failed_jobs: *id bigint, payload longtext, failed_at timestamp",
+        "orders: *id bigint, user_id bigint, total decimal, created_at timestamp,"
+        " updated_at timestamp",
+        "password_resets: email varchar, token varchar, created_at timestamp",
+        "users: *id bigint, name varchar, email varchar, email_verified_at timestamp,"
+        " password varchar, remember_token varchar, created_at timestamp",
+    ),
+    "WordPress": (
+        "wp_comments: *comment_ID bigint, comment_author_email varchar, comment_date datetime,"
+        " user_id bigint",
+        "wp_options: *option_id bigint, option_name varchar",
+        "wp_usermeta: *umeta_id bigint, user_id bigint, meta_key varchar",
+        "wp_users: *ID bigint, user_login varchar, user_pass varchar, user_email varchar,"
+        " user_registered datetime, user_activation_key varchar",
+    ),
+    "PrestaShop": (
+        "ps_customer: *id_customer int, id_shop int, email varchar, passwd varchar,"
+        " secure_key varchar, date_add datetime, date_upd datetime",
+        "ps_orders: *id_order int, reference varchar, id_customer int, date_upd datetime,"
+        " date_add datetime, total_paid decimal",
+    ),
+    "Django": (
+        "auth_user: *id int, password varchar, last_login datetime, email varchar,"
+        " is_staff tinyint, date_joined datetime",
+        "django_session: *session_key varchar, session_data longtext, expire_date datetime",
+        "shop_order: *id int, user_id int >auth_user.id, placed_on datetime, updated datetime",
+    ),
+    "German": (
+        "artikel: *artikelnr int, titel varchar",
+        "bestellungen: *bestellnr int, kundennr int, bestellt_am datetime, summe decimal",
+        "kunden: *kundennr int, mailadresse varchar, vorname varchar",
+    ),
+    "profiles only": ("members: *member_no int, e_mail varchar, birth_date date",),
+}
+EXPECTED = {
+    "this program": ("customers", "email", "id", "page_views", "user_id", "event_time"),
+    "Laravel": ("users", "email", "id", "orders", "user_id", "created_at"),
+    "WordPress": ("wp_users", "user_email", "ID", "wp_comments", "user_id", "comment_date"),
+    "PrestaShop": ("ps_customer", "email", "id_customer", "ps_orders", "id_customer", "date_add"),
+    "Django": ("auth_user", "email", "id", "shop_order", "user_id", "placed_on"),
+    "German": ("kunden", "mailadresse", "kundennr", "bestellungen", "kundennr", "bestellt_am"),
+    "profiles only": ("members", "e_mail", "member_no", None, None, None),
+}
+
+
+def table(text: str) -> Table:
+    name, _, rest = text.partition(": ")
+    columns, keys = [], []
+    for part in rest.split(", "):
+        definition, _, target = part.partition(" >")
+        column, kind = definition.lstrip("*").split(" ")
+        columns.append(Column(column, kind, kind, is_primary=definition.startswith("*")))
+        if target:
+            other, other_column = target.split(".")
+            keys.append(Reference(other, ((column, other_column),)))
+    return Table(name, tuple(columns), tuple(keys))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_proposals_for_the_tables_of_a_program(name: str) -> None:
+    tables = [table(text) for text in SCHEMAS[name]]
+    users = user_tables(tables)[0]
+    assert is_user_table(users)
+    email = email_columns(users)[0]
+    assert is_email_column(email)
+    user_id = id_columns(users, email.name)[0]
+    assert looks_like_id(users, user_id)
+    found: tuple[str | None, ...] = (users.name, email.name, user_id.name)
+    ranked = event_tables(tables, users, user_id.name)
+    if ranked and is_event_table(ranked[0], users, user_id.name):
+        reference = references_to(users, user_id.name, ranked[0])[0]
+        found += (ranked[0].name, reference.label, time_columns(ranked[0])[0].name)
+    else:
+        found += (None, None, None)
+    assert found == EXPECTED[name]
+
+
+def test_nothing_is_proposed_where_nothing_looks_like_users() -> None:
+    tables = [table("t1: c1 int, c2 varchar"), table("t2: c3 int, c4 datetime")]
+    ranked = user_tables(tables)
+    assert len(ranked) == 2
+    assert not is_user_table(ranked[0])
+    assert not is_email_column(email_columns(tables[0])[0])
+    assert not looks_like_id(tables[0], id_columns(tables[0], "c2")[0])
+    assert not is_event_table(tables[1], tables[0], "c1")
+
+
+def test_both_columns_of_a_composite_key_refer_to_the_users() -> None:
+    users = table("users: *tenant int, *no int, email varchar")
+    by_name = table("logins: *id int, tenant int, no int, at datetime")
+    assert references_to(users, "no", by_name)[0].pairs == (("tenant", "tenant"), ("no", "no"))
+    key = Reference("users", (("t", "tenant"), ("n", "no")))
+    by_key = table("logins: *id int, t int, n int, at datetime")._replace(foreign_keys=(key,))
+    assert references_to(users, "no", by_key) == [key]
+
+
+def test_a_reference_has_the_type_of_the_id() -> None:
+    users = table("users: *id int, email varchar")
+    assert references_to(users, "id", table("visits: user_id varchar, at datetime")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        *(("password", True), ("passwordHash", True), ("user_pass", True), ("apiKey", True)),
+        *(("remember_token", True), ("passwort", True), ("salt", True), ("pwd", True)),
+        *(("name", False), ("hashtag", False), ("passenger", False), ("spin", False)),
+        *(("license_key", False), ("compass", False), ("pinned", False)),
+    ],
+)
+def test_columns_that_look_like_secrets(name: str, is_secret: bool) -> None:
+    assert looks_secret(Column(name, "varchar")) is is_secret
+
+
+@pytest.mark.parametrize(
+    ("table_name", "event"),
+    [
+        *(("page_views", "page_view"), ("PageViews", "page_view"), ("orders", "order")),
+        *(("activities", "activity"), ("order-status", "order_status"), ("boxes", "box")),
+        *(
+            ("Bestellungen", "bestellungen"),
+            ("ereignisse größe", "ereignisse_größe"),
+            ("%", "event"),
+        ),
+    ],
+)
+def test_the_name_of_the_events_is_that_of_the_table(table_name: str, event: str) -> None:
+    assert event_name_for(table_name) == event
