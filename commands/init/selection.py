@@ -22,7 +22,9 @@ MAX_USER_FIELDS, MAX_EVENT_FIELDS = 50, 10
 _PLAIN_TYPES = NUMBER_TYPES | SHORT_TEXT_TYPES | TIME_TYPES | {"time"}
 _USER_TYPES = _PLAIN_TYPES | {"tinytext", "text"}
 # Columns of the result that have a meaning of their own.
-_PROGRAM_COLUMNS = frozenset(("id", "email", "event_time", "event_time_utc", "event_id", "page"))
+_PROGRAM_COLUMNS = frozenset(
+    ("id", "email", "event_time", "event_time_utc", "event_id", "event_name", "page")
+)
 
 
 class SentColumn(NamedTuple):

@@ -17,7 +17,7 @@ from errors import ConfigError
 
 # What a terminal can send on one line.
 TYPED = st.text(
-    st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r\n"), max_size=40
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=40
 ) | st.text(st.sampled_from("\\'\"$#{} =\tnü"), max_size=12)
 
 
