@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from commands.init.schema import (
@@ -21,6 +22,8 @@ from commands.init.schema import (
     Column,
     Reference,
     Table,
+    Users,
+    names_of,
 )
 from sync.source_rows import USUAL_NAMES
 
@@ -68,10 +71,11 @@ _SECRET_WORDS = frozenset(
 )
 
 
-def words_of(name: str) -> list[str]:
+@lru_cache(maxsize=100_000)
+def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name in snake_case, kebab-case or camelCase, in lower case."""
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return [word for word in re.split(r"[\W_]+", split.lower()) if word]
+    return tuple(word for word in re.split(r"[\W_]+", split.lower()) if word)
 
 
 def singular(word: str) -> str:
@@ -161,7 +165,7 @@ def id_columns(table: Table, email: str) -> list[Column]:
         names_the_table = bool(words) and _begins_like(column.name, table.name)
         return (
             50 * is_key
-            + 20 * (words == ["id"])
+            + 20 * (words == ("id",))
             + 15 * column.is_unique
             + (10 * column.is_primary + 8 * (names_an_id and names_the_table) + 4 * names_an_id)
         )
@@ -174,20 +178,27 @@ def id_columns(table: Table, email: str) -> list[Column]:
     return _by_score(columns, score)
 
 
-def looks_like_id(table: Table, column: Column) -> bool:
-    """Return whether there is reason to propose a column as the user's id."""
+def proposed_id(table: Table, email: str) -> str:
+    """Return the most probable id, "" for none; some tables have the e-mail as their key."""
+    ids = id_columns(table, email)
+    if ids and _looks_like_id(table, ids[0]):
+        return ids[0].name
+    return email if _looks_like_id(table, table.column(email)) else ""
+
+
+def _looks_like_id(table: Table, column: Column) -> bool:
     is_key = column.is_unique or (column.is_primary and len(table.primary_key) == 1)
     words = words_of(column.name)
-    return is_key or words == ["id"] or (bool(words) and words[-1] in _ID_ENDINGS)
+    return is_key or words == ("id",) or (bool(words) and words[-1] in _ID_ENDINGS)
 
 
-def event_tables(tables: Iterable[Table], users: Table, user_id: str) -> list[Table]:
+def event_tables(tables: Iterable[Table], users: Users) -> list[Table]:
     """Return the other tables with a time column, those that look like users' events first."""
-    others = [each for each in tables if each.name != users.name and time_columns(each)]
+    others = [each for each in tables if each.name != users.table.name and time_columns(each)]
 
     def score(table: Table) -> float:
         evidence = (
-            _reference_score(table, users, user_id),
+            _reference_score(table, users),
             max((_time_score(column) for column in table.columns), default=0),
             12 * bool(_EVENT_WORDS & _nouns_of(table)),
             -30 * bool(_ASIDE_WORDS & _nouns_of(table)),
@@ -199,49 +210,63 @@ def event_tables(tables: Iterable[Table], users: Table, user_id: str) -> list[Ta
     return _by_score(others, score)
 
 
-def is_event_table(table: Table, users: Table, user_id: str) -> bool:
+def is_event_table(table: Table, users: Users) -> bool:
     """Return whether a table has a column that refers to the users, and the time of an event."""
     has_time = any(_time_score(column) > 0 for column in table.columns)
-    return has_time and bool(references_to(users, user_id, table))
+    return has_time and bool(references_to(users, table))
 
 
-def _reference_score(table: Table, users: Table, user_id: str) -> int:
-    if any(key.table == users.name for key in table.foreign_keys):
+def _reference_score(table: Table, users: Users) -> int:
+    references = references_to(users, table)
+    if not references:
+        return 0
+    if references[0] in table.foreign_keys:
         return 40
-    return 30 if references_to(users, user_id, table) else 0
+    return 20 if references[0].pairs[0][1] == users.email else 30
 
 
-def references_to(users: Table, user_id: str, table: Table) -> list[Reference]:
-    """Return what in a table refers to the users: foreign keys, then columns by their names."""
-    found = [key for key in table.foreign_keys if key.table == users.name]
-    key_names = [column.name for column in users.primary_key]
-    names = {column.name for column in table.columns}
-    if len(key_names) > 1 and names.issuperset(key_names):
-        found.append(Reference(users.name, tuple((name, name) for name in key_names)))
-    known = {key.label for key in found}
-    target = users.column(user_id)
-    columns = [
-        column
-        for column in table.columns
-        if column.name not in known and _same_family(column, target)
-    ]
-    columns = [column for column in columns if _refers_to(column, users, user_id)]
-    columns.sort(key=lambda column: _begins_like(column.name, users.name), reverse=True)
-    return [*found, *(Reference(users.name, ((column.name, user_id),)) for column in columns)]
+def references_to(users: Users, table: Table) -> list[Reference]:
+    """Return what in a table refers to the users.
+
+    Foreign keys come first, then columns that are named like the user's id, then e-mail addresses.
+    """
+    found = [key for key in table.foreign_keys if key.table == users.table.name]
+    key_names = names_of(users.table.primary_key)
+    if len(key_names) > 1 and {*key_names} <= {*names_of(table.columns)}:
+        found.append(Reference(users.table.name, tuple((name, name) for name in key_names)))
+    ids = [column for column in table.columns if _refers_to_id(column, users)]
+    ids.sort(key=lambda column: _begins_like(column.name, users.table.name), reverse=True)
+    emails = [column for column in email_columns(table) if is_email_column(column)]
+    found += [_reference(column, users, users.id) for column in ids]
+    found += [_reference(column, users, users.email) for column in emails]
+    by_label = {reference.label: reference for reference in reversed(found)}
+    return [*reversed(by_label.values())]
 
 
-def _refers_to(column: Column, users: Table, user_id: str) -> bool:
-    words = words_of(column.name)
+def reference_by(column: Column, users: Users) -> Reference:
+    """Return the reference of a column that was chosen: to the id, or by its type to the e-mail."""
+    table = users.table
+    is_id = _same_family(column, table.column(users.id))
+    is_email = not is_id and _same_family(column, table.column(users.email))
+    return _reference(column, users, users.email if is_email else users.id)
+
+
+def _reference(column: Column, users: Users, other: str) -> Reference:
+    return Reference(users.table.name, ((column.name, other),))
+
+
+def _refers_to_id(column: Column, users: Users) -> bool:
+    words, table = words_of(column.name), users.table.name
     name = "".join(words)
+    if not _same_family(column, users.table.column(users.id)):
+        return False
     if "_".join(words) in _USER_ID_NAMES:
         return True
-    if column.name.lower() == user_id.lower() and words != ["id"] and not column.is_primary:
+    if column.name.lower() == users.id.lower() and words != ("id",) and not column.is_primary:
         return True
-    if name.endswith(_ID_ENDINGS) and _begins_like(column.name, users.name):
-        return name not in map("".join, [words_of(users.name)])
-    if len(words) > 1 and words[0] in ("id", "fk"):
-        return _begins_like("_".join(words[1:]), users.name)
-    return False
+    if name.endswith(_ID_ENDINGS) and _begins_like(column.name, table):
+        return name != "".join(words_of(table))
+    return len(words) > 1 and words[0] in ("id", "fk") and _begins_like("_".join(words[1:]), table)
 
 
 def _begins_like(name: str, table: str) -> bool:
@@ -255,7 +280,13 @@ def _begins_like(name: str, table: str) -> bool:
 
 
 def _same_family(one: Column, other: Column) -> bool:
-    return (one.type in INTEGER_TYPES) == (other.type in INTEGER_TYPES)
+    return _family_of(one) == _family_of(other)
+
+
+def _family_of(column: Column) -> str:
+    if column.type in INTEGER_TYPES:
+        return "integer"
+    return "text" if column.type in TEXT_TYPES | BINARY_TYPES else "other"
 
 
 def time_columns(table: Table) -> list[Column]:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from commands.init.schema import BINARY_TYPES, LOCAL_TIME_TYPES, Column, Table, names_of
-from commands.init.selection import Events, Selection, SentColumn, Users
+from commands.init.schema import (
+    BINARY_TYPES,
+    LOCAL_TIME_TYPES,
+    Column,
+    Events,
+    Table,
+    Users,
+    names_of,
+)
+from commands.init.selection import Selection, SentColumn
 from logger_config import redact
 
 _HEADING = "-- The users who are sent to Iterable: a query to begin with, from main.py --init."

@@ -29,7 +29,8 @@ from commands.init.proposals import (
     is_email_column,
     is_event_table,
     is_user_table,
-    looks_like_id,
+    proposed_id,
+    reference_by,
     references_to,
     time_columns,
     user_tables,
@@ -37,17 +38,24 @@ from commands.init.proposals import (
 from commands.init.query_file import query_text
 from commands.init.schema import (
     Column,
-    Reference,
+    Events,
     Table,
+    Users,
     names_of,
     read_databases,
     read_tables,
 )
-from commands.init.selection import Events, Selection, Users
+from commands.init.selection import Selection
 from commands.init.terminal import Option, ask, ask_secret, ask_until_valid, choose
 from config.identity import IdentifyBy
 from config.parsers import PROJECT_FOLDER
-from config.settings import NAMES, env_file_path, read_environment, read_setting
+from config.settings import (
+    NAMES,
+    SECRET_FILE_NAMES,
+    env_file_path,
+    read_environment,
+    read_setting,
+)
 from db_connection import DatabaseConnection, SourceError
 from errors import ConfigError, ExitStatus
 from logger_config import register_secret
@@ -98,7 +106,7 @@ def _print_welcome(files: str) -> None:
     print_line(f"This writes {files}.")
     print_line("An empty answer takes the value in brackets. Ctrl-C ends it: nothing is written")
     print_line("before the last question.")
-    in_environment = [name for name in NAMES if os.environ.get(name)]
+    in_environment = [name for name in (*NAMES, *SECRET_FILE_NAMES) if os.environ.get(name)]
     if in_environment:
         print_line(
             f"These environment variables are set, and win over the file: "
@@ -226,11 +234,10 @@ def _ask_for_users(tables: Sequence[Table]) -> Users:
         others=names_of(table.columns),
     )
     print_line("")
-    ids = id_columns(table, email)
     user_id = choose(
         "Column of the user's id",
-        _options(ids),
-        ids[0].name if ids and looks_like_id(table, ids[0]) else "",
+        _options(id_columns(table, email)),
+        proposed_id(table, email),
         others=names_of(table.columns),
     )
     return Users(table, user_id, email)
@@ -242,11 +249,11 @@ def _email_note(table: Table) -> str:
 
 
 def _ask_for_events(tables: Sequence[Table], users: Users) -> Events | None:
-    ranked = event_tables(tables, users.table, users.id)
+    ranked = event_tables(tables, users)
     print_line("")
     print_line("Tables with a time, the one that probably has the events of users first")
     default = _NO_EVENTS
-    if ranked and is_event_table(ranked[0], users.table, users.id):
+    if ranked and is_event_table(ranked[0], users):
         default = ranked[0].name
     name = choose(
         f"Table of events, or {_NO_EVENTS} to send profiles only",
@@ -259,17 +266,15 @@ def _ask_for_events(tables: Sequence[Table], users: Users) -> Events | None:
     table = next(each for each in tables if each.name == name)
     print_line("")
     print_line(f"Columns of {table.name}", redacts_secrets=False)
-    references = {
-        each.label: each for each in reversed(references_to(users.table, users.id, table))
-    }
-    labels = [*reversed(references)]
+    references = {each.label: each for each in references_to(users, table)}
+    labels = [*references]
     label = choose(
         f"Column that refers to {users.table.name}",
         [Option(each) for each in labels],
         labels[0] if labels else "",
         others=names_of(table.columns),
     )
-    reference = references.get(label) or Reference(users.table.name, ((label, users.id),))
+    reference = references.get(label) or reference_by(table.column(label), users)
     print_line("")
     times = time_columns(table)
     time = choose("Column of the event's time", _options(times), times[0].name)

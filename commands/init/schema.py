@@ -77,6 +77,22 @@ class Table(NamedTuple):
         return next(column for column in self.columns if column.name == name)
 
 
+class Users(NamedTuple):
+    """The table of users, and its columns that were chosen."""
+
+    table: Table
+    id: str
+    email: str
+
+
+class Events(NamedTuple):
+    """The table of events, and what of it was chosen."""
+
+    table: Table
+    reference: Reference  # to the users
+    time: str
+
+
 def read_databases(connection: DatabaseConnection) -> list[str]:
     """Return the databases that the user can see, without those of the server."""
     names = (_text(row["name"]) for row in connection.execute_query(_DATABASES))

@@ -13,8 +13,8 @@ from commands.init.schema import (
     SHORT_TEXT_TYPES,
     TIME_TYPES,
     Column,
-    Reference,
-    Table,
+    Events,
+    Users,
 )
 from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, USER_ID_FIELD
 
@@ -41,22 +41,6 @@ class SentColumn(NamedTuple):
         cast = f":{self.cast}" if self.cast else ""
         source = self.alias if self.field == self.alias else f"{self.field}={self.alias}"
         return f"{source}{cast}"
-
-
-class Users(NamedTuple):
-    """The table of users."""
-
-    table: Table
-    id: str
-    email: str
-
-
-class Events(NamedTuple):
-    """The table of events."""
-
-    table: Table
-    reference: Reference  # to the users
-    time: str
 
 
 class Selection(NamedTuple):

@@ -8,17 +8,17 @@ from commands.init.proposals import (
     email_columns,
     event_name_for,
     event_tables,
-    id_columns,
     is_email_column,
     is_event_table,
     is_user_table,
-    looks_like_id,
     looks_secret,
+    proposed_id,
+    reference_by,
     references_to,
     time_columns,
     user_tables,
 )
-from commands.init.schema import Column, Reference, Table
+from commands.init.schema import Column, Reference, Table, Users
 
 # A table: its columns with their types; `*` marks the primary key, `>table.column` a foreign key.
 SCHEMAS = {
@@ -59,6 +59,10 @@ SCHEMAS = {
         "bestellungen: *bestellnr int, kundennr int, bestellt_am datetime, summe decimal",
         "kunden: *kundennr int, mailadresse varchar, vorname varchar",
     ),
+    "events by e-mail": (
+        "contacts: *email varchar, name varchar",
+        "opens: *id int, email varchar, opened_at timestamp",
+    ),
     "profiles only": ("members: *member_no int, e_mail varchar, birth_date date",),
 }
 EXPECTED = {
@@ -68,6 +72,7 @@ EXPECTED = {
     "PrestaShop": ("ps_customer", "email", "id_customer", "ps_orders", "id_customer", "date_add"),
     "Django": ("auth_user", "email", "id", "shop_order", "user_id", "placed_on"),
     "German": ("kunden", "mailadresse", "kundennr", "bestellungen", "kundennr", "bestellt_am"),
+    "events by e-mail": ("contacts", "email", "email", "opens", "email", "opened_at"),
     "profiles only": ("members", "e_mail", "member_no", None, None, None),
 }
 
@@ -92,12 +97,11 @@ def test_the_proposals_for_the_tables_of_a_program(name: str) -> None:
     assert is_user_table(users)
     email = email_columns(users)[0]
     assert is_email_column(email)
-    user_id = id_columns(users, email.name)[0]
-    assert looks_like_id(users, user_id)
-    found: tuple[str | None, ...] = (users.name, email.name, user_id.name)
-    ranked = event_tables(tables, users, user_id.name)
-    if ranked and is_event_table(ranked[0], users, user_id.name):
-        reference = references_to(users, user_id.name, ranked[0])[0]
+    chosen = Users(users, proposed_id(users, email.name), email.name)
+    found: tuple[str | None, ...] = (users.name, email.name, chosen.id)
+    ranked = event_tables(tables, chosen)
+    if ranked and is_event_table(ranked[0], chosen):
+        reference = references_to(chosen, ranked[0])[0]
         found += (ranked[0].name, reference.label, time_columns(ranked[0])[0].name)
     else:
         found += (None, None, None)
@@ -110,22 +114,31 @@ def test_nothing_is_proposed_where_nothing_looks_like_users() -> None:
     assert len(ranked) == 2
     assert not is_user_table(ranked[0])
     assert not is_email_column(email_columns(tables[0])[0])
-    assert not looks_like_id(tables[0], id_columns(tables[0], "c2")[0])
-    assert not is_event_table(tables[1], tables[0], "c1")
+    assert proposed_id(tables[0], "c2") == ""
+    assert not is_event_table(tables[1], Users(tables[0], "c1", "c2"))
 
 
 def test_both_columns_of_a_composite_key_refer_to_the_users() -> None:
-    users = table("users: *tenant int, *no int, email varchar")
+    users = Users(table("users: *tenant int, *no int, email varchar"), "no", "email")
     by_name = table("logins: *id int, tenant int, no int, at datetime")
-    assert references_to(users, "no", by_name)[0].pairs == (("tenant", "tenant"), ("no", "no"))
+    assert references_to(users, by_name)[0].pairs == (("tenant", "tenant"), ("no", "no"))
     key = Reference("users", (("t", "tenant"), ("n", "no")))
     by_key = table("logins: *id int, t int, n int, at datetime")._replace(foreign_keys=(key,))
-    assert references_to(users, "no", by_key) == [key]
+    assert references_to(users, by_key) == [key]
 
 
 def test_a_reference_has_the_type_of_the_id() -> None:
-    users = table("users: *id int, email varchar")
-    assert references_to(users, "id", table("visits: user_id varchar, at datetime")) == []
+    users = Users(table("users: *id int, email varchar"), "id", "email")
+    assert references_to(users, table("visits: user_id varchar, at datetime")) == []
+
+
+def test_events_that_name_the_user_by_e_mail_are_joined_by_it() -> None:
+    users = Users(table("users: *id int, email varchar"), "id", "email")
+    events = table("clicks: user_email varchar, at datetime, who varchar, num int")
+    assert is_event_table(events, users)
+    assert references_to(users, events)[0].pairs == (("user_email", "email"),)
+    pairs = [reference_by(events.column(name), users).pairs for name in ("who", "num", "at")]
+    assert pairs == [(("who", "email"),), (("num", "id"),), (("at", "id"),)]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from commands.init.query_file import query_text, quoted
-from commands.init.schema import Column, Reference, Table, read_databases, read_tables, to_tables
-from commands.init.selection import (
-    MAX_EVENT_FIELDS,
-    MAX_USER_FIELDS,
+from commands.init.schema import (
+    Column,
     Events,
-    Selection,
+    Reference,
+    Table,
     Users,
+    read_databases,
+    read_tables,
+    to_tables,
 )
+from commands.init.selection import MAX_EVENT_FIELDS, MAX_USER_FIELDS, Selection
 from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
 from db_connection import DatabaseConnection
 from tests.support.private_server import PrivateServer
