@@ -131,7 +131,9 @@ def user_tables(tables: Sequence[Table]) -> list[Table]:
     """Return all tables, those that look like a table of users first."""
     references: dict[str, int] = {}
     for table in tables:
-        for key in table.foreign_keys:
+        for key in {
+            key.table: key for key in table.foreign_keys if key.table != table.name
+        }.values():
             references[key.table] = references.get(key.table, 0) + 1
 
     def score(table: Table) -> float:
@@ -230,17 +232,32 @@ def references_to(users: Users, table: Table) -> list[Reference]:
 
     Foreign keys come first, then columns that are named like the user's id, then e-mail addresses.
     """
-    found = [key for key in table.foreign_keys if key.table == users.table.name]
+    columns = {column.name: column for column in table.columns}
+    found = [key for key in table.foreign_keys if _leads_to(key, users.table)]
+    # Before one such as created_by, which leads to the user who made the row.
+    found.sort(
+        key=lambda key: any(_refers_to_id(columns[name], users) for name, _other in key.pairs),
+        reverse=True,
+    )
     key_names = names_of(users.table.primary_key)
-    if len(key_names) > 1 and {*key_names} <= {*names_of(table.columns)}:
+    if len(key_names) > 1 and {*key_names} <= {*columns}:
         found.append(Reference(users.table.name, tuple((name, name) for name in key_names)))
     ids = [column for column in table.columns if _refers_to_id(column, users)]
     ids.sort(key=lambda column: _begins_like(column.name, users.table.name), reverse=True)
     emails = [column for column in email_columns(table) if is_email_column(column)]
     found += [_reference(column, users, users.id) for column in ids]
     found += [_reference(column, users, users.email) for column in emails]
-    by_label = {reference.label: reference for reference in reversed(found)}
-    return [*reversed(by_label.values())]
+    by_label: dict[str, Reference] = {}
+    for reference in found:
+        by_label.setdefault(reference.label, reference)
+    return [*by_label.values()]
+
+
+def _leads_to(key: Reference, table: Table) -> bool:
+    """Return whether a foreign key leads to columns of a table that the user can read."""
+    return key.table == table.name and {other for _name, other in key.pairs} <= {
+        *names_of(table.columns)
+    }
 
 
 def reference_by(column: Column, users: Users) -> Reference:

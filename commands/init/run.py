@@ -91,6 +91,8 @@ def run_init(env_file: str | None) -> ExitStatus:
         except Interrupted as interrupt:
             print_line("")
             raise Interrupted(interrupt.number, "Nothing was written.") from None
+        except SourceError as error:
+            raise SourceError(f"{error} Nothing was written.") from error
         write_new_files({query_path: query, path: env_text(settings)})
     print_line("")
     print_line(f"Written: {path} and {query_path}. Only you can read them.")
@@ -104,8 +106,8 @@ def run_init(env_file: str | None) -> ExitStatus:
 
 def _print_welcome(files: str) -> None:
     print_line(f"This writes {files}.")
-    print_line("An empty answer takes the value in brackets. Ctrl-C ends it: nothing is written")
-    print_line("before the last question.")
+    print_line("Press Enter to take the value in brackets. Nothing is written before the last")
+    print_line("question; Ctrl-C stops.")
     in_environment = [name for name in (*NAMES, *SECRET_FILE_NAMES) if os.environ.get(name)]
     if in_environment:
         print_line(
@@ -121,7 +123,7 @@ def _print_next_step(env_file: str | None, status: ExitStatus) -> None:
         print_line("Next, look at what would be sent; this sends nothing:")
         print_line(f"    python main.py{option} --dry-run --limit 5")
     else:
-        print_line("Correct the lines that say FAILED in the two files, then check again:")
+        print_line("Correct what the lines with FAILED say, then check again:")
         print_line(f"    python main.py{option} --check")
 
 
@@ -220,7 +222,7 @@ def _ask_for_tables(login: _Login) -> tuple[Selection, str]:
 def _ask_for_users(tables: Sequence[Table]) -> Users:
     ranked = user_tables(tables)
     print_line("")
-    print_line("Tables, the one that probably has the users first")
+    print_line("Tables, the most likely ones first")
     options = [Option(each.name, _email_note(each)) for each in ranked]
     name = choose("Table of users", options, ranked[0].name if is_user_table(ranked[0]) else "")
     table = next(each for each in tables if each.name == name)
@@ -251,7 +253,7 @@ def _email_note(table: Table) -> str:
 def _ask_for_events(tables: Sequence[Table], users: Users) -> Events | None:
     ranked = event_tables(tables, users)
     print_line("")
-    print_line("Tables with a time, the one that probably has the events of users first")
+    print_line("Tables with a time, the most likely ones first")
     default = _NO_EVENTS
     if ranked and is_event_table(ranked[0], users):
         default = ranked[0].name

@@ -136,7 +136,8 @@ def to_tables(
         pairs_of[key].append((_text(row["from_column"]), _text(row["to_column"])))
     keys_of: dict[str, list[Reference]] = defaultdict(list)
     for (table, _name, other), pairs in pairs_of.items():
-        keys_of[table].append(Reference(other, tuple(pairs)))
+        if {name for name, _other in pairs} <= {*names_of(columns_of[table])}:
+            keys_of[table].append(Reference(other, tuple(pairs)))
     return sorted(
         Table(
             name,

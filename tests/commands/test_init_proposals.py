@@ -127,6 +127,17 @@ def test_both_columns_of_a_composite_key_refer_to_the_users() -> None:
     assert references_to(users, by_key) == [key]
 
 
+def test_the_user_who_made_a_row_is_not_the_one_it_is_about() -> None:
+    users = Users(table("users: *id int, email varchar"), "id", "email")
+    orders = table("orders: *id int, created_by int >users.id, user_id int >users.id, at datetime")
+    assert [each.label for each in references_to(users, orders)] == ["user_id", "created_by"]
+
+
+def test_a_key_to_a_column_that_cannot_be_read_is_no_reference() -> None:
+    users = Users(table("users: *id int, email varchar"), "id", "email")
+    assert references_to(users, table("visits: who int >users.uuid, at datetime")) == []
+
+
 def test_a_reference_has_the_type_of_the_id() -> None:
     users = Users(table("users: *id int, email varchar"), "id", "email")
     assert references_to(users, table("visits: user_id varchar, at datetime")) == []

@@ -15,7 +15,7 @@ from config.settings import SETTINGS, read_environment
 from errors import ExitStatus
 from sandbox.iterable_api import IterableSandbox
 from tests.support.dialogue import CTRL_C, CTRL_D, Dialogue
-from tests.support.mariadb import PrivateMariaDB
+from tests.support.private_server import PrivateServer
 from tests.support.program import API_KEY, Ending, copy_of_project
 
 PASSWORD = "p#ss 'w\"rd' $x\\ü"
@@ -54,7 +54,7 @@ Answers = Sequence[tuple[str, str]]  # a part of each question, and what is type
 class Shop:
     """A copy of the project, and a user who may only read the database `laden`."""
 
-    def __init__(self, server: PrivateMariaDB, iterable: IterableSandbox, project: Path) -> None:
+    def __init__(self, server: PrivateServer, iterable: IterableSandbox, project: Path) -> None:
         self.server = server
         self.project = project
         self.env_file = project / ".env"
@@ -109,17 +109,15 @@ ITERABLE: Answers = (
 
 
 @pytest.fixture
-def shop(
-    mariadb_server: PrivateMariaDB, iterable: IterableSandbox, tmp_path: Path
-) -> Iterator[Shop]:
+def shop(real_server: PrivateServer, iterable: IterableSandbox, tmp_path: Path) -> Iterator[Shop]:
     quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
-    mariadb_server.create_database("laden")
-    mariadb_server.run_sql(SHOP, "laden")
-    mariadb_server.run_sql(
+    real_server.create_database("laden")
+    real_server.run_sql(SHOP, "laden")
+    real_server.run_sql(
         f"CREATE USER leser@'%' IDENTIFIED BY '{quoted}'; GRANT SELECT ON laden.* TO leser@'%'"
     )
-    yield Shop(mariadb_server, iterable, copy_of_project(tmp_path / "project"))
-    mariadb_server.run_sql("DROP DATABASE laden; DROP USER leser@'%'")
+    yield Shop(real_server, iterable, copy_of_project(tmp_path / "project"))
+    real_server.run_sql("DROP DATABASE laden; DROP USER leser@'%'")
 
 
 @pytest.fixture(autouse=True)
