@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -129,12 +130,11 @@ def _email_score(column: Column) -> int:
 
 def user_tables(tables: Sequence[Table]) -> list[Table]:
     """Return all tables, those that look like a table of users first."""
-    references: dict[str, int] = {}
-    for table in tables:
-        for key in {
-            key.table: key for key in table.foreign_keys if key.table != table.name
-        }.values():
-            references[key.table] = references.get(key.table, 0) + 1
+    references = Counter(
+        name
+        for table in tables
+        for name in {key.table for key in table.foreign_keys} - {table.name}
+    )
 
     def score(table: Table) -> float:
         email = max(map(_email_score, table.columns), default=0)
@@ -142,7 +142,7 @@ def user_tables(tables: Sequence[Table]) -> list[Table]:
             email,
             25 * bool(_USER_WORDS & _nouns_of(table)),
             5 * (len(table.primary_key) == 1),
-            2 * min(references.get(table.name, 0), 5),
+            2 * min(references[table.name], 5),
             5 * any(map(looks_secret, table.columns)),
             -30 * bool(_ASIDE_WORDS & _nouns_of(table)),
             _size_score(table),

@@ -51,13 +51,12 @@ def _profile_comment(selection: Selection) -> Iterator[str]:
 
 
 def _event_comment(selection: Selection, events: Events, time_zone: str) -> Iterator[str]:
-    users, table = selection.users.table, events.table
+    users, table = _in_comment(selection.users.table.name), events.table
     time = table.column(events.time)
     yield _HEADING
     yield "--"
-    yield f"-- Returns one row for each user of {_in_comment(users.name)}"
-    yield f"-- who has a row in {_in_comment(table.name)}"
-    yield "-- since the start of the window: the latest one."
+    yield "-- Returns one row for each user, with the latest event since the start of the window."
+    yield f"-- Users are the rows of {users}, events those of {_in_comment(table.name)}."
     yield "--"
     yield "-- TO CHANGE"
     yield "--   * The users:   to send only some of them, write AND users.COLUMN = '...' before the"
@@ -75,9 +74,8 @@ def _event_comment(selection: Selection, events: Events, time_zone: str) -> Iter
     yield "--                  always needed."
     yield from _last_comments(selection)
     yield "--"
-    yield "-- FAST on a large table only with an index of the events that begins with the time, or"
-    yield "-- with the column of a condition and then the time. main.py --check says if none is"
-    yield "-- used."
+    yield "-- LARGE TABLES need an index of the events that begins with the time, or with the"
+    yield "-- column of a condition and then the time. main.py --check says if none is used."
 
 
 def _last_comments(selection: Selection) -> Iterator[str]:
