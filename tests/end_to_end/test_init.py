@@ -249,7 +249,7 @@ def test_ctrl_c_and_the_end_of_input_leave_nothing_behind(
         dialogue.wait_for(questions[answered][0])
         dialogue.wait_for(": ")
         dialogue.type(key)
-        assert dialogue.status() == status
+        assert dialogue.status(key) == status
         assert dialogue.text.endswith("Nothing was written.\n")
         assert dialogue.has_echo
     assert shop.new_files == set()

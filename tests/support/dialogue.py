@@ -14,11 +14,14 @@ from pathlib import Path
 from tests.support.program import PATIENCE_SECONDS
 
 # Makes the pseudo-terminal the one that Ctrl-C comes from and getpass reads, then starts main.py.
+# SIGINT is ignored where the tests run in the background of a script.
 _ON_TERMINAL = (
-    "import fcntl, os, sys, termios;"
+    "import fcntl, os, signal, sys, termios;"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL);"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
+_TYPE_AGAIN_SECONDS = 3.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
@@ -29,6 +32,10 @@ class Dialogue:
         self, project: Path, *flags: str, environment: Mapping[str, str] | None = None
     ) -> None:
         self._outside, inside = os.openpty()
+        # Otherwise a ^C drops what the program has written and nobody has read yet.
+        attributes = termios.tcgetattr(inside)
+        attributes[3] |= termios.NOFLSH
+        termios.tcsetattr(inside, termios.TCSANOW, attributes)
         self._seen = bytearray()
         self._read = 0  # how much of it an answer has followed
         self._process = subprocess.Popen(
@@ -86,11 +93,19 @@ class Dialogue:
     def type(self, keys: str) -> None:
         os.write(self._outside, keys.encode())
 
-    def status(self) -> int:
-        """Wait for the end of the program, and return its exit status."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def status(self, keys: str = "") -> int:
+        """Wait for the end of the program, and return its exit status.
+
+        `keys` are typed again every few seconds: a signal that comes just before Python waits for
+        the terminal is handled only after the wait.
+        """
+        started_at = typed_at = time.monotonic()
         while self._receive():
-            assert time.monotonic() < deadline, f"does not end:\n{self.text}"
+            now = time.monotonic()
+            assert now < started_at + PATIENCE_SECONDS, f"does not end:\n{self.text}"
+            if keys and now > typed_at + _TYPE_AGAIN_SECONDS:
+                self.type(keys)
+                typed_at = now
         return self._process.wait(PATIENCE_SECONDS)
 
     def _receive(self) -> bool:
