@@ -51,6 +51,7 @@ from config.identity import IdentifyBy
 from config.parsers import PROJECT_FOLDER
 from config.settings import (
     NAMES,
+    PROFILES,
     SECRET_FILE_NAMES,
     env_file_path,
     read_environment,
@@ -295,7 +296,7 @@ def _ask_about_events(selection: Selection) -> dict[str, str]:
         print_line("DATETIME columns say no time zone.")
         settings["DB_TIMEZONE"] = _ask_for("DB_TIMEZONE", "Time zone of the stored times", "UTC")
     if selection.events is None:
-        return {**settings, "SEND": "profiles"}
+        return {**settings, "SEND": PROFILES}
     print_line("")
     settings["ENGAGEMENT_WINDOW_DAYS"] = _ask_for(
         "ENGAGEMENT_WINDOW_DAYS", "Ignore events older than how many days", "7"
@@ -335,19 +336,17 @@ def _ask_about_iterable() -> dict[str, str]:
 
 def _ask_for(name: str, question: str, default: str) -> str:
     """Ask for the value of a setting until its parser accepts it."""
-    return ask_until_valid(lambda: ask(question, default), lambda text: _check(name, text))
+    return ask_until_valid(
+        lambda: ask(question, default), lambda text: read_setting({name: text}, name)
+    )
 
 
 def _ask_for_secret(name: str, question: str, label: str, *, may_be_empty: bool) -> str:
     """Ask without echo for the value of a setting, and redact it from now on."""
     secret = ask_until_valid(
-        lambda: ask_secret(question, may_be_empty=may_be_empty), lambda text: _check(name, text)
+        lambda: ask_secret(question, may_be_empty=may_be_empty),
+        lambda text: read_setting({name: text}, name),
     )
     register_secret(secret.strip(), label)
     register_secret(secret, label)
     return secret
-
-
-def _check(name: str, text: str) -> None:
-    if name in NAMES:
-        read_setting({name: text}, name)

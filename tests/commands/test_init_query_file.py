@@ -21,7 +21,7 @@ from commands.init.schema import (
     to_tables,
 )
 from commands.init.selection import MAX_EVENT_FIELDS, MAX_USER_FIELDS, Selection
-from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, parse_fields
+from config.fields import RESERVED_EVENT_FIELDS, RESERVED_USER_FIELDS, columns_of, parse_fields
 from db_connection import DatabaseConnection
 from tests.support.private_server import PrivateServer
 
@@ -180,8 +180,8 @@ def test_any_columns_make_valid_fields(names: list[str]) -> None:
     event_fields = parse_fields(event, RESERVED_EVENT_FIELDS)
     assert len(user_fields) == len(selection.user_columns) <= MAX_USER_FIELDS
     assert len(event_fields) == len(selection.event_columns) <= MAX_EVENT_FIELDS
-    aliases = [field.column.lower() for field in (*user_fields, *event_fields)]
-    assert len(set(aliases)) == len(aliases)
+    aliases = [field.column.lower() for field in columns_of((*user_fields, *event_fields))]
+    assert len({*aliases}) == len(aliases) == len(user_fields) + len(event_fields)
 
 
 def test_a_server_that_sends_bytes_and_upper_case_is_understood() -> None:

@@ -146,10 +146,11 @@ def test_from_nothing_to_the_first_dry_run_on_other_tables(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     ending = shop.run("--dry-run", "--limit", "5")
     assert ending.status == 0, ending.output
-    ann, summe_of_ann, bob, _event = ending.stdout.splitlines()[:4]
-    assert '{"vorname":"Ann","Straße_und_Nr":"Am Tor 1","newsletter":true' in ann
-    assert '"summe":20.0,' in summe_of_ann  # the latest order
-    assert '{"vorname":"Bob","newsletter":false' in bob
+    ann, order_of_ann, bob, _event = ending.stdout.splitlines()[:4]
+    assert ann.endswith('{"vorname":"Ann","Straße_und_Nr":"Am Tor 1","newsletter":true}}')
+    assert '"eventName":"order","id":"order-id-2",' in order_of_ann
+    assert '"dataFields":{"summe":20.0,' in order_of_ann  # the latest one
+    assert bob.endswith('{"vorname":"Bob","newsletter":false}}')
     assert "geheim" not in ending.output
     assert iterable.project.users == {}
 
@@ -171,7 +172,8 @@ def test_names_that_are_not_recognized_are_typed(shop: Shop) -> None:
     ]
     with shop.init() as dialogue:
         dialogue.answer_all([*shop.login, *answers, *ITERABLE])
-        dialogue.status()
+        assert dialogue.status() == ExitStatus.OK, dialogue.text
+    assert shop.run("--dry-run", "--limit", "5").status == 0
     query = shop.query_file.read_text(encoding="utf-8")
     assert "users.`elektropost` AS email" in query
     assert "JOIN `leute` AS users ON users.`ziffer` = ranked_events.key_1" in query
@@ -186,7 +188,10 @@ def test_without_events_only_profiles_are_sent(shop: Shop) -> None:
     answers = [*TABLES[:4], ("to send profiles only [bestellungen]", "none")]
     with shop.init() as dialogue:
         dialogue.answer_all([*shop.login, *answers, *ITERABLE])
-        dialogue.status()
+        assert dialogue.status() == ExitStatus.OK, dialogue.text
+    ending = shop.run("--dry-run", "--limit", "5")
+    assert ending.status == 0, ending.output
+    assert "2 profiles would be sent" in ending.stdout
     query = shop.query_file.read_text(encoding="utf-8")
     assert query.endswith("FROM `kunden` AS users\nORDER BY users.`kundennr`\n")
     assert "window_start" not in query
