@@ -14,6 +14,10 @@ from errors import ConfigError
 SHOWN_OPTIONS = 12
 # A line of `.env` may have 8,000 characters, and quoting can double a value.
 MAX_ANSWER_CHARACTERS = 2_000
+_SHOWS_SECRETS = (
+    "This terminal would show the password while it is typed, so it is not asked for. Nothing was "
+    "written: copy .env.example to .env and edit it."
+)
 
 
 class EndOfInputError(ConfigError):
@@ -30,77 +34,85 @@ class Option(NamedTuple):
     note: str = ""
 
 
-def ask(question: str, default: str = "", *, may_be_empty: bool = False) -> str:
-    """Return the answer without spaces at its ends; an empty one stands for the default."""
-    prompt = f"{question} [{default}]: " if default else f"{question}: "
-    while True:
-        print_prompt(prompt)
-        answer = _read_line().strip() or default
-        problem = _problem_with(answer)
-        if problem is None and (answer or may_be_empty):
-            return answer
-        print_line(f"  {problem or 'This needs an answer.'}")
+class Terminal:
+    """Prints questions on standard output, and reads the answers with the two functions.
 
-
-def ask_secret(question: str, *, may_be_empty: bool = False) -> str:
-    """Return a text that is typed without echo, exactly as typed."""
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", GetPassWarning)  # it would be echoed
-                answer = getpass(f"{question} (is not shown): ")
-        except EOFError:
-            print_line("")
-            raise EndOfInputError from None
-        except UnicodeDecodeError:
-            answer = "\udcff"
-        except GetPassWarning:
-            raise ConfigError(
-                [
-                    "This terminal shows what is typed, so no password is asked for. Nothing was "
-                    "written: copy .env.example to .env and edit it."
-                ]
-            ) from None
-        problem = _problem_with(answer)
-        if problem is None and (answer or may_be_empty):
-            return answer
-        print_line(f"  {problem or 'This needs an answer.'}")
-
-
-def ask_until_valid(ask_once: Callable[[], str], check: Callable[[str], object]) -> str:
-    """Return the first answer for which `check` raises no ConfigError; print why not."""
-    while True:
-        answer = ask_once()
-        try:
-            check(answer)
-        except ConfigError as error:
-            for problem in error.problems:
-                print_line(f"  {problem}")
-        else:
-            return answer
-
-
-def choose(
-    question: str, options: Sequence[Option], default: str = "", *, others: Sequence[str] = ()
-) -> str:
-    """Return the name of an option, which is answered by its number or its name.
-
-    Only the first options are listed; the others, and the names in `others`, can be typed.
+    `read_line` returns a line with its end, b"" at the end of the input; `read_secret` prints the
+    question that it gets, and raises EOFError at the end.
     """
-    shown = options[:SHOWN_OPTIONS]
-    width = max((len(option.name) for option in shown), default=0)
-    for number, option in enumerate(shown, 1):
-        line = f"  {number:>2}  {option.name:<{width}}  {option.note}".rstrip()
-        print_line(line, redacts_secrets=False)
-    if len(options) > len(shown):
-        print_line(f"      {len(options) - len(shown):,} more: type a name")
-    names = [*(option.name for option in options), *others]
-    while True:
-        answer = ask(question, default)
-        name = name_of(answer, [option.name for option in shown], names)
-        if name is not None:
-            return name
-        print_line(f"  {answer} is neither a number of the list nor a name.", redacts_secrets=False)
+
+    def __init__(
+        self,
+        read_line: Callable[[], bytes] | None = None,
+        read_secret: Callable[[str], str] | None = None,
+    ) -> None:
+        self._read_line = read_line or sys.stdin.buffer.readline
+        self._read_secret = read_secret or _read_without_echo
+
+    def ask(self, question: str, default: str = "") -> str:
+        """Return the answer without spaces at its ends; an empty one stands for the default."""
+        prompt = f"{question} [{default}]: " if default else f"{question}: "
+        while True:
+            print_prompt(prompt)
+            line = self._read_line()
+            if not line:
+                print_line("")
+                raise EndOfInputError
+            text = line.decode(sys.stdin.encoding or "utf-8", "surrogateescape")
+            answer = text.strip() or default
+            if _is_usable(answer, may_be_empty=False):
+                return answer
+
+    def ask_secret(self, question: str, *, may_be_empty: bool = False) -> str:
+        """Return a text that is typed without echo, exactly as typed."""
+        while True:
+            try:
+                answer = self._read_secret(f"{question} (is not shown): ")
+            except EOFError:
+                print_line("")
+                raise EndOfInputError from None
+            except UnicodeDecodeError:
+                answer = "\udcff"  # no text either
+            if _is_usable(answer, may_be_empty=may_be_empty):
+                return answer
+
+    def choose(
+        self,
+        question: str,
+        options: Sequence[Option],
+        default: str = "",
+        *,
+        others: Sequence[str] = (),
+    ) -> str:
+        """Return the name of an option, which is answered by its number or its name.
+
+        Only the first options are listed; the others, and the names in `others`, can be typed.
+        """
+        shown = options[:SHOWN_OPTIONS]
+        width = max((len(option.name) for option in shown), default=0)
+        for number, option in enumerate(shown, 1):
+            line = f"  {number:>2}  {option.name:<{width}}  {option.note}".rstrip()
+            print_line(line, redacts_secrets=False)
+        if len(options) > len(shown):
+            print_line(f"      {len(options) - len(shown):,} more: type a name")
+        names = [*(option.name for option in options), *others]
+        while True:
+            answer = self.ask(question, default)
+            name = name_of(answer, [option.name for option in shown], names)
+            if name is not None:
+                return name
+            print_line(
+                f"  {answer} is neither a number of the list nor a name.", redacts_secrets=False
+            )
+
+
+def _read_without_echo(prompt: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GetPassWarning)  # what is typed would be shown
+        try:
+            return getpass(prompt)
+        except GetPassWarning:
+            raise ConfigError([_SHOWS_SECRETS]) from None
 
 
 def name_of(answer: str, numbered: Sequence[str], names: Sequence[str]) -> str | None:
@@ -113,12 +125,14 @@ def name_of(answer: str, numbered: Sequence[str], names: Sequence[str]) -> str |
     return alike[0] if len(set(alike)) == 1 else None
 
 
-def _read_line() -> str:
-    line = sys.stdin.buffer.readline()
-    if not line:
-        print_line("")
-        raise EndOfInputError
-    return line.decode(sys.stdin.encoding or "utf-8", "surrogateescape")
+def _is_usable(answer: str, *, may_be_empty: bool) -> bool:
+    """Return whether a setting can hold the answer; if not, print why."""
+    problem = _problem_with(answer)
+    if problem is None and not answer and not may_be_empty:
+        problem = "This needs an answer."
+    if problem is not None:
+        print_line(f"  {problem}")
+    return problem is None
 
 
 def _problem_with(answer: str) -> str | None:

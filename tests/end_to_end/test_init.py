@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,38 +17,15 @@ from sandbox.iterable_api import IterableSandbox
 from tests.support.dialogue import CTRL_C, CTRL_D, Dialogue
 from tests.support.private_server import PrivateServer
 from tests.support.program import API_KEY, Ending, copy_of_project
-
-PASSWORD = "p#ss 'w\"rd' $x\\ü"
-# Table and column names of a German shop; nothing in `elektropost` says that it is an e-mail.
-SHOP = """
-CREATE TABLE kunden (
-    kundennr INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    mailadresse VARCHAR(254) NULL,
-    vorname VARCHAR(100) NULL,
-    `Straße und Nr.` VARCHAR(100) NULL,
-    newsletter TINYINT(1) NOT NULL DEFAULT 0,
-    passwort_hash CHAR(60) NULL,
-    foto BLOB NULL
-);
-CREATE TABLE bestellungen (
-    bestellnr INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    kundennr INT UNSIGNED NOT NULL,
-    summe DECIMAL(10, 2) NOT NULL,
-    `bestellt am` DATETIME NOT NULL,
-    KEY bestellungen_neu (`bestellt am`, kundennr)
-);
-CREATE TABLE `versand``log 100%(window_start)s` (nr INT PRIMARY KEY, geaendert TIMESTAMP);
-INSERT INTO kunden (mailadresse, vorname, `Straße und Nr.`, newsletter, passwort_hash) VALUES
-    ('ann@example.com', 'Ann', 'Am Tor 1', 1, 'geheim'),
-    ('bob@example.com', 'Bob', NULL, 0, 'geheim');
-INSERT INTO bestellungen (kundennr, summe, `bestellt am`) VALUES
-    (1, 10.50, UTC_TIMESTAMP() - INTERVAL 3 HOUR),
-    (1, 20.00, UTC_TIMESTAMP() - INTERVAL 1 HOUR),
-    (2, 30.00, UTC_TIMESTAMP() - INTERVAL 2 HOUR);
-"""
-
-
-Answers = Sequence[tuple[str, str]]  # a part of each question, and what is typed
+from tests.support.shop import (
+    EVENTS,
+    ITERABLE,
+    PASSWORD,
+    TABLES,
+    Answers,
+    login_to,
+    shop_database,
+)
 
 
 class Shop:
@@ -73,8 +50,7 @@ class Shop:
 
     @property
     def login(self) -> Answers:
-        port = str(self.server.port)
-        return [("Host", ""), ("Port", port), ("User", "leser"), ("Password", PASSWORD)]
+        return login_to(self.server)
 
     def init(self, *flags: str) -> Dialogue:
         return Dialogue(self.project, "--init", *flags, environment=self.environment)
@@ -92,32 +68,10 @@ class Shop:
         return Ending(done.returncode, done.stdout, done.stderr)
 
 
-TABLES: Answers = (
-    *(("Database [laden]", ""), ("Table of users [kunden]", "")),
-    *(("e-mail address [mailadresse]", ""), ("user's id [kundennr]", "")),
-    *(("to send profiles only [bestellungen]", ""), ("refers to kunden [kundennr]", "")),
-    ("event's time [bestellt am]", ""),
-)
-EVENTS: Answers = (
-    *(("stored times [UTC]", ""), ("how many days [7]", "30")),
-    ("in Iterable [bestellungen]", "order"),
-)
-ITERABLE: Answers = (
-    *(("API key", API_KEY), ("Data centre of the project [US]", "")),
-    ("a user in the project [email]", ""),
-)
-
-
 @pytest.fixture
 def shop(real_server: PrivateServer, iterable: IterableSandbox, tmp_path: Path) -> Iterator[Shop]:
-    quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
-    real_server.create_database("laden")
-    real_server.run_sql(SHOP, "laden")
-    real_server.run_sql(
-        f"CREATE USER leser@'%' IDENTIFIED BY '{quoted}'; GRANT SELECT ON laden.* TO leser@'%'"
-    )
-    yield Shop(real_server, iterable, copy_of_project(tmp_path / "project"))
-    real_server.run_sql("DROP DATABASE laden; DROP USER leser@'%'")
+    with shop_database(real_server):
+        yield Shop(real_server, iterable, copy_of_project(tmp_path / "project"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from commands.flags import FLAGS_OF_ACTION
-from commands.init.run import QUERY_FILE
+from commands.init.dialogue import QUERY_FILE
 from config.settings import DEFAULTS, NAMES, REQUIRED, SECRET_FILE_NAMES
 from errors import ExitStatus
 from iterable_client import IterableClient
