@@ -240,7 +240,8 @@ def references_to(users: Users, table: Table) -> list[Reference]:
         reverse=True,
     )
     key_names = names_of(users.table.primary_key)
-    if len(key_names) > 1 and {*key_names} <= {*columns}:
+    # Another table's `id` is its own.
+    if len(key_names) > 1 and {*key_names} <= {*columns} - {"id", "ID"}:
         found.append(Reference(users.table.name, tuple((name, name) for name in key_names)))
     ids = [column for column in table.columns if _refers_to_id(column, users)]
     ids.sort(key=lambda column: _begins_like(column.name, users.table.name), reverse=True)

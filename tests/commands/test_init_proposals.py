@@ -127,6 +127,12 @@ def test_both_columns_of_a_composite_key_refer_to_the_users() -> None:
     assert references_to(users, by_key) == [key]
 
 
+def test_the_id_of_another_table_is_not_that_of_the_user() -> None:
+    users = Users(table("users: *id int, *version int, email varchar"), "id", "email")
+    visits = table("visits: *id int, *version int, user_id int, at datetime")
+    assert [each.label for each in references_to(users, visits)] == ["user_id"]
+
+
 def test_the_user_who_made_a_row_is_not_the_one_it_is_about() -> None:
     users = Users(table("users: *id int, email varchar"), "id", "email")
     orders = table("orders: *id int, created_by int >users.id, user_id int >users.id, at datetime")
