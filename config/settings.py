@@ -193,7 +193,7 @@ class Settings:
     query_file: Path = selection(
         "sql/pro_users_recent_engagement.sql",
         existing_file,
-        "The file with the query; change the plan and the pages there.",
+        "The file with the query; whom and what it selects is changed there.",
     )
     send: tuple[str, ...] = selection(
         "profiles,events",
