@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,16 +52,21 @@ class ConfirmationsFile:
         self._path = path
         with _errors(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            path.chmod(0o600)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
             try:
                 _check_owner(path, self._database)
+                path.chmod(0o600)
                 self._database.executescript(_SCHEMA)
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")  # on the disk when it returns
+                self._identity = _identity_of(path)
             except BaseException:
                 self._database.close()
                 raise
+
+    def is_in_place(self) -> bool:
+        """Return whether the file still has its name: somebody may have moved or deleted it."""
+        return _identity_of(self._path) == self._identity
 
     def close(self) -> None:
         """Close the file."""
@@ -92,10 +98,11 @@ class ConfirmationsFile:
                 " ON CONFLICT (day, kind) DO UPDATE SET count = count + 1",
                 (day, webhook.kind),
             )
-            self._database.executemany(
-                "INSERT OR IGNORE INTO confirmed VALUES (?, ?)",
-                [(event_hash, at) for event_hash in webhook.event_hashes],
-            )
+        self._database.executemany(
+            "INSERT INTO confirmed VALUES (?, ?) ON CONFLICT (event_hash)"
+            " DO UPDATE SET confirmed_at = max(confirmed_at, excluded.confirmed_at)",
+            [(event_hash, at) for event_hash in webhook.event_hashes],
+        )
         return added
 
     def forget_old(self, now: int) -> None:
@@ -115,7 +122,7 @@ class Confirmations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.exist = path.is_file()
+        self.exist = path.is_file() and path.stat().st_size > 0  # it is made empty
 
     def confirmed(self, event_ids: Iterable[str]) -> set[str]:
         """Return those event ids that a webhook has confirmed."""
@@ -130,13 +137,18 @@ class Confirmations:
             )
             return {by_hash[event_hash] for (event_hash,) in found}
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self, now: float | None = None) -> Mapping[str, int]:
         """Return how many webhooks of each kind were received in the last 30 days."""
         if not self.exist:
             return {}
+        day = _day_of((time.time() if now is None else now) - KEPT_SECONDS)
         with self._opened() as database:
             return dict(
-                database.execute("SELECT kind, sum(count) FROM counts GROUP BY kind ORDER BY kind")
+                database.execute(
+                    "SELECT kind, sum(count) FROM counts WHERE day >= ?"
+                    " GROUP BY kind ORDER BY kind",
+                    (day,),
+                )
             )
 
     @contextlib.contextmanager
@@ -149,6 +161,18 @@ class Confirmations:
                 yield database
             finally:
                 database.close()
+
+
+def _day_of(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).date().isoformat()
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_owner(path: Path, database: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_TOGETHER = 500
 _CLEAN_EVERY_SECONDS = 3_600.0
-_TIMEOUT_SECONDS = 20.0  # of one webhook; then it counts as not stored
+TIMEOUT_SECONDS = 20.0  # of one webhook; then it counts as not stored
 
 _Waiting = tuple[Received, "Future[bool]"]
 
@@ -45,14 +46,14 @@ class Recorder:
         done: Future[bool] = Future()
         self._queue.put((Received(webhook, int(time.time())), done))
         try:
-            return done.result(timeout=_TIMEOUT_SECONDS)
-        except TimeoutError:
+            return done.result(timeout=TIMEOUT_SECONDS)
+        except FutureTimeoutError:  # in Python 3.10 it is not the built-in TimeoutError
             return False
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
         self._queue.put(None)
-        self._thread.join(_TIMEOUT_SECONDS)
+        self._thread.join(TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         file: ConfirmationsFile | None = None
@@ -73,6 +74,9 @@ class Recorder:
         """Store webhooks and tell who waits for them; return the open file, None after an error."""
         is_stored = False
         try:
+            if file is not None and not file.is_in_place():
+                file.close()
+                file = None
             file = file or ConfirmationsFile(self._path)
             if found:
                 self.new_count += file.add([received for received, _done in found])

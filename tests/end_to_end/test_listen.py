@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -40,27 +41,37 @@ TOKEN = "0123456789-secret-token"
 EVENTS = int(os.environ.get("WEBHOOKS", "1000"))
 
 
+def listener_settings(folder: Path) -> dict[str, str]:
+    (folder / "settings.env").touch()
+    return {
+        **{name: "x" for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME")},
+        "ITERABLE_API_KEY": "a-key-of-this-test",
+        "WEBHOOK_TOKEN": TOKEN,
+        "CONFIRMATIONS_FILE": str(folder / "confirmations.sqlite3"),
+        "LOG_FILE": str(folder / "listener.log"),
+        "PATH": os.environ["PATH"],
+    }
+
+
+def command(folder: Path, address: str) -> list[str]:
+    program = [sys.executable, str(PROJECT_FOLDER / "main.py")]
+    return [*program, "--listen", address, "--env-file", str(folder / "settings.env")]
+
+
 class Listener:
     """A running `main.py --listen`; its port stays the same when it is started again."""
 
-    def __init__(self, folder: Path, *, max_file_bytes: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", max_file_bytes: int | None = None
+    ) -> None:
         self.folder = folder
+        self._host = host
         self.file = folder / "confirmations.sqlite3"
         self.port = 0
         self._max_file_bytes = max_file_bytes
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> Listener:
-        environment = {
-            **{name: "x" for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME")},
-            "ITERABLE_API_KEY": "a-key-of-this-test",
-            "WEBHOOK_TOKEN": TOKEN,
-            "CONFIRMATIONS_FILE": str(self.file),
-            "LOG_FILE": str(self.folder / "listener.log"),
-            "PATH": os.environ["PATH"],
-        }
-        (self.folder / "settings.env").touch()
-
         def limit() -> None:
             if self._max_file_bytes is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -69,18 +80,17 @@ class Listener:
                 )
 
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, str(PROJECT_FOLDER / "main.py"), "--listen"),
-                *(f"127.0.0.1:{self.port}", "--env-file", str(self.folder / "settings.env")),
-            ],
-            env=environment,
+            command(self.folder, f"{self._host}:{self.port}"),
+            env=listener_settings(self.folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=limit,
         )
         assert self.process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.process.stdout.readline())
+        found = re.search(
+            r"http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", self.process.stdout.readline()
+        )
         assert found, self.process.stderr and self.process.stderr.read()
         self.port = int(found.group(1))
         return self
@@ -232,6 +242,91 @@ def test_what_was_answered_with_200_survives_a_kill(listener: Listener) -> None:
     assert len(Confirmations(listener.file).confirmed(ids)) == len(ids)
 
 
+class Load:
+    """Threads that post events until the listener has gone."""
+
+    def __init__(self, listener: Listener, threads: int = 30) -> None:
+        self._listener = listener
+        self.stored: list[int] = []  # answered with 200
+        self._threads = [
+            threading.Thread(target=self._send, args=(1_000_000 * each,)) for each in range(threads)
+        ]
+        for each in self._threads:
+            each.start()
+
+    def _send(self, number: int) -> None:
+        while True:
+            number += 1
+            try:
+                status = self._listener.post(event(number))
+            except requests.ConnectionError:
+                return
+            if status == 200:
+                self.stored.append(number)
+
+    def join(self) -> None:
+        for each in self._threads:
+            each.join(30)
+
+    def stored_count(self) -> int:
+        """Return how many of them are in the file."""
+        ids = [f"page-view-{number}" for number in self.stored]
+        return len(Confirmations(self._listener.file).confirmed(ids))
+
+
+def test_sigterm_under_load_was_logged_with_tracebacks(listener: Listener) -> None:
+    load = Load(listener)
+    time.sleep(1.0)
+    status, printed = listener.end()
+    load.join()
+    assert status == 143
+    assert load.stored_count() == len(load.stored) > 0
+    for text in ("Traceback", "Canceling", "Task queue depth"):
+        assert text not in printed
+
+
+def test_sigterm_destroyed_the_file_when_it_was_opened_anew(listener: Listener) -> None:
+    """The pipe that waitress' threads write to was closed, and the file got its number.
+
+    The file is opened anew after an error, here ten seconds of waiting for a lock.
+    """
+    assert listener.post(event(0)) == 200
+    lock = sqlite3.connect(listener.file, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(12) as pool:
+        first = pool.submit(listener.post, event(1))
+        time.sleep(0.3)
+        others = [pool.submit(listener.post, event(number)) for number in range(2, 13)]
+        time.sleep(0.5)
+        assert listener.process is not None
+        listener.process.send_signal(signal.SIGTERM)
+        assert first.result(30) == 503
+        time.sleep(0.5)
+        lock.execute("ROLLBACK")
+        lock.close()
+        assert [call.result(30) for call in others] == [200] * 11
+    assert listener.process.wait(30) == 143
+    assert confirmed(listener, range(13)) == 12
+
+
+def test_the_file_was_deleted_or_moved_and_the_answer_was_200(listener: Listener) -> None:
+    assert listener.post(event(1)) == 200
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{listener.file}{suffix}").unlink(missing_ok=True)
+    assert listener.post(event(2)) == 200
+    assert confirmed(listener, range(5)) == 1
+    listener.file.rename(listener.folder / "moved.sqlite3")
+    assert listener.post(event(3)) == 200
+    assert confirmed(listener, range(5)) == 1
+
+
+def test_a_host_with_two_addresses_was_a_bug(tmp_path: Path) -> None:
+    """As localhost is on most machines."""
+    listener = Listener(tmp_path, host="*").start()
+    assert listener.post(event(1)) == 200
+    assert listener.end()[0] == 143
+
+
 def test_while_the_disk_is_full_the_answer_is_503(tmp_path: Path) -> None:
     listener = Listener(tmp_path, max_file_bytes=150_000).start()
     statuses = [listener.post(event(number)) for number in range(1_500)]
@@ -246,30 +341,33 @@ def test_while_the_disk_is_full_the_answer_is_503(tmp_path: Path) -> None:
     roomy.end()
 
 
+def refused(folder: Path, address: str) -> tuple[int, str]:
+    """Start a listener that cannot listen; return its exit status and its errors."""
+    done = subprocess.run(
+        command(folder, address), env=listener_settings(folder), capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
 def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "settings.env").touch()
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        done = subprocess.run(
-            [
-                *(sys.executable, str(PROJECT_FOLDER / "main.py"), "--listen", str(port)),
-                *("--env-file", str(tmp_path / "settings.env")),
-            ],
-            env={
-                **{name: "x" for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME")},
-                "ITERABLE_API_KEY": "a-key-of-this-test",
-                "WEBHOOK_TOKEN": TOKEN,
-                "CONFIRMATIONS_FILE": str(tmp_path / "other.sqlite3"),
-                "LOG_FILE": str(tmp_path / "other.log"),
-            },
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 1
-    assert "Address already in use" in done.stderr
-    assert "choose another port" in done.stderr
+        status, errors = refused(tmp_path, str(taken.getsockname()[1]))
+    assert status == 1
+    assert "Address already in use" in errors
+    assert "choose another port" in errors
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_told_from_a_port_in_use(
+    tmp_path: Path, host: str
+) -> None:
+    status, errors = refused(tmp_path, f"{host}:8080")
+    assert status == 1
+    assert f"Cannot listen on {host}:8080" in errors
+    assert "another address of this machine" in errors
+    assert "another port" not in errors
 
 
 def test_a_runs_events_are_confirmed_by_the_sandboxs_webhooks(

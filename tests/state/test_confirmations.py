@@ -35,7 +35,7 @@ def test_a_repeat_counts_once(path: Path) -> None:
     assert file.add([Received(webhook(1), NOW + 9), Received(webhook(2, "emailSend"), NOW)]) == 1
     file.close()
     read = Confirmations(path)
-    assert read.counts() == {"emailSend": 1, "page_view": 1}
+    assert read.counts(NOW) == {"emailSend": 1, "page_view": 1}
     assert read.confirmed(["page-view-1", "page-view-2", "page-view-3"]) == {
         "page-view-1",
         "page-view-2",
@@ -48,7 +48,7 @@ def test_what_is_older_than_thirty_days_is_forgotten(path: Path) -> None:
     file.add([Received(webhook(1), NOW), Received(webhook(2), NOW + 90_000)])
     file.forget_old(NOW + KEPT_SECONDS + 80_000)
     assert Confirmations(path).confirmed(["page-view-1", "page-view-2"]) == {"page-view-2"}
-    assert Confirmations(path).counts() == {"page_view": 1}
+    assert Confirmations(path).counts(NOW + KEPT_SECONDS + 80_000) == {"page_view": 1}
     file.close()
 
 
