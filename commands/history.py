@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from commands.console import print_as_json, print_line
+from commands.console import print_as_json, print_error, print_line
 from config.settings import read_setting
 from errors import ExitStatus
 from records.outcomes import JSON
-from state.confirmations import Confirmations
+from state.confirmations import Confirmations, ConfirmationsError
 from state.database import state_errors
 from state.history import KILLED, PRINTED_COUNTS, RUNNING, UNFINISHED, PastRun
 from state.lock import owner_of_lock
@@ -28,14 +28,20 @@ def print_history(environment: Mapping[str, str], *, as_json: bool = False) -> E
     confirmations = Confirmations(read_setting(environment, "CONFIRMATIONS_FILE"))
     with closing(Outbox(path, read_only=True)) as outbox:
         runs = _runs(outbox, path)
-        confirmed = confirmed_events(runs[:_RUNS_WITH_CONFIRMATIONS], outbox, confirmations)
+        confirmed: Mapping[str, Confirmed] = {}
+        webhook_counts: Mapping[str, int] = {}
+        try:
+            confirmed = confirmed_events(runs[:_RUNS_WITH_CONFIRMATIONS], outbox, confirmations)
+            webhook_counts = confirmations.counts()
+        except ConfirmationsError as error:
+            print_error(str(error))
     if as_json:
         print_as_json({"runs": [_to_json(run, confirmed.get(run.run_id)) for run in runs]})
         return ExitStatus.OK
     for line in history_lines(runs, confirmed):
         print_line(line)
-    if counts := confirmations.counts():
-        texts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    if webhook_counts:
+        texts = ", ".join(f"{count:,} {kind}" for kind, count in webhook_counts.items())
         print_line(f"Webhooks of the last 30 days: {texts}")
     return ExitStatus.OK
 

@@ -7,8 +7,10 @@ kinds and times, nothing that names a user, and forgets after 30 days.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -22,6 +24,7 @@ from records.webhooks import Webhook, to_event_hash
 
 KEPT_SECONDS = 30 * 86_400
 _APPLICATION_ID = 0x4D324943  # "M2IC", in the header of the file
+_VERSION = 1  # `user_version` of the file; the files that version 1.4.0 has made have 0
 _SCHEMA = f"""
     BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS webhooks (body_hash INTEGER PRIMARY KEY, received_at INTEGER);
@@ -30,6 +33,7 @@ _SCHEMA = f"""
         day TEXT, kind TEXT, count INTEGER, PRIMARY KEY (day, kind)
     ) WITHOUT ROWID;
     PRAGMA application_id = {_APPLICATION_ID};
+    PRAGMA user_version = {_VERSION};
     COMMIT;
 """
 
@@ -51,11 +55,11 @@ class ConfirmationsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         with _errors(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            _create(path)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
             try:
                 _check_owner(path, self._database)
-                path.chmod(0o600)
+                path.chmod(0o600)  # whatever the umask
                 self._database.executescript(_SCHEMA)
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")  # on the disk when it returns
@@ -92,11 +96,10 @@ class ConfirmationsFile:
             "INSERT OR IGNORE INTO webhooks VALUES (?, ?)", (webhook.body_hash, at)
         ).rowcount
         if added:
-            day = datetime.fromtimestamp(at, timezone.utc).date().isoformat()
             self._database.execute(
                 "INSERT INTO counts VALUES (?, ?, 1)"
                 " ON CONFLICT (day, kind) DO UPDATE SET count = count + 1",
-                (day, webhook.kind),
+                (_day_of(at), webhook.kind),
             )
         self._database.executemany(
             "INSERT INTO confirmed VALUES (?, ?) ON CONFLICT (event_hash)"
@@ -107,12 +110,11 @@ class ConfirmationsFile:
 
     def forget_old(self, now: int) -> None:
         """Remove what is older than 30 days; `now` is in unix seconds."""
-        day = datetime.fromtimestamp(now - KEPT_SECONDS, timezone.utc).date().isoformat()
         with _errors(self._path):
             for statement, value in (
                 ("DELETE FROM webhooks WHERE received_at < ?", now - KEPT_SECONDS),
                 ("DELETE FROM confirmed WHERE confirmed_at < ?", now - KEPT_SECONDS),
-                ("DELETE FROM counts WHERE day < ?", day),
+                ("DELETE FROM counts WHERE day < ?", _day_of(now - KEPT_SECONDS)),
             ):
                 self._database.execute(statement, (value,))
 
@@ -122,20 +124,26 @@ class Confirmations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.exist = path.is_file() and path.stat().st_size > 0  # it is made empty
+        self.exist = False
+        with contextlib.suppress(OSError):
+            # It is empty for a moment, when it is made.
+            self.exist = path.is_file() and path.stat().st_size > 0
 
-    def confirmed(self, event_ids: Iterable[str]) -> set[str]:
-        """Return those event ids that a webhook has confirmed."""
+    def confirmed_at(self, event_ids: Iterable[str]) -> Mapping[str, int]:
+        """Return when webhooks have confirmed events, at last, in unix seconds by event id.
+
+        Events that none has confirmed are left out.
+        """
         by_hash = {to_event_hash(event_id): event_id for event_id in event_ids}
         if not self.exist or not by_hash:
-            return set()
+            return {}
         with self._opened() as database:
             found = database.execute(
-                "SELECT event_hash FROM confirmed"
+                "SELECT event_hash, confirmed_at FROM confirmed"
                 " WHERE event_hash IN (SELECT value FROM json_each(?))",
                 (orjson.dumps(list(by_hash)).decode(),),
             )
-            return {by_hash[event_hash] for (event_hash,) in found}
+            return {by_hash[event_hash]: at for event_hash, at in found}
 
     def counts(self, now: float | None = None) -> Mapping[str, int]:
         """Return how many webhooks of each kind were received in the last 30 days."""
@@ -175,13 +183,35 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _create(path: Path) -> None:
+    """Make the file where there is none. Raises ConfirmationsError or OSError."""
+    if path.is_symlink():
+        raise ConfirmationsError(f"{path} is a symbolic link: choose another CONFIRMATIONS_FILE.")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        is_usable = stat.S_ISREG(mode) and file.read(16) in (b"", b"SQLite format 3\0")
+    if not is_usable:
+        raise _not_ours(path)
+    if not mode & stat.S_IWUSR:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root could write to it
+
+
 def _check_owner(path: Path, database: sqlite3.Connection) -> None:
     application_id = database.execute("PRAGMA application_id").fetchone()[0]
     is_new = application_id == 0 and not database.execute("PRAGMA schema_version").fetchone()[0]
     if not is_new and application_id != _APPLICATION_ID:
+        raise _not_ours(path)
+    if database.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
         raise ConfirmationsError(
-            f"{path} is not a file of confirmations: choose another CONFIRMATIONS_FILE."
+            f"{path} was made by a newer version of this program: use that version."
         )
+
+
+def _not_ours(path: Path) -> ConfirmationsError:
+    return ConfirmationsError(
+        f"{path} is not a file of confirmations: choose another CONFIRMATIONS_FILE."
+    )
 
 
 @contextlib.contextmanager
@@ -191,7 +221,9 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if "not a database" in reason:
+            raise _not_ours(path) from error
         raise ConfirmationsError(
             f"The file of confirmations {path} cannot be used ({reason}): check its folder, its "
-            "owner and the free space, or choose another CONFIRMATIONS_FILE."
+            "owner, its mode and the free space, or choose another CONFIRMATIONS_FILE."
         ) from error

@@ -166,11 +166,11 @@ class DeliveredTable:
                 self._database.executemany(_FORGET_FORMER_USER, values)
             self._database.executemany(_RECORD[kind], values)
 
-    def newest_events(self, since: int, limit: int) -> list[tuple[int, str]]:
-        """Return (time of delivery, event id) of events, the newest first; unix seconds."""
+    def newest_events(self, since: int, limit: int) -> list[tuple[int, str, str | None]]:
+        """Return (time of delivery, event id, former one) of events, the newest first."""
         with state_errors(self._path):
             return self._database.execute(
-                "SELECT event_at, event_id FROM delivered"
+                "SELECT event_at, event_id, former_event_id FROM delivered"
                 " WHERE event_at >= ? AND event_id IS NOT NULL ORDER BY event_at DESC LIMIT ?",
                 (since, limit),
             ).fetchall()

@@ -28,23 +28,37 @@ def confirmed_events(
 ) -> dict[str, Confirmed]:
     """Return the counts of those runs that have delivered events, by run id.
 
-    Without a file of confirmations, and for runs before the newest 100,000 events, there are none.
+    The runs are the newest first. The times of events are whole seconds: an event from the second
+    in which one run ended and the next began counts for the newer one. Without a file of
+    confirmations, and for runs before the newest 100,000 events, there are no counts.
     """
-    ended = [run for run in runs if run.finished_at is not None]
-    if not confirmations.exist or not ended:
+    windows = [
+        _Window(run.run_id, _seconds(run.started_at), _seconds(run.finished_at))
+        for run in runs
+        if run.finished_at is not None
+    ]
+    if not confirmations.exist or not windows:
         return {}
-    windows = {run.run_id: (_seconds(run.started_at), _seconds(run.finished_at)) for run in ended}
-    events = outbox.delivered.newest_events(
-        min(start for start, _end in windows.values()), _MAX_EVENTS
-    )
+    events = outbox.delivered.newest_events(min(each.start for each in windows), _MAX_EVENTS)
     oldest_at = events[-1][0] + 1 if len(events) == _MAX_EVENTS else 0
-    confirmed = confirmations.confirmed(event_id for _at, event_id in events)
-    found: dict[str, Confirmed] = {}
-    for run_id, (start, end) in windows.items():
-        ids = [event_id for at, event_id in events if start <= at <= end + 1]
-        if ids and start >= oldest_at:
-            found[run_id] = Confirmed(len(confirmed.intersection(ids)), len(ids))
-    return found
+    confirmed_at = confirmations.confirmed_at(
+        each for _at, *event_ids in events for each in event_ids if each is not None
+    )
+    counted = {each.run_id: [0, 0] for each in windows if each.start >= oldest_at}
+    for at, *event_ids in events:
+        run_id = next((each.run_id for each in windows if each.start <= at <= each.end), None)
+        if run_id in counted:
+            counted[run_id][0] += any(each in confirmed_at for each in event_ids)
+            counted[run_id][1] += 1
+    return {run_id: Confirmed(*counts) for run_id, counts in counted.items() if counts[1]}
+
+
+class _Window(NamedTuple):
+    """When a run began and ended, in unix seconds."""
+
+    run_id: str
+    start: int
+    end: int
 
 
 def _seconds(moment: str | None) -> int:

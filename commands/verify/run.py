@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 
@@ -31,7 +32,7 @@ from iterable_api.responses import ApiResponse, verdict_of
 from records.outcomes import JSON, Verdict
 from records.rows import RequestKind
 from reporting.formatting import counted
-from state.confirmations import Confirmations
+from state.confirmations import Confirmations, ConfirmationsError
 from state.delivered_samples import DeliveredRow, body_of
 from sync.read_back import THREADS, ReadBack
 from sync.signals import Interrupted, stop_signals
@@ -163,7 +164,8 @@ def verify(
     """Compare up to `count` users of the query whose rows have not changed since their delivery.
 
     Users of the last run come first. Their rows are looked for in the query's result for
-    `max_read_seconds` at most. An event that a webhook has confirmed counts as found. What differs
+    `max_read_seconds` at most. An event that a webhook has confirmed since its
+    delivery counts as found. What differs
     is read again after each of `waits_seconds`, unless it was delivered longer ago than their sum.
     Stops early, without an error, when `stop` is set. Raises VerificationError, SourceError,
     StateError and ConfigError.
@@ -191,12 +193,10 @@ def verify(
             "unchanged since its delivery. Run a sync first."
         )
     lookups = _to_lookups(rows)
-    confirmed = Confirmations(settings.confirmations_file).confirmed(
-        event_id for lookup in lookups for event_id in lookup.event_ids
-    )
+    confirmed_at = _read_confirmations(settings.confirmations_file, lookups)
     waiting = []
     for lookup in lookups:
-        if confirmed.intersection(lookup.event_ids):
+        if lookup.is_confirmed_by(confirmed_at):
             record = lookup.row.record
             yield Finding(record.user_id, record.email, lookup.kind, Comparison.AS_SENT)
         else:
@@ -223,6 +223,24 @@ class _Lookup:
         if self.kind is RequestKind.PROFILE or record.event is None or record.event_id is None:
             return set()
         return {record.event_id, orjson.loads(record.event)["id"]}
+
+    def is_confirmed_by(self, confirmed_at: Mapping[str, int]) -> bool:
+        """Return whether a webhook came after the delivery: the event may be sent once more.
+
+        `confirmed_at` is in unix seconds, by event id.
+        """
+        return any(confirmed_at.get(each, -1) >= self.delivered_at for each in self.event_ids)
+
+
+def _read_confirmations(path: Path, lookups: Sequence[_Lookup]) -> Mapping[str, int]:
+    """Return when each event was confirmed; without a file that can be read nothing is."""
+    try:
+        return Confirmations(path).confirmed_at(
+            event_id for lookup in lookups for event_id in lookup.event_ids
+        )
+    except ConfirmationsError as error:
+        logger.warning("%s Every event is read back.", error)
+        return {}
 
 
 def _to_lookups(rows: Sequence[DeliveredRow]) -> list[_Lookup]:

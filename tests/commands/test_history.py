@@ -74,6 +74,21 @@ def test_the_history_ignored_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     }
 
 
+def test_the_history_failed_with_a_file_of_confirmations_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"STATE_FILE": tmp_path / "state.sqlite3", "CONFIRMATIONS_FILE": tmp_path / "theirs"}
+    paths["CONFIRMATIONS_FILE"].write_text("of another program")
+    outbox = Outbox(paths["STATE_FILE"])
+    outbox.history.begin("run-1", "bulk", BEGAN_AT)
+    outbox.history.end("run-1", ENDED_AT, "completed", None, {"total_users": 3})
+    outbox.close()
+    assert print_history({name: str(path) for name, path in paths.items()}) == ExitStatus.OK
+    printed = capsys.readouterr()
+    assert printed.out.endswith("3 total users\n")
+    assert "theirs is not a file of confirmations" in printed.err
+
+
 def test_a_run_that_was_killed_was_running_until_the_next_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -81,13 +82,35 @@ def test_a_profile_deleted_in_iterable_is_missing(synced: SyncPair) -> None:
     ]
 
 
+def confirm(path: Path, event_id: str, at: float) -> None:
+    file = ConfirmationsFile(path)
+    file.add([Received(Webhook(1, "page_view", (to_event_hash(event_id),)), int(at))])
+    file.close()
+
+
 def test_an_event_that_a_webhook_has_confirmed_counts_as_found(synced: SyncPair) -> None:
     event = synced.event(7)
     synced.take_event(event)
-    file = ConfirmationsFile(synced.settings.confirmations_file)
-    file.add([Received(Webhook(1, "page_view", (to_event_hash(event.id),)), 1_768_400_000)])
-    file.close()
+    confirm(synced.settings.confirmations_file, event.id, time.time())
     assert not synced.wrong()
+
+
+def test_a_confirmation_from_before_the_delivery_was_taken_as_its_proof(synced: SyncPair) -> None:
+    """The event may have been sent once more since, with other fields and the same id."""
+    event = synced.event(7)
+    synced.take_event(event)
+    confirm(synced.settings.confirmations_file, event.id, time.time() - 3_600)
+    (finding,) = synced.wrong()
+    assert (finding.user_id, finding.comparison) == (7, Comparison.MISSING)
+
+
+def test_verify_failed_with_a_file_of_confirmations_that_cannot_be_used(
+    synced: SyncPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    synced.settings.confirmations_file.write_text("of another program")
+    assert not synced.wrong()
+    assert "is not a file of confirmations" in caplog.text
+    assert "Every event is read back." in caplog.text
 
 
 def test_an_event_deleted_in_iterable_is_missing(synced: SyncPair) -> None:

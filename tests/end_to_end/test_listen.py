@@ -135,7 +135,7 @@ def event(number: int, *, with_id: bool = True) -> dict[str, Any]:
 
 def confirmed(listener: Listener, numbers: range) -> int:
     ids = [f"page-view-{number}" for number in numbers]
-    return len(Confirmations(listener.file).confirmed(ids))
+    return len(Confirmations(listener.file).confirmed_at(ids))
 
 
 def test_a_call_is_answered_by_token_method_size_and_content(listener: Listener) -> None:
@@ -236,10 +236,10 @@ def test_what_was_answered_with_200_survives_a_kill(listener: Listener) -> None:
     sender.join(30)
     assert answered
     ids = [f"page-view-{number}" for number in answered]
-    assert len(Confirmations(listener.file).confirmed(ids)) == len(ids)
+    assert len(Confirmations(listener.file).confirmed_at(ids)) == len(ids)
     listener.start()  # on the same port
     assert listener.post(event(answered[-1])) == 200
-    assert len(Confirmations(listener.file).confirmed(ids)) == len(ids)
+    assert len(Confirmations(listener.file).confirmed_at(ids)) == len(ids)
 
 
 class Load:
@@ -271,7 +271,7 @@ class Load:
     def stored_count(self) -> int:
         """Return how many of them are in the file."""
         ids = [f"page-view-{number}" for number in self.stored]
-        return len(Confirmations(self._listener.file).confirmed(ids))
+        return len(Confirmations(self._listener.file).confirmed_at(ids))
 
 
 def test_sigterm_under_load_was_logged_with_tracebacks(listener: Listener) -> None:
@@ -381,7 +381,7 @@ def test_a_runs_events_are_confirmed_by_the_sandboxs_webhooks(
         program = Program.between(folder, embedded, iterable, CONFIRMATIONS_FILE=str(listener.file))
         assert program.run().status == 0
         sender.close()
-        missing = 100 - len(Confirmations(listener.file).confirmed(iterable.project.events))
+        missing = 100 - len(Confirmations(listener.file).confirmed_at(iterable.project.events))
         assert 0 < missing < 30
         history = program.run("--history").stdout
         assert f"confirmed {100 - missing} of 100 events" in history
