@@ -22,6 +22,7 @@ from records.identity import (
     to_comparable_email,
     to_event_id,
     to_key_of_user_id,
+    to_stable_text,
 )
 
 JSON = Mapping[str, Any]
@@ -57,7 +58,11 @@ def read_webhook(body: bytes, event_name: str = DEFAULT_EVENT_NAME) -> Webhook:
     kind = name if isinstance(name, str) and _KIND.fullmatch(name) else OTHER_KIND
     event = _our_event(content, event_name)
     ids = dict.fromkeys(_event_ids(event) if event is not None else ())
-    return Webhook(to_change_hash(content), kind, tuple(map(to_event_hash, ids)))
+    try:
+        body_hash = to_change_hash(content)
+    except TypeError:  # orjson reads 1,024 levels and writes 254
+        raise ValueError("nested too deep") from None
+    return Webhook(body_hash, kind, tuple(map(to_event_hash, ids)))
 
 
 def to_event_hash(event_id: str) -> int:
@@ -71,7 +76,7 @@ def _our_event(content: JSON, event_name: str) -> JSON | None:
     fields = fields if isinstance(fields, dict) else {}
     if _is_ours(content.get("eventName"), event_name):
         return {**fields, **_set_values(content)}
-    trigger = fields.get("transactionalData", content.get("transactionalData"))
+    trigger = fields.get("transactionalData") or content.get("transactionalData")
     if isinstance(trigger, str):
         try:
             trigger = orjson.loads(trigger)
@@ -81,7 +86,7 @@ def _our_event(content: JSON, event_name: str) -> JSON | None:
         return None
     inner = trigger.get("dataFields")
     inner = inner if isinstance(inner, dict) else {}
-    identifiers = {name: content.get(name) for name in ("email", "userId")}
+    identifiers = {name: content.get(name) or fields.get(name) for name in ("email", "userId")}
     return {**_set_values(identifiers), **inner, **_set_values(trigger)}
 
 
@@ -112,9 +117,12 @@ def _event_ids(event: JSON) -> Iterator[str]:
     if not _TIME.fullmatch(moment):
         return
     page = event.get("page")
-    page = page if isinstance(page, str) else None
+    # A body that is a template has "page": "" for an event without a page, and `_set_values` leaves
+    # out a page that is an empty text.
+    pages = [None, ""] if page in (None, "") else [to_stable_text(page)]
     email, user_id, name = event.get("email"), event.get("userId"), event["eventName"]
-    if isinstance(email, str):
-        yield to_event_id(to_comparable_email(email), moment, page, name)
-    if isinstance(user_id, (str, int)):
-        yield to_event_id(str(user_id), moment, page, name)
+    for page_text in pages:
+        if isinstance(email, str):
+            yield to_event_id(to_comparable_email(email), moment, page_text, name)
+        if isinstance(user_id, (str, int)):
+            yield to_event_id(str(user_id), moment, page_text, name)

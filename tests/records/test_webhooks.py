@@ -51,6 +51,40 @@ def test_the_id_of_our_event_follows_from_what_arrives(content: dict[str, Any]) 
     assert to_event_hash(str(SARAHS.event_id)) in hashes(content)
 
 
+@pytest.mark.parametrize("page", [None, "", 5, 5.0, True])
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_an_event_without_a_page_of_text_was_not_recognised(page: object, is_flat: bool) -> None:
+    """A template makes an empty text of a page that is missing, and of one that is empty."""
+    record = record_of({**SARAH, "page": page})
+    assert record.event is not None
+    event = orjson.loads(record.event)
+    fields = {**event["dataFields"], "page": page}
+    named = {"email": event["email"], "eventName": "page_view"}
+    content = {**named, **fields} if is_flat else {**named, "dataFields": fields}
+    assert to_event_hash(str(record.event_id)) in hashes(content)
+    if page in (None, ""):
+        other = (
+            {**content, "page": ""} if is_flat else {**named, "dataFields": {**fields, "page": ""}}
+        )
+        assert to_event_hash(str(record.event_id)) in hashes(other)
+
+
+def test_a_message_whose_data_fields_alone_have_the_address_confirmed_nothing() -> None:
+    trigger = {name: value for name, value in FLAT.items() if name != "email"}
+    fields = {"email": FLAT["email"], "transactionalData": trigger}
+    content = {"eventName": "emailSend", "email": None, "dataFields": fields}
+    assert to_event_hash(str(SARAHS.event_id)) in hashes(content)
+
+
+def test_a_trigger_at_the_top_was_hidden_by_null_in_data_fields() -> None:
+    content = {
+        "eventName": "emailSend",
+        "dataFields": {"transactionalData": None},
+        "transactionalData": FLAT,
+    }
+    assert to_event_hash(str(SARAHS.event_id)) in hashes(content)
+
+
 def test_a_user_id_leads_to_the_event_id_as_well() -> None:
     content = {**FLAT, "email": None, "userId": BY_ID.identifier}
     assert hashes(content) == (to_event_hash(str(BY_ID.event_id)),)
@@ -110,6 +144,16 @@ def test_a_repeated_call_has_the_same_hash_whatever_the_order_of_its_keys() -> N
     one = read_webhook(b'{"eventName":"a","x":1}')
     assert one.body_hash == read_webhook(b'{ "x": 1, "eventName": "a" }').body_hash
     assert one.body_hash != read_webhook(b'{"eventName":"a","x":2}').body_hash
+
+
+@pytest.mark.parametrize("depth", [253, 300, 1_000])
+def test_a_deeply_nested_body_was_a_bug(depth: int) -> None:
+    body = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
+    if depth <= 253:
+        assert read_webhook(body).event_hashes == ()
+    else:
+        with pytest.raises(ValueError, match="nested too deep"):
+            read_webhook(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"null", b"\xff"])
