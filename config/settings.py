@@ -66,6 +66,7 @@ PROFILES, EVENTS = "profiles", "events"  # the values of SEND
 CREATE_NEW_FIELDS = ("project", "true", "false")
 # `python-dotenv` takes 20 seconds for a line of 64,000 blanks, 0.4 seconds for one of 8,000.
 MAX_ENV_FILE_BYTES, MAX_ENV_LINE_CHARACTERS = 64_000, 8_000
+_WRITTEN_FILES = ("STATE_FILE", "LOG_FILE", "METRICS_FILE", "CONFIRMATIONS_FILE")
 
 
 class Setting(NamedTuple):
@@ -394,7 +395,8 @@ class Settings:
     webhook_token: str = monitoring(
         "",
         webhook_token,
-        "The token that Iterable's webhooks have to send to --listen: 16 characters or more.",
+        "The token that Iterable's webhooks have to send to --listen: 16 characters or more, only "
+        "letters, digits and ._~+=-",
         redacted_as="webhook token",
     )
     confirmations_file: Path = monitoring(
@@ -414,6 +416,7 @@ class Settings:
             except ConfigError as error:
                 problems += error.problems
         problems += _contradictions(values)
+        problems += _shared_files(values)
         if problems:
             raise ConfigError(problems)
         return cls(**values)
@@ -477,6 +480,17 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
             f"USER_FIELDS cannot contain the field {USER_ID_FIELD!r} with IDENTIFY_BY=userid, "
             "where it names the user"
         )
+
+
+def _shared_files(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a problem for each setting that names the file of another one: both would write it."""
+    names: dict[str, str] = {}  # by file, after symbolic links
+    for name in _WRITTEN_FILES:
+        if (path := values.get(name.lower())) is None:
+            continue
+        other = names.setdefault(os.path.realpath(path), name)
+        if other != name:
+            yield f"{name} is the file of {other}, too: choose another file for one of them"
 
 
 SETTINGS = tuple(Setting(field_.name.upper(), **field_.metadata) for field_ in fields(Settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from datetime import timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -208,6 +209,30 @@ def test_a_webhook_token_that_is_easily_guessed_or_no_header_can_hold_is_refused
     token: str,
 ) -> None:
     assert "at least 16 characters" in problem_with(WEBHOOK_TOKEN=token)
+
+
+@pytest.mark.parametrize("character", "/:%?#&\\\"'\x07")
+def test_a_webhook_token_did_not_work_in_every_place(character: str) -> None:
+    """Such as a slash at the end of the address, or a colon in HTTP Basic."""
+    problem = problem_with(WEBHOOK_TOKEN=f"0123456789abcdef{character}")
+    assert "only letters, digits and ._~+=-" in problem
+    assert "openssl rand -hex 24" in problem
+    assert settings_with(WEBHOOK_TOKEN="aZ09._~+=-aZ09._~+=-").webhook_token
+
+
+FILES = ("STATE_FILE", "LOG_FILE", "METRICS_FILE", "CONFIRMATIONS_FILE")
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(FILES, 2)))
+def test_two_settings_could_name_one_file_that_both_write(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    names = {first: str(tmp_path / "file"), second: str(tmp_path / "link")}
+    assert problem_with(**names) == (
+        f"{second} is the file of {first}, too: choose another file for one of them"
+    )
+    settings_with(**names | {second: str(tmp_path / "other")})
 
 
 def test_every_secret_has_a_label_for_the_log() -> None:
