@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     certificate, key = flags.pop("tls_certificate"), flags.pop("tls_key")
     url, token = flags.pop("webhook"), flags.pop("webhook_token")
     mix = WebhookMix(*(flags.pop(f"webhook_{name}") for name in _MIX))
-    if url:
-        flags["on_event"] = WebhookSender(url, token, mix, seed=flags["seed"])
     if key and not certificate:
         parser.error("--tls-key needs --tls-certificate")
     try:
+        if url:
+            flags["on_event"] = WebhookSender(url, token, mix, seed=flags["seed"])
         loopback_address(host)
         tls = tls_context(certificate, key) if certificate else None
         service = ApiService(_to_options(flags))
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--webhook",
         metavar="URL",
-        help="post each tracked event to this http URL, as a journey does",
+        help="post each tracked event to this http URL of this machine, as a journey does",
     )
     add("--webhook-token", default="", metavar="TOKEN", help="sent with it, behind Bearer")
     for name, meaning in _MIX.items():

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,14 +37,15 @@ class WebhookMix:
 
 
 class WebhookSender:
-    """Posts events in a thread of its own. `token` is sent behind `Bearer`."""
+    """Posts events in a thread of its own. `token` is sent behind `Bearer`.
+
+    Raises ValueError for another address than http:// on this machine.
+    """
 
     def __init__(
         self, url: str, token: str = "", mix: WebhookMix | None = None, *, seed: int = 1
     ) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        self._path = parts.path or "/"
+        self._host, self._port, self._path = _to_place(url)
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -115,6 +117,21 @@ class WebhookSender:
             return None, False
         self.posted_count += response.status == 200
         return connection, response.status == 200
+
+
+def _to_place(url: str) -> tuple[str, int, str]:
+    """Return host, port and path of a URL. Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+        is_here = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_here = False
+    if not is_here or parts.scheme != "http":
+        raise ValueError(
+            f"webhooks are posted to this machine only, as to http://127.0.0.1:8080/, not to {url}"
+        )
+    return host, port, parts.path or "/"
 
 
 def to_webhook(event: Event, *, with_id: bool = True) -> dict[str, Any]:
