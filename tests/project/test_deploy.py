@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import mysql.connector
 import pytest
+import requests
 
 from commands.check.run import check_setup
 from config.settings import DEFAULTS, NAMES, REQUIRED, SECRET_FILE_NAMES, Settings
@@ -20,7 +22,7 @@ from errors import ExitStatus
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SAMPLE_DATA, SourceDatabase
 from tests.support.documents import Document
-from tests.support.program import copy_of_project
+from tests.support.program import copy_of_project, wait_until
 from tests.support.program_files import PACKAGES, PROJECT_FOLDER
 from tests.support.quick_start import Reader
 from tests.support.users import WINDOW, add_users
@@ -28,6 +30,7 @@ from tests.support.users import WINDOW, add_users
 DEPLOY = PROJECT_FOLDER / "deploy"
 SERVICE, TIMER = DEPLOY / "mysql-to-iterable.service", DEPLOY / "mysql-to-iterable.timer"
 LISTENER = DEPLOY / "mysql-to-iterable-listener.service"
+NGINX = (DEPLOY / "nginx-webhooks.conf").read_text(encoding="utf-8")
 HOME = "/opt/mysql-to-iterable"
 ENV_FILE = "/etc/mysql-to-iterable/env"
 WRITABLE = ("/var/lib/mysql-to-iterable", "/var/log/mysql-to-iterable")
@@ -235,6 +238,69 @@ class TestSystemd:
         found = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
         assert found
         assert float(found.group(1)) < 2.0
+
+
+class TestNginx:
+    def test_writes_no_token_into_its_logs(self, tmp_path: Path) -> None:
+        """It did, into the error log, where the token is a part of the address."""
+        if shutil.which("nginx") is None:
+            pytest.skip("needs nginx (apt-get install nginx-light)")
+        port, closed_port = free_port(), free_port()
+        self.write_configuration(tmp_path, port, closed_port)
+        command = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+        with subprocess.Popen([*command, "-e", str(tmp_path / "error.log")]) as nginx:
+            url = f"http://127.0.0.1:{port}/iterable/0123456789-secret-token"
+            try:
+                wait_until(lambda: is_open(port))
+                bad_gateway = requests.post(url, b"{}", timeout=10)
+                too_large = requests.post(url, b"x" * 300_000, timeout=10)
+                not_allowed = requests.get(url, timeout=10)
+            finally:
+                nginx.terminate()
+        statuses = [each.status_code for each in (bad_gateway, too_large, not_allowed)]
+        assert statuses == [502, 413, 403]
+        logs = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*.log")]
+        assert not [text for text in logs if "secret-token" in text]
+
+    def write_configuration(self, folder: Path, port: int, closed_port: int) -> None:
+        """Write the site of `deploy/` without TLS, and a configuration around it."""
+        site = NGINX.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
+        site = re.sub(r"\n *(listen \[::\]|ssl_).*", "", site)
+        site = site.replace("127.0.0.1:8080", f"127.0.0.1:{closed_port}")
+        (folder / "site.conf").write_text(site, encoding="utf-8")
+        folders = "".join(
+            f"{name}_temp_path {folder}/{name};\n"
+            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(
+            f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
+            f"events {{}}\nhttp {{ access_log {folder}/access.log; {folders}"
+            f"include {folder}/site.conf; }}\n",
+            encoding="utf-8",
+        )
+
+    def test_logs_neither_calls_nor_errors(self) -> None:
+        server = NGINX.partition("server {")[2]
+        assert "    access_log off;\n    error_log /dev/null emerg;\n" in server
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_update_restarts_the_listener() -> None:
+    update = README.partition("## Updating the program")[2]
+    commands, _blank, token = update.partition("Put a new")
+    for text in (commands, token):
+        assert f"systemctl try-restart {LISTENER.name}" in text
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
