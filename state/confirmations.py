@@ -24,7 +24,7 @@ from records.webhooks import Webhook, to_event_hash
 
 KEPT_SECONDS = 30 * 86_400
 _APPLICATION_ID = 0x4D324943  # "M2IC", in the header of the file
-_VERSION = 1  # `user_version` of the file; the files that version 1.4.0 has made have 0
+_VERSION = 1  # `user_version` of the file; in those that version 1.4.0 has made it is 0
 _SCHEMA = f"""
     BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS webhooks (body_hash INTEGER PRIMARY KEY, received_at INTEGER);
