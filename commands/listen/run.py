@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import resource
 import threading
 import time
 from collections.abc import Sequence
@@ -101,7 +102,6 @@ def run_listen(settings: Settings, address: str) -> ExitStatus:
         )
     require_packages(["waitress"])
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # calls that wait are usual
-    allow_open_files()
     with stop_signals() as stop, closing(Recorder(settings.confirmations_file)) as recorder:
         stop.ends_at_once = False
         app = WebhookApp(settings.webhook_token, recorder.record, settings.event_name)
@@ -129,7 +129,7 @@ def _open_server(app: WebhookApp, host: str, port: int) -> _Server:
             host=host,
             port=port,
             threads=_THREADS,
-            connection_limit=_MAX_CONNECTIONS,
+            connection_limit=_connection_limit(),
             backlog=_MAX_CONNECTIONS,
             channel_timeout=_IDLE_SECONDS,
             cleanup_interval=5,
@@ -143,6 +143,16 @@ def _open_server(app: WebhookApp, host: str, port: int) -> _Server:
     return _Server(
         whole, [each for each in dispatchers.values() if isinstance(each, BaseWSGIServer)]
     )
+
+
+def _connection_limit() -> int:
+    """Return how many connections may be open: half of the files that may be, where that is less.
+
+    Others wait until one is free. Without a limit SQLite could open no file.
+    """
+    allow_open_files()
+    open_files, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_MAX_CONNECTIONS, open_files // 2)
 
 
 def _explain(error: Exception) -> str:

@@ -62,17 +62,25 @@ class Listener:
     """A running `main.py --listen`; its port stays the same when it is started again."""
 
     def __init__(
-        self, folder: Path, *, host: str = "127.0.0.1", max_file_bytes: int | None = None
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        max_file_bytes: int | None = None,
+        open_files: tuple[int, int] | None = None,
     ) -> None:
         self.folder = folder
         self._host = host
         self.file = folder / "confirmations.sqlite3"
         self.port = 0
         self._max_file_bytes = max_file_bytes
+        self._open_files = open_files
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> Listener:
         def limit() -> None:
+            if self._open_files is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
             if self._max_file_bytes is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(
@@ -89,7 +97,7 @@ class Listener:
         )
         assert self.process.stdout is not None
         found = re.search(
-            r"http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", self.process.stdout.readline()
+            r"http://(?:127\.0\.0\.1|0\.0\.0\.0|\[::1\]):(\d+)", self.process.stdout.readline()
         )
         assert found, self.process.stderr and self.process.stderr.read()
         self.port = int(found.group(1))
@@ -200,8 +208,9 @@ def test_many_events_with_repeats_late_ones_garbage_and_a_slow_client_are_counte
     assert f"{EVENTS + 50:,} of them new" in printed
 
 
-def test_two_hundred_connections_at_once_are_all_answered(listener: Listener) -> None:
-    start = threading.Barrier(200)
+def post_at_once(listener: Listener, count: int) -> set[int]:
+    """Open so many connections, post an event on each of them, and return the statuses."""
+    start = threading.Barrier(count)
 
     def send(number: int) -> int:
         with socket.create_connection(("127.0.0.1", listener.port), timeout=30) as connection:
@@ -213,9 +222,24 @@ def test_two_hundred_connections_at_once_are_all_answered(listener: Listener) ->
             )
             return int(connection.recv(1_000).split(b" ")[1])
 
-    with ThreadPoolExecutor(200) as pool:
-        assert set(pool.map(send, range(200))) == {200}
+    with ThreadPoolExecutor(count) as pool:
+        return set(pool.map(send, range(count)))
+
+
+def test_two_hundred_connections_at_once_are_all_answered(listener: Listener) -> None:
+    assert post_at_once(listener, 200) == {200}
     assert confirmed(listener, range(200)) == 200
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(64, 4_096), (64, 64)])
+def test_with_few_open_files_some_of_many_calls_got_503(
+    tmp_path: Path, soft: int, hard: int
+) -> None:
+    listener = Listener(tmp_path, open_files=(soft, hard)).start()
+    assert post_at_once(listener, 100) == {200}
+    status, printed = listener.end()
+    assert status == 143
+    assert "Traceback" not in printed
 
 
 def test_what_was_answered_with_200_survives_a_kill(listener: Listener) -> None:
@@ -320,8 +344,23 @@ def test_the_file_was_deleted_or_moved_and_the_answer_was_200(listener: Listener
     assert confirmed(listener, range(5)) == 1
 
 
+def needs_ipv6() -> None:
+    with closing(socket.socket(socket.AF_INET6)) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("needs IPv6")
+
+
+def test_the_address_of_ipv6_was_printed_without_brackets(tmp_path: Path) -> None:
+    needs_ipv6()
+    listener = Listener(tmp_path, host="[::1]").start()
+    assert listener.end()[0] == 143
+
+
 def test_a_host_with_two_addresses_was_a_bug(tmp_path: Path) -> None:
     """As localhost is on most machines."""
+    needs_ipv6()
     listener = Listener(tmp_path, host="*").start()
     assert listener.post(event(1)) == 200
     assert listener.end()[0] == 143

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -196,4 +197,5 @@ def test_the_version_is_the_same_in_every_place() -> None:
     project = (PROJECT_FOLDER / "pyproject.toml").read_text(encoding="utf-8")
     changelog = (PROJECT_FOLDER / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'\nversion = "{VERSION}"\n' in project
-    assert changelog.split("\n## ")[1].split("\n")[0] == VERSION
+    headings = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    assert next(each for each in headings if each != "Unreleased") == VERSION
