@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import orjson
-
 DEFAULT_USER_FIELDS = "first_name,last_name,plan_type,candidate"
 DEFAULT_EVENT_FIELDS = "page,browser=device,location,candidate"
 DEFAULT_EVENT_NAME, DEFAULT_PROFILE_FLAG = "page_view", "recent_page_view"
@@ -139,6 +137,8 @@ def _parse_constant(target: str, json_text: str, text: str) -> Constant:
         raise ValueError(f"{text} is not field:=JSON ({_ABOUT_NAMES})")
     if target == USER_ID_FIELD:
         raise ValueError(f"{text} would give every user the same {USER_ID_FIELD}")
+    import orjson  # no package is needed before there is a constant
+
     try:
         value = json.loads(json_text, parse_float=_finite, parse_constant=_finite)
         orjson.dumps(value)  # no integer over 64 bits, no half of a surrogate pair

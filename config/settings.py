@@ -395,8 +395,7 @@ class Settings:
     webhook_token: str = monitoring(
         "",
         webhook_token,
-        "The token that Iterable's webhooks have to send to --listen: 16 characters or more, only "
-        "letters, digits and ._~+=-",
+        "The token that Iterable's webhooks have to send to --listen: 16 characters or more.",
         redacted_as="webhook token",
     )
     confirmations_file: Path = monitoring(

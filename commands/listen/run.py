@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import re
 import resource
 import threading
 import time
@@ -33,6 +34,7 @@ _THREADS = 16  # most wait for a commit, which they share
 _MAX_CONNECTIONS = 500
 _IDLE_SECONDS = 15  # then a connection without a byte is closed
 _MAX_HEADER_BYTES = 16_384
+_WORKS_IN_ADDRESSES = re.compile(r"[A-Za-z0-9._~+=-]*")
 _DRAIN_SECONDS = 2.0  # for calls that have arrived, after a stop signal
 _LOOK_EVERY_SECONDS = 0.05
 
@@ -79,6 +81,11 @@ class _Server(NamedTuple):
         # Not `close()`: it closes a pipe that the threads still write to. The next file that is
         # opened gets its number; once that was the file of confirmations, which was destroyed.
         self.whole.task_dispatcher.shutdown(timeout=TIMEOUT_SECONDS + 1.0)
+
+
+def works_in_an_address(token: str) -> bool:
+    """Return whether a token can stand at the end of a path; every token can be in a header."""
+    return _WORKS_IN_ADDRESSES.fullmatch(token) is not None
 
 
 def to_address(text: str) -> tuple[str, int]:
@@ -168,6 +175,12 @@ def _explain(error: Exception) -> str:
 
 
 def _announce(server: _Server, settings: Settings) -> None:
+    if not works_in_an_address(settings.webhook_token):
+        logger.warning(
+            "WEBHOOK_TOKEN has other characters than letters, digits and ._~+=-, so it works in "
+            "the header Authorization only, not in an address: openssl rand -hex 24 makes one that "
+            "works in both."
+        )
     logger.info("Listening for webhooks on %s", server.urls)
     print_line(
         f"Listening for Iterable's webhooks on {server.urls}; what they confirm is in "

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands.listen.recorder import Recorder
-from commands.listen.run import to_address
+from commands.listen.run import to_address, works_in_an_address
 from errors import ConfigError
 from records.webhooks import Webhook, to_event_hash
 from state.confirmations import KEPT_SECONDS, Confirmations, ConfirmationsFile, Received
@@ -63,3 +63,9 @@ def test_what_is_no_address_is_a_wrong_flag(text: str) -> None:
     with pytest.raises(ConfigError, match="--listen needs a port, as in 8080") as raised:
         to_address(text)
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("character", "/:%?#&")
+def test_a_token_with_a_character_of_addresses_works_in_the_header_only(character: str) -> None:
+    assert not works_in_an_address(f"0123456789abcdef{character}")
+    assert works_in_an_address("aZ09._~+=-aZ09._~+=-")
