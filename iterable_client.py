@@ -118,7 +118,7 @@ class IterableClient:
         self._counting = threading.Lock()
         self._max_attempts = max_attempts
         self._log_payloads = log_payloads
-        self._create_new_fields = create_new_fields
+        self.create_new_fields = create_new_fields
         self._to_mapping = to_mapping
         self._stop = stop or threading.Event()
         self._clock = clock
@@ -208,7 +208,7 @@ class IterableClient:
         `delivered` means that Iterable processed the batch. Rows may still have failed:
         `params` is the whole response, with the counts and the failed rows.
         """
-        body = bulk_body(USERS_BULK_UPDATE, users, create_new_fields=self._create_new_fields)
+        body = bulk_body(USERS_BULK_UPDATE, users, create_new_fields=self.create_new_fields)
         return self.call(USERS_BULK_UPDATE, body, subject, row_count=len(users), **options)
 
     def bulk_track_events(

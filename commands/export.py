@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -56,7 +56,8 @@ def run_export(
     At most `limit`; with `only` those of these users, by id or e-mail.
     """
     with stop_signals(), SourceRows(settings, limit=limit) as rows:
-        count = export_rows(_with_header(rows, only), path)
+        chosen = ChosenRows(only, _to_names_of(rows.columns, settings)) if only else None
+        count = export_rows(_with_header(rows, chosen), path)
         if not quiet:
             print_line(f"{counted(count, 'row')} written to {path}")
         if rows.warning:
@@ -64,13 +65,31 @@ def run_export(
     return ExitStatus.OK
 
 
-def _with_header(rows: SourceRows, only: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
+def _to_names_of(
+    columns: Sequence[str], settings: Settings
+) -> Callable[[Sequence[Any]], tuple[Any, Any]]:
+    """Return the function that takes user id and e-mail out of a row; None for a missing column."""
+    names = [column.lower() for column in columns]
+    user_id, email = (
+        names.index(name) if name in names else None
+        for name in (settings.user_id_column.lower(), "email")
+    )
+
+    def names_of(row: Sequence[Any]) -> tuple[Any, Any]:
+        return (
+            None if user_id is None else row[user_id],
+            None if email is None else row[email],
+        )
+
+    return names_of
+
+
+def _with_header(rows: SourceRows, chosen: ChosenRows | None) -> Iterator[Sequence[Sequence[Any]]]:
     """Yield the column names as a first row, then the rows."""
     yield [rows.columns]
-    if not only:
+    if chosen is None:
         yield from rows
         return
-    chosen = ChosenRows(only, rows.mapping)
     first = 0
     for chunk in rows:
         yield [chunk[seq - first] for seq in chosen.take(chunk, first)]

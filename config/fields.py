@@ -33,6 +33,8 @@ RESERVED_EVENT_FIELDS = frozenset(
 USER_ID_FIELD = "userId"  # allowed among the profile fields with IDENTIFY_BY=email
 CONVERSIONS = ("bool", "json", "utc")
 
+# Control characters, the ends of lines and paragraphs, halves of surrogate pairs.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # The beginning of a constant. A column stands behind a plain "=", so it cannot begin like this.
 _CONSTANT = re.compile(r"([^=:,]*):=\s*")
 
@@ -84,6 +86,11 @@ def parse_fields(text: str, reserved: frozenset[str]) -> tuple[AnyField, ...]:
     if problems:
         raise ValueError("\n".join(problems))
     return tuple(fields)
+
+
+def has_control_characters(text: str) -> bool:
+    """Return whether a text has characters that no name should have."""
+    return _CONTROL.search(text) is not None
 
 
 def columns_of(fields: Iterable[AnyField]) -> Iterator[Field]:
@@ -144,7 +151,8 @@ def _parse_constant(target: str, json_text: str, text: str) -> Constant:
         orjson.dumps(value)  # no integer over 64 bits, no half of a surrogate pair
     except (ValueError, TypeError, RecursionError):
         raise ValueError(
-            f'{text} is not field:=JSON: a text stands in double quotes, as in source:="mysql"'
+            f'{text} is not field:=JSON: a text stands in double quotes, as in source:="mysql", '
+            "and a number has at most 64 bits"
         ) from None
     return Constant(target, value)
 

@@ -23,6 +23,7 @@ from config.fields import (
     RESERVED_USER_FIELDS,
     USER_ID_FIELD,
     AnyField,
+    has_control_characters,
     parse_fields,
 )
 
@@ -204,8 +205,11 @@ def field_list(reserved: frozenset[str]) -> Callable[[str], tuple[AnyField, ...]
 
 def event_name(text: str) -> str:
     """Return the name of an event in Iterable."""
-    if len(text) > MAX_EVENT_NAME_CHARACTERS or not text.isprintable():
-        raise ValueError(f"must be at most {MAX_EVENT_NAME_CHARACTERS} printable characters")
+    if len(text) > MAX_EVENT_NAME_CHARACTERS or has_control_characters(text):
+        raise ValueError(
+            f"must be at most {MAX_EVENT_NAME_CHARACTERS} characters, none of them a control "
+            "character"
+        )
     return text
 
 

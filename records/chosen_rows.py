@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from errors import ConfigError
 from records.identity import to_comparable_email, to_stable_text
-from records.mapping import RowMapping
 
 
 class ChosenRows:
@@ -16,21 +15,24 @@ class ChosenRows:
     An e-mail is compared as Iterable does, an id exactly, as `CAST(... AS CHAR)` writes it.
     """
 
-    def __init__(self, names: Sequence[str], mapping: RowMapping) -> None:
+    def __init__(
+        self, names: Sequence[str], names_of: Callable[[Sequence[Any]], tuple[Any, Any]]
+    ) -> None:
         self._found: dict[str, list[int]] = {name.strip(): [] for name in names}
-        self._name_of_email = {to_comparable_email(name): name for name in self._found}
-        self._mapping = mapping
+        self._names_of_email: dict[str, set[str]] = {}
+        for name in self._found:
+            self._names_of_email.setdefault(to_comparable_email(name), set()).add(name)
+        self._names_of = names_of  # the values of user id and e-mail in a row
 
     def take(self, rows: Sequence[Sequence[Any]], first_seq: int) -> list[int]:
         """Return the positions of those of these rows that are chosen, and note them."""
         chosen = []
         for seq, row in enumerate(rows, first_seq):
-            user_id, email = self._mapping.names_of(row)
+            user_id, email = self._names_of(row)
             text = to_stable_text(user_id)
             names = {text} if text is not None and text in self._found else set()
             if isinstance(email, str):
-                name = self._name_of_email.get(to_comparable_email(email))
-                names |= {name} if name is not None else set()
+                names |= self._names_of_email.get(to_comparable_email(email), set())
             for name in names:
                 self._found[name].append(seq)
             if names:

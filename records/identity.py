@@ -18,7 +18,11 @@ from zlib import crc32
 
 import orjson
 
-from config.fields import DEFAULT_EVENT_NAME, MAX_EVENT_NAME_CHARACTERS
+from config.fields import (
+    DEFAULT_EVENT_NAME,
+    MAX_EVENT_NAME_CHARACTERS,
+    has_control_characters,
+)
 from records.json_values import to_clock_time
 
 MAX_EMAIL_CHARACTERS = 254
@@ -183,13 +187,13 @@ def to_valid_event_name(value: object, default: str) -> str:
 
     Raises ValueError whose text completes "the event name ...".
     """
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError("is binary: select CONVERT(... USING utf8mb4)")
     name = (to_stable_text(value) or "").strip()
     if len(name) > MAX_EVENT_NAME_CHARACTERS:
         raise ValueError(f"has more than {MAX_EVENT_NAME_CHARACTERS} characters")
-    if isinstance(value, (bytes, bytearray)):
-        raise ValueError("is binary: select CONVERT(... USING utf8mb4)")
-    if not name.isprintable():
-        raise ValueError("has characters that cannot be printed")
+    if has_control_characters(name):
+        raise ValueError("has control characters")
     return name or default
 
 

@@ -150,12 +150,14 @@ class RowMapping:
         self._event_time = position.get(event_time_column(columns))
         utc_columns = {*timestamp_columns, position.get(EVENT_TIME_UTC)}
         self._event_zone = timezone.utc if self._event_time in utc_columns else zone
-        self._name_of_events = event_name
+        self._name_of_events = self.event_name = event_name
         self._event_name = position.get("event_name") if sends_events else None
         self.has_event_ids = sends_events and "event_id" in position
         self._page_or_event_id = (
             position.get("event_id" if self.has_event_ids else "page") if sends_events else None
         )
+        # Decides between rows with equal times, also where no events are sent.
+        self._tie = position.get("event_id" if "event_id" in position else "page")
         self._profile_options = dict(profile_options or {})
         self._event_options = dict(event_options or {})
 
@@ -213,6 +215,7 @@ class RowMapping:
                 user_key = to_key_of_user_id(identifier)
             event_time, event_at, profile_fields, event_fields = self._parse(row)
             page_or_event_id = self._page_or_event_id_of(row)
+            tie = page_or_event_id if self.sends_events else self._tie_of(row)
             profile_hash = event_hash = None
             if self.sends_profiles:
                 profile_hash = to_change_hash((identifier, profile_fields))
@@ -226,7 +229,7 @@ class RowMapping:
                 email,
                 user_key,
                 event_at,
-                to_tie_breaker(page_or_event_id, profile_hash, event_hash),
+                to_tie_breaker(tie, profile_hash, event_hash),
                 profile_hash,
                 event_hash,
             )
@@ -329,6 +332,9 @@ class RowMapping:
     def _page_or_event_id_of(self, row: Sequence[Any]) -> str | None:
         index = self._page_or_event_id
         return None if index is None else to_stable_text(row[index])
+
+    def _tie_of(self, row: Sequence[Any]) -> str | None:
+        return None if self._tie is None else to_stable_text(row[self._tie])
 
     def _event_name_of(self, row: Sequence[Any]) -> str:
         if self._event_name is None:

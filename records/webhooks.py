@@ -119,7 +119,8 @@ def _event_ids(event: JSON) -> Iterator[str]:
     page = event.get("page")
     # A body that is a template has "page": "" for an event without a page, and `_set_values` leaves
     # out a page that is an empty text.
-    pages = [None, ""] if page in (None, "") else [to_stable_text(page)]
+    # The id has no page where the query has none, and the field `page` is another column.
+    pages = [None, "" if page is None else to_stable_text(page)]
     email, user_id, name = event.get("email"), event.get("userId"), event["eventName"]
     for page_text in pages:
         if isinstance(email, str):

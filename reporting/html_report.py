@@ -43,8 +43,8 @@ _STATUS: Mapping[str, tuple[str, str]] = {  # CSS class and text of the badge
 _OUTCOMES: Mapping[Outcome, str] = {
     Outcome.SUCCESSFUL: "every request it needed was delivered",
     Outcome.UNCHANGED: "delivered by an earlier run, no request needed",
-    Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
-    Outcome.TOTAL_FAILURE: "neither profile nor event is in Iterable",
+    Outcome.PARTIAL_FAILURE: "one of its two requests is in place in Iterable, the other is not",
+    Outcome.TOTAL_FAILURE: "nothing that it needs is in place in Iterable",
     Outcome.INVALID: "the row cannot be sent as it is",
     Outcome.DUPLICATE: "same user as another row, which is used instead",
     Outcome.NOT_ATTEMPTED: "left for the next run",

@@ -25,21 +25,24 @@ _RECORD = {
         INSERT INTO delivered (user_key, profile_hash, profile_at, id_hash)
         SELECT user_key, profile_hash, :at, hash_of_id(user_id) FROM outbox WHERE seq = :seq
         ON CONFLICT (user_key) DO UPDATE SET profile_hash = excluded.profile_hash,
+            event_hash = iif(profile_at IS NULL, NULL, event_hash),
             profile_at = excluded.profile_at, id_hash = excluded.id_hash
     """,
     # An e-mail-based project drops the event of a user whom it does not know. So the event of a
     # user whose profile was never delivered stays in doubt, where profiles are sent.
     RequestKind.EVENT: """
-        INSERT INTO delivered (user_key, event_hash, event_settings, event_id, event_at)
+        INSERT INTO delivered (user_key, event_hash, event_settings, event_id, event_at, id_hash)
         SELECT user_key, iif(EXISTS (
                 SELECT 1 FROM delivered AS known
                 WHERE known.user_key = outbox.user_key AND known.profile_at IS NOT NULL
-            ) OR NOT :sends_profiles, event_hash, NULL), :settings, event_id, :at
+            ) OR NOT :sends_profiles, event_hash, NULL), :settings, event_id, :at,
+            iif(:sends_profiles, NULL, hash_of_id(user_id))
         FROM outbox WHERE seq = :seq
         ON CONFLICT (user_key) DO UPDATE SET event_hash = excluded.event_hash,
             event_settings = excluded.event_settings,
             former_event_id = iif(event_id IS excluded.event_id, former_event_id, NULL),
-            event_id = excluded.event_id, event_at = excluded.event_at
+            event_id = excluded.event_id, event_at = excluded.event_at,
+            id_hash = ifnull(excluded.id_hash, id_hash)
     """,
 }
 # Iterable moves an event to the user for whom its id came last.

@@ -40,7 +40,9 @@ class ClearingQueue:
         transaction: Callable[[], AbstractContextManager[None]],
         *,
         by_email: bool,
+        options: Mapping[str, bool],
     ) -> None:
+        self._options = options
         self._leavers = list(leavers)
         self._members = members
         self._transaction = transaction
@@ -51,7 +53,8 @@ class ClearingQueue:
         """Yield a row for each user, numbered from 0: a profile that has the flag alone."""
         name = "email" if self._by_email else "userId"
         for seq, leaver in enumerate(self._leavers):
-            body = orjson.dumps({name: leaver.identifier, "dataFields": {leaver.flag: False}})
+            fields = {leaver.flag: False}
+            body = orjson.dumps({name: leaver.identifier, "dataFields": fields, **self._options})
             email = leaver.identifier if self._by_email else None
             yield PendingRow(seq, leaver.user_id, email, body, None)
 

@@ -34,11 +34,12 @@ _NOTE_PRESENT = """
         AND (delivered.profile_at IS NOT NULL OR (outbox.profile IS NOT NULL
             AND outbox.held IS NOT 'profile' AND outbox.held IS NOT 'row'))
     ON CONFLICT (user_key) DO UPDATE
-    SET user_id = excluded.user_id, identifier = excluded.identifier, flag = excluded.flag,
+    SET user_id = excluded.user_id, identifier = excluded.identifier,
+        flag = ifnull(flag, excluded.flag),
         clearing_began_at = NULL, cleared_at = NULL, failure_code = NULL
     WHERE user_id IS NOT excluded.user_id OR identifier IS NOT excluded.identifier
-        OR flag IS NOT excluded.flag OR clearing_began_at IS NOT NULL OR cleared_at IS NOT NULL
-        OR failure_code IS NOT NULL
+        OR flag IS NOT ifnull(flag, excluded.flag) OR clearing_began_at IS NOT NULL
+        OR cleared_at IS NOT NULL OR failure_code IS NOT NULL
 """
 # Whom no row of the read names, by user key or user id, valid or not.
 _LEAVERS = """
@@ -94,7 +95,7 @@ class MemberTable:
         """Note the users of this run's rows, right before the first request.
 
         Their flag is not being cleared any more. `flag` is the profile flag's name, None if there
-        is none. `now` is in unix seconds.
+        is none; where it is another one than before, see `note_flag`. `now` is in unix seconds.
         """
         identifier = "outbox.email" if by_email else "CAST(outbox.user_id AS TEXT)"
         with state_errors(self._path):
@@ -102,6 +103,15 @@ class MemberTable:
             self._database.execute(
                 "DELETE FROM members WHERE cleared_at < ?",
                 (now - CLEARED_DAYS * _SECONDS_PER_DAY,),
+            )
+
+    def note_flag(self, seqs: Sequence[int], flag: str | None) -> None:
+        """Note the flag that was delivered with the profiles of these rows of the outbox."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE members SET flag = :flag WHERE flag IS NOT :flag AND user_key IN"
+                " (SELECT user_key FROM outbox WHERE seq IN (SELECT value FROM json_each(:seqs)))",
+                {"flag": flag, "seqs": orjson.dumps(seqs).decode()},
             )
 
     def of_user_ids(self, user_ids: Iterable[str]) -> dict[str, list[Member]]:

@@ -163,7 +163,7 @@ class Outbox:
         self._ended_kinds: set[RequestKind] = set()
         # Kinds of which the note stays as it is if all rows that were tried first are rejected.
         self._keeps_note: set[RequestKind] = set()
-        self._has_noted_mapping = False
+        self._has_delivered_profile = False
         self._has_moved_users = False  # see `DeliveredTable.has_moved_users`
 
     def close(self) -> None:
@@ -173,6 +173,11 @@ class Outbox:
                 close_after_reading(self.path, self._database)
             else:
                 self._database.close()
+
+    @property
+    def has_delivered_profile(self) -> bool:
+        """Whether a profile of this run was delivered."""
+        return self._has_delivered_profile
 
     def fill(
         self,
@@ -220,7 +225,7 @@ class Outbox:
             )
             has_to_send = False
             knows_users = not sends_all and self.delivered.has_users()
-            chosen = ChosenRows(only, mapping) if only else None
+            chosen = ChosenRows(only, mapping.names_of) if only else None
             for chunk in chunks:
                 if takes_samples:
                     samples.take(chunk)
@@ -497,6 +502,8 @@ class Outbox:
         count: int = self._database.execute(
             "SELECT count(*) FROM outbox JOIN delivered USING (user_key) WHERE outbox.kind IS NULL"
             " AND outbox.event IS NOT NULL AND delivered.event_id <> outbox.event_id"
+            " AND json_extract(CAST(outbox.event AS TEXT), '$.eventName') = ?",
+            (mapping.event_name,),
         ).fetchone()[0]
         return count
 
@@ -618,7 +625,8 @@ class Outbox:
         rows that are tried would be most of these, and a few that stay rejected would end every
         run.
         """
-        for kind in RequestKind:
+        kinds = tuple(RequestKind) if self._mapping is None else kinds_of(self._mapping)
+        for kind in kinds:
             noted = self.mass_rejections.users(kind)
             if not any(noted):
                 continue
@@ -838,9 +846,13 @@ class Outbox:
             self._require_ours()
             begin_clearing(leavers, self.members, self.delivered, int(time.time()))
 
-    def clearing_queue(self, leavers: Sequence[Leaver], *, by_email: bool) -> ClearingQueue:
+    def clearing_queue(
+        self, leavers: Sequence[Leaver], *, by_email: bool, options: Mapping[str, bool]
+    ) -> ClearingQueue:
         """Return the queue of these clearings, for the dispatcher."""
-        return ClearingQueue(leavers, self.members, self._own_transaction, by_email=by_email)
+        return ClearingQueue(
+            leavers, self.members, self._own_transaction, by_email=by_email, options=options
+        )
 
     def remove_member(self, leaver: Leaver) -> None:
         """Remove a member whom Iterable does not have."""
@@ -885,10 +897,11 @@ class Outbox:
             notes_project = any(call.result.delivered for call in finished)
             if self._project_to_note and notes_project:
                 self.project.note(self._project_to_note)
-            notes_mapping = not self._has_noted_mapping and any(
+            delivers_first_profile = not self._has_delivered_profile and any(
                 call.result.delivered and call.kind is RequestKind.PROFILE for call in finished
             )
-            if notes_mapping and mapping:
+            # A partial read leaves rows whose fields were not compared with the project's.
+            if delivers_first_profile and mapping and self._is_complete_read:
                 self.mapping_settings.note_delivered_profile(mapping)
             resolved = 0
             texts: dict[int, str] = {}  # the rows of a batch mostly share one result
@@ -907,6 +920,9 @@ class Outbox:
                         for call in calls
                     ],
                 )
+                if kind is RequestKind.PROFILE and self.members.exists and mapping:
+                    delivered = [call.seq for call in calls if call.result.delivered]
+                    self.members.note_flag(delivered, mapping.profile_flag or None)
                 self.delivered.record(
                     kind,
                     [(int(c.finished_at), c.seq) for c in calls if c.result.delivered],
@@ -918,7 +934,7 @@ class Outbox:
         # Only after the commit, since a failed recording is tried once more.
         if notes_project:
             self._project_to_note = None
-        self._has_noted_mapping = self._has_noted_mapping or notes_mapping
+        self._has_delivered_profile = self._has_delivered_profile or delivers_first_profile
 
     def settled(self, before_seq: int = MAX_SEQ, limit: int = -1) -> Iterator[SettledRow]:
         """Yield the rows before `before_seq` with their results so far, in the query's order.

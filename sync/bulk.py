@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Iterable's limit is 4 MB. Its documentation does not define MB, so this is the smaller reading.
 MAX_REQUEST_BYTES = 4_000_000
 _ENVELOPE_BYTES = len(b'{"events":[]}')  # the longer of the two envelopes
+_OPTION_BYTES = len(b'"createNewFields":false,')
 
 # 5 batches a second x 8 seconds each. A batch takes about 0.5 MB of memory.
 MAX_BATCHES_IN_FLIGHT = 40
@@ -42,12 +43,19 @@ _MAX_UNANSWERED_PARTS = 8  # in a row: an outage after all, so the circuit break
 
 
 def to_batches(
-    rows: Iterator[PendingRow], batch_size: int, max_bytes: int = MAX_REQUEST_BYTES
+    rows: Iterator[PendingRow],
+    batch_size: int,
+    max_bytes: int = MAX_REQUEST_BYTES,
+    *,
+    has_option: bool = False,
 ) -> Iterator[Rows]:
     """Group rows into batches of at most `batch_size` rows and `max_bytes` per request.
 
+    `has_option`: the body says what is to become of new fields.
+
     A row that exceeds `max_bytes` is sent alone, so that Iterable rejects only that row.
     """
+    max_bytes -= _OPTION_BYTES * has_option
     batch: list[PendingRow] = []
     sizes = [_ENVELOPE_BYTES, _ENVELOPE_BYTES]
     for row in rows:
@@ -95,7 +103,8 @@ class BulkSender:
         self._logged_lines: set[str] = set()
 
     def units(self, rows: Iterator[PendingRow]) -> Iterator[Rows]:
-        return to_batches(rows, self._batch_size)
+        has_option = self.client.create_new_fields is not None
+        return to_batches(rows, self._batch_size, has_option=has_option)
 
     def endpoint(self, unit: Rows) -> str:
         has_profiles = any(row.profile is not None for row in unit)

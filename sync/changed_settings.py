@@ -31,8 +31,8 @@ def kept_events_text(filled: FillSummary) -> str:
 def renamed_events_text(filled: FillSummary) -> str:
     """Return how many delivered events stand in Iterable under another name."""
     return (
-        "EVENT_NAME changed since the last run. Events of users who have one of the former name, "
-        f"which stays, and that are sent under the new name: {filled.renamed_events:,}"
+        "EVENT_NAME changed since the last run. The events of the former name stay in Iterable. "
+        f"Users who have one and get an event of the new name: {filled.renamed_events:,}"
     )
 
 

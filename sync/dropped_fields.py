@@ -27,6 +27,7 @@ class DroppedFields:
 
     def __init__(self) -> None:
         self._names: dict[RequestKind, set[str]] = {kind: set() for kind in RequestKind}
+        self._unknown: set[RequestKind] = set()
 
     def __bool__(self) -> bool:
         return any(self._names.values())
@@ -36,10 +37,16 @@ class DroppedFields:
         known = self._names[kind]
         known.update(islice(names, max(0, _MAX_FIELDS - len(known))))
 
-    def to_json(self) -> dict[str, list[str]]:
-        """Return the names, as they stand in the head of the results file."""
+    def mark_unknown(self, kind: RequestKind) -> None:
+        """Note that Iterable does not say which fields of this kind it drops."""
+        self._unknown.add(kind)
+
+    def to_json(self) -> dict[str, list[str] | None]:
+        """Return the names, as they stand in the head of the results file; None: not known."""
         return {
-            f"{kind.value}s": sorted(redact(name)[:_MAX_NAME_CHARACTERS] for name in names)
+            f"{kind.value}s": None
+            if kind in self._unknown
+            else sorted(redact(name)[:_MAX_NAME_CHARACTERS] for name in names)
             for kind, names in self._names.items()
         }
 
@@ -50,7 +57,7 @@ class DroppedFields:
         found = [f"of {kind}: {_listed(names)}" for kind, names in self.to_json().items() if names]
         return [
             f"Fields that Iterable does not have, and dropped: {'; '.join(found)}",
-            "To have them, create them in the project, or set CREATE_NEW_FIELDS=true and run once "
+            "To have them, create them in the project or set CREATE_NEW_FIELDS=true, then run once "
             "with --full-refresh.",
         ]
 

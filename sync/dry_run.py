@@ -90,14 +90,18 @@ def request_bodies(settings: Settings, rows: Iterator[PendingRow]) -> Iterator[t
     In bulk mode these are the batches before any is split.
     """
     if settings.sync_mode == "bulk":
-        for batch in to_batches(rows, settings.bulk_batch_size):
+        option = settings.creates_new_fields
+        has_option = option is not None
+        for batch in to_batches(rows, settings.bulk_batch_size, has_option=has_option):
             profiles = [
                 body_of(RequestKind.PROFILE, row) for row in batch if row.profile is not None
             ]
             events = [body_of(RequestKind.EVENT, row) for row in batch if row.event is not None]
             if profiles:
-                options = {"create_new_fields": settings.creates_new_fields}
-                yield USERS_BULK_UPDATE, bulk_body(USERS_BULK_UPDATE, profiles, **options)
+                yield (
+                    USERS_BULK_UPDATE,
+                    bulk_body(USERS_BULK_UPDATE, profiles, create_new_fields=option),
+                )
             if events:
                 yield EVENTS_TRACK_BULK, bulk_body(EVENTS_TRACK_BULK, events)
         return

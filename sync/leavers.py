@@ -28,6 +28,7 @@ from state.members import Leaver
 from state.outbox import Outbox
 from sync.dispatcher import Dispatcher, Sender
 from sync.read_back import ReadBack
+from sync.source_rows import profile_options
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,9 @@ class Clearing:
         if not known or self._stop.is_set():
             return
         by_email = self._settings.identify_by is IdentifyBy.EMAIL
-        queue = self._outbox.clearing_queue(known, by_email=by_email)
+        queue = self._outbox.clearing_queue(
+            known, by_email=by_email, options=profile_options(self._settings)
+        )
         sender = self._to_sender()
         try:
             Dispatcher(queue, sender, self._stop).run()

@@ -207,6 +207,9 @@ class SyncRun:
         )
         self._field_types = FieldTypesRequest(self._client.get)
         self._dropped_fields = DroppedFields()
+        self._new_fields: Sequence[str] = ()  # of the profiles, which Iterable would drop
+        if drops_fields_silently(settings) and settings.sends_events:
+            self._dropped_fields.mark_unknown(RequestKind.EVENT)
         self._is_new_mapping = False  # whether these settings have not delivered any profile yet
 
     @property
@@ -293,8 +296,9 @@ class SyncRun:
             self._stop.event,
             is_accepted=self._options.ignore_guards,
         )
-        if self._is_new_mapping or not is_proven or drops_fields_silently(self._settings):
-            self._compare_field_types(outbox)
+        checks_types = self._is_new_mapping or not is_proven
+        if checks_types or drops_fields_silently(self._settings):
+            self._compare_field_types(outbox, checks_types=checks_types)
         self._stop.ends_at_once = False
         if not self._stop.event.is_set():
             leavers = self._find_leavers(outbox, filled.total)
@@ -429,15 +433,33 @@ class SyncRun:
         else:
             self._client.open_connections(1)
 
-    def _compare_field_types(self, outbox: Outbox) -> None:
-        """Compare the profiles to send with the project; raises FieldTypesError."""
-        if any(outbox.waiting_profiles()):
-            types = self._field_types.fields()
-            if types is not None:
-                found = compare(outbox.waiting_profiles(), types)
+    def _compare_field_types(self, outbox: Outbox, *, checks_types: bool) -> None:
+        """Compare the profiles to send with the project.
+
+        With `checks_types` raises FieldTypesError. Without, only the names of fields are compared.
+        """
+        if not any(outbox.waiting_profiles()):
+            return
+        types = self._field_types.fields()
+        drops_fields = drops_fields_silently(self._settings)
+        if types is not None:
+            found = compare(outbox.waiting_profiles(), types)
+            if checks_types:
                 report(found, self._settings, is_ignored=self._options.ignore_guards)
-                if drops_fields_silently(self._settings):
-                    self._dropped_fields.add(RequestKind.PROFILE, found.new_fields)
+            self._new_fields = found.new_fields if drops_fields else ()
+        elif drops_fields:
+            self._dropped_fields.mark_unknown(RequestKind.PROFILE)
+            logger.warning(
+                "Which profile fields Iterable drops is not known (CREATE_NEW_FIELDS=false)."
+            )
+
+    def _note_dropped_fields(self, outbox: Outbox) -> None:
+        """Note the fields that Iterable has dropped without saying so."""
+        if self._new_fields and outbox.has_delivered_profile:
+            self._dropped_fields.add(RequestKind.PROFILE, self._new_fields)
+            logger.warning(
+                "Iterable dropped unknown fields of the profiles: %s", ", ".join(self._new_fields)
+            )
 
     def _announce(self, outbox: Outbox, filled: FillSummary) -> None:
         changed_emails = 0
@@ -508,6 +530,7 @@ class SyncRun:
 
     def _report(self, outbox: Outbox, ending: _Ending) -> RunReport:
         """Complete the results file, write the report and the history."""
+        self._note_dropped_fields(outbox)
         try:
             if self._rows_read:
                 self._note_the_rest(outbox, ending)

@@ -146,7 +146,7 @@ class SourceRows:
             send_nulls=settings.send_nulls,
             identify_by=settings.identify_by,
             user_id_column=settings.user_id_column,
-            profile_options=_profile_options(settings),
+            profile_options=profile_options(settings),
             event_options=_new_fields_option(settings),
             timestamp_columns=[
                 index for index, code in enumerate(type_codes) if code == column_types.TIMESTAMP
@@ -247,7 +247,7 @@ def _new_fields_option(settings: Settings) -> dict[str, bool]:
     return {} if option is None else {"createNewFields": option}
 
 
-def _profile_options(settings: Settings) -> dict[str, bool]:
+def profile_options(settings: Settings) -> dict[str, bool]:
     """Return the members that the body of each profile has beside its fields.
 
     A bulk body says only once what is to become of new fields, see `iterable_client.bulk_body`.

@@ -56,14 +56,17 @@ ADDED_TO_HEAD: Mapping[str, str] = {
     "verified": "with `VERIFY_SAMPLE`: users of the last run that were read back: `asked`, "
     "`as_sent`, `different`, `missing`, `pending` (delivered less than ten minutes ago) and "
     "`unanswered`",
+    "dropped_fields": "fields that Iterable does not have and dropped, of `profiles` and of "
+    "`events`, null where it does not say; there where something was dropped, or "
+    "`CREATE_NEW_FIELDS` is true or false",
     "left": "with `ON_LEAVE=clear`: one entry for each of them but those held back: `user_id`, "
     "`identifier` (e-mail or userId), `timestamp`, `outcome`, `reason`, `users_update`",
 }
 OUTCOMES: Mapping[Outcome, str] = {
     Outcome.SUCCESSFUL: "profile and event are in Iterable, at least one of them since this run",
     Outcome.PARTIAL_FAILURE: "one of profile and event is in Iterable, the other is not",
-    Outcome.TOTAL_FAILURE: "neither of them is in Iterable",
-    Outcome.UNCHANGED: "both were delivered before with the same content; no call was made",
+    Outcome.TOTAL_FAILURE: "none of its requests is in place in Iterable",
+    Outcome.UNCHANGED: "everything was delivered before with the same content; no call was made",
     Outcome.INVALID: "the row cannot be sent, for the given reason; no call was made",
     Outcome.DUPLICATE: "another row has the same e-mail address (with `IDENTIFY_BY=userid` the "
     "same user id) and a later event",

@@ -115,7 +115,7 @@ def _job_text(settings: Settings) -> str:
     if not settings.sends_events:
         return "profiles without events"
     name = settings.event_name
-    events = "page views" if name == DEFAULT_EVENT_NAME else f"events {name!r}"
+    events = "page views" if name == DEFAULT_EVENT_NAME else f"events {name}"
     alone = "" if settings.sends_profiles else " without profiles"
     return f"{events}{alone} of the last {settings.engagement_window_days:g} days"
 

@@ -33,7 +33,7 @@ def with_query(set_up: SetUp, query: str) -> str:
     ("changes", "words"),
     [
         ({}, "page views of the last 18000 days"),
-        ({"EVENT_NAME": "order"}, "events 'order' of the last 18000 days"),
+        ({"EVENT_NAME": "order"}, "events order of the last 18000 days"),
         ({"SEND": "events"}, "page views without profiles of the last 18000 days"),
         ({"SEND": "profiles"}, "profiles without events,"),
     ],

@@ -436,7 +436,9 @@ def test_a_flag_that_iterable_manages_is_a_problem(flag: str) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 256, "a\tb"])
 def test_an_event_name_is_short_and_printable(name: str) -> None:
-    assert problems_of(EVENT_NAME=name) == ["EVENT_NAME must be at most 255 printable characters"]
+    assert problems_of(EVENT_NAME=name) == [
+        "EVENT_NAME must be at most 255 characters, none of them a control character"
+    ]
 
 
 def test_clearing_needs_a_flag_and_profiles() -> None:

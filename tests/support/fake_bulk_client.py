@@ -80,6 +80,7 @@ class FakeBulkClient(IterableClient):
         stops_after: int = 1_000_000,
         refuses_from: int = 1_000_000,
     ) -> None:
+        self.create_new_fields = None
         self.rate_limiters = {
             USERS_BULK_UPDATE: RateLimiter(1e6),
             EVENTS_TRACK_BULK: RateLimiter(1e6),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from iterable_api.circuit_breaker import CircuitBreakers
 from iterable_api.responses import EVENTS_TRACK_BULK, USERS_BULK_UPDATE
+from iterable_client import bulk_body
 from records.outcomes import CallResult, Verdict
 from records.rows import Finished, PendingRow, RequestKind
 from sync.bulk import MAX_REQUEST_BYTES, BulkSender, to_batches
@@ -73,6 +74,15 @@ def test_the_byte_limit_is_iterables_four_megabytes() -> None:
         b'{"users":[%b]}' % b",".join(row.profile or b"" for row in batch) for batch in batches
     ]
     assert max(map(len, users)) < 4_000_000
+
+
+def test_the_option_for_new_fields_counts_as_bytes_of_the_body() -> None:
+    rows = [of_bytes(seq, 100, 1) for seq in range(19)]
+    for max_bytes in range(900, 1_000):
+        for batch in to_batches(iter(rows), 1_000, max_bytes, has_option=True):
+            bodies = [row.profile or b"" for row in batch]
+            body = bulk_body(USERS_BULK_UPDATE, bodies, create_new_fields=False)
+            assert len(body) <= max_bytes
 
 
 def test_batches_are_made_while_rows_are_still_being_read() -> None:

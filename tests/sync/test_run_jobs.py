@@ -11,9 +11,17 @@ from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
 from sync.announcement import BARE_USERS
 from sync.dry_run import FIELDS_REQUEST
+from sync.field_types import FieldTypesError
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of, results_of
-from tests.support.users import add_users, email_of, event_of, profile_of, sent_calls
+from tests.support.users import (
+    QUERY_WITH_SCORE,
+    add_users,
+    email_of,
+    event_of,
+    profile_of,
+    sent_calls,
+)
 
 NUMBERS = range(1, 11)
 MODES = pytest.mark.parametrize("mode", ["per-user", "bulk"])
@@ -179,7 +187,89 @@ def test_a_failure_of_what_is_not_sent_is_neither_judged_nor_resolved(runs: Runs
         assert runs.run(ignore_guards=True).summary.failures["known"] == 10
 
 
+def test_events_that_iterable_dropped_follow_a_profile_that_was_delivered_alone(
+    runs: Runs, iterable: IterableSandbox
+) -> None:
+    """They counted as delivered."""
+    runs.settings["SEND"] = "events"
+    runs.run()  # Iterable does not know the addresses
+    runs.settings["SEND"] = "profiles"
+    runs.run()
+    runs.settings["SEND"] = "profiles,events"
+    calls = len(iterable.calls)
+    assert counts_of(runs.run()) == {"successful": 10}
+    assert endpoints(iterable, after=calls) == {"events/track"}
+
+
+def test_a_run_of_the_other_kind_forgot_the_note_of_a_mass_rejection(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    add_users(embedded.run_sql, range(11, 501))
+    with IterableSandbox(field_types={"first_name": "long"}) as iterable:
+        runs.settings |= {"ITERABLE_API_BASE_URL": iterable.url, "SEND": "profiles"}
+        runs.run(ignore_guards=True)
+        runs.settings["SEND"] = "events"
+        runs.run()
+        runs.settings["SEND"] = "profiles"
+        assert runs.run(ignore_guards=True).summary.api_calls <= 21  # 20 rows and getFields
+
+
+def test_what_is_sent_does_not_decide_which_of_two_rows_is_used(runs: Runs) -> None:
+    runs.with_query(
+        "SELECT c.id, c.email, n.x AS first_name, n.pg AS page, p.event_time FROM customers c"
+        " JOIN page_views p ON p.user_id = c.id JOIN (SELECT 'a' AS x, 'k' AS pg UNION ALL"
+        " SELECT 'b', 'l' UNION ALL SELECT 'c', 'm') n ORDER BY c.id, n.x"
+    )
+    runs.settings |= {"USER_FIELDS": "first_name", "EVENT_FIELDS": "page"}
+    runs.run()
+    for send in ("profiles", "profiles,events"):
+        runs.settings["SEND"] = send
+        assert counts_of(runs.run()) == {"unchanged": 10, "duplicates": 20}
+
+
+def test_changed_addresses_are_counted_where_only_events_are_sent(
+    runs: Runs, embedded: SourceDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs.settings["SEND"] = "events"
+    runs.run()
+    embedded.run_sql("UPDATE customers SET email = 'new@example.com' WHERE id = 3")
+    runs.run()
+    assert [text for text in caplog.messages if text.startswith("1 user with another e-mail")]
+
+
 # Names
+
+
+def test_only_events_that_take_the_setting_count_as_renamed(
+    runs: Runs, embedded: SourceDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs.with_query(
+        "SELECT c.id, c.email, 'own' AS event_name, p.event_time"
+        " FROM customers c JOIN page_views p ON p.user_id = c.id ORDER BY c.id"
+    )
+    runs.settings |= {"USER_FIELDS": "", "EVENT_FIELDS": ""}
+    runs.run()
+    embedded.run_sql("UPDATE page_views SET event_time = '2026-02-01' WHERE user_id = 1")
+    runs.settings["EVENT_NAME"] = "another"
+    assert counts_of(runs.run()) == {"successful": 1, "unchanged": 9}
+    assert not [text for text in caplog.messages if "EVENT_NAME changed" in text]
+
+
+def test_a_flag_that_was_never_delivered_was_the_one_to_clear(
+    runs: Runs, embedded: SourceDatabase, iterable: IterableSandbox
+) -> None:
+    runs.settings |= {"ON_LEAVE": "clear", "PROFILE_FLAG": "on_trial"}
+    runs.run()
+    rejected = {"fault": "status", "status": 400, "code": "BadParams"}
+    iterable.set_faults([{**rejected, "endpoint": "users/update", "email": email_of(3)}])
+    runs.settings["PROFILE_FLAG"] = "in_trial"
+    assert counts_of(runs.run()) == {"successful": 9, "partial_failures": 1}
+    iterable.set_faults([])
+    embedded.run_sql("DELETE FROM page_views WHERE user_id IN (3, 4)")
+    runs.run()
+    fields = iterable.project.users[email_of(3)].data_fields
+    assert (fields["on_trial"], fields.get("in_trial")) == (False, None)
+    assert iterable.project.users[email_of(4)].data_fields["in_trial"] is False
 
 
 def test_another_event_name_is_another_event_and_is_said(
@@ -190,8 +280,8 @@ def test_another_event_name_is_another_event_and_is_said(
     assert counts_of(runs.run()) == {"successful": 10}
     said = [message for message in caplog.messages if message.startswith("EVENT_NAME changed")]
     assert said == [
-        "EVENT_NAME changed since the last run. Events of users who have one of the former name, "
-        "which stays, and that are sent under the new name: 10"
+        "EVENT_NAME changed since the last run. The events of the former name stay in Iterable. "
+        "Users who have one and get an event of the new name: 10"
     ]
     names = sorted(event.event_name for event in iterable.project.events.values())
     assert names == ["page_view"] * 10 + ["pricing_view"] * 10
@@ -288,17 +378,90 @@ def test_bodies_say_what_is_to_become_of_new_fields(
 
 
 @MODES
-def test_dropped_fields_are_said_and_end_with_status_3(runs: Runs, mode: str) -> None:
+def test_dropped_fields_are_said_and_end_with_status_3(
+    runs: Runs, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
     runs.settings |= {"CREATE_NEW_FIELDS": "false", "SYNC_MODE": mode}
     report = runs.run()
     results = results_of(report)
     profile = ["candidate", "first_name", "last_name", "plan_type", "recent_page_view"]
-    event = ["browser", "candidate", "location", "page", "timestamp"] if mode == "bulk" else []
-    assert results["dropped_fields"] == {"profiles": profile, "events": event}
+    event = ["browser", "candidate", "location", "page", "timestamp"]
+    assert results["dropped_fields"] == {
+        "profiles": profile,
+        "events": event if mode == "bulk" else None,
+    }
     assert results["status"] == "completed_with_failures"
     assert counts_of(report) == {"successful": 10}
     said = "Fields that Iterable does not have, and dropped: of profiles: candidate, first_name"
     assert any(said in line for line in report.lines())
+    # For --quiet, which prints new warnings.
+    warned = f"Iterable dropped unknown fields of the profiles: {', '.join(profile)}"
+    assert warned in caplog.messages
+
+
+def test_no_field_was_dropped_where_nothing_was_delivered(runs: Runs) -> None:
+    fault = {"fault": "status", "status": 401, "endpoint": "users/update"}
+    with IterableSandbox(faults=[fault]) as iterable:
+        runs.settings |= {"ITERABLE_API_BASE_URL": iterable.url, "CREATE_NEW_FIELDS": "false"}
+        report = runs.run()
+    assert results_of(report)["dropped_fields"]["profiles"] == []
+    assert not [line for line in report.lines() if "and dropped" in line]
+
+
+def test_what_was_dropped_is_not_known_where_iterable_does_not_list_its_fields(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = {"fault": "status", "status": 403, "endpoint": "users/getFields"}
+    with IterableSandbox(faults=[fault]) as iterable:
+        runs.settings |= {"ITERABLE_API_BASE_URL": iterable.url, "CREATE_NEW_FIELDS": "false"}
+        results = results_of(runs.run())
+    assert results["dropped_fields"] == {"profiles": None, "events": None}
+    assert (
+        "Which profile fields Iterable drops is not known (CREATE_NEW_FIELDS=false)."
+        in caplog.messages
+    )
+
+
+def test_one_changed_row_of_another_type_ended_every_later_run(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    """The types are compared before the first delivery of a mapping only."""
+    types = dict.fromkeys(("first_name", "last_name", "plan_type", "candidate"), "string")
+    types |= {"recent_page_view": "boolean", "score": "long"}
+    with IterableSandbox(field_types=types) as iterable:
+        runs.settings |= {
+            "ITERABLE_API_BASE_URL": iterable.url,
+            "USER_FIELDS": "first_name,last_name,plan_type,candidate,score",
+            "CREATE_NEW_FIELDS": "false",
+        }
+        runs.with_query(QUERY_WITH_SCORE.format("IF(c.last_name = 'bad', c.last_name, NULL)"))
+        assert counts_of(runs.run()) == {"successful": 10}
+        embedded.run_sql("UPDATE customers SET last_name = 'bad' WHERE id = 3")
+        embedded.run_sql("UPDATE page_views SET event_time = '2026-02-02' WHERE user_id = 5")
+        report = runs.run()
+        assert report.error is None
+        assert counts_of(report) == {"successful": 1, "partial_failures": 1, "unchanged": 8}
+
+
+@MODES
+def test_clearing_a_flag_created_the_field_that_was_to_be_dropped(
+    runs: Runs, embedded: SourceDatabase, iterable: IterableSandbox, mode: str
+) -> None:
+    runs.settings |= {"CREATE_NEW_FIELDS": "false", "SYNC_MODE": mode, "ON_LEAVE": "clear"}
+    runs.run()
+    embedded.run_sql("DELETE FROM page_views WHERE user_id = 3")
+    runs.run()
+    assert iterable.project.users[email_of(3)].data_fields == {}
+
+
+def test_a_first_run_of_a_few_rows_does_not_switch_the_guard_of_field_types_off(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    embedded.run_sql("UPDATE customers SET first_name = NULL WHERE id = 1")
+    with IterableSandbox(field_types={"first_name": "long"}) as iterable:
+        runs.settings["ITERABLE_API_BASE_URL"] = iterable.url
+        assert counts_of(runs.run(only=("1",))) == {"successful": 1}
+        assert isinstance(runs.run().error, FieldTypesError)
 
 
 def test_a_dry_run_says_that_a_run_asks_for_the_fields(runs: Runs) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from commands.export import run_export
+from config.settings import Settings
 from errors import ConfigError
 from sandbox.iterable_api import IterableSandbox
 from tests.conftest import SourceDatabase
@@ -100,6 +102,24 @@ def test_a_name_of_two_rows_sends_the_one_that_is_used(
     assert counts_of(report) == {"successful": 1, "duplicates": 1}
     assert [call.endpoint for call in sent_calls(iterable)] == ["users/update", "events/track"]
     assert counts_of(runs.run(only=("11",))) == {"successful": 1}
+
+
+def test_one_address_in_two_letter_cases_is_one_user(runs: Runs) -> None:
+    assert counts_of(runs.run(only=(email_of(3), email_of(3).title()))) == {"successful": 1}
+
+
+def test_an_export_of_some_users_needs_no_columns_of_the_mapping(runs: Runs) -> None:
+    runs.with_query("SELECT id, email, first_name FROM customers ORDER BY id")
+    path = runs.folder / "rows.csv"
+    settings = Settings.from_environment(runs.settings)
+    run_export(settings, path, only=("3", email_of(5)))
+    assert path.read_text(encoding="utf-8").splitlines()[1:] == [
+        "3,user3@example.com,First3",
+        "5,user5@example.com,First5",
+    ]
+    with pytest.raises(ConfigError, match="--only 99: no row of the query"):
+        run_export(settings, path, only=("99",))
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_an_invalid_row_says_why(runs: Runs, embedded: SourceDatabase) -> None:
