@@ -86,7 +86,7 @@ class EmailChangeTable:
         outbox_rows: Sequence[OutboxRow],
         mapping: RowMapping,
     ) -> None:
-        """Note those rows to send whose user id was delivered under one other address only."""
+        """Note those rows to send whose user id was last delivered under another address."""
         waiting = {
             str(row.user_id): row
             for row in outbox_rows
@@ -95,9 +95,10 @@ class EmailChangeTable:
         changes = []
         for user_id, members in self._members.of_user_ids(waiting).items():
             row = waiting[user_id]
-            if len(members) == 1 and members[0].user_key != row.user_key:
-                former = mapping.with_email(rows[row.seq - first_seq], members[0].identifier)
-                changes.append(_to_change(row, members[0], former, mapping))
+            last = members[-1]
+            if last.user_key != row.user_key:
+                former = mapping.with_email(rows[row.seq - first_seq], last.identifier)
+                changes.append(_to_change(row, last, former, mapping))
         self._database.executemany(
             "INSERT INTO email_changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [change[:9] for change in changes if change is not None],
@@ -162,6 +163,20 @@ class EmailChangeTable:
             ):
                 found.setdefault(user_key, []).append(seq)
         return found
+
+    def rows_at_uncertain_addresses(self) -> list[int]:
+        """Return rows to send to an address that another user may have, see `noted_moves`."""
+        if not self.exists:
+            return []
+        with state_errors(self._path):
+            found = self._database.execute(
+                "WITH uncertain AS (SELECT user_id, new_key AS user_key FROM noted_moves"
+                " WHERE NOT is_settled UNION SELECT members.user_id, members.user_key FROM members"
+                " JOIN noted_moves USING (user_id) WHERE NOT is_settled)"
+                " SELECT DISTINCT seq FROM outbox JOIN uncertain USING (user_key)"
+                " WHERE kind IS NULL AND uncertain.user_id IS NOT CAST(outbox.user_id AS TEXT)"
+            ).fetchall()
+            return [seq for (seq,) in found]
 
     def recent(self, since: float) -> list[tuple[int, float]]:
         """Return (seq, unix time of the attempt) of rows to send whose user was just moved."""

@@ -105,12 +105,13 @@ class MemberTable:
             )
 
     def of_user_ids(self, user_ids: Iterable[str]) -> dict[str, list[Member]]:
-        """Return the members with each of these user ids."""
+        """Return the members with each of these user ids; last the one delivered last."""
         found: dict[str, list[Member]] = {}
         with state_errors(self._path):
             rows = self._database.execute(
-                "SELECT user_key, user_id, identifier FROM members"
-                " WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_key",
+                "SELECT user_key, user_id, identifier FROM members LEFT JOIN delivered USING"
+                " (user_key) WHERE user_id IN (SELECT value FROM json_each(?))"
+                " ORDER BY profile_at, user_key",
                 (orjson.dumps(list(user_ids)).decode(),),
             )
             for row in rows:
@@ -152,7 +153,10 @@ class MemberTable:
             if has_noted_moves:
                 tried = (
                     "(SELECT json_group_array(new_email) FROM noted_moves"
-                    " WHERE noted_moves.user_id = members.user_id AND NOT is_settled)"
+                    " WHERE noted_moves.user_id = members.user_id AND NOT is_settled"
+                    " AND new_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)"
+                    " AND new_key NOT IN (SELECT user_key FROM named_users)"
+                    " AND new_key NOT IN (SELECT other.user_key FROM members AS other))"
                 )
             found = self._database.execute(
                 f"SELECT user_key, user_id, identifier, flag, failure_code, {tried} {_LEAVERS}"
@@ -172,9 +176,9 @@ class MemberTable:
         """Note that a user's flag was set to false."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE members SET identifier = ?, clearing_began_at = NULL, cleared_at = ?,"
+                "UPDATE members SET clearing_began_at = NULL, cleared_at = ?,"
                 " failure_code = NULL WHERE user_key = ?",
-                (leaver.identifier, at, leaver.user_key),
+                (at, leaver.user_key),
             )
 
     def note_failure(self, user_key: int, code: str | None) -> None:

@@ -164,6 +164,7 @@ class Outbox:
         # Kinds of which the note stays as it is if all rows that were tried first are rejected.
         self._keeps_note: set[RequestKind] = set()
         self._has_noted_mapping = False
+        self._is_full_refresh = False
         self._has_moved_users = False  # see `DeliveredTable.has_moved_users`
 
     def close(self) -> None:
@@ -251,6 +252,7 @@ class Outbox:
             renamed = self._count_renamed_events(mapping)
             changed_settings = self.mapping_settings.changed_names(mapping)
         self._mapping = mapping
+        self._is_full_refresh = full_refresh
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
             renamed_events=renamed,
@@ -679,18 +681,26 @@ class Outbox:
     # Changed addresses
 
     def leave_out(self, seqs: Sequence[int], reason: str) -> None:
-        """Let these rows end without a request, as not attempted."""
-        self._settle_rows(seqs, "not_attempted", reason)
+        """Let those of these rows that are to be sent end without a request, as not attempted."""
+        with state_errors(self.path), self._transaction():
+            self._database.execute(
+                "UPDATE outbox SET kind = 'not_attempted', reason = ?"  # noqa: S608 - our own text
+                f" WHERE {_TO_SEND} AND seq IN (SELECT value FROM json_each(?))",
+                (reason, orjson.dumps(seqs).decode()),
+            )
 
     def hold_for_moves(self, moves: Sequence[int], waiting: Sequence[int]) -> None:
         """Let rows wait for their move, or until an earlier one has settled."""
         with state_errors(self.path), self._transaction():
             for held, seqs in ((Held.MOVE, moves), (Held.WAIT, waiting)):
                 self._database.execute(
-                    "UPDATE outbox SET held = ?, kind = NULL"
-                    " WHERE seq IN (SELECT value FROM json_each(?))",
+                    "UPDATE outbox SET held = ? WHERE seq IN (SELECT value FROM json_each(?))",
                     (held.value, orjson.dumps(seqs).decode()),
                 )
+            # A row that is back at the former address may be unchanged.
+            self._database.execute(
+                "UPDATE outbox SET kind = NULL WHERE held = ?", (Held.MOVE.value,)
+            )
 
     def fail_change(self, seq: int, code: str, reason: str) -> None:
         """Let a row fail because its user cannot be moved."""
@@ -702,6 +712,11 @@ class Outbox:
         with self._own_transaction():
             self.email_changes.note(changes, at)
 
+    def forget_move(self, change: EmailChange) -> None:
+        """Remove the note of a move that was not attempted."""
+        with self._own_transaction():
+            self.email_changes.forget(change)
+
     def settle_move(
         self,
         change: EmailChange,
@@ -710,11 +725,13 @@ class Outbox:
         at: float,
         *,
         may_be_new: bool,
+        was_attempted: bool = True,
     ) -> bool:
         """Record what became of a move, and return whether its row still needs a request.
 
         `outcome` is a `MoveOutcome`; `at` is when the attempt was made. With `may_be_new` the
-        profile has to be sent whatever is remembered.
+        profile has to be sent whatever is remembered. Without `was_attempted` the move waited for
+        another one, which failed.
         """
         entry = {
             "from": change.former_email,
@@ -728,7 +745,7 @@ class Outbox:
                 (orjson.dumps(entry).decode(), at, change.seq),
             )
             if outcome == "failed":
-                if call.verdict is Verdict.REJECTED:
+                if was_attempted and call.verdict is Verdict.REJECTED:
                     self.email_changes.forget(change)
                 reason = f"the user could not be moved to the new address: {call.code}"
                 self._fail_change(change.seq, call.code, reason)
@@ -744,6 +761,7 @@ class Outbox:
             self.members.put(new, flag or None)
             if outcome == "moved":
                 self._move_memory(change, may_be_new=may_be_new)
+            self.delivered.doubt_row(change.seq)
             needs_request: bool = self._database.execute(
                 "SELECT profile IS NOT NULL OR event IS NOT NULL FROM outbox WHERE seq = ?",
                 (change.seq,),
@@ -763,14 +781,16 @@ class Outbox:
             "SELECT profile_hash, event_hash, event_id, event FROM outbox WHERE seq = ?",
             (change.seq,),
         ).fetchone()
-        is_same_profile = not may_be_new and former.profile_hash == change.profile_hash
+        sends_profile = may_be_new or self._is_full_refresh
+        is_same_profile = not sends_profile and former.profile_hash == change.profile_hash
         is_same_event = former.event_id is not None and former.event_id == change.event_id
-        is_event_kept = is_same_event and (
-            former.event_hash == change.event_hash
-            or (
-                former.event_hash is not None
-                and former.event_settings != self._mapping.event_settings
-            )
+        has_other_settings = (
+            former.event_hash is not None and former.event_settings != self._mapping.event_settings
+        )
+        is_event_kept = (
+            is_same_event
+            and not self._is_full_refresh
+            and (former.event_hash == change.event_hash or has_other_settings)
         )
         self.delivered.move(
             change.former_key,
@@ -804,14 +824,6 @@ class Outbox:
                 (chosen,),
             )
             return [PendingRow._make(row) for row in found]
-
-    def _settle_rows(self, seqs: Sequence[int], kind: str, reason: str) -> None:
-        with state_errors(self.path), self._transaction():
-            self._database.execute(
-                "UPDATE outbox SET kind = ?, reason = ?"
-                " WHERE seq IN (SELECT value FROM json_each(?))",
-                (kind, reason, orjson.dumps(seqs).decode()),
-            )
 
     def _fail_change(self, seq: int, code: str | None, reason: str) -> None:
         entry = {"from": None, "outcome": "failed", "code": code, "http_status": None}

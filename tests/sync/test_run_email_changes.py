@@ -21,7 +21,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, email_of, profile_of
+from tests.support.users import QUERY_WITH_SCORE, add_users, email_of, profile_of
 
 ALL = range(1, 21)
 MOVE = "users/updateEmail"
@@ -166,11 +166,26 @@ def test_a_chain_is_moved_from_its_free_end(
 ) -> None:
     new = {3: email_of(4), 4: email_of(5), 5: "free@example.com"}
     readdress(embedded, new)
+    count = len(iterable.calls)
     assert changes_of(runs.run()) == {"moved": 3}
+    assert calls_of(iterable, count) == {MOVE: 3}, "nothing was delivered again"
     for number, email in new.items():
         assert iterable.project.users[email].data_fields == profile_of(number)
     assert len(iterable.project.users) == len(iterable.project.events) == 20
     assert counts_of(runs.run()) == {"unchanged": 20}
+
+
+def test_an_event_that_the_query_names_is_not_sent_again_after_a_move(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    add_users(mariadb.run_sql, range(1, 6))
+    runs = Runs.between(tmp_path, mariadb, iterable, EMAIL_CHANGES="move")
+    runs.with_query(QUERY_WITH_SCORE.format("CONCAT('view-', p.id)").replace("score", "event_id"))
+    assert counts_of(runs.run()) == {"successful": 5}
+    readdress(mariadb, {3: "three@example.com"})
+    count = len(iterable.calls)
+    assert changes_of(runs.run()) == {"moved": 1}
+    assert calls_of(iterable, count) == {MOVE: 1}
 
 
 def test_what_stands_behind_a_link_that_is_not_moved_fails_and_is_not_sent(
@@ -284,6 +299,20 @@ def test_in_a_partial_read_a_row_that_would_be_moved_is_not_attempted(
     assert changes_of(runs.run()) == {"moved": 1}
 
 
+@pytest.mark.parametrize("options", [{}, {"limit": 5}])
+def test_the_next_run_waits_until_a_move_has_settled(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase, options: dict[str, Any]
+) -> None:
+    runs.settle_seconds = 2.0
+    readdress(embedded, {3: "new@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe' WHERE id = 3")
+    assert counts_of(runs.run(**options))["successful"] == 1
+    waited = iterable.project.shortest_wait_after_email_change
+    assert waited is not None
+    assert waited >= 2.0
+
+
 def test_a_dry_run_says_how_many_would_be_moved_and_changes_nothing(
     runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
@@ -295,13 +324,31 @@ def test_a_dry_run_says_how_many_would_be_moved_and_changes_nothing(
     assert changes_of(runs.run()) == {"moved": 1}
 
 
-def test_a_full_refresh_does_not_forget_who_is_who(
+def test_a_full_refresh_moves_a_user_and_sends_profile_and_event_again(
     runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
+    iterable.project.update_user({"email": email_of(3), "dataFields": {"first_name": "Spoiled"}})
     readdress(embedded, {3: "new@example.com"})
     report = runs.run(full_refresh=True)
     assert (counts_of(report), changes_of(report)) == ({"successful": 20}, {"moved": 1})
+    assert records_of(runs)[3]["events_track"]["success"]
     check(iterable, {3: "new@example.com"})
+
+
+def test_a_user_of_whom_two_addresses_are_remembered_is_moved_from_the_last_one(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    runs.settings |= {"EMAIL_CHANGES": "new", "ON_LEAVE": "clear"}
+    runs.run()
+    change_state(runs, "UPDATE delivered SET profile_at = profile_at - 86400")
+    readdress(embedded, {3: "second@example.com"})
+    runs.run()
+    runs.settings["EMAIL_CHANGES"] = "move"
+    runs.run()
+    readdress(embedded, {3: "third@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}
+    assert {"third@example.com", email_of(3)} <= set(iterable.project.users)
+    assert "second@example.com" not in iterable.project.users
 
 
 def test_a_lost_state_file_only_takes_the_baseline(
