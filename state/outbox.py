@@ -741,8 +741,8 @@ class Outbox:
         }
         with self._own_transaction():
             self._database.execute(
-                "UPDATE outbox SET email_change = ?, settled_at = ?, held = NULL WHERE seq = ?",
-                (orjson.dumps(entry).decode(), at, change.seq),
+                "UPDATE outbox SET email_change = ?, settled_at = ?, held = ? WHERE seq = ?",
+                (orjson.dumps(entry).decode(), at, Held.WAIT.value, change.seq),
             )
             if outcome == "failed":
                 if was_attempted and call.verdict is Verdict.REJECTED:
@@ -809,19 +809,17 @@ class Outbox:
             )
 
     def rows_of(self, seqs: Sequence[int]) -> list[PendingRow]:
-        """Return these rows, in the query's order, with the requests that they still need."""
-        with state_errors(self.path), self._transaction():
+        """Return those of these rows that had to wait, with the requests that they still need.
+
+        They stay held, so that `pending` does not yield them, too.
+        """
+        with state_errors(self.path):
             self._require_ours()
-            chosen = orjson.dumps(seqs).decode()
-            self._database.execute(
-                "UPDATE outbox SET held = NULL WHERE held IN ('move', 'wait')"
-                " AND seq IN (SELECT value FROM json_each(?))",
-                (chosen,),
-            )
             found = self._database.execute(
-                f"SELECT {self._pending_columns} FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+                f"SELECT {self._pending_columns} FROM outbox"  # noqa: S608 - our own names
+                " WHERE kind IS NULL AND held = ?"
                 " AND seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
-                (chosen,),
+                (Held.WAIT.value, orjson.dumps(seqs).decode()),
             )
             return [PendingRow._make(row) for row in found]
 

@@ -379,3 +379,19 @@ def test_without_move_a_run_warns_how_many_addresses_changed(
     caplog.clear()
     runs.run()
     assert "another e-mail address" not in caplog.text
+
+
+def test_a_moved_row_that_is_read_late_waits_like_the_others(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """The outbox is read a thousand rows at a time: the move is over before the second page is."""
+    add_users(embedded.run_sql, range(21, 1_101))
+    runs.run()
+    readdress(embedded, {1_100: "new@example.com"})
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe'")
+    runs.settle_seconds = 4.0
+    runs.settings["USERS_UPDATE_RPS"] = "500"
+    assert counts_of(runs.run()) == {"successful": 1_100}
+    waited = iterable.project.shortest_wait_after_email_change
+    assert waited is not None
+    assert waited >= 4.0
