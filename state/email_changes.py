@@ -75,6 +75,15 @@ class EmailChangeTable:
             keep_table(self._database, _NOTED_MOVES, is_wanted=is_wanted)
         self.exists = is_wanted
 
+    def ignore(self) -> None:
+        """Find no changes in this read, as in a first run: the user ids are others than before."""
+        self.exists = False
+
+    def forget_all(self) -> None:
+        """Forget every move."""
+        with state_errors(self._path):
+            self._database.execute("DELETE FROM noted_moves")
+
     def clear_read(self) -> None:
         """Forget the rows of the last read."""
         self._database.execute("DELETE FROM email_changes")

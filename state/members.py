@@ -140,6 +140,11 @@ class MemberTable:
                 "UPDATE members SET user_id = NULL WHERE user_key = ?", (user_key,)
             )
 
+    def forget_user_ids(self) -> None:
+        """Keep all members, but none of their user ids: those of the rows are others."""
+        with state_errors(self._path):
+            self._database.execute("UPDATE members SET user_id = NULL WHERE user_id IS NOT NULL")
+
     def count_leavers(self) -> int:
         """Return how many members no row of the outbox names; call it before rows are taken out."""
         with state_errors(self._path):

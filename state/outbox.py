@@ -70,7 +70,8 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
-_RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
+# Names in the table `remembered`: whose results may be recorded; the column of the members' ids.
+_RUN_ID, _USER_ID_COLUMN = "run", "user_id_column"
 
 _PENDING = (
     "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
@@ -207,6 +208,8 @@ class Outbox:
             self._database.execute("DELETE FROM named_users")
             self.email_changes.clear_read()
             self._has_moved_users = self.delivered.has_moved_users()
+            if self._has_other_user_ids(mapping):
+                self.email_changes.ignore()
             if not self._is_read_only:
                 self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
@@ -260,6 +263,14 @@ class Outbox:
             samples=tuple(samples.found),
             of_last_run=tuple(last_run.found),
         )
+
+    def _has_other_user_ids(self, mapping: RowMapping) -> bool:
+        """Return whether the members' user ids are those of another column.
+
+        Two columns may have the same numbers for different people.
+        """
+        column = self._remembered.read(_USER_ID_COLUMN)
+        return column not in (None, mapping.user_id_column)
 
     def _last_run_began_at(self) -> float:
         """Return when the run before this one began, in unix seconds; 0 if there was none."""
@@ -543,6 +554,7 @@ class Outbox:
             self.members.keep(keeps_members)
             self.email_changes.keep(moves_users)
             if keeps_members:
+                self._note_user_id_column(mapping)
                 self.members.note_present(
                     by_email=mapping.identify_by is IdentifyBy.EMAIL,
                     flag=mapping.profile_flag or None,
@@ -562,6 +574,14 @@ class Outbox:
                 self.project.note(project)
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
         self.resolved_failures += resolved
+
+    def _note_user_id_column(self, mapping: RowMapping) -> None:
+        """Remember which column has the user ids; forget those of another one."""
+        if self._has_other_user_ids(mapping):
+            self.members.forget_user_ids()
+            if self.email_changes.exists:
+                self.email_changes.forget_all()
+        self._remembered.write(_USER_ID_COLUMN, mapping.user_id_column)
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has taken over the state file since `fill`."""

@@ -396,3 +396,20 @@ def test_a_moved_row_that_is_read_late_waits_like_the_others(
     waited = iterable.project.shortest_wait_after_email_change
     assert waited is not None
     assert waited >= 4.0
+
+
+def test_another_column_of_user_ids_moves_nobody_onto_somebody_else(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """The new column has the number 3 for the second customer."""
+    query = QUERY_WITH_SCORE.format("c.id + 1").replace("score", "account_id")
+    runs.with_query(query.replace("ORDER BY", "AND c.plan_type = 'pro' ORDER BY"))
+    runs.settings["USER_ID_COLUMN"] = "account_id"
+    embedded.run_sql("UPDATE customers SET plan_type = 'free' WHERE id = 3")
+    readdress(embedded, {2: "new@example.com"})
+    assert "would be moved" not in "\n".join(runs.run(dry_run=True).lines())
+    assert changes_of(runs.run()) == {}
+    assert email_of(3) in iterable.project.users
+    readdress(embedded, {2: "newer@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}, "the first run noted the new numbers"
+    assert iterable.project.users["newer@example.com"].data_fields == profile_of(2)
