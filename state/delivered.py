@@ -106,6 +106,15 @@ class DeliveredTable:
                 (orjson.dumps(list(user_keys)).decode(),),
             )
 
+    def doubt_user(self, user_key: int) -> None:
+        """Empty the hashes of a user whom Iterable does not have any more."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
+                " WHERE user_key = ?",
+                (user_key,),
+            )
+
     def doubt_row(self, seq: int) -> None:
         """Empty the hash of each request that a row still needs."""
         with state_errors(self._path):

@@ -559,6 +559,7 @@ class Outbox:
                     by_email=mapping.identify_by is IdentifyBy.EMAIL,
                     flag=mapping.profile_flag or None,
                     now=int(time.time()),
+                    keeps_cleared=moves_users,
                 )
             if mapping.sends_events:
                 self.delivered.keep_events(mapping.event_settings)
@@ -873,9 +874,10 @@ class Outbox:
         return ClearingQueue(leavers, self.members, self._own_transaction, by_email=by_email)
 
     def remove_member(self, leaver: Leaver) -> None:
-        """Remove a member whom Iterable does not have."""
+        """Remove a member whom Iterable does not have: who comes back is sent as a new user."""
         with self._own_transaction():
             self.members.remove(leaver.user_key)
+            self.delivered.doubt_user(leaver.user_key)
 
     def note_clearing_failure(self, leaver: Leaver, code: str) -> None:
         """Note why a clearing failed."""

@@ -352,6 +352,7 @@ class SyncRun:
                 lambda: self._to_sender(RejectionGuard(self._settings.max_rejected_percent)),
                 self._settings,
                 self._stop.event,
+                settle_seconds=self._settle_seconds,
             )
             clearing.run(leavers, self._leavers)
 

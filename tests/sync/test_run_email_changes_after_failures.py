@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,12 +12,17 @@ from typing import Any
 
 import pytest
 
+from commands.verify.run import verify
+from config.settings import Settings
+from iterable_api.comparison import Comparison
 from sandbox.iterable_api import IterableSandbox
+from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
 from tests.support.users import add_user, add_users, email_of
 from tests.sync.test_run_email_changes import (
     MOVE,
+    calls_of,
     change_state,
     changes_of,
     check,
@@ -24,7 +30,7 @@ from tests.sync.test_run_email_changes import (
     readdress,
     records_of,
 )
-from tests.sync.test_run_leavers import age_deliveries, flags, leave, leavers_of
+from tests.sync.test_run_leavers import age_deliveries, flags, leave, leavers_of, left_of
 
 NEW = "new@example.com"
 OUTAGE = {"fault": "status", "status": 503, "endpoint": MOVE}
@@ -185,3 +191,58 @@ def test_a_clock_that_was_ahead_does_not_hold_a_run_up(
     began_at = time.monotonic()
     assert counts_of(runs.run()) == {"successful": 1, "unchanged": 19}
     assert time.monotonic() - began_at < 15
+
+
+def test_who_was_moved_a_moment_ago_and_leaves_is_cleared_by_a_later_run(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    runs.settle_seconds = 60.0
+    readdress(embedded, {3: NEW})
+    assert changes_of(runs.run()) == {"moved": 1}
+    leave(embedded, range(3, 4))
+    assert leavers_of(runs.run()) == {"found": 1}
+    assert [(each["outcome"], each["users_update"]) for each in left_of(runs)] == [
+        ("waiting", None)
+    ]
+    assert flags(iterable)[NEW] is True
+    change_state(runs, "UPDATE noted_moves SET attempted_at = attempted_at - 60")
+    assert leavers_of(runs.run()) == {"found": 1, "cleared": 1}
+
+
+def test_verify_leaves_out_who_was_cleared_at_the_address_of_a_killed_move(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """Which of the two addresses the user has is not noted."""
+    note_move(runs, 3, NEW)
+    apply_move(iterable, 3, NEW)
+    leave(embedded, range(3, 5))
+    assert leavers_of(runs.run()) == {"found": 2, "cleared": 2}
+    settings = Settings.from_environment(runs.settings)
+    findings = list(verify(settings, 40, threading.Event()))
+    assert {each.comparison for each in findings} == {Comparison.AS_SENT}
+    assert "4" in {str(each.user_id) for each in findings}
+
+
+def test_who_comes_back_with_another_address_long_after_the_clearing_is_moved(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    leave(embedded, range(3, 4))
+    assert leavers_of(runs.run()) == {"found": 1, "cleared": 1}
+    change_state(runs, "UPDATE members SET cleared_at = cleared_at - 31 * 86400")
+    runs.run()
+    leave(embedded, range(3, 4), plan="pro")
+    readdress(embedded, {3: NEW})
+    assert changes_of(runs.run()) == {"moved": 1}
+    check(iterable, {3: NEW})
+
+
+def test_moves_that_a_stop_keeps_from_their_first_attempt_are_not_noted(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    readdress(embedded, {number: f"new{number}@example.com" for number in range(1, 21)})
+    iterable.set_faults([{"fault": "delay", "seconds": 0.4, "endpoint": MOVE}])
+    count = len(iterable.calls)
+    stop = StopSignal()
+    threading.Timer(0.6, stop.event.set).start()
+    runs.run(stop)
+    assert len(noted_moves(runs)) <= calls_of(iterable, count)[MOVE] < 20
