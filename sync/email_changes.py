@@ -133,6 +133,16 @@ class EmailChangeReport:
         return [f"Changed e-mail addresses: {', '.join(parts)}"] if parts else []
 
 
+def warn_of_second_users(report: EmailChangeReport) -> None:
+    """Log how many users Iterable has under both addresses; call it after the delivery."""
+    if report.already_there:
+        logger.warning(
+            "Iterable already has the new address of %s: nothing was merged, and the user with the "
+            "former address stays.",
+            counted(report.already_there, "user"),
+        )
+
+
 class Moved(NamedTuple):
     """The result of a move's call, and when its last attempt was made (unix seconds)."""
 
@@ -344,3 +354,16 @@ def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read
             counted(len(plan.moves), "user"),
         )
     return plan
+
+
+def leave_out_unsent_rows(outbox: Outbox, *, is_complete_read: bool) -> int:
+    """Leave out, in a dry run, the rows that a run would not send, or only after a move.
+
+    Returns how many users would be moved.
+    """
+    plan = find_plan(outbox, time.time()) if is_complete_read else MovePlan()
+    leave_out_rows(outbox, plan, is_complete_read=is_complete_read)
+    outbox.leave_out([each.seq for each in plan.moves], "dry run: its user would be moved")
+    outbox.leave_out([each.seq for each in plan.circles], _CIRCLE_REASON)
+    outbox.leave_out([each.seq for each in plan.blocked], _IN_USE_REASON)
+    return len(plan.moves)

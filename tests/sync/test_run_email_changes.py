@@ -224,7 +224,10 @@ def test_swapped_addresses_are_neither_moved_nor_sent(
 
 
 def test_an_address_that_iterable_has_already_gets_the_requests_and_nothing_is_merged(
-    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+    runs: Runs,
+    iterable: IterableSandbox,
+    embedded: SourceDatabase,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     iterable.project.update_user({"email": "taken@example.com", "dataFields": {"own": 1}})
     readdress(embedded, {3: "taken@example.com"})
@@ -233,6 +236,7 @@ def test_an_address_that_iterable_has_already_gets_the_requests_and_nothing_is_m
         {"successful": 1, "unchanged": 19},
         {"already_there": 1},
     )
+    assert "Iterable already has the new address of 1 user" in caplog.text
     assert iterable.project.users["taken@example.com"].data_fields == {"own": 1, **profile_of(3)}
     assert email_of(3) in iterable.project.users
     assert changes_of(runs.run()) == {}
@@ -320,9 +324,21 @@ def test_a_dry_run_says_how_many_would_be_moved_and_changes_nothing(
     readdress(embedded, {3: "new@example.com"})
     before, count = runs.state_file.read_bytes(), len(iterable.calls)
     report = runs.run(dry_run=True)
+    assert "1 user would be moved to a new e-mail address, and nothing else" in report.lines()[0]
     assert "Changed e-mail addresses: 1 would be moved" in "\n".join(report.lines())
     assert (runs.state_file.read_bytes(), len(iterable.calls)) == (before, count)
     assert changes_of(runs.run()) == {"moved": 1}
+
+
+def test_a_limited_dry_run_prints_only_what_a_limited_run_sends(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    readdress(embedded, {3: "new@example.com"})
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe' WHERE id IN (3, 4)")
+    runs.run(dry_run=True, limit=5)
+    text = b"".join(body for _endpoint, body in runs.payloads)
+    assert email_of(4).encode() in text
+    assert b"new@example.com" not in text
 
 
 def test_a_full_refresh_moves_a_user_and_sends_profile_and_event_again(
