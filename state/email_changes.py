@@ -173,6 +173,16 @@ class EmailChangeTable:
                 found.setdefault(user_key, []).append(seq)
         return found
 
+    def rows_to_send_at(self, user_keys: Sequence[int]) -> list[int]:
+        """Return the `seq` of the rows with these user keys that are to be sent."""
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT seq FROM outbox WHERE kind IS NULL AND held IS NOT 'row'"
+                " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (orjson.dumps(user_keys).decode(),),
+            )
+            return [seq for (seq,) in found]
+
     def rows_at_uncertain_addresses(self) -> list[int]:
         """Return rows to send to an address that another user may have, see `noted_moves`."""
         if not self.exists:
@@ -183,7 +193,8 @@ class EmailChangeTable:
                 " WHERE NOT is_settled UNION SELECT members.user_id, members.user_key FROM members"
                 " JOIN noted_moves USING (user_id) WHERE NOT is_settled)"
                 " SELECT DISTINCT seq FROM outbox JOIN uncertain USING (user_key)"
-                " WHERE kind IS NULL AND uncertain.user_id IS NOT CAST(outbox.user_id AS TEXT)"
+                " WHERE kind IS NULL AND held IS NOT 'row'"
+                " AND uncertain.user_id IS NOT CAST(outbox.user_id AS TEXT)"
             ).fetchall()
             return [seq for (seq,) in found]
 

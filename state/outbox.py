@@ -702,11 +702,11 @@ class Outbox:
     # Changed addresses
 
     def leave_out(self, seqs: Sequence[int], reason: str) -> None:
-        """Let those of these rows that are to be sent end without a request, as not attempted."""
+        """Let these rows end without a request, as not attempted."""
         with state_errors(self.path), self._transaction():
             self._database.execute(
-                "UPDATE outbox SET kind = 'not_attempted', reason = ?"  # noqa: S608 - our own text
-                f" WHERE {_TO_SEND} AND seq IN (SELECT value FROM json_each(?))",
+                "UPDATE outbox SET kind = 'not_attempted', reason = ?"
+                " WHERE seq IN (SELECT value FROM json_each(?))",
                 (reason, orjson.dumps(seqs).decode()),
             )
 

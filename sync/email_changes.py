@@ -324,9 +324,8 @@ def leave_out_rows(outbox: Outbox, plan: MovePlan, *, is_complete_read: bool) ->
         return
     changes = (*plan.moves, *plan.circles, *plan.blocked)
     keys = [key for each in changes if each.is_noted for key in each.possible_keys]
-    rows = {seq for seqs in outbox.email_changes.rows_named(keys).values() for seq in seqs}
-    rows -= {None, *(each.seq for each in changes)}
-    outbox.leave_out(sorted(seq for seq in rows if seq is not None), _UNCERTAIN)
+    others = set(outbox.email_changes.rows_to_send_at(keys)) - {each.seq for each in changes}
+    outbox.leave_out(sorted(others), _UNCERTAIN)
 
 
 def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read: bool) -> MovePlan:

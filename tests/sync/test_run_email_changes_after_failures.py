@@ -132,6 +132,17 @@ def test_a_partial_read_does_not_send_to_an_address_of_a_move_without_response(
     assert (names[NEW], names[email_of(20)]) == ("First20", "First1")
 
 
+def test_a_partial_read_does_not_count_a_row_as_unchanged_while_a_move_has_no_response(
+    runs: Runs, iterable: IterableSandbox
+) -> None:
+    """The row is back at the former address, and the user may be at the new one."""
+    note_move(runs, 3, NEW)
+    apply_move(iterable, 3, NEW)
+    assert counts_of(runs.run(limit=5)) == {"unchanged": 4, "not_attempted": 1}
+    assert changes_of(runs.run()) == {"moved": 1}
+    check(iterable, {})
+
+
 def test_a_move_behind_one_without_response_is_not_noted(
     runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
