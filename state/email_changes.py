@@ -175,6 +175,8 @@ class EmailChangeTable:
 
     def rows_to_send_at(self, user_keys: Sequence[int]) -> list[int]:
         """Return the `seq` of the rows with these user keys that are to be sent."""
+        if not user_keys:
+            return []
         with state_errors(self._path):
             found = self._database.execute(
                 "SELECT seq FROM outbox WHERE kind IS NULL AND held IS NOT 'row'"

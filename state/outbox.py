@@ -715,13 +715,11 @@ class Outbox:
         with state_errors(self.path), self._transaction():
             for held, seqs in ((Held.MOVE, moves), (Held.WAIT, waiting)):
                 self._database.execute(
-                    "UPDATE outbox SET held = ? WHERE seq IN (SELECT value FROM json_each(?))",
+                    # A row that is back at the former address may be unchanged.
+                    "UPDATE outbox SET held = ?, kind = nullif(kind, 'unchanged')"
+                    " WHERE seq IN (SELECT value FROM json_each(?))",
                     (held.value, orjson.dumps(seqs).decode()),
                 )
-            # A row that is back at the former address may be unchanged.
-            self._database.execute(
-                "UPDATE outbox SET kind = NULL WHERE held = ?", (Held.MOVE.value,)
-            )
 
     def fail_change(self, seq: int, code: str, reason: str) -> None:
         """Let a row fail because its user cannot be moved."""
