@@ -144,7 +144,8 @@ class RowMapping:
         self.event_needs_profile = sends_profiles and (
             not self._is_by_email or any(field.target == USER_ID_FIELD for field in user_fields)
         )
-        self._id = position[user_id_column.lower()]
+        self.user_id_column = user_id_column.lower()
+        self._id = position[self.user_id_column]
         self._email = position.get("email")  # None only if the userId names the user
         # None only if no events are sent.
         self._event_time = position.get(event_time_column(columns))

@@ -235,12 +235,14 @@ def summarize(
 ) -> RunSummary:
     """Summarize a run; `completed` becomes `completed_with_failures` where rows failed.
 
-    `has_other_failures`: so it does for what is no row of the query.
+    So it does where a run, other than a dry run, did not attempt every row, and with
+    `has_other_failures`, for what is no row of the query.
 
     `elapsed_seconds` and `sending_seconds` come from a monotonic clock: the difference of the two
     times would be wrong if the system clock was set during the run.
     """
-    if status == "completed" and (has_failures(counts) or has_other_failures):
+    left_rows_out = not dry_run and counts[Outcome.NOT_ATTEMPTED] > 0
+    if status == "completed" and (has_failures(counts) or left_rows_out or has_other_failures):
         status = "completed_with_failures"
     seconds = max(elapsed_seconds, 0.001)
     return RunSummary(

@@ -109,8 +109,37 @@ class DeliveredTable:
                 (orjson.dumps(list(user_keys)).decode(),),
             )
 
+    def doubt_user(self, user_key: int) -> None:
+        """Empty the hashes of a user whom Iterable does not have any more."""
+        with state_errors(self._path):
+            self._database.execute(
+                "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
+                " WHERE user_key = ?",
+                (user_key,),
+            )
+
+    def doubt_row(self, seq: int) -> None:
+        """Empty the hash of each request that a row still needs."""
+        with state_errors(self._path):
+            for kind in RequestKind:
+                self._database.execute(
+                    f"UPDATE delivered SET {kind.value}_hash = NULL WHERE user_key ="  # noqa: S608
+                    f" (SELECT user_key FROM outbox WHERE seq = ? AND {IS_NEEDED[kind]})",
+                    (seq,),
+                )
+            if self._has_event_ids:
+                self._database.execute(
+                    "UPDATE delivered SET event_hash = NULL WHERE event_id ="  # noqa: S608
+                    " (SELECT event_id FROM outbox"
+                    f" WHERE seq = ? AND {IS_NEEDED[RequestKind.EVENT]})",
+                    (seq,),
+                )
+
     def doubt_pending(self) -> None:
-        """Empty the hash of each request that waits in the outbox."""
+        """Empty the hash of each request that waits in the outbox.
+
+        Not of rows whose user is to be moved, which has to be compared first: see `doubt_row`.
+        """
         if not self.has_users():
             return  # the first run: nothing to look for
         with state_errors(self._path):
@@ -118,12 +147,14 @@ class DeliveredTable:
                 self._database.execute(
                     f"UPDATE delivered SET {kind.value}_hash = NULL"  # noqa: S608 - our own names
                     f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN"
-                    f" (SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]})"
+                    f" (SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"
+                    " AND held IS NOT 'move')"
                 )
             if self._has_event_ids:
                 self._database.execute(
                     "UPDATE delivered SET event_hash = NULL WHERE event_id IN"  # noqa: S608
-                    f" (SELECT event_id FROM outbox WHERE {IS_NEEDED[RequestKind.EVENT]})"
+                    f" (SELECT event_id FROM outbox WHERE {IS_NEEDED[RequestKind.EVENT]}"
+                    " AND held IS NOT 'move')"
                 )
 
     def keep_events(self, event_settings: int) -> None:

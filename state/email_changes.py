@@ -75,6 +75,15 @@ class EmailChangeTable:
             keep_table(self._database, _NOTED_MOVES, is_wanted=is_wanted)
         self.exists = is_wanted
 
+    def ignore(self) -> None:
+        """Find no changes in this read, as in a first run: the user ids are others than before."""
+        self.exists = False
+
+    def forget_all(self) -> None:
+        """Forget every move."""
+        with state_errors(self._path):
+            self._database.execute("DELETE FROM noted_moves")
+
     def clear_read(self) -> None:
         """Forget the rows of the last read."""
         self._database.execute("DELETE FROM email_changes")
@@ -86,7 +95,7 @@ class EmailChangeTable:
         outbox_rows: Sequence[OutboxRow],
         mapping: RowMapping,
     ) -> None:
-        """Note those rows to send whose user id was delivered under one other address only."""
+        """Note those rows to send whose user id was last delivered under another address."""
         waiting = {
             str(row.user_id): row
             for row in outbox_rows
@@ -95,9 +104,10 @@ class EmailChangeTable:
         changes = []
         for user_id, members in self._members.of_user_ids(waiting).items():
             row = waiting[user_id]
-            if len(members) == 1 and members[0].user_key != row.user_key:
-                former = mapping.with_email(rows[row.seq - first_seq], members[0].identifier)
-                changes.append(_to_change(row, members[0], former, mapping))
+            last = members[-1]
+            if last.user_key != row.user_key:
+                former = mapping.with_email(rows[row.seq - first_seq], last.identifier)
+                changes.append(_to_change(row, last, former, mapping))
         self._database.executemany(
             "INSERT INTO email_changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [change[:9] for change in changes if change is not None],
@@ -162,6 +172,33 @@ class EmailChangeTable:
             ):
                 found.setdefault(user_key, []).append(seq)
         return found
+
+    def rows_to_send_at(self, user_keys: Sequence[int]) -> list[int]:
+        """Return the `seq` of the rows with these user keys that are to be sent."""
+        if not user_keys:
+            return []
+        with state_errors(self._path):
+            found = self._database.execute(
+                "SELECT seq FROM outbox WHERE kind IS NULL AND held IS NOT 'row'"
+                " AND user_key IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (orjson.dumps(user_keys).decode(),),
+            )
+            return [seq for (seq,) in found]
+
+    def rows_at_uncertain_addresses(self) -> list[int]:
+        """Return rows to send to an address that another user may have, see `noted_moves`."""
+        if not self.exists:
+            return []
+        with state_errors(self._path):
+            found = self._database.execute(
+                "WITH uncertain AS (SELECT user_id, new_key AS user_key FROM noted_moves"
+                " WHERE NOT is_settled UNION SELECT members.user_id, members.user_key FROM members"
+                " JOIN noted_moves USING (user_id) WHERE NOT is_settled)"
+                " SELECT DISTINCT seq FROM outbox JOIN uncertain USING (user_key)"
+                " WHERE kind IS NULL AND held IS NOT 'row'"
+                " AND uncertain.user_id IS NOT CAST(outbox.user_id AS TEXT)"
+            ).fetchall()
+            return [seq for (seq,) in found]
 
     def recent(self, since: float) -> list[tuple[int, float]]:
         """Return (seq, unix time of the attempt) of rows to send whose user was just moved."""

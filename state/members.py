@@ -7,6 +7,7 @@ It holds e-mail addresses or user ids, so it exists only while `EMAIL_CHANGES=mo
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import orjson
 from state.database import state_errors
 from state.optional_tables import keep_table
 
-CLEARED_DAYS = 30  # so long a cleared user stays in the table, for --verify
+CLEARED_DAYS = 30  # so long --verify reads a cleared user back
 _SECONDS_PER_DAY = 86_400
 
 _TABLE = """members (
@@ -67,6 +68,8 @@ class Leaver(NamedTuple):
     identifier: str
     flag: str  # the name of the profile field
     failure_code: str | None  # why clearing failed the last time
+    # Unix time of the last attempt to move the user, see `state.email_changes`; 0: there was none.
+    moved_at: float = 0.0
     tried: tuple[str, ...] = ()  # the identifiers that a killed run may have given the user
 
 
@@ -91,19 +94,23 @@ class MemberTable:
             keep_table(self._database, _TABLE, _INDEXES, is_wanted=is_wanted)
         self.exists = is_wanted
 
-    def note_present(self, *, by_email: bool, flag: str | None, now: int) -> None:
+    def note_present(
+        self, *, by_email: bool, flag: str | None, now: int, keeps_cleared: bool = False
+    ) -> None:
         """Note the users of this run's rows, right before the first request.
 
         Their flag is not being cleared any more. `flag` is the profile flag's name, None if there
         is none; where it is another one than before, see `note_flag`. `now` is in unix seconds.
+        Cleared users are removed after a while, but not with `keeps_cleared`: who comes back with
+        another address is moved.
         """
         identifier = "outbox.email" if by_email else "CAST(outbox.user_id AS TEXT)"
         with state_errors(self._path):
             self._database.execute(_NOTE_PRESENT.format(identifier=identifier), {"flag": flag})
-            self._database.execute(
-                "DELETE FROM members WHERE cleared_at < ?",
-                (now - CLEARED_DAYS * _SECONDS_PER_DAY,),
-            )
+            if not keeps_cleared:
+                self._database.execute(
+                    "DELETE FROM members WHERE cleared_at < ?", (_cleared_since(now),)
+                )
 
     def note_flag(self, seqs: Sequence[int], flag: str | None) -> None:
         """Note the flag that was delivered with the profiles of these rows of the outbox."""
@@ -115,12 +122,13 @@ class MemberTable:
             )
 
     def of_user_ids(self, user_ids: Iterable[str]) -> dict[str, list[Member]]:
-        """Return the members with each of these user ids."""
+        """Return the members with each of these user ids; last the one delivered last."""
         found: dict[str, list[Member]] = {}
         with state_errors(self._path):
             rows = self._database.execute(
-                "SELECT user_key, user_id, identifier FROM members"
-                " WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_key",
+                "SELECT user_key, user_id, identifier FROM members LEFT JOIN delivered USING"
+                " (user_key) WHERE user_id IN (SELECT value FROM json_each(?))"
+                " ORDER BY profile_at, user_key",
                 (orjson.dumps(list(user_ids)).decode(),),
             )
             for row in rows:
@@ -149,6 +157,11 @@ class MemberTable:
                 "UPDATE members SET user_id = NULL WHERE user_key = ?", (user_key,)
             )
 
+    def forget_user_ids(self) -> None:
+        """Keep all members, but none of their user ids: those of the rows are others."""
+        with state_errors(self._path):
+            self._database.execute("UPDATE members SET user_id = NULL WHERE user_id IS NOT NULL")
+
     def count_leavers(self) -> int:
         """Return how many members no row of the outbox names; call it before rows are taken out."""
         with state_errors(self._path):
@@ -158,14 +171,22 @@ class MemberTable:
     def find_leavers(self, *, has_noted_moves: bool = False) -> list[Leaver]:
         """Return the members whom no row of the outbox names, see `count_leavers`."""
         with state_errors(self._path):
-            tried = "'[]'"
+            moved_at, tried = "0.0", "'[]'"
             if has_noted_moves:
+                moved_at = (
+                    "ifnull((SELECT max(attempted_at) FROM noted_moves"
+                    " WHERE noted_moves.user_id = members.user_id), 0.0)"
+                )
                 tried = (
                     "(SELECT json_group_array(new_email) FROM noted_moves"
-                    " WHERE noted_moves.user_id = members.user_id AND NOT is_settled)"
+                    " WHERE noted_moves.user_id = members.user_id AND NOT is_settled"
+                    " AND new_key NOT IN (SELECT user_key FROM outbox WHERE user_key IS NOT NULL)"
+                    " AND new_key NOT IN (SELECT user_key FROM named_users)"
+                    " AND new_key NOT IN (SELECT other.user_key FROM members AS other))"
                 )
             found = self._database.execute(
-                f"SELECT user_key, user_id, identifier, flag, failure_code, {tried} {_LEAVERS}"
+                "SELECT user_key, user_id, identifier, flag, failure_code,"
+                f" {moved_at}, {tried} {_LEAVERS}"
             )
             return [Leaver._make([*row, tuple(orjson.loads(emails))]) for *row, emails in found]
 
@@ -182,9 +203,9 @@ class MemberTable:
         """Note that a user's flag was set to false."""
         with state_errors(self._path):
             self._database.execute(
-                "UPDATE members SET identifier = ?, clearing_began_at = NULL, cleared_at = ?,"
+                "UPDATE members SET clearing_began_at = NULL, cleared_at = ?,"
                 " failure_code = NULL WHERE user_key = ?",
-                (leaver.identifier, at, leaver.user_key),
+                (at, leaver.user_key),
             )
 
     def note_failure(self, user_key: int, code: str | None) -> None:
@@ -194,15 +215,27 @@ class MemberTable:
                 "UPDATE members SET failure_code = ? WHERE user_key = ?", (code or "", user_key)
             )
 
-    def choose_cleared(self, max_users: int) -> list[tuple[Member, str, int]]:
-        """Return cleared users at random, each with the flag's name and when it was cleared."""
+    def choose_cleared(
+        self, max_users: int, *, has_noted_moves: bool = False
+    ) -> list[tuple[Member, str, int]]:
+        """Return cleared users at random, each with the flag's name and when it was cleared.
+
+        Those of the last 30 days; without those who may have another address than is noted, after a
+        move without a response.
+        """
         if not self.exists:
             return []
+        is_certain = "TRUE"
+        if has_noted_moves:
+            is_certain = (
+                "NOT EXISTS (SELECT 1 FROM noted_moves"
+                " WHERE noted_moves.user_id = members.user_id AND NOT is_settled)"
+            )
         with state_errors(self._path):
             found = self._database.execute(
-                "SELECT user_key, user_id, identifier, flag, cleared_at FROM members"
-                " WHERE cleared_at IS NOT NULL ORDER BY random() LIMIT ?",
-                (max_users,),
+                "SELECT user_key, user_id, identifier, flag, cleared_at FROM members"  # noqa: S608
+                f" WHERE cleared_at >= ? AND {is_certain} ORDER BY random() LIMIT ?",
+                (_cleared_since(int(time.time())), max_users),
             )
             return [(Member._make(row[:3]), row[3], row[4]) for row in found]
 
@@ -213,3 +246,7 @@ class MemberTable:
                 "SELECT count(*) FROM members WHERE flag IS NOT NULL AND cleared_at IS NULL"
             ).fetchone()[0]
             return count
+
+
+def _cleared_since(now: int) -> int:
+    return now - CLEARED_DAYS * _SECONDS_PER_DAY

@@ -70,7 +70,8 @@ _NOT_DELIVERED: Hashes = (None, None)
 _PAGE_ROWS = 1_000  # read at a time while delivering: 1 MB of payloads
 MAX_SEQ = 2**63 - 1  # the largest integer of SQLite
 _MAX_ROWS_TO_TRY = 20  # of a kind of request that the last run ended
-_RUN_ID = "run"  # name in the table `remembered`: whose results may be recorded
+# Names in the table `remembered`: whose results may be recorded; the column of the members' ids.
+_RUN_ID, _USER_ID_COLUMN = "run", "user_id_column"
 
 _PENDING = (
     "seq, user_id, email, iif(held = 'profile', NULL, profile), iif(held = 'event', NULL, event)"
@@ -164,6 +165,7 @@ class Outbox:
         # Kinds of which the note stays as it is if all rows that were tried first are rejected.
         self._keeps_note: set[RequestKind] = set()
         self._has_delivered_profile = False
+        self._is_full_refresh = False
         self._has_moved_users = False  # see `DeliveredTable.has_moved_users`
 
     def close(self) -> None:
@@ -211,6 +213,8 @@ class Outbox:
             self._database.execute("DELETE FROM named_users")
             self.email_changes.clear_read()
             self._has_moved_users = self.delivered.has_moved_users()
+            if self._has_other_user_ids(mapping):
+                self.email_changes.ignore()
             if not self._is_read_only:
                 self._remembered.write(_RUN_ID, self._run_id)
                 if mapping.has_event_ids:
@@ -256,6 +260,7 @@ class Outbox:
             renamed = self._count_renamed_events(mapping)
             changed_settings = self.mapping_settings.changed_names(mapping)
         self._mapping = mapping
+        self._is_full_refresh = full_refresh
         return FillSummary(
             *(total, to_send, in_the_future, changed, kept_events, held_back, changed_settings),
             renamed_events=renamed,
@@ -263,6 +268,14 @@ class Outbox:
             samples=tuple(samples.found),
             of_last_run=tuple(last_run.found),
         )
+
+    def _has_other_user_ids(self, mapping: RowMapping) -> bool:
+        """Return whether the members' user ids are those of another column.
+
+        Two columns may have the same numbers for different people.
+        """
+        column = self._remembered.read(_USER_ID_COLUMN)
+        return column not in (None, mapping.user_id_column)
 
     def _last_run_began_at(self) -> float:
         """Return when the run before this one began, in unix seconds; 0 if there was none."""
@@ -548,10 +561,12 @@ class Outbox:
             self.members.keep(keeps_members)
             self.email_changes.keep(moves_users)
             if keeps_members:
+                self._note_user_id_column(mapping)
                 self.members.note_present(
                     by_email=mapping.identify_by is IdentifyBy.EMAIL,
                     flag=mapping.profile_flag or None,
                     now=int(time.time()),
+                    keeps_cleared=moves_users,
                 )
             if mapping.sends_events:
                 self.delivered.keep_events(mapping.event_settings)
@@ -567,6 +582,14 @@ class Outbox:
                 self.project.note(project)
             self._project_to_note = project if match is Match.NOTHING_NOTED else None
         self.resolved_failures += resolved
+
+    def _note_user_id_column(self, mapping: RowMapping) -> None:
+        """Remember which column has the user ids; forget those of another one."""
+        if self._has_other_user_ids(mapping):
+            self.members.forget_user_ids()
+            if self.email_changes.exists:
+                self.email_changes.forget_all()
+        self._remembered.write(_USER_ID_COLUMN, mapping.user_id_column)
 
     def _require_ours(self) -> None:
         """Raise StateError if another run has taken over the state file since `fill`."""
@@ -688,14 +711,20 @@ class Outbox:
 
     def leave_out(self, seqs: Sequence[int], reason: str) -> None:
         """Let these rows end without a request, as not attempted."""
-        self._settle_rows(seqs, "not_attempted", reason)
+        with state_errors(self.path), self._transaction():
+            self._database.execute(
+                "UPDATE outbox SET kind = 'not_attempted', reason = ?"
+                " WHERE seq IN (SELECT value FROM json_each(?))",
+                (reason, orjson.dumps(seqs).decode()),
+            )
 
     def hold_for_moves(self, moves: Sequence[int], waiting: Sequence[int]) -> None:
         """Let rows wait for their move, or until an earlier one has settled."""
         with state_errors(self.path), self._transaction():
             for held, seqs in ((Held.MOVE, moves), (Held.WAIT, waiting)):
                 self._database.execute(
-                    "UPDATE outbox SET held = ?, kind = NULL"
+                    # A row that is back at the former address may be unchanged.
+                    "UPDATE outbox SET held = ?, kind = nullif(kind, 'unchanged')"
                     " WHERE seq IN (SELECT value FROM json_each(?))",
                     (held.value, orjson.dumps(seqs).decode()),
                 )
@@ -710,6 +739,11 @@ class Outbox:
         with self._own_transaction():
             self.email_changes.note(changes, at)
 
+    def forget_move(self, change: EmailChange) -> None:
+        """Remove the note of a move that was not attempted."""
+        with self._own_transaction():
+            self.email_changes.forget(change)
+
     def settle_move(
         self,
         change: EmailChange,
@@ -718,11 +752,13 @@ class Outbox:
         at: float,
         *,
         may_be_new: bool,
+        was_attempted: bool = True,
     ) -> bool:
         """Record what became of a move, and return whether its row still needs a request.
 
         `outcome` is a `MoveOutcome`; `at` is when the attempt was made. With `may_be_new` the
-        profile has to be sent whatever is remembered.
+        profile has to be sent whatever is remembered. Without `was_attempted` the move waited for
+        another one, which failed.
         """
         entry = {
             "from": change.former_email,
@@ -732,11 +768,11 @@ class Outbox:
         }
         with self._own_transaction():
             self._database.execute(
-                "UPDATE outbox SET email_change = ?, settled_at = ?, held = NULL WHERE seq = ?",
-                (orjson.dumps(entry).decode(), at, change.seq),
+                "UPDATE outbox SET email_change = ?, settled_at = ?, held = ? WHERE seq = ?",
+                (orjson.dumps(entry).decode(), at, Held.WAIT.value, change.seq),
             )
             if outcome == "failed":
-                if call.verdict is Verdict.REJECTED:
+                if was_attempted and call.verdict is Verdict.REJECTED:
                     self.email_changes.forget(change)
                 reason = f"the user could not be moved to the new address: {call.code}"
                 self._fail_change(change.seq, call.code, reason)
@@ -752,6 +788,7 @@ class Outbox:
             self.members.put(new, flag or None)
             if outcome == "moved":
                 self._move_memory(change, may_be_new=may_be_new)
+            self.delivered.doubt_row(change.seq)
             needs_request: bool = self._database.execute(
                 "SELECT profile IS NOT NULL OR event IS NOT NULL FROM outbox WHERE seq = ?",
                 (change.seq,),
@@ -771,14 +808,16 @@ class Outbox:
             "SELECT profile_hash, event_hash, event_id, event FROM outbox WHERE seq = ?",
             (change.seq,),
         ).fetchone()
-        is_same_profile = not may_be_new and former.profile_hash == change.profile_hash
+        sends_profile = may_be_new or self._is_full_refresh
+        is_same_profile = not sends_profile and former.profile_hash == change.profile_hash
         is_same_event = former.event_id is not None and former.event_id == change.event_id
-        is_event_kept = is_same_event and (
-            former.event_hash == change.event_hash
-            or (
-                former.event_hash is not None
-                and former.event_settings != self._mapping.event_settings
-            )
+        has_other_settings = (
+            former.event_hash is not None and former.event_settings != self._mapping.event_settings
+        )
+        is_event_kept = (
+            is_same_event
+            and not self._is_full_refresh
+            and (former.event_hash == change.event_hash or has_other_settings)
         )
         self.delivered.move(
             change.former_key,
@@ -797,29 +836,19 @@ class Outbox:
             )
 
     def rows_of(self, seqs: Sequence[int]) -> list[PendingRow]:
-        """Return these rows, in the query's order, with the requests that they still need."""
-        with state_errors(self.path), self._transaction():
+        """Return those of these rows that had to wait, with the requests that they still need.
+
+        They stay held, so that `pending` does not yield them, too.
+        """
+        with state_errors(self.path):
             self._require_ours()
-            chosen = orjson.dumps(seqs).decode()
-            self._database.execute(
-                "UPDATE outbox SET held = NULL WHERE held IN ('move', 'wait')"
-                " AND seq IN (SELECT value FROM json_each(?))",
-                (chosen,),
-            )
             found = self._database.execute(
-                f"SELECT {self._pending_columns} FROM outbox WHERE {_TO_SEND}"  # noqa: S608
+                f"SELECT {self._pending_columns} FROM outbox"  # noqa: S608 - our own names
+                " WHERE kind IS NULL AND held = ?"
                 " AND seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
-                (chosen,),
+                (Held.WAIT.value, orjson.dumps(seqs).decode()),
             )
             return [PendingRow._make(row) for row in found]
-
-    def _settle_rows(self, seqs: Sequence[int], kind: str, reason: str) -> None:
-        with state_errors(self.path), self._transaction():
-            self._database.execute(
-                "UPDATE outbox SET kind = ?, reason = ?"
-                " WHERE seq IN (SELECT value FROM json_each(?))",
-                (kind, reason, orjson.dumps(seqs).decode()),
-            )
 
     def _fail_change(self, seq: int, code: str | None, reason: str) -> None:
         entry = {"from": None, "outcome": "failed", "code": code, "http_status": None}
@@ -855,9 +884,10 @@ class Outbox:
         )
 
     def remove_member(self, leaver: Leaver) -> None:
-        """Remove a member whom Iterable does not have."""
+        """Remove a member whom Iterable does not have: who comes back is sent as a new user."""
         with self._own_transaction():
             self.members.remove(leaver.user_key)
+            self.delivered.doubt_user(leaver.user_key)
 
     def note_clearing_failure(self, leaver: Leaver, code: str) -> None:
         """Note why a clearing failed."""

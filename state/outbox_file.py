@@ -67,7 +67,7 @@ class Held(str, Enum):
     EVENT = "event"
     ROW = "row"  # nothing is sent
     MOVE = "move"  # nothing is sent until the user has the row's address in Iterable
-    WAIT = "wait"  # an earlier run has given the user the address, a moment ago
+    WAIT = "wait"  # the user got the address a moment ago: see `Outbox.rows_of`
 
 
 class OutboxRow(NamedTuple):

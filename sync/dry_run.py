@@ -42,8 +42,12 @@ def plan_lines(
     samples: Sequence[DeliveredSample] = (),
     is_new_mapping: bool = False,
     is_held_back: bool = False,
+    moves: int = 0,
 ) -> list[str]:
     """Return what a run would send, then what it would ask Iterable first.
+
+    `moves` is the number of users who would get another address; the requests of their rows, which
+    follow only where something else has changed, are not in the counts.
 
     `samples` are rows that show whether a new API key belongs to the same project. With
     `is_new_mapping` these settings have not delivered any profile yet. `is_held_back` means that
@@ -52,6 +56,12 @@ def plan_lines(
     if is_held_back:
         return ["nothing would be sent, because the number of rows is unusual"]
     lines = [_requests_text(settings, profiles, events)]
+    if moves:
+        others = lines[0] if profiles or events else "nothing else would be sent"
+        lines = [
+            f"{counted(moves, 'user')} would be moved to a new e-mail address, and {others}",
+            "  What else has changed in the rows of moved users follows, and is not counted here.",
+        ]
     if chosen := choose_samples(samples):
         lines.append(
             f"  A run first reads {counted(len(chosen), 'user')} back from Iterable, because "

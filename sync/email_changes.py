@@ -31,6 +31,8 @@ _CIRCLE = "AddressesInACircle"
 _CIRCLE_REASON = "its address was exchanged with those of other users: change one of them first"
 _IN_USE = "AddressInUse"
 _IN_USE_REASON = "its new address is that of another user, who has a new one and cannot be moved"
+_PARTIAL_READ = "its e-mail address has changed; only a run that reads all rows moves users"
+_UNCERTAIN = "another user may still have its address in Iterable, as a move had no response"
 
 
 class MoveOutcome(str, Enum):
@@ -131,6 +133,16 @@ class EmailChangeReport:
         return [f"Changed e-mail addresses: {', '.join(parts)}"] if parts else []
 
 
+def warn_of_second_users(report: EmailChangeReport) -> None:
+    """Log how many users Iterable has under both addresses; call it after the delivery."""
+    if report.already_there:
+        logger.warning(
+            "Iterable already has the new address of %s: nothing was merged, and the user with the "
+            "former address stays.",
+            counted(report.already_there, "user"),
+        )
+
+
 class Moved(NamedTuple):
     """The result of a move's call, and when its last attempt was made (unix seconds)."""
 
@@ -138,7 +150,8 @@ class Moved(NamedTuple):
     call: CallResult
     outcome: MoveOutcome
     attempted_at: float
-    is_noted: bool  # whether an earlier run may have made the move
+    is_noted: bool  # whether an earlier attempt may have made the move
+    was_attempted: bool = True
 
 
 class EmailMover:
@@ -165,7 +178,8 @@ class EmailMover:
         self._reasons: dict[int, CallResult] = {}
         self._in_flight = 0
         self.waiting = [
-            (seq, max(0.0, at + settle_seconds - now())) for seq, at in plan.waiting
+            (seq, min(settle_seconds, max(0.0, at + settle_seconds - now())))
+            for seq, at in plan.waiting
         ]  # (seq, seconds from now) of rows that need no move any more
         # Rows that are due within so many seconds are sent together, in bulk mode in one batch.
         self.together_seconds = settle_seconds / 12
@@ -189,7 +203,8 @@ class EmailMover:
             if self._needs.get(seq) is None or self._needs[seq] in self._settled
         ][: max(0, free)]
         if ready:
-            self._outbox.note_moves(ready, self._now())
+            attempted = [each for each in ready if self.why_blocked(each) is None]
+            self._outbox.note_moves(attempted, self._now())
             for each in ready:
                 del self._to_start[each.seq]
             self._in_flight += len(ready)
@@ -214,16 +229,19 @@ class EmailMover:
         subject = f"user {change.user_id}"
         call = self._client.move_user(change.former_email, change.email, subject)
         outcome = outcome_of(call)
+        # An attempt before the last one may have been applied, and its response lost.
+        is_noted = change.is_noted or call.attempts > 1
         for tried in change.tried:
             if outcome is not MoveOutcome.NOT_IN_ITERABLE:
                 break
             call = self._client.move_user(tried.email, change.email, subject)
             outcome = outcome_of(call)
-        return Moved(change, call, outcome, self._now(), change.is_noted)
+        return Moved(change, call, outcome, self._now(), is_noted)
 
     def blocked(self, change: EmailChange, why: CallResult) -> Moved:
         """Return the result of a move that is not made."""
-        return Moved(change, why, MoveOutcome.FAILED, self._now(), change.is_noted)
+        outcome = MoveOutcome.FAILED
+        return Moved(change, why, outcome, self._now(), change.is_noted, was_attempted=False)
 
     def settle(self, moved: Moved) -> float | None:
         """Record a result; return the seconds after which the row's requests may start.
@@ -231,10 +249,12 @@ class EmailMover:
         None: nothing follows for the row, in this run.
         """
         self._in_flight -= 1
-        change, call, outcome, attempted_at, is_noted = moved
+        change, call, outcome, attempted_at, is_noted, was_attempted = moved
         if not call.has_verdict and outcome is MoveOutcome.FAILED:
             self._settled[change.seq] = None
             self._reasons[change.seq] = call
+            if was_attempted and not call.attempts and not is_noted:
+                self._outbox.forget_move(change)
             return None
         is_counted_as_moved = outcome is MoveOutcome.NOT_IN_ITERABLE and is_noted
         if is_counted_as_moved:
@@ -249,6 +269,7 @@ class EmailMover:
             outcome.value,
             call,
             attempted_at,
+            was_attempted=was_attempted,
             # The profile may be new: somebody may have deleted the user.
             may_be_new=is_counted_as_moved,
         )
@@ -286,15 +307,32 @@ def find_plan(outbox: Outbox, now: float) -> MovePlan:
     return replace(plan, waiting=[(seq, at) for seq, at in recent if seq not in changed])
 
 
+def find_partial_plan(outbox: Outbox, now: float) -> MovePlan:
+    """Return the same for a partial read, in which nobody is moved."""
+    return MovePlan(waiting=outbox.email_changes.recent(now - SETTLE_SECONDS))
+
+
+def leave_out_rows(outbox: Outbox, plan: MovePlan, *, is_complete_read: bool) -> None:
+    """Mark the rows that must not be sent in this run as not attempted.
+
+    An earlier move without a response may have been applied or not, so the user may have either
+    address. A row of somebody else with one of these would change that user's profile.
+    """
+    if not is_complete_read:
+        outbox.leave_out([each.seq for each in outbox.email_changes.found()], _PARTIAL_READ)
+        outbox.leave_out(outbox.email_changes.rows_at_uncertain_addresses(), _UNCERTAIN)
+        return
+    changes = (*plan.moves, *plan.circles, *plan.blocked)
+    keys = [key for each in changes if each.is_noted for key in each.possible_keys]
+    others = set(outbox.email_changes.rows_to_send_at(keys)) - {each.seq for each in changes}
+    outbox.leave_out(sorted(others), _UNCERTAIN)
+
+
 def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read: bool) -> MovePlan:
     """Find the changes of a read, mark their rows in the outbox, and return what to do."""
-    if not is_complete_read:
-        outbox.leave_out(
-            [each.seq for each in outbox.email_changes.found()],
-            "its e-mail address has changed; only a run that reads all rows moves users",
-        )
-        return MovePlan()
-    plan = find_plan(outbox, time.time())
+    find = find_plan if is_complete_read else find_partial_plan
+    plan = find(outbox, time.time())
+    leave_out_rows(outbox, plan, is_complete_read=is_complete_read)
     outbox.hold_for_moves([each.seq for each in plan.moves], [seq for seq, _at in plan.waiting])
     for change in plan.circles:
         outbox.fail_change(change.seq, _CIRCLE, _CIRCLE_REASON)
@@ -315,3 +353,16 @@ def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read
             counted(len(plan.moves), "user"),
         )
     return plan
+
+
+def leave_out_unsent_rows(outbox: Outbox, *, is_complete_read: bool) -> int:
+    """Leave out, in a dry run, the rows that a run would not send, or only after a move.
+
+    Returns how many users would be moved.
+    """
+    plan = find_plan(outbox, time.time()) if is_complete_read else MovePlan()
+    leave_out_rows(outbox, plan, is_complete_read=is_complete_read)
+    outbox.leave_out([each.seq for each in plan.moves], "dry run: its user would be moved")
+    outbox.leave_out([each.seq for each in plan.circles], _CIRCLE_REASON)
+    outbox.leave_out([each.seq for each in plan.blocked], _IN_USE_REASON)
+    return len(plan.moves)

@@ -27,6 +27,7 @@ from state.leavers import ClearingQueue
 from state.members import Leaver
 from state.outbox import Outbox
 from sync.dispatcher import Dispatcher, Sender
+from sync.email_changes import SETTLE_SECONDS
 from sync.read_back import ReadBack
 from sync.source_rows import profile_options
 
@@ -150,24 +151,40 @@ class Clearing:
         to_sender: Callable[[], Sender],
         settings: Settings,
         stop: threading.Event,
+        *,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self._outbox = outbox
         self._client = client
         self._to_sender = to_sender
         self._settings = settings
         self._stop = stop
+        self._settle_seconds = settle_seconds  # between a move and the user's other requests
         self._can_read = True  # whether the profiles of the last chunk could be read
 
     def run(self, leavers: Sequence[Leaver], report: LeaverReport) -> None:
         """Clear the flags, and add what became of each to the report; ends early when stopped."""
-        for start in range(0, len(leavers), _CHUNK):
+        to_clear = self._without_just_moved(leavers, report)
+        for start in range(0, len(to_clear), _CHUNK):
             if self._stop.is_set():
                 return
+            chunk = to_clear[start : start + _CHUNK]
             if self._can_read:
-                self._clear(leavers[start : start + _CHUNK], report)
+                self._clear(chunk, report)
             else:
-                for leaver in leavers[start : start + _CHUNK]:
+                for leaver in chunk:
                     self._note_failure(leaver, _NOT_READ, report)
+
+    def _without_just_moved(self, leavers: Sequence[Leaver], report: LeaverReport) -> list[Leaver]:
+        """Return the others than those whom an earlier run has moved a moment ago."""
+        settled = []
+        for leaver in leavers:
+            # In both directions, as the clock may have been ahead.
+            if abs(time.time() - leaver.moved_at) < self._settle_seconds:
+                report.add(leaver, "waiting", "Iterable may still be moving the user")
+            else:
+                settled.append(leaver)
+        return settled
 
     def _clear(self, leavers: Sequence[Leaver], report: LeaverReport) -> None:
         self._outbox.begin_clearing(leavers)

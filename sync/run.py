@@ -43,8 +43,9 @@ from sync.email_changes import (
     SETTLE_SECONDS,
     EmailChangeReport,
     EmailMover,
-    find_plan,
+    leave_out_unsent_rows,
     prepare_moves,
+    warn_of_second_users,
 )
 from sync.field_types import FieldTypesError, FieldTypesRequest, compare, report
 from sync.guards import RowCountError, RowCountGuard
@@ -273,15 +274,17 @@ class SyncRun:
     def _show_plan(self, outbox: Outbox, filled: FillSummary) -> None:
         """Note what a run would send; with a limit, print the bodies, too."""
         self._stop.ends_at_once = False
-        if self._moves_users and self._options.is_complete_read:
-            plan = find_plan(outbox, self._started_at.timestamp())
-            self._email_changes.would_be_moved = len(plan.moves)
+        if self._moves_users:
+            self._email_changes.would_be_moved = leave_out_unsent_rows(
+                outbox, is_complete_read=self._options.is_complete_read
+            )
         self._plan = plan_lines(
             self._settings,
             *outbox.count_requests(),
             samples=filled.samples,
             is_new_mapping=self._is_new_mapping,
             is_held_back=self._row_count_guard.would_hold_back,
+            moves=self._email_changes.would_be_moved,
         )
         if not self._options.is_complete_read:
             for endpoint, body in request_bodies(self._settings, outbox.pending()):
@@ -311,7 +314,10 @@ class SyncRun:
                 moves_users=self._moves_users,
             )
             self._has_noted_failures = True
-            self._deliver(outbox, filled.to_send, moves)
+            try:
+                self._deliver(outbox, filled.to_send, moves)
+            finally:
+                warn_of_second_users(self._email_changes)
             self._clear(outbox, leavers)
             self._verify(filled)
 
@@ -356,6 +362,7 @@ class SyncRun:
                 lambda: self._to_sender(RejectionGuard(self._settings.max_rejected_percent)),
                 self._settings,
                 self._stop.event,
+                settle_seconds=self._settle_seconds,
             )
             clearing.run(leavers, self._leavers)
 

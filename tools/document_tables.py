@@ -71,7 +71,7 @@ OUTCOMES: Mapping[Outcome, str] = {
     Outcome.DUPLICATE: "another row has the same e-mail address (with `IDENTIFY_BY=userid` the "
     "same user id) and a later event",
     Outcome.NOT_ATTEMPTED: "the run ended before this row, or while Iterable did not answer, or it "
-    "was a dry run",
+    "was a dry run, or [a changed address](users-over-time.md) has to be settled first",
 }
 RECORD: Mapping[str, str] = {
     "user_id": "the column `id`, or the one that `USER_ID_COLUMN` names",

@@ -21,7 +21,6 @@ from config.settings import Settings
 from records.mapping import RowMapping, SyncRecord
 from state.delivered import DeliveredTable
 from state.delivered_samples import DeliveredRow, delivered_rows
-from state.members import MemberTable
 from state.outbox import Outbox
 from sync.project_check import to_project
 from sync.source_rows import MAX_READ_SECONDS, Chunk, SourceRows
@@ -60,7 +59,7 @@ def choose_delivered_rows(
         read_count = 0
         with SourceRows(settings, max_seconds=max_seconds) as rows:
             mapping = rows.mapping
-            cleared = _cleared_rows(outbox.members, max_rows, settings.identify_by)
+            cleared = _cleared_rows(outbox, max_rows, settings.identify_by)
             if not search.candidates:
                 return Choice(cleared, 0, False)
             for chunk in rows:
@@ -72,13 +71,13 @@ def choose_delivered_rows(
         return Choice([*search.found, *cleared], read_count, ran_out_of_time)
 
 
-def _cleared_rows(
-    members: MemberTable, max_rows: int, identify_by: IdentifyBy
-) -> list[DeliveredRow]:
+def _cleared_rows(outbox: Outbox, max_rows: int, identify_by: IdentifyBy) -> list[DeliveredRow]:
     """Return users who left, each with a profile that has the cleared flag alone."""
     name = "email" if identify_by is IdentifyBy.EMAIL else "userId"
     rows = []
-    for member, flag, cleared_at in members.choose_cleared(max_rows):
+    has_noted_moves = outbox.email_changes.exists
+    cleared = outbox.members.choose_cleared(max_rows, has_noted_moves=has_noted_moves)
+    for member, flag, cleared_at in cleared:
         profile = orjson.dumps({name: member.identifier, "dataFields": {flag: False}})
         email = member.identifier if identify_by is IdentifyBy.EMAIL else None
         record = SyncRecord(member.user_id, email, profile, None, None, member.identifier)

@@ -205,11 +205,15 @@ def test_the_counts_add_up_to_the_rows(counts: dict[Outcome, int]) -> None:
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_a_run_with_failed_or_invalid_rows_is_completed_with_failures(outcome: Outcome) -> None:
-    failed = outcome in (Outcome.PARTIAL_FAILURE, Outcome.TOTAL_FAILURE, Outcome.INVALID)
-    assert summary_of(outcome).status == ("completed_with_failures" if failed else "completed")
+def test_only_a_run_that_got_every_row_through_is_completed(outcome: Outcome) -> None:
+    through = outcome in (Outcome.SUCCESSFUL, Outcome.UNCHANGED, Outcome.DUPLICATE)
+    assert summary_of(outcome).status == ("completed" if through else "completed_with_failures")
     for status in ("aborted", "interrupted"):
         assert summary_of(outcome, status=status).status == status
+
+
+def test_a_dry_run_is_completed_though_it_attempts_no_row() -> None:
+    assert summary_of(Outcome.NOT_ATTEMPTED, dry_run=True).status == "completed"
 
 
 def test_users_per_second_are_those_sent_by_the_time_of_sending() -> None:

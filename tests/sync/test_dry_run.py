@@ -44,6 +44,16 @@ def test_without_anything_to_send_the_plan_says_so() -> None:
     assert plan_lines(settings_with(), 0, 0) == ["nothing would be sent"]
 
 
+def test_the_plan_says_how_many_users_would_be_moved() -> None:
+    moved, others = plan_lines(settings_with(), 0, 0, moves=1)
+    assert moved == (
+        "1 user would be moved to a new e-mail address, and nothing else would be sent"
+    )
+    assert "not counted" in others
+    (moved, _others) = plan_lines(settings_with(), 2, 0, moves=3)
+    assert moved.startswith("3 users would be moved to a new e-mail address, and 2 profiles and 0")
+
+
 def test_the_pace_is_that_of_the_slower_endpoint() -> None:
     assert pace_at_the_limits(settings_with(), 1_000, 1_000) == (2.0, 500.0)
     assert pace_at_the_limits(settings_with(), 100, 4_000) == (2.0, 2_000.0)

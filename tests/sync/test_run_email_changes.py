@@ -21,7 +21,7 @@ from sandbox.iterable_api import IterableSandbox
 from sync.run import RunReport
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, email_of, profile_of
+from tests.support.users import QUERY_WITH_SCORE, add_users, email_of, profile_of
 
 ALL = range(1, 21)
 MOVE = "users/updateEmail"
@@ -166,11 +166,26 @@ def test_a_chain_is_moved_from_its_free_end(
 ) -> None:
     new = {3: email_of(4), 4: email_of(5), 5: "free@example.com"}
     readdress(embedded, new)
+    count = len(iterable.calls)
     assert changes_of(runs.run()) == {"moved": 3}
+    assert calls_of(iterable, count) == {MOVE: 3}, "nothing was delivered again"
     for number, email in new.items():
         assert iterable.project.users[email].data_fields == profile_of(number)
     assert len(iterable.project.users) == len(iterable.project.events) == 20
     assert counts_of(runs.run()) == {"unchanged": 20}
+
+
+def test_an_event_that_the_query_names_is_not_sent_again_after_a_move(
+    mariadb: SourceDatabase, iterable: IterableSandbox, tmp_path: Path
+) -> None:
+    add_users(mariadb.run_sql, range(1, 6))
+    runs = Runs.between(tmp_path, mariadb, iterable, EMAIL_CHANGES="move")
+    runs.with_query(QUERY_WITH_SCORE.format("CONCAT('view-', p.id)").replace("score", "event_id"))
+    assert counts_of(runs.run()) == {"successful": 5}
+    readdress(mariadb, {3: "three@example.com"})
+    count = len(iterable.calls)
+    assert changes_of(runs.run()) == {"moved": 1}
+    assert calls_of(iterable, count) == {MOVE: 1}
 
 
 def test_what_stands_behind_a_link_that_is_not_moved_fails_and_is_not_sent(
@@ -209,7 +224,10 @@ def test_swapped_addresses_are_neither_moved_nor_sent(
 
 
 def test_an_address_that_iterable_has_already_gets_the_requests_and_nothing_is_merged(
-    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+    runs: Runs,
+    iterable: IterableSandbox,
+    embedded: SourceDatabase,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     iterable.project.update_user({"email": "taken@example.com", "dataFields": {"own": 1}})
     readdress(embedded, {3: "taken@example.com"})
@@ -218,6 +236,7 @@ def test_an_address_that_iterable_has_already_gets_the_requests_and_nothing_is_m
         {"successful": 1, "unchanged": 19},
         {"already_there": 1},
     )
+    assert "Iterable already has the new address of 1 user" in caplog.text
     assert iterable.project.users["taken@example.com"].data_fields == {"own": 1, **profile_of(3)}
     assert email_of(3) in iterable.project.users
     assert changes_of(runs.run()) == {}
@@ -279,9 +298,24 @@ def test_in_a_partial_read_a_row_that_would_be_moved_is_not_attempted(
     count = len(iterable.calls)
     report = runs.run(limit=5)
     assert counts_of(report) == {"unchanged": 4, "not_attempted": 1}
+    assert report.summary.status == "completed_with_failures"
     assert "only a run that reads all rows" in records_of(runs)[3]["reason"]
     assert len(iterable.calls) == count
     assert changes_of(runs.run()) == {"moved": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"limit": 5}])
+def test_the_next_run_waits_until_a_move_has_settled(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase, options: dict[str, Any]
+) -> None:
+    runs.settle_seconds = 2.0
+    readdress(embedded, {3: "new@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe' WHERE id = 3")
+    assert counts_of(runs.run(**options))["successful"] == 1
+    waited = iterable.project.shortest_wait_after_email_change
+    assert waited is not None
+    assert waited >= 2.0
 
 
 def test_a_dry_run_says_how_many_would_be_moved_and_changes_nothing(
@@ -290,18 +324,48 @@ def test_a_dry_run_says_how_many_would_be_moved_and_changes_nothing(
     readdress(embedded, {3: "new@example.com"})
     before, count = runs.state_file.read_bytes(), len(iterable.calls)
     report = runs.run(dry_run=True)
+    assert "1 user would be moved to a new e-mail address, and nothing else" in report.lines()[0]
     assert "Changed e-mail addresses: 1 would be moved" in "\n".join(report.lines())
     assert (runs.state_file.read_bytes(), len(iterable.calls)) == (before, count)
     assert changes_of(runs.run()) == {"moved": 1}
 
 
-def test_a_full_refresh_does_not_forget_who_is_who(
+def test_a_limited_dry_run_prints_only_what_a_limited_run_sends(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    readdress(embedded, {3: "new@example.com"})
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe' WHERE id IN (3, 4)")
+    runs.run(dry_run=True, limit=5)
+    text = b"".join(body for _endpoint, body in runs.payloads)
+    assert email_of(4).encode() in text
+    assert b"new@example.com" not in text
+
+
+def test_a_full_refresh_moves_a_user_and_sends_profile_and_event_again(
     runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
 ) -> None:
+    iterable.project.update_user({"email": email_of(3), "dataFields": {"first_name": "Spoiled"}})
     readdress(embedded, {3: "new@example.com"})
     report = runs.run(full_refresh=True)
     assert (counts_of(report), changes_of(report)) == ({"successful": 20}, {"moved": 1})
+    assert records_of(runs)[3]["events_track"]["success"]
     check(iterable, {3: "new@example.com"})
+
+
+def test_a_user_of_whom_two_addresses_are_remembered_is_moved_from_the_last_one(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    runs.settings |= {"EMAIL_CHANGES": "new", "ON_LEAVE": "clear"}
+    runs.run()
+    change_state(runs, "UPDATE delivered SET profile_at = profile_at - 86400")
+    readdress(embedded, {3: "second@example.com"})
+    runs.run()
+    runs.settings["EMAIL_CHANGES"] = "move"
+    runs.run()
+    readdress(embedded, {3: "third@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}
+    assert {"third@example.com", email_of(3)} <= set(iterable.project.users)
+    assert "second@example.com" not in iterable.project.users
 
 
 def test_a_lost_state_file_only_takes_the_baseline(
@@ -332,3 +396,36 @@ def test_without_move_a_run_warns_how_many_addresses_changed(
     caplog.clear()
     runs.run()
     assert "another e-mail address" not in caplog.text
+
+
+def test_a_moved_row_that_is_read_late_waits_like_the_others(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """The outbox is read a thousand rows at a time: the move is over before the second page is."""
+    add_users(embedded.run_sql, range(21, 1_101))
+    runs.run()
+    readdress(embedded, {1_100: "new@example.com"})
+    embedded.run_sql("UPDATE customers SET candidate = 'maybe'")
+    runs.settle_seconds = 4.0
+    runs.settings["USERS_UPDATE_RPS"] = "500"
+    assert counts_of(runs.run()) == {"successful": 1_100}
+    waited = iterable.project.shortest_wait_after_email_change
+    assert waited is not None
+    assert waited >= 4.0
+
+
+def test_another_column_of_user_ids_moves_nobody_onto_somebody_else(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """The new column has the number 3 for the second customer."""
+    query = QUERY_WITH_SCORE.format("c.id + 1").replace("score", "account_id")
+    runs.with_query(query.replace("ORDER BY", "AND c.plan_type = 'pro' ORDER BY"))
+    runs.settings["USER_ID_COLUMN"] = "account_id"
+    embedded.run_sql("UPDATE customers SET plan_type = 'free' WHERE id = 3")
+    readdress(embedded, {2: "new@example.com"})
+    assert "would be moved" not in "\n".join(runs.run(dry_run=True).lines())
+    assert changes_of(runs.run()) == {}
+    assert email_of(3) in iterable.project.users
+    readdress(embedded, {2: "newer@example.com"})
+    assert changes_of(runs.run()) == {"moved": 1}, "the first run noted the new numbers"
+    assert iterable.project.users["newer@example.com"].data_fields == profile_of(2)

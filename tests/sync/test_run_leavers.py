@@ -21,7 +21,7 @@ from sync.run import RunReport
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
-from tests.support.users import add_users, email_of
+from tests.support.users import add_users, email_of, profile_of
 
 ALL = range(1, 31)
 LEAVERS = range(1, 4)
@@ -136,6 +136,33 @@ def test_who_is_gone_from_iterable_is_not_created(
     assert leavers_of(runs.run()) == {"found": 3, "cleared": 2, "gone": 1}
     assert email_of(2) not in iterable.project.users
     assert leavers_of(runs.run()) == {}
+
+
+def test_who_was_gone_from_iterable_and_comes_back_gets_profile_and_event(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    del iterable.project.users[email_of(2)]
+    gone = [key for key, each in iterable.project.events.items() if each.email == email_of(2)]
+    for key in gone:
+        del iterable.project.events[key]
+    leave(embedded, range(2, 3))
+    assert leavers_of(runs.run()) == {"found": 1, "gone": 1}
+    leave(embedded, range(2, 3), plan="pro")
+    assert counts_of(runs.run()) == {"successful": 1, "unchanged": 29}
+    assert iterable.project.users[email_of(2)].data_fields == profile_of(2)
+    assert email_of(2) in {each.email for each in iterable.project.events.values()}
+
+
+def test_a_cleared_user_is_forgotten_after_thirty_days(
+    runs: Runs, embedded: SourceDatabase
+) -> None:
+    leave(embedded)
+    runs.run()
+    change_state(runs, "UPDATE members SET cleared_at = cleared_at - 31 * 86400")
+    runs.run()
+    with closing(sqlite3.connect(runs.state_file)) as database:
+        ((count,),) = database.execute("SELECT count(*) FROM members WHERE cleared_at IS NOT NULL")
+    assert count == 0
 
 
 def test_an_unknown_user_whom_we_delivered_within_the_hour_is_tried_again(
