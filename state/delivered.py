@@ -54,6 +54,12 @@ _FORGET_FORMER_USER = """
 
 IS_KNOWN = "profile_at IS NOT NULL"  # Iterable has the user: the profile was delivered once
 
+# Needed, and neither held back nor left until the user is moved.
+_MAY_BE_SENT = {
+    kind: f"{needed} AND ifnull(held, '') NOT IN ('move', 'row', '{kind.value}')"
+    for kind, needed in IS_NEEDED.items()
+}
+
 Hashes = tuple[int | None, int | None]  # of the profile and of the event; None: not delivered
 
 
@@ -136,7 +142,7 @@ class DeliveredTable:
                 )
 
     def doubt_pending(self) -> None:
-        """Empty the hash of each request that waits in the outbox.
+        """Empty the hash of each request that waits in the outbox, and is not held back.
 
         Not of rows whose user is to be moved, which has to be compared first: see `doubt_row`.
         """
@@ -147,14 +153,12 @@ class DeliveredTable:
                 self._database.execute(
                     f"UPDATE delivered SET {kind.value}_hash = NULL"  # noqa: S608 - our own names
                     f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN"
-                    f" (SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"
-                    " AND held IS NOT 'move')"
+                    f" (SELECT user_key FROM outbox WHERE {_MAY_BE_SENT[kind]})"
                 )
             if self._has_event_ids:
                 self._database.execute(
                     "UPDATE delivered SET event_hash = NULL WHERE event_id IN"  # noqa: S608
-                    f" (SELECT event_id FROM outbox WHERE {IS_NEEDED[RequestKind.EVENT]}"
-                    " AND held IS NOT 'move')"
+                    f" (SELECT event_id FROM outbox WHERE {_MAY_BE_SENT[RequestKind.EVENT]})"
                 )
 
     def keep_events(self, event_settings: int) -> None:

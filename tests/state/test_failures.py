@@ -256,6 +256,15 @@ def test_the_event_of_a_user_who_cannot_be_reached_is_not_sent(run: Run) -> None
     assert (again.update()["http_status"], again.event()) == (409, None)
 
 
+def test_an_event_that_was_not_sent_for_such_a_user_was_in_doubt(run: Run) -> None:
+    """The event that was delivered before was then sent once more."""
+    run([row(1, first_name="A", page="pricing")])
+    forgotten: Answers = {(1, PROFILE): (REJECTED, "ForgottenUserError")}
+    run([row(1, first_name="B", page="pricing")], forgotten)
+    assert run([row(1, first_name="B", page="settings")], hours=1).sent == []
+    assert run([row(1, first_name="A", page="pricing")], hours=2).sent == [(1, "profile")]
+
+
 def test_a_row_that_became_a_duplicate_or_invalid_is_nothing_but_that(run: Run) -> None:
     run(rows(1, 2), {(1, PROFILE): (REJECTED, MISMATCH), (2, PROFILE): (REJECTED, MISMATCH)})
     winner = row(3, email=email_of(1), page="settings", event_time=datetime(2026, 1, 14, 9))  # noqa: DTZ001
