@@ -215,13 +215,14 @@ class RowMapping:
                 identifier = to_valid_user_id(row[self._id])
                 user_key = to_key_of_user_id(identifier)
             event_time, event_at, profile_fields, event_fields = self._parse(row)
-            page_or_event_id = self._page_or_event_id_of(row)
-            tie = page_or_event_id if self.sends_events else self._tie_of(row)
+            tie = page_or_event_id = None if self._tie is None else to_stable_text(row[self._tie])
             profile_hash = event_hash = None
             if self.sends_profiles:
                 profile_hash = to_change_hash((identifier, profile_fields))
             if self.sends_events:
-                name = self._event_name_of(row)
+                name = self._name_of_events
+                if self._event_name is not None:
+                    name = self._event_name_of(row)
                 # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
                 event = (identifier, name, event_time, page_or_event_id, event_at, event_fields)
                 event_hash = to_change_hash(event)
@@ -334,9 +335,6 @@ class RowMapping:
         index = self._page_or_event_id
         return None if index is None else to_stable_text(row[index])
 
-    def _tie_of(self, row: Sequence[Any]) -> str | None:
-        return None if self._tie is None else to_stable_text(row[self._tie])
-
     def _event_name_of(self, row: Sequence[Any]) -> str:
         if self._event_name is None:
             return self._name_of_events
@@ -358,22 +356,25 @@ class RowMapping:
     def _parse(self, row: Sequence[Any]) -> _Parsed:
         """Return what both the key and the payloads are made of; kept for the last row."""
         if row is not self._parsed_row:
-            moment, event_at = self._event_time_of(row)
+            moment, event_at = (
+                self._to_event_time(row[self._event_time])
+                if self.sends_events and self._event_time is not None
+                else self._event_time_if_any(row)
+            )
             profile_fields = self._to_profile_fields(row)
             event_fields = self._to_fields(row, self._event_fields, False)
-            event_fields.update(self._event_constants)
+            if self._event_constants:
+                event_fields.update(self._event_constants)
             self._parsed = moment, event_at, profile_fields, event_fields
             self._parsed_row = row
         return self._parsed
 
-    def _event_time_of(self, row: Sequence[Any]) -> tuple[datetime | None, int]:
-        """Return what `_to_event_time` does.
+    def _event_time_if_any(self, row: Sequence[Any]) -> tuple[datetime | None, int]:
+        """Return what `_to_event_time` does, where no events are sent.
 
-        Where no events are sent, the time only decides which of a user's rows is used: a row
-        without one counts as the oldest.
+        The time then only decides which of a user's rows is used: a row without one counts as the
+        oldest.
         """
-        if self.sends_events and self._event_time is not None:
-            return self._to_event_time(row[self._event_time])
         with suppress(ValueError):
             if self._event_time is not None:
                 return self._to_event_time(row[self._event_time])
