@@ -319,13 +319,20 @@ def leave_out_rows(outbox: Outbox, plan: MovePlan, *, is_complete_read: bool) ->
     address. A row of somebody else with one of these would change that user's profile.
     """
     if not is_complete_read:
-        outbox.leave_out([each.seq for each in outbox.email_changes.found()], _PARTIAL_READ)
-        outbox.leave_out(outbox.email_changes.rows_at_uncertain_addresses(), _UNCERTAIN)
+        _leave_out(outbox, [each.seq for each in outbox.email_changes.found()], _PARTIAL_READ)
+        _leave_out(outbox, outbox.email_changes.rows_at_uncertain_addresses(), _UNCERTAIN)
         return
     changes = (*plan.moves, *plan.circles, *plan.blocked)
     keys = [key for each in changes if each.is_noted for key in each.possible_keys]
     others = set(outbox.email_changes.rows_to_send_at(keys)) - {each.seq for each in changes}
-    outbox.leave_out(sorted(others), _UNCERTAIN)
+    _leave_out(outbox, sorted(others), _UNCERTAIN)
+
+
+def _leave_out(outbox: Outbox, seqs: Sequence[int], reason: str) -> None:
+    """Let these rows end without a request; that ends the run with exit status 3."""
+    outbox.leave_out(seqs, reason)
+    if seqs:
+        logger.warning("Rows that are not sent (%s): %s", reason, f"{len(seqs):,}")
 
 
 def prepare_moves(outbox: Outbox, report: EmailChangeReport, *, is_complete_read: bool) -> MovePlan:

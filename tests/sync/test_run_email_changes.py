@@ -292,14 +292,19 @@ def note_move(runs: Runs, number: int, email: str) -> None:
 
 
 def test_in_a_partial_read_a_row_that_would_be_moved_is_not_attempted(
-    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+    runs: Runs,
+    iterable: IterableSandbox,
+    embedded: SourceDatabase,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     readdress(embedded, {3: "new@example.com"})
     count = len(iterable.calls)
     report = runs.run(limit=5)
     assert counts_of(report) == {"unchanged": 4, "not_attempted": 1}
     assert report.summary.status == "completed_with_failures"
-    assert "only a run that reads all rows" in records_of(runs)[3]["reason"]
+    reason = records_of(runs)[3]["reason"]
+    assert "only a run that reads all rows" in reason
+    assert f"Rows that are not sent ({reason}): 1" in caplog.messages  # news for --quiet
     assert len(iterable.calls) == count
     assert changes_of(runs.run()) == {"moved": 1}
 
