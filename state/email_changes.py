@@ -9,6 +9,7 @@ user had another address.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from state.members import Member, MemberTable
 from state.optional_tables import keep_table
 from state.outbox_file import OutboxRow
 
+_KEPT_SECONDS = 86_400  # so long a settled move stays noted
 _NOTED_MOVES = """noted_moves (
     user_id TEXT, new_key INTEGER, new_email TEXT, attempted_at REAL, is_settled INTEGER,
     PRIMARY KEY (user_id, new_key)
@@ -73,6 +75,11 @@ class EmailChangeTable:
         """Create the table of noted moves if the settings ask for it; if not, remove it."""
         with state_errors(self._path):
             keep_table(self._database, _NOTED_MOVES, is_wanted=is_wanted)
+            if is_wanted:  # a settled move matters for a minute
+                self._database.execute(
+                    "DELETE FROM noted_moves WHERE is_settled AND attempted_at < ?",
+                    (time.time() - _KEPT_SECONDS,),
+                )
         self.exists = is_wanted
 
     def ignore(self) -> None:
@@ -125,7 +132,7 @@ class EmailChangeTable:
                 " WHERE outbox.kind IS NULL AND outbox.held IS NULL ORDER BY seq"
             ).fetchall()
             changes = {row[0]: EmailChange(*row) for row in rows}
-            if not self.exists:
+            if not self._has_notes("NOT is_settled"):
                 return list(changes.values())
             uncertain = self._database.execute(
                 "SELECT seq, noted_moves.user_id, user_key, email, new_key, new_email"
@@ -148,8 +155,21 @@ class EmailChangeTable:
                 )
         return [changes[seq] for seq in sorted(changes)]
 
+    def _has_notes(self, condition: str, *values: float) -> bool:
+        """Look before the whole outbox is read for the notes; most runs have none."""
+        if not self.exists:
+            return False
+        with state_errors(self._path):
+            found = self._database.execute(
+                f"SELECT 1 FROM noted_moves WHERE {condition} LIMIT 1",  # noqa: S608 - our own text
+                values,
+            )
+            return found.fetchone() is not None
+
     def shared_user_ids(self, user_ids: Sequence[str]) -> set[str]:
         """Return those user ids that several rows of this read have."""
+        if not user_ids:
+            return set()  # the outbox has no index of user ids
         with state_errors(self._path):
             found = self._database.execute(
                 "SELECT CAST(user_id AS TEXT) AS id FROM outbox"
@@ -160,8 +180,10 @@ class EmailChangeTable:
 
     def rows_named(self, user_keys: Sequence[int]) -> dict[int, list[int | None]]:
         """Return, by user key, the `seq` of the rows that name it; None stands for invalid rows."""
-        keys = orjson.dumps(user_keys).decode()
         found: dict[int, list[int | None]] = {}
+        if not user_keys:
+            return found
+        keys = orjson.dumps(user_keys).decode()
         with state_errors(self._path):
             for user_key, seq in self._database.execute(
                 "SELECT user_key, seq FROM outbox"
@@ -187,7 +209,7 @@ class EmailChangeTable:
 
     def rows_at_uncertain_addresses(self) -> list[int]:
         """Return rows to send to an address that another user may have, see `noted_moves`."""
-        if not self.exists:
+        if not self._has_notes("NOT is_settled"):
             return []
         with state_errors(self._path):
             found = self._database.execute(
@@ -202,7 +224,7 @@ class EmailChangeTable:
 
     def recent(self, since: float) -> list[tuple[int, float]]:
         """Return (seq, unix time of the attempt) of rows to send whose user was just moved."""
-        if not self.exists:
+        if not self._has_notes("is_settled AND attempted_at > ?", since):
             return []
         with state_errors(self._path):
             return self._database.execute(

@@ -59,10 +59,11 @@ _NOTE_AGE = f"""
     ))) WHERE seq = :seq
 """  # noqa: S608 - our own text
 _USERS_OF_SEQS = "SELECT user_key FROM outbox WHERE seq IN (SELECT value FROM json_each(:seqs))"
-# What this read still needs. The requests that are held back are in it.
+# What this read still needs. Requests that are held back, and rows that are left out, are in it.
 _OPEN = {
     **{
-        kind.value: f"SELECT user_key FROM outbox WHERE {IS_NEEDED[kind]}"  # noqa: S608 - our own text
+        kind.value: "SELECT user_key FROM outbox"  # noqa: S608 - our own text
+        f" WHERE (kind IS NULL OR kind = 'not_attempted') AND {kind.value} IS NOT NULL"
         for kind in RequestKind
     },
     EMAIL_CHANGE: "SELECT user_key FROM outbox WHERE held = 'move' OR email_change IS NOT NULL",
@@ -365,7 +366,8 @@ class FailureTable:
     def _doubt_pending_events(self) -> None:
         self._database.execute(
             "UPDATE failures SET event_hash = NULL WHERE kind = 'profile' AND event_hash IS NOT"  # noqa: S608
-            f" NULL AND row_key IN ({_OPEN['event']})"
+            " NULL AND row_key IN"
+            f" (SELECT user_key FROM outbox WHERE {IS_NEEDED[RequestKind.EVENT]})"
         )
 
     def _drop_what_the_read_lacks(self, kinds: Sequence[RequestKind]) -> int:

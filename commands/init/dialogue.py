@@ -99,7 +99,7 @@ def _log_in(terminal: Terminal) -> _Login:
                 print_line("  Try again:")
         else:
             return _Login(settings, databases)
-    raise ConfigError([f"The login failed {MAX_LOGINS} times. Nothing was written."])
+    raise ConfigError([f"No login in {MAX_LOGINS} attempts. Nothing was written."])
 
 
 def _connection(settings: Mapping[str, str]) -> DatabaseConnection:
@@ -217,7 +217,7 @@ def _ask_about_events(terminal: Terminal, selection: Selection) -> dict[str, str
     settings = {}
     if selection.has_local_times:
         print_line("")
-        print_line("DATETIME columns have no time zone.")
+        print_line("DATETIME and DATE columns have no time zone.")
         settings["DB_TIMEZONE"] = _ask_for(
             terminal, "DB_TIMEZONE", "Time zone of the stored times", "UTC"
         )

@@ -58,17 +58,29 @@ _ASIDE_WORDS = frozenset(
         *("invitation", "token", "reset", "queue", "migration", "audit"),
     )
 )
+_OTHER_PEOPLE = frozenset(
+    (
+        *("by", "agent", "author", "assignee", "creator", "owner", "editor", "operator", "seller"),
+        *("handler", "approver", "reviewer", "manager", "employee", "staff", "admin"),
+    )
+)
 _TIME_WORDS = frozenset(
     ("at", "on", "am", "time", "date", "datetime", "timestamp", "created", "datum", "zeit")
 )
 _USER_ID_NAMES = ("user_id", "customer_id", "account_id", "member_id", "uid")
 _ID_ENDINGS = ("id", "nr", "no", "num", "nummer", "number", "uuid", "key", "ref", "fk")
 _SECRET_PARTS = re.compile(
-    r"passw|passphrase|passcode|kennwort|mot_?de_?passe|contrase|secret|token"
-    r"|(api|private|secure|activation|access|auth|session)_?key"
+    r"passw|passphrase|passcode|kennwort|mot_?de_?passe|contrase|wachtwoord|userpass|secret|token"
+    r"|(api|private|secure|activation|access|auth|session|signing|encryption)_?key"
+    r"|(recovery|verification|reset|login|sms|activation|confirmation|unlock|backup)_?codes?"
+    r"|security_?(answer|question)|magic_?link|credential|session_?id"
+    r"|credit_?card|card_?n(o|um)|cc_?num"
 )
 _SECRET_WORDS = frozenset(
-    ("hash", "salt", "pass", "pwd", "pin", "otp", "totp", "mfa", "cvv", "cvc", "iban", "ssn", "pw")
+    (
+        *("hash", "salt", "pass", "pwd", "pin", "otp", "totp", "mfa", "cvv", "cvc", "iban", "ssn"),
+        *("pw", "pword", "jwt", "cookie", "nonce", "senha", "clave", "mdp"),
+    )
 )
 
 
@@ -189,6 +201,9 @@ def proposed_id(table: Table, email: str) -> str:
 
 
 def _looks_like_id(table: Table, column: Column) -> bool:
+    is_part = column.is_primary and len(table.primary_key) > 1 and not column.is_unique
+    if is_part and words_of(column.name) != ("id",):
+        return False  # several users may have the same value
     is_key = column.is_unique or (column.is_primary and len(table.primary_key) == 1)
     words = words_of(column.name)
     return is_key or words == ("id",) or (bool(words) and words[-1] in _ID_ENDINGS)
@@ -234,7 +249,6 @@ def references_to(users: Users, table: Table) -> list[Reference]:
     """
     columns = {column.name: column for column in table.columns}
     found = [key for key in table.foreign_keys if _leads_to(key, users.table)]
-    # Before one such as created_by, which leads to the user who made the row.
     found.sort(
         key=lambda key: any(_refers_to_id(columns[name], users) for name, _other in key.pairs),
         reverse=True,
@@ -251,7 +265,13 @@ def references_to(users: Users, table: Table) -> list[Reference]:
     by_label: dict[str, Reference] = {}
     for reference in found:
         by_label.setdefault(reference.label, reference)
-    return [*by_label.values()]
+    return sorted(by_label.values(), key=_names_somebody_else)
+
+
+def _names_somebody_else(reference: Reference) -> bool:
+    """Return whether a column names who made or handled the event, such as created_by or agent."""
+    words = {word for name, _other in reference.pairs for word in words_of(name)}
+    return bool(words & _OTHER_PEOPLE)
 
 
 def _leads_to(key: Reference, table: Table) -> bool:

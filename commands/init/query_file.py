@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from commands.init.schema import (
@@ -81,6 +82,11 @@ def _event_comment(selection: Selection, events: Events, time_zone: str) -> Iter
 def _last_comments(selection: Selection) -> Iterator[str]:
     yield "--   * Every other percent sign is plain SQL: write it as in a MySQL client."
     yield "--   * Keep it one SELECT. The session is read only."
+    flags = [each.alias for each in selection.user_columns if each.cast == "bool"]
+    if flags:
+        yield "--   * True/false:  in .env, :bool sends these columns of 0 and 1 as true and false."
+        yield "--                  Remove it from one that has other numbers, or its rows are"
+        yield f"--                  invalid: {', '.join(flags[:_UNSENT_NAMES])}"
     users = selection.users
     sent = {users.id, users.email, *(each.name for each in selection.user_columns)}
     unsent = [name for name in names_of(users.table.columns) if name not in sent]
@@ -88,7 +94,7 @@ def _last_comments(selection: Selection) -> Iterator[str]:
         more = ", ..." if len(unsent) > _UNSENT_NAMES else ""
         names = ", ".join(map(_in_comment, unsent[:_UNSENT_NAMES]))
         yield "--"
-        yield f"-- Not selected, because of name or type: {names}{more}"
+        yield f"-- Not selected, because of name, type or number: {names}{more}"
 
 
 def _in_comment(name: str) -> str:
@@ -103,18 +109,29 @@ def _profile_query(selection: Selection) -> Iterator[str]:
     yield f"ORDER BY users.{quoted(selection.users.id)}"
 
 
+def _name_of_first_part(selection: Selection, events: Events) -> str:
+    """Return a name for the first part of the query that neither table has."""
+    name = "ranked_events"
+    while name in (selection.users.table.name.lower(), events.table.name.lower()):
+        name = f"latest_{name}"
+    return name
+
+
 def _event_query(selection: Selection, events: Events) -> Iterator[str]:
+    ranked_events = _name_of_first_part(selection, events)
     keys = events.table.primary_key
     time = f"events.{quoted(events.time)}"
     references = [f"events.{quoted(name)}" for name, _other in events.reference.pairs]
-    order = ", ".join([f"{time} DESC", *(f"events.{quoted(key.name)} DESC" for key in keys)])
     # Without a primary key the first part has to return all that is needed.
     needed = _needed_of_events(events, selection.event_columns)
+    # Of events at one time always the same one is the latest.
+    others = names_of(keys) if keys else [name for name in needed if name != events.time]
+    order = ", ".join([f"{time} DESC", *(f"events.{quoted(name)} DESC" for name in others)])
     ranked = [
         f"events.{quoted(name)} AS key_{number}"
         for number, name in enumerate(names_of(keys) if keys else needed, 1)
     ]
-    yield "WITH ranked_events AS ("
+    yield f"WITH {ranked_events} AS ("
     yield "    SELECT"
     yield from (f"        {column}," for column in ranked)
     yield "        ROW_NUMBER() OVER ("
@@ -128,24 +145,42 @@ def _event_query(selection: Selection, events: Events) -> Iterator[str]:
     if keys:
         source = {name: f"events.{quoted(name)}" for name in names_of(events.table.columns)}
     else:
-        source = {name: f"ranked_events.key_{number}" for number, name in enumerate(needed, 1)}
+        source = {name: f"{ranked_events}.key_{number}" for number, name in enumerate(needed, 1)}
     columns = [*_user_columns(selection.users, selection.user_columns)]
     if keys:
         columns.append(f"{_event_id(events.table)} AS event_id")
     columns += [f"{source[each.name]} AS {quoted(each.alias)}" for each in selection.event_columns]
     columns.append(f"{source[events.time]} AS event_time")
     yield from _separated(columns)
-    yield "FROM ranked_events"
+    yield f"FROM {ranked_events}"
     if keys:
         joins = [
-            f"events.{quoted(key.name)} = ranked_events.key_{number}"
+            f"events.{quoted(key.name)} = {ranked_events}.key_{number}"
             for number, key in enumerate(keys, 1)
         ]
         yield f"JOIN {quoted(events.table.name)} AS events ON {' AND '.join(joins)}"
-    matches = [f"users.{quoted(other)} = {source[name]}" for name, other in events.reference.pairs]
+    matches = [
+        f"users.{quoted(other)} = {_comparable(source[name], events.table.column(name), users)}"
+        for name, other in events.reference.pairs
+        for users in [selection.users.table.column(other)]
+    ]
     yield f"JOIN {quoted(selection.users.table.name)} AS users ON {' AND '.join(matches)}"
-    yield "WHERE ranked_events.recency = 1"
+    yield f"WHERE {ranked_events}.recency = 1"
     yield f"ORDER BY users.{quoted(selection.users.id)}"
+
+
+def _comparable(expression: str, column: Column, other: Column) -> str:
+    """Return the expression of a column in the collation of the other one.
+
+    Texts of two collations cannot be compared; the other column keeps its index.
+    """
+    ours, theirs = column.collation, other.collation
+    if not ours or not theirs or ours == theirs or not re.fullmatch(r"\w+", theirs, re.ASCII):
+        return expression
+    characters = theirs.partition("_")[0]
+    if ours.partition("_")[0] != characters:
+        expression = f"CONVERT({expression} USING {characters})"
+    return f"{expression} COLLATE {theirs}"
 
 
 def _needed_of_events(events: Events, sent: Sequence[SentColumn]) -> list[str]:

@@ -40,6 +40,8 @@ def run_init(env_file: str | None) -> ExitStatus:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(_NO_TERMINAL)
     path, query_path = env_file_path(env_file), PROJECT_FOLDER / QUERY_FILE
+    if path == query_path:
+        raise ConfigError([f"--env-file cannot be {query_path}: the query is written there."])
     refuse_existing([path, query_path])
     with stop_signals() as stop:
         try:
@@ -53,7 +55,7 @@ def run_init(env_file: str | None) -> ExitStatus:
             raise SourceError(f"{error} Nothing was written.") from error
         write_new_files({query_path: query, path: env_text(settings)})
     print_line("")
-    print_line(f"Written: {path} and {query_path}. Only you can read them.")
+    print_line(f"Written: {path} and {query_path}. Only you can read them.", redacts_secrets=False)
     if stop.number is not None:
         raise Interrupted(stop.number)
     print_line("")

@@ -27,7 +27,8 @@ _TABLES = (
 )
 _COLUMNS = (
     "SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name, DATA_TYPE AS type,"
-    " COLUMN_TYPE AS full_type, COLUMN_KEY AS key_kind FROM information_schema.COLUMNS"
+    " COLUMN_TYPE AS full_type, COLUMN_KEY AS key_kind, COLLATION_NAME AS collation"
+    " FROM information_schema.COLUMNS"
     " WHERE TABLE_SCHEMA = %(database)s ORDER BY TABLE_NAME, ORDINAL_POSITION"
 )
 _FOREIGN_KEYS = (
@@ -47,6 +48,7 @@ class Column(NamedTuple):
     full_type: str = ""  # varchar(254)
     is_primary: bool = False  # the primary key, or a part of it
     is_unique: bool = False
+    collation: str = ""  # of a text: utf8mb4_general_ci
 
 
 class Reference(NamedTuple):
@@ -117,7 +119,7 @@ def to_tables(
     """Build the tables from rows of information_schema.
 
     A name with a control character is left out: it could not be shown, nor stand in a comment.
-    MariaDB shows foreign keys only to users who may do more than SELECT.
+    Some servers show foreign keys only to users who may do more than SELECT.
     """
     columns_of: dict[str, list[Column]] = defaultdict(list)
     for row in columns:
@@ -127,6 +129,7 @@ def to_tables(
             _text(row["full_type"]).lower(),
             _text(row["key_kind"]) == "PRI",
             _text(row["key_kind"]) == "UNI",
+            _text(row.get("collation") or ""),
         )
         if column.name.isprintable() or column.is_primary:
             columns_of[_text(row["table_name"])].append(column)

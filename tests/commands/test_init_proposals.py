@@ -158,11 +158,37 @@ def test_events_that_name_the_user_by_e_mail_are_joined_by_it() -> None:
     assert pairs == [(("who", "email"),), (("num", "id"),), (("at", "id"),)]
 
 
+def test_a_part_of_a_composite_key_is_not_proposed_as_the_id() -> None:
+    """Two users with the same number became one, without a word."""
+    users = table("users: *tenant_id int, *user_no int, email varchar")
+    assert proposed_id(users, "email") == ""
+    assert proposed_id(table("users: *tenant_id int, *id int, email varchar"), "email") == "id"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("calls: *id int, agent int >users.id, user_id int, at datetime", "user_id"),
+        (
+            "orders: *id int, created_by int >users.id, customer int >users.id, at datetime",
+            "customer",
+        ),
+        ("orders: *id int, created_by int >users.id", "created_by"),
+    ],
+)
+def test_who_made_or_handled_an_event_is_proposed_last(text: str, label: str) -> None:
+    users = Users(table("users: *id int, email varchar"), "id", "email")
+    assert references_to(users, table(text))[0].label == label
+
+
 @pytest.mark.parametrize(
     ("name", "is_secret"),
     [
         *(("password", True), ("passwordHash", True), ("user_pass", True), ("apiKey", True)),
         *(("remember_token", True), ("passwort", True), ("salt", True), ("pwd", True)),
+        *(("two_factor_recovery_codes", True), ("security_answer", True), ("reset_code", True)),
+        *(("session_id", True), ("jwt", True), ("card_number", True), ("signing_key", True)),
+        *(("senha", True), ("USERPASS", True), ("postal_code", False), ("country_code", False)),
         *(("name", False), ("hashtag", False), ("passenger", False), ("spin", False)),
         *(("license_key", False), ("compass", False), ("pinned", False)),
     ],

@@ -140,7 +140,7 @@ def test_secrets_large_values_and_reserved_fields_are_not_sent() -> None:
     entries = [each.entry for each in selection.user_columns]
     assert entries == ["name", "active:bool", "vip:bool", "level"]
     text = query_text(selection, "UTC")
-    assert "-- Not selected, because of name or type: pass, photo, bio, " in text
+    assert "-- Not selected, because of name, type or number: pass, photo, bio, " in text
     assert "`pass`" not in text
     assert not selection.has_local_times
 
@@ -203,3 +203,50 @@ def test_a_server_that_sends_bytes_and_upper_case_is_understood() -> None:
         [],
     )
     assert table == Table("t", (Column("c", "varchar", "varchar(9)", is_primary=True),))
+
+
+def test_texts_of_two_collations_are_compared_in_that_of_the_users(
+    server: PrivateServer, tmp_path: Path
+) -> None:
+    server.run_sql(
+        "CREATE TABLE users (id INT PRIMARY KEY, email VARCHAR(99) CHARACTER SET utf8mb4"
+        " COLLATE utf8mb4_unicode_ci);"
+        "CREATE TABLE orders (id INT PRIMARY KEY, email VARCHAR(99) CHARACTER SET utf8mb4"
+        " COLLATE utf8mb4_general_ci, made_at DATETIME);"
+        "CREATE TABLE visits (id INT PRIMARY KEY, email VARCHAR(99) CHARACTER SET latin1,"
+        " made_at DATETIME);"
+        "INSERT INTO users VALUES (1, 'a@example.com');"
+        "INSERT INTO orders VALUES (1, 'a@example.com', UTC_TIMESTAMP());"
+        "INSERT INTO visits VALUES (1, 'a@example.com', UTC_TIMESTAMP())",
+        DATABASE,
+    )
+    tables = {table.name: table for table in tables_of(server)}
+    users = Users(tables["users"], "id", "email")
+    for name in ("orders", "visits"):
+        reference = Reference("users", (("email", "email"),))
+        selection = Selection(users, Events(tables[name], reference, "made_at"))
+        assert len(rows_of(server, tmp_path, selection)) == 1
+
+
+def test_a_table_may_have_the_name_of_the_first_part_of_the_query(
+    server: PrivateServer, tmp_path: Path
+) -> None:
+    server.run_sql(
+        "CREATE TABLE users (id INT PRIMARY KEY, email VARCHAR(99));"
+        "CREATE TABLE ranked_events (id INT PRIMARY KEY, user_id INT, made_at DATETIME);"
+        "INSERT INTO users VALUES (1, 'a@example.com');"
+        "INSERT INTO ranked_events VALUES (1, 1, UTC_TIMESTAMP()), (2, 1, UTC_TIMESTAMP())",
+        DATABASE,
+    )
+    tables = {table.name: table for table in tables_of(server)}
+    reference = Reference("users", (("user_id", "id"),))
+    events = Events(tables["ranked_events"], reference, "made_at")
+    (row,) = rows_of(server, tmp_path, Selection(Users(tables["users"], "id", "email"), events))
+    assert row["event_id"] == 2
+
+
+def test_the_file_says_that_a_flag_must_be_0_or_1() -> None:
+    users = of_types(("id", "int"), ("email", "varchar"), ("rating", "tinyint(1)"))
+    text = query_text(Selection(Users(users, "id", "email"), None), "UTC")
+    assert "Remove it from one that has other numbers, or its rows are" in text
+    assert "invalid: rating\n" in text

@@ -184,7 +184,7 @@ def test_after_three_wrong_passwords_nothing_is_written(shop: Shop) -> None:
         for _attempt in range(3):
             dialogue.answer_all([*shop.login[:3], ("Password", "wrong")])
         assert dialogue.status() == ExitStatus.BAD_SETTINGS
-        assert dialogue.text.endswith("The login failed 3 times. Nothing was written.\n")
+        assert dialogue.text.endswith("No login in 3 attempts. Nothing was written.\n")
     assert shop.new_files == set()
 
 

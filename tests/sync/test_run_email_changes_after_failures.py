@@ -16,6 +16,8 @@ from commands.verify.run import verify
 from config.settings import Settings
 from iterable_api.comparison import Comparison
 from sandbox.iterable_api import IterableSandbox
+from state.outbox import Outbox
+from sync.email_changes import EmailChangeReport, prepare_moves
 from sync.signals import StopSignal
 from tests.conftest import SourceDatabase
 from tests.support.runs import Runs, counts_of
@@ -257,3 +259,43 @@ def test_moves_that_a_stop_keeps_from_their_first_attempt_are_not_noted(
     threading.Timer(0.6, stop.event.set).start()
     runs.run(stop)
     assert len(noted_moves(runs)) <= calls_of(iterable, count)[MOVE] < 20
+
+
+def test_a_row_that_is_left_out_keeps_its_failure(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """It counted as resolved, and as new in the next run."""
+    add_user(embedded.run_sql, 40, NEW, first_name="Other")
+    rejected = {"fault": "status", "status": 400, "endpoint": "users/update", "email": NEW}
+    iterable.set_faults([rejected])
+    assert runs.run().summary.failures == {"new": 1, "known": 0, "resolved": 0}
+    note_move(runs, 3, NEW)
+    embedded.run_sql("UPDATE customers SET first_name = 'Changed' WHERE id = 40")
+    report = runs.run()
+    assert records_of(runs)[40]["outcome"] == "not_attempted"
+    assert report.summary.failures["resolved"] == 0
+
+
+def test_a_run_without_moves_does_not_read_the_outbox_for_them(runs: Runs) -> None:
+    outbox = Outbox(runs.state_file)
+    statements: list[str] = []
+    with closing(outbox):
+        outbox._database.set_trace_callback(statements.append)
+        prepare_moves(outbox, EmailChangeReport(), is_complete_read=True)
+    reads = [each for each in statements if each.startswith("SELECT")]
+    assert reads
+    assert not [each for each in reads if "noted_moves JOIN outbox" in each]
+    assert not [each for each in reads if "json_each('[]')" in each]
+
+
+def test_a_settled_move_is_forgotten_after_a_day(
+    runs: Runs, iterable: IterableSandbox, embedded: SourceDatabase
+) -> None:
+    """The note has an e-mail address."""
+    readdress(embedded, {3: NEW})
+    assert changes_of(runs.run()) == {"moved": 1}
+    assert noted_moves(runs) == {("3", NEW)}
+    change_state(runs, "UPDATE noted_moves SET attempted_at = attempted_at - 100000")
+    runs.run()
+    assert noted_moves(runs) == set()
+    assert iterable.project.users[NEW].data_fields["first_name"] == "First3"
