@@ -194,6 +194,10 @@ def test_every_licence_is_that_of_the_packages_metadata(heading: str) -> None:
 
 def test_the_version_is_the_same_in_every_place() -> None:
     """That of pyproject.toml was two releases old."""
+    job = (PROJECT_FOLDER / "deploy" / "cronjob.yaml").read_text(encoding="utf-8")
+    assert f"mysql-to-iterable:{VERSION}\n" in job
+    quick_start = (PROJECT_FOLDER / "QUICKSTART.md").read_text(encoding="utf-8")
+    assert f"\nmysql-to-iterable {VERSION}\n" in quick_start
     project = (PROJECT_FOLDER / "pyproject.toml").read_text(encoding="utf-8")
     changelog = (PROJECT_FOLDER / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'\nversion = "{VERSION}"\n' in project
