@@ -32,6 +32,7 @@ RESERVED_EVENT_FIELDS = frozenset(
 )
 USER_ID_FIELD = "userId"  # allowed among the profile fields with IDENTIFY_BY=email
 CONVERSIONS = ("bool", "json", "utc")
+_ABOUT_NAMES = "a field name cannot contain a dot"
 
 # Control characters, the ends of lines and paragraphs, halves of surrogate pairs.
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -125,9 +126,6 @@ def _parse_entry(entry: str) -> AnyField:
     if cast and target == USER_ID_FIELD:
         raise ValueError(f"{text} cannot convert the {USER_ID_FIELD}, which is always a text")
     return Field(target, column, cast)
-
-
-_ABOUT_NAMES = "a field name cannot contain a dot"
 
 
 def _short(entry: str) -> str:

@@ -458,18 +458,21 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     targets = [each.target for each in values.get("user_fields", ())]
     if (name := values.get("profile_flag")) in targets:
         yield f"USER_FIELDS cannot contain the field {name!r}, which is the PROFILE_FLAG"
-    if values.get("on_leave") == "clear" and name == "":
+    clears_flags = values.get("on_leave") == "clear"
+    moves_users = values.get("email_changes") == "move"
+    sends_profiles = PROFILES in values.get("send", (PROFILES,))
+    if clears_flags and name == "":
         yield "ON_LEAVE=clear needs a PROFILE_FLAG: it is what is set to false"
-    if values.get("on_leave") == "clear" and PROFILES not in values.get("send", (PROFILES,)):
+    if clears_flags and not sends_profiles:
         yield "ON_LEAVE=clear needs SEND=profiles or profiles,events: events have no flag"
-    if values.get("email_changes") == "move" and PROFILES not in values.get("send", (PROFILES,)):
+    if moves_users and not sends_profiles:
         yield (
             "EMAIL_CHANGES=move needs SEND=profiles or profiles,events: it moves users whose "
             "profiles were sent"
         )
     if values.get("identify_by") is not IdentifyBy.USER_ID:
         return
-    if values.get("email_changes") == "move":
+    if moves_users:
         yield (
             "EMAIL_CHANGES=move needs IDENTIFY_BY=email: with userid a changed e-mail is an "
             "ordinary change of the profile"

@@ -6,10 +6,11 @@ Sources: Iterable's article "Field Data Types", and its error code `RequestField
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from config.fields import DEFAULT_PROFILE_FLAG, USER_FIELDS, AnyField, Constant
+from config.fields import Constant
+from config.settings import Settings
 
 # Iterable's type of a field -> the types of values that fit. A value's type is one of Iterable's;
 # "date" is a text in a date format. Two types exist for columns only: "text" (may or may not hold
@@ -91,22 +92,15 @@ def display_type(our_type: str, iterable_type: str) -> str:
     return _DISPLAY_NAMES.get(our_type, our_type)
 
 
-def advice(
-    field: str,
-    iterable_type: str,
-    our_type: str,
-    *,
-    profile_flag: str = DEFAULT_PROFILE_FLAG,
-    user_fields: Sequence[AnyField] = USER_FIELDS,
-) -> str:
+def advice(field: str, iterable_type: str, our_type: str, settings: Settings) -> str:
     """Return what to change so that the value fits: the query, a setting or the project."""
     expected = iterable_type.lower()
-    if field == profile_flag:  # always true
+    if field == settings.profile_flag:  # always true
         return (
             "set PROFILE_FLAG to a field that is boolean in Iterable or does not exist yet, or to "
             "nothing"
         )
-    if any(isinstance(each, Constant) and each.target == field for each in user_fields):
+    if any(isinstance(each, Constant) and each.target == field for each in settings.user_fields):
         return f"write another value behind {field}:= in USER_FIELDS"
     if "." in field:
         return f"change {field} in the JSON that the query returns"

@@ -47,6 +47,7 @@ from records.identity import (
     to_valid_user_id,
 )
 from records.json_values import MAX_TEXT_CHARACTERS, cast_value, to_json_value
+from records.rows import RequestKind
 
 EVENT_TIME, EVENT_TIME_UTC = "event_time", "event_time_utc"
 _USER_ID_CAST = "userId"  # how the field `userId` is converted, whatever its column
@@ -139,6 +140,8 @@ class RowMapping:
         self.identify_by = identify_by
         self.profile_flag = profile_flag
         self.sends_profiles, self.sends_events = sends_profiles, sends_events
+        is_sent = {RequestKind.PROFILE: sends_profiles, RequestKind.EVENT: sends_events}
+        self.kinds = tuple(kind for kind in RequestKind if is_sent[kind])
         self._is_by_email = identify_by is IdentifyBy.EMAIL
         # An event by an unknown userId creates a user without a profile.
         self.event_needs_profile = sends_profiles and (
@@ -151,14 +154,11 @@ class RowMapping:
         self._event_time = position.get(event_time_column(columns))
         utc_columns = {*timestamp_columns, position.get(EVENT_TIME_UTC)}
         self._event_zone = timezone.utc if self._event_time in utc_columns else zone
-        self._name_of_events = self.event_name = event_name
+        self.event_name = event_name
         self._event_name = position.get("event_name") if sends_events else None
         self.has_event_ids = sends_events and "event_id" in position
-        self._page_or_event_id = (
-            position.get("event_id" if self.has_event_ids else "page") if sends_events else None
-        )
-        # Decides between rows with equal times, also where no events are sent.
-        self._tie = position.get("event_id" if "event_id" in position else "page")
+        # Also where no events are sent: it decides between rows with equal times.
+        self._page_or_event_id = position.get("event_id" if "event_id" in position else "page")
         self._profile_options = dict(profile_options or {})
         self._event_options = dict(event_options or {})
 
@@ -215,12 +215,12 @@ class RowMapping:
                 identifier = to_valid_user_id(row[self._id])
                 user_key = to_key_of_user_id(identifier)
             event_time, event_at, profile_fields, event_fields = self._parse(row)
-            tie = page_or_event_id = None if self._tie is None else to_stable_text(row[self._tie])
+            page_or_event_id = self._page_or_event_id_of(row)
             profile_hash = event_hash = None
             if self.sends_profiles:
                 profile_hash = to_change_hash((identifier, profile_fields))
             if self.sends_events:
-                name = self._name_of_events
+                name = self.event_name
                 if self._event_name is not None:
                     name = self._event_name_of(row)
                 # orjson writes the datetime itself, in a tenth of the time of `to_time_text`.
@@ -231,7 +231,7 @@ class RowMapping:
                 email,
                 user_key,
                 event_at,
-                to_tie_breaker(tie, profile_hash, event_hash),
+                to_tie_breaker(page_or_event_id, profile_hash, event_hash),
                 profile_hash,
                 event_hash,
             )
@@ -337,9 +337,9 @@ class RowMapping:
 
     def _event_name_of(self, row: Sequence[Any]) -> str:
         if self._event_name is None:
-            return self._name_of_events
+            return self.event_name
         try:
-            return to_valid_event_name(row[self._event_name], self._name_of_events)
+            return to_valid_event_name(row[self._event_name], self.event_name)
         except ValueError as error:
             raise ValueError(f"the event name {error}") from None
 

@@ -52,6 +52,9 @@ _FORGET_FORMER_USER = """
         AND user_key <> (SELECT user_key FROM outbox WHERE seq = :seq)
 """
 
+# Whoever is doubted like this may be unknown to Iterable.
+_DOUBT_USERS = "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
+
 IS_KNOWN = "profile_at IS NOT NULL"  # Iterable has the user: the profile was delivered once
 
 # Needed, and neither held back nor left until the user is moved.
@@ -102,9 +105,7 @@ class DeliveredTable:
         The project may be another one, which then does not know the users.
         """
         with state_errors(self._path):
-            self._database.execute(
-                "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
-            )
+            self._database.execute(_DOUBT_USERS)
 
     def doubt_profiles(self, user_keys: Iterable[int]) -> None:
         """Empty the profile hashes of these users."""
@@ -118,28 +119,11 @@ class DeliveredTable:
     def doubt_user(self, user_key: int) -> None:
         """Empty the hashes of a user whom Iterable does not have any more."""
         with state_errors(self._path):
-            self._database.execute(
-                "UPDATE delivered SET profile_hash = NULL, profile_at = NULL, event_hash = NULL"
-                " WHERE user_key = ?",
-                (user_key,),
-            )
+            self._database.execute(f"{_DOUBT_USERS} WHERE user_key = ?", (user_key,))
 
     def doubt_row(self, seq: int) -> None:
         """Empty the hash of each request that a row still needs."""
-        with state_errors(self._path):
-            for kind in RequestKind:
-                self._database.execute(
-                    f"UPDATE delivered SET {kind.value}_hash = NULL WHERE user_key ="  # noqa: S608
-                    f" (SELECT user_key FROM outbox WHERE seq = ? AND {IS_NEEDED[kind]})",
-                    (seq,),
-                )
-            if self._has_event_ids:
-                self._database.execute(
-                    "UPDATE delivered SET event_hash = NULL WHERE event_id ="  # noqa: S608
-                    " (SELECT event_id FROM outbox"
-                    f" WHERE seq = ? AND {IS_NEEDED[RequestKind.EVENT]})",
-                    (seq,),
-                )
+        self._doubt_requests({kind: f"seq = ? AND {IS_NEEDED[kind]}" for kind in RequestKind}, seq)
 
     def doubt_pending(self) -> None:
         """Empty the hash of each request that waits in the outbox, and is not held back.
@@ -148,17 +132,27 @@ class DeliveredTable:
         """
         if not self.has_users():
             return  # the first run: nothing to look for
+        self._doubt_requests(_MAY_BE_SENT)
+
+    def _doubt_requests(self, rows: Mapping[RequestKind, str], *values: int) -> None:
+        """Empty the hashes of these rows of the outbox; an event's also where another user has it.
+
+        `rows` has an SQL condition for each kind of request, `values` what its parameters stand
+        for.
+        """
         with state_errors(self._path):
             for kind in RequestKind:
                 self._database.execute(
                     f"UPDATE delivered SET {kind.value}_hash = NULL"  # noqa: S608 - our own names
                     f" WHERE {kind.value}_hash IS NOT NULL AND user_key IN"
-                    f" (SELECT user_key FROM outbox WHERE {_MAY_BE_SENT[kind]})"
+                    f" (SELECT user_key FROM outbox WHERE {rows[kind]})",
+                    values,
                 )
             if self._has_event_ids:
                 self._database.execute(
                     "UPDATE delivered SET event_hash = NULL WHERE event_id IN"  # noqa: S608
-                    f" (SELECT event_id FROM outbox WHERE {_MAY_BE_SENT[RequestKind.EVENT]})"
+                    f" (SELECT event_id FROM outbox WHERE {rows[RequestKind.EVENT]})",
+                    values,
                 )
 
     def keep_events(self, event_settings: int) -> None:

@@ -205,7 +205,6 @@ class FailureTable:
         """Bring the table up to date with the rows of this read; the caller commits.
 
         `kinds` are the requests that are sent; nothing is said of the failures of another kind.
-
         Invalid rows and requests that are held back have failed once more. After a complete read,
         what the read lacks or no longer needs is dropped. Returns the number of resolved failures:
         users and invalid rows.

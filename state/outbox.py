@@ -416,7 +416,7 @@ class Outbox:
         found = [(seq, *key) for seq, key in enumerate(keys, first_seq) if key is not None]
         self._insert(_INSERT_KEY, _KEY, found)
         return self.delivered.compare(
-            first_seq, finds_all=mapping.has_event_ids, kinds=kinds_of(mapping)
+            first_seq, finds_all=mapping.has_event_ids, kinds=mapping.kinds
         )
 
     def _insert(self, statement: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -575,7 +575,7 @@ class Outbox:
                 self.failures.forget_all_rejections()
                 self.project.note_judging(project)
             resolved = self.failures.begin_delivery(
-                is_complete_read=is_complete_read, kinds=kinds_of(mapping)
+                is_complete_read=is_complete_read, kinds=mapping.kinds
             )
             match = None if project is None else self.project.match(project)
             if match is Match.OTHER_KEY and project is not None:
@@ -648,8 +648,7 @@ class Outbox:
         rows that are tried would be most of these, and a few that stay rejected would end every
         run.
         """
-        kinds = tuple(RequestKind) if self._mapping is None else kinds_of(self._mapping)
-        for kind in kinds:
+        for kind in self._kinds:
             noted = self.mass_rejections.users(kind)
             if not any(noted):
                 continue
@@ -973,8 +972,9 @@ class Outbox:
         """
         mapping = self._mapping
         needs_profile = mapping is not None and mapping.event_needs_profile
-        kinds = tuple(RequestKind) if mapping is None else kinds_of(mapping)
-        in_place = [f"{each.value} IS NULL" if each in kinds else "NULL" for each in RequestKind]
+        in_place = [
+            f"{each.value} IS NULL" if each in self._kinds else "NULL" for each in RequestKind
+        ]
         needed = f"update_verdict IS 'rejected' AND {_EVENT_NEEDS_PROFILE}"
         with state_errors(self.path):
             rows = self._database.execute(
@@ -1004,6 +1004,11 @@ class Outbox:
                 self._database.execute("DELETE FROM outbox WHERE seq <= ?", (taken[-1].seq,))
         return taken
 
+    @property
+    def _kinds(self) -> tuple[RequestKind, ...]:
+        """The kinds of requests that rows can need; of the rows of an earlier run any."""
+        return tuple(RequestKind) if self._mapping is None else self._mapping.kinds
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
@@ -1016,15 +1021,6 @@ class Outbox:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
-
-
-def kinds_of(mapping: RowMapping) -> tuple[RequestKind, ...]:
-    """Return the kinds of requests that the mapping makes."""
-    is_sent = {
-        RequestKind.PROFILE: mapping.sends_profiles,
-        RequestKind.EVENT: mapping.sends_events,
-    }
-    return tuple(kind for kind in RequestKind if is_sent[kind])
 
 
 def _to_text(result: CallResult) -> str:

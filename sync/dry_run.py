@@ -48,7 +48,6 @@ def plan_lines(
 
     `moves` is the number of users who would get another address; the requests of their rows, which
     follow only where something else has changed, are not in the counts.
-
     `samples` are rows that show whether a new API key belongs to the same project. With
     `is_new_mapping` these settings have not delivered any profile yet. `is_held_back` means that
     the row-count guard would stop the run.

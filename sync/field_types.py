@@ -134,13 +134,7 @@ def report(comparison: Comparison, settings: Settings, *, is_ignored: bool) -> N
     for clash in comparison.clashes:
         sent = display_type(clash.our_type, clash.iterable_type)
         example = f"for example that of user {clash.example_user_id}"
-        fix = advice(
-            clash.field,
-            clash.iterable_type,
-            clash.our_type,
-            profile_flag=settings.profile_flag,
-            user_fields=settings.user_fields,
-        )
+        fix = advice(clash.field, clash.iterable_type, clash.our_type, settings)
         if clash.is_total and not is_ignored:
             problems.append(
                 f"{clash.field} is {clash.iterable_type} in Iterable, but every value to send is "

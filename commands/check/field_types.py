@@ -36,8 +36,6 @@ def sent_fields(
 ) -> SentFields:
     """Collect the types of each field's values, or its column's type if it has none."""
     code_of = {name.lower(): code for name, code in zip(columns, type_codes, strict=True)}
-    if not settings.sends_profiles:
-        return {}
     mapped = {field.target: field for field in columns_of(settings.user_fields)}
     kinds: dict[str, set[str]] = {}
     values: dict[str, list[Any]] = {}
@@ -105,13 +103,7 @@ def check_field_types(
         unfit = [kind for kind in sorted(found.kinds) if not fits(expected, kind)]
         clashing += len(unfit)
         for kind in unfit:
-            fix = advice(
-                field,
-                expected,
-                kind,
-                profile_flag=settings.profile_flag,
-                user_fields=settings.user_fields,
-            )
+            fix = advice(field, expected, kind, settings)
             text = (
                 f"{field} is {expected} in Iterable but sent as {display_type(kind, expected)}: "
                 f"such rows would be rejected. To fix it: {fix}"

@@ -164,11 +164,10 @@ def verify(
     """Compare up to `count` users of the query whose rows have not changed since their delivery.
 
     Users of the last run come first. Their rows are looked for in the query's result for
-    `max_read_seconds` at most. An event that a webhook has confirmed since its
-    delivery counts as found. What differs
-    is read again after each of `waits_seconds`, unless it was delivered longer ago than their sum.
-    Stops early, without an error, when `stop` is set. Raises VerificationError, SourceError,
-    StateError and ConfigError.
+    `max_read_seconds` at most. An event that a webhook has confirmed since its delivery counts as
+    found. What differs is read again after each of `waits_seconds`, unless it was delivered longer
+    ago than their sum. Stops early, without an error, when `stop` is set. Raises VerificationError,
+    SourceError, StateError and ConfigError.
     """
     rows, read_count, ran_out_of_time = choose_delivered_rows(
         settings, count, stop, max_seconds=max_read_seconds

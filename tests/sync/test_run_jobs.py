@@ -49,6 +49,12 @@ def options_of(iterable: IterableSandbox, endpoint: str) -> dict[str, Any]:
     return found[0]
 
 
+def assert_next_run_sends_nothing(runs: Runs, iterable: IterableSandbox) -> None:
+    calls = len(iterable.calls)
+    assert counts_of(runs.run()) == {"unchanged": 10}
+    assert len(iterable.calls) == calls
+
+
 # Profiles or events alone
 
 
@@ -62,9 +68,7 @@ def test_profiles_alone_are_sent_once_and_no_event_is_judged(
     assert {r["events_track"] is None for r in results_of(first)["records"]} == {True}
     assert endpoints(iterable) <= {"users/update", "users/bulkUpdate"}
     assert not iterable.project.events
-    calls = len(iterable.calls)
-    assert counts_of(runs.run()) == {"unchanged": 10}
-    assert len(iterable.calls) == calls
+    assert_next_run_sends_nothing(runs, iterable)
 
 
 @MODES
@@ -79,9 +83,7 @@ def test_events_alone_are_sent_once_though_no_profile_was_ever_delivered(
     assert {r["users_update"] is None for r in results_of(first)["records"]} == {True}
     assert endpoints(iterable) <= {"events/track", "events/trackBulk"}
     assert len(iterable.project.events) == 10
-    calls = len(iterable.calls)
-    assert counts_of(runs.run()) == {"unchanged": 10}
-    assert len(iterable.calls) == calls
+    assert_next_run_sends_nothing(runs, iterable)
 
 
 def test_the_other_kind_is_sent_as_soon_as_it_is_asked_for(
@@ -96,9 +98,7 @@ def test_the_other_kind_is_sent_as_soon_as_it_is_asked_for(
     runs.settings["SEND"] = "profiles"
     assert counts_of(runs.run()) == {"unchanged": 10}
     runs.settings["SEND"] = "profiles,events"
-    calls = len(iterable.calls)
-    assert counts_of(runs.run()) == {"unchanged": 10}
-    assert len(iterable.calls) == calls
+    assert_next_run_sends_nothing(runs, iterable)
 
 
 def test_events_for_users_whom_iterable_may_not_know_follow_their_first_profile(
@@ -495,9 +495,7 @@ def test_another_setting_for_new_fields_sends_nothing_again(
 ) -> None:
     runs.run()
     runs.settings |= {"CREATE_NEW_FIELDS": "true", "MERGE_NESTED_OBJECTS": "true"}
-    calls = len(iterable.calls)
-    assert counts_of(runs.run()) == {"unchanged": 10}
-    assert len(iterable.calls) == calls
+    assert_next_run_sends_nothing(runs, iterable)
 
 
 # Events for users who may not exist
