@@ -196,8 +196,8 @@ def _parser() -> _Parser:
         description="Read the pro users with their latest page view from MySQL, update each "
         "profile in Iterable and track the page view as an event. Safe to run again at any time.",
         epilog="Exit status: 0 success; 1 ended early; 2 wrong flags "
-        "or settings; 3 finished, but some rows failed or were invalid; 70 a bug; 129, 130 "
-        "or 143 stopped by a signal.",
+        "or settings; 3 finished, but something failed, was left out or differs in Iterable; 70 a "
+        "bug; 129, 130 or 143 stopped by a signal.",
         allow_abbrev=False,
     )
     parser.add_argument(
